@@ -1,0 +1,47 @@
+//! A transparent proxy in front of LM Studio that writes one truthful row for every generation.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!  client ──▶ front (loop thread) ──lend──▶ exchange (worker thread) ──▶ LM Studio
+//!                 ▲    parks, reads             │  asks, relays, taps
+//!                 └────────give back────────────┤
+//!                                               ▼
+//!                                           record ──▶ SQLite ◀── stats (read-only lane)
+//! ```
+//!
+//! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
+//! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
+//! upstream and relays the reply as it comes, while a tap reads a copy. Before the last bytes leave for the client,
+//! the row is committed; then the worker gives the connection back.
+//!
+//! # Who owns what
+//!
+//! | thread | owns | may block on |
+//! |---|---|---|
+//! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
+//! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
+//! | statistics lane (one) | a read-only database connection | the database |
+//! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
+//!
+//! Invariants:
+//! - The front is the only reader of a client's socket, the borrower its only writer.
+//! - Bytes for the client never depend on what the tap understood, but for the one event that injection brought.
+//! - A reply that a client saw complete has its row.
+//! - `http` and `usage` are pure: no socket, clock, thread, database or logger. A test holds them to it.
+//!
+//! # Modules, in reading order
+//!
+//! - [`limits`]: every bound, with its reason.
+//! - [`settings`]: environment and flags.
+//! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
+//! - [`usage`]: what each dialect says about tokens (pure).
+//! - [`record`]: rows, the schema, the recorder.
+//! - [`stats`]: questions and answers about what was recorded.
+
+pub mod http;
+pub mod limits;
+pub mod record;
+pub mod settings;
+pub mod stats;
+pub mod usage;

@@ -1,0 +1,76 @@
+//! Every bound of the proxy in one place, each with its reason. Units stand last in the name.
+//!
+//! What a user may want to change is a setting (see [`crate::settings`]); what only an attacker would want to change
+//! stands here.
+
+use std::time::Duration;
+
+// ---- what one request may be -------------------------------------------------------------------------------------
+
+/// Longest request target. RFC 9112 §3 asks for 8000 octets at least; nginx stops at 8 KiB by default.
+pub const TARGET_BYTES_MAX: usize = 16 * 1024;
+/// Largest request head, request line included. nginx: 4 × 8 KiB; Node: 16 KiB. Long bearer tokens fit.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most header fields in a head or a trailer section. Apache httpd and ureq stop at 100, HAProxy at 101.
+pub const FIELDS_MAX: usize = 100;
+/// Longest line of a chunk size with its extensions. RFC 9112 §7.1.1 asks for a limit; hyper takes 16 KiB.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Largest trailer section, read and dropped.
+pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
+
+// ---- what a client may do slowly ---------------------------------------------------------------------------------
+
+/// Whole head, from its first byte. Node: 60 s; Apache's mod_reqtimeout: 20–40 s.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Silence between two reads of a body. nginx `client_body_timeout`: 60 s.
+pub const BODY_GAP_MAX: Duration = Duration::from_secs(30);
+/// An idle kept-alive connection. nginx `keepalive_timeout`: 75 s; longer than the pools of usual clients keep theirs.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
+/// A client that takes no byte of its reply. nginx `send_timeout`: 60 s.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+/// After an error reply: how long the client may go on sending before the connection is dropped. nginx
+/// `lingering_time` is 30 s, `lingering_timeout` 5 s.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
+/// After an error reply: how much the client may go on sending.
+pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+// ---- how much at once --------------------------------------------------------------------------------------------
+
+/// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Exchanges that may wait for a worker. Beyond, the answer is 503: a queue longer than this only hides an outage.
+pub const QUEUE_LENGTH_MAX: usize = 1024;
+/// Workers kept when idle; the others leave after [`WORKER_IDLE_TIME_MAX`].
+pub const WORKERS_KEPT: usize = 4;
+/// An idle worker beyond the kept few ends after this. Long enough to bridge the gaps of a chat.
+pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Stack of a worker. A TLS handshake is the deepest call; only touched pages cost memory.
+pub const WORKER_STACK_BYTES: usize = 256 * 1024;
+
+// ---- upstream ----------------------------------------------------------------------------------------------------
+
+/// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
+pub const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+/// Largest head of a reply. ureq's default; curl stops at 300 KB, nginx at 4–8 KiB.
+pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a resolved name is used before it is looked up again.
+pub const RESOLVED_TIME_MAX: Duration = Duration::from_secs(30);
+
+// ---- what is read of a reply -------------------------------------------------------------------------------------
+
+/// Longest SSE line or JSON string the tap keeps whole. Longer ones pass all the same; of them only what a
+/// dialect looks for is kept.
+pub const TAP_BYTES_MAX: usize = 64 * 1024;
+/// Longest partial line held back while it may still be the usage event that injection brought.
+pub const HOLD_BYTES_MAX: usize = 16 * 1024;
+
+// ---- recording ---------------------------------------------------------------------------------------------------
+
+/// How long one attempt to commit may wait for a database that another process has locked. The reply waits for it.
+pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Rows waiting in memory for a database that does not take them, counted in bytes.
+pub const WAITING_ROWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Size of the write-ahead log at which the keeper checkpoints it.
+pub const WAL_CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+/// Size of the write-ahead log at which a commit checkpoints it itself.
+pub const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;

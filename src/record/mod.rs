@@ -1,0 +1,3 @@
+//! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
+
+pub mod row;

@@ -1,0 +1,154 @@
+//! One row: what is known of one exchange when it ends. Unknown is `None`, never zero.
+
+/// How an exchange ended. As text in the column and JSON field `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The whole reply reached the proxy and reported no error.
+    Completed,
+    /// The client left before the reply's end. Leaving after a stream's terminal event is `Completed`.
+    ClientClosed,
+    /// Upstream died in the middle of the reply, or a stream ended without its terminal event.
+    Truncated,
+    /// Upstream answered with a status of 400 or above.
+    UpstreamError,
+    /// An error reported inside a reply of status 200.
+    ErrorInReply,
+    /// No connection to upstream, or one that ended before a reply began.
+    UpstreamUnreachable,
+    /// Upstream was silent for longer than the settings allow.
+    UpstreamTimeout,
+    /// The proxy was told to stop, and the grace ended before the exchange did.
+    Shutdown,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the documentation.
+    pub const ALL: [Outcome; 8] = [
+        Outcome::Completed,
+        Outcome::ClientClosed,
+        Outcome::Truncated,
+        Outcome::UpstreamError,
+        Outcome::ErrorInReply,
+        Outcome::UpstreamUnreachable,
+        Outcome::UpstreamTimeout,
+        Outcome::Shutdown,
+    ];
+
+    /// The text in the database and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::ClientClosed => "client_closed",
+            Outcome::Truncated => "truncated",
+            Outcome::UpstreamError => "upstream_error",
+            Outcome::ErrorInReply => "error_in_reply",
+            Outcome::UpstreamUnreachable => "upstream_unreachable",
+            Outcome::UpstreamTimeout => "upstream_timeout",
+            Outcome::Shutdown => "shutdown",
+        }
+    }
+
+    /// Whether it counts as failed. `ClientClosed` is neither failed nor successful; a `Shutdown` is a failure, for
+    /// its client did not get the reply.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Outcome::Completed | Outcome::ClientClosed => false,
+            Outcome::Truncated
+            | Outcome::UpstreamError
+            | Outcome::ErrorInReply
+            | Outcome::UpstreamUnreachable
+            | Outcome::UpstreamTimeout
+            | Outcome::Shutdown => true,
+        }
+    }
+}
+
+/// One recorded exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Path of the request, without its query.
+    pub endpoint: String,
+    /// The model that answered, else the one asked for, else `None` (filed under `unknown`).
+    pub model: Option<String>,
+    /// The model that the client asked for.
+    pub requested_model: Option<String>,
+    /// When the whole request was there: milliseconds since 1970-01-01T00:00:00Z.
+    pub start_ms: i64,
+    /// From then to the end of the reply, on a monotonic clock.
+    pub duration_ms: u64,
+    /// Tokens of the prompt, as reported.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer, as reported.
+    pub output_tokens: Option<u64>,
+    /// As reported, else input + output where both are known and the dialect defines it so.
+    pub total_tokens: Option<u64>,
+    /// Prompt tokens taken from a cache.
+    pub cached_tokens: Option<u64>,
+    /// Answer tokens spent on reasoning.
+    pub reasoning_tokens: Option<u64>,
+    /// The reply's own id (`chatcmpl-…`, `resp_…`, `msg_…`).
+    pub request_id: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// In plain words, where there was an error.
+    pub error_message: Option<String>,
+    /// Upstream's status, where it answered; else the one the proxy answered with.
+    pub http_status: Option<u16>,
+    /// Whether the reply came as a stream of events.
+    pub was_streamed: bool,
+    /// From the start to the first event that carries content.
+    pub time_to_first_token_ms: Option<u64>,
+    /// Output tokens over the time from first to last content event, else upstream's own figure.
+    pub tokens_per_second: Option<f64>,
+    /// As reported: `stop`, `length`, `tool_calls`, `end_turn`, …
+    pub finish_reason: Option<String>,
+    /// Where the counts came from: `usage`, `stats` or `timings`.
+    pub usage_source: Option<&'static str>,
+    /// How long LM Studio loaded the model for this request.
+    pub model_load_ms: Option<u64>,
+    /// Who asked: the body's `user`, else a label made of User-Agent.
+    pub client: Option<String>,
+    /// A short keyed fingerprint of the credential; never the credential.
+    pub key: Option<String>,
+    /// The client library's retry count (`x-stainless-retry-count`).
+    pub attempt: Option<u32>,
+    /// What was said, unless the settings say that it is not stored.
+    pub content: Content,
+}
+
+/// The words of one exchange, bounded by `CONTENT_KB_MAX` each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    /// The request's body as sent, without vectors, images and audio beyond a mark of their size.
+    pub prompt: Option<String>,
+    /// The answer's text, put together from its deltas.
+    pub output: Option<String>,
+    /// The model's reasoning, kept apart.
+    pub reasoning: Option<String>,
+    /// Tool calls as JSON, kept apart.
+    pub tool_calls: Option<String>,
+}
+
+impl Content {
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.prompt.is_none() && self.output.is_none() && self.reasoning.is_none() && self.tool_calls.is_none()
+    }
+}
+
+impl Row {
+    /// Roughly what the row takes in memory, for bounding the queue of waiting rows.
+    pub fn size(&self) -> usize {
+        let text = |s: &Option<String>| s.as_ref().map_or(0, String::len);
+        std::mem::size_of::<Row>()
+            + self.endpoint.len()
+            + text(&self.model)
+            + text(&self.requested_model)
+            + text(&self.request_id)
+            + text(&self.error_message)
+            + text(&self.content.prompt)
+            + text(&self.content.output)
+            + text(&self.content.reasoning)
+            + text(&self.content.tool_calls)
+    }
+}

@@ -1,0 +1,1 @@
+//! What each dialect says about tokens. Pure: bytes in, values out.
