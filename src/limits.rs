@@ -7,6 +7,8 @@ use std::time::Duration;
 
 // ---- what one request may be -------------------------------------------------------------------------------------
 
+/// Longest method. The longest registered one is UPDATEREDIRECTREF, 17 bytes; RFC 9112 §3 asks for 501 beyond.
+pub const METHOD_BYTES_MAX: usize = 32;
 /// Longest request target. RFC 9112 §3 asks for 8000 octets at least; nginx stops at 8 KiB by default.
 pub const TARGET_BYTES_MAX: usize = 16 * 1024;
 /// Largest request head, request line included. nginx: 4 × 8 KiB; Node: 16 KiB. Long bearer tokens fit.
@@ -15,6 +17,9 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const FIELDS_MAX: usize = 100;
 /// Longest line of a chunk size with its extensions. RFC 9112 §7.1.1 asks for a limit; hyper takes 16 KiB.
 pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Most bytes of chunk extensions in one body: they carry nothing, and cost what they take to read. Go's net/http
+/// allows 16 KiB of overhead (CVE-2023-39326).
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 * 1024;
 /// Largest trailer section, read and dropped.
 pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
 

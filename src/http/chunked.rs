@@ -1,0 +1,202 @@
+//! Chunked request bodies (RFC 9112 §7.1, strict). Extensions and trailers are checked, bounded and dropped.
+//!
+//! ```text
+//!  Size ──size > 0──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
+//!    └────size = 0──▶ Trailer ──empty line──▶ Done
+//! ```
+//!
+//! All bytes given are consumed, but for those behind the body's end.
+
+use super::head::split_field;
+use super::refusal::Refusal;
+use super::syntax::{is_control, split_token, trim_start};
+use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_MAX, TRAILER_BYTES_MAX};
+
+/// Most digits of a chunk size. 15 of them stay below 2^60; leading zeros count.
+const SIZE_DIGITS_MAX: usize = 15;
+
+/// Decodes one body.
+#[derive(Debug)]
+pub struct ChunkDecoder {
+    state: State,
+    /// The unfinished line of a size or a trailer field, without LF.
+    line: Vec<u8>,
+    /// How much the body may still grow.
+    body_left: u64,
+    extension_bytes: usize,
+    trailer_bytes: usize,
+    trailer_fields: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Size,
+    /// So many bytes of a chunk are still to come. Invariant: more than 0.
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailer,
+    Done,
+}
+
+impl ChunkDecoder {
+    /// A decoder for a body of at most `bytes_max` decoded bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            state: State::Size,
+            line: Vec::new(),
+            body_left: bytes_max,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+            trailer_fields: 0,
+        }
+    }
+
+    /// Takes the next bytes, appends what they hold of the body to `body`, and says how many were consumed and
+    /// whether the body has ended. An error is final.
+    pub fn decode(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            match self.state {
+                State::Size => at += self.read_size(&input[at..])?,
+                State::Data(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
+                    body.extend_from_slice(&input[at..at + here]);
+                    at += here;
+                    let left = left - here as u64;
+                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                }
+                State::DataCr => at += self.expect(input[at], b'\r', State::DataLf)?,
+                State::DataLf => at += self.expect(input[at], b'\n', State::Size)?,
+                State::Trailer => at += self.read_trailer(&input[at..])?,
+                State::Done => {}
+            }
+        }
+        Ok((at, self.state == State::Done))
+    }
+
+    fn expect(&mut self, byte: u8, expected: u8, next: State) -> Result<usize, Refusal> {
+        if byte != expected {
+            return Err(Refusal::ChunkInvalid);
+        }
+        self.state = next;
+        Ok(1)
+    }
+
+    fn read_size(&mut self, input: &[u8]) -> Result<usize, Refusal> {
+        let Line::Whole(consumed) = self.gather(input, CHUNK_LINE_BYTES_MAX, Refusal::ChunkLineTooLong)? else {
+            return Ok(input.len());
+        };
+        let digits = self.line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(self.line.len());
+        let (size, extensions) = self.line.split_at(digits);
+        if !(1..=SIZE_DIGITS_MAX).contains(&size.len()) || !are_extensions(extensions) {
+            return Err(Refusal::ChunkInvalid);
+        }
+        self.extension_bytes += extensions.len();
+        if self.extension_bytes > CHUNK_EXTENSION_BYTES_MAX {
+            return Err(Refusal::ChunkLineTooLong);
+        }
+        let size = size.iter().fold(0_u64, |sum, &digit| sum << 4 | u64::from(hex_value(digit)));
+        self.body_left = self.body_left.checked_sub(size).ok_or(Refusal::BodyTooLarge)?;
+        self.state = if size == 0 { State::Trailer } else { State::Data(size) };
+        self.line.clear();
+        Ok(consumed)
+    }
+
+    fn read_trailer(&mut self, input: &[u8]) -> Result<usize, Refusal> {
+        let line_max = TRAILER_BYTES_MAX - self.trailer_bytes;
+        let Line::Whole(consumed) = self.gather(input, line_max, Refusal::TrailersTooLarge)? else {
+            return Ok(input.len());
+        };
+        if self.line.is_empty() {
+            self.state = State::Done;
+            return Ok(consumed);
+        }
+        let (name, _) = split_field(&self.line)?;
+        // RFC 9110 §6.5.1: what frames or routes has no meaning here, and misleads those who think it has.
+        if [&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|other| name.eq_ignore_ascii_case(other))
+        {
+            return Err(Refusal::TrailerInvalid);
+        }
+        self.trailer_bytes += self.line.len();
+        self.trailer_fields += 1;
+        if self.trailer_fields > FIELDS_MAX {
+            return Err(Refusal::TrailersTooLarge);
+        }
+        self.line.clear();
+        Ok(consumed)
+    }
+
+    /// Moves bytes into `self.line` up to a CR LF, which it leaves out.
+    fn gather(&mut self, input: &[u8], bytes_max: usize, too_long: Refusal) -> Result<Line, Refusal> {
+        for (i, &byte) in input.iter().enumerate() {
+            if self.line.last() == Some(&b'\r') {
+                if byte != b'\n' {
+                    return Err(Refusal::BareLineEnd);
+                }
+                self.line.pop();
+                return Ok(Line::Whole(i + 1));
+            }
+            match byte {
+                b'\n' => return Err(Refusal::BareLineEnd),
+                b'\r' => {}
+                byte if is_control(byte) => return Err(Refusal::ControlByte),
+                _ if self.line.len() >= bytes_max => return Err(too_long),
+                // Nothing that could still become a size: do not wait for the line's end.
+                byte if self.state == State::Size && self.line.is_empty() && !byte.is_ascii_hexdigit() => {
+                    return Err(Refusal::ChunkInvalid);
+                }
+                _ => {}
+            }
+            self.line.push(byte);
+        }
+        Ok(Line::Partial)
+    }
+}
+
+enum Line {
+    Partial,
+    /// The line is in `self.line`; so many bytes were consumed.
+    Whole(usize),
+}
+
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// chunk-ext = *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ), but no white space before the first
+/// semicolon: `5 ;x` has been read in two ways before.
+fn are_extensions(extensions: &[u8]) -> bool {
+    let mut rest = extensions;
+    while let Some(after) = rest.strip_prefix(b";") {
+        let (name, after) = split_token(trim_start(after));
+        if name.is_empty() {
+            return false;
+        }
+        rest = trim_start(after);
+        if let Some(after) = rest.strip_prefix(b"=") {
+            let Some(after) = skip_extension_value(trim_start(after)) else { return false };
+            rest = trim_start(after);
+        }
+    }
+    rest.is_empty()
+}
+
+/// What follows a token or a quoted string.
+fn skip_extension_value(bytes: &[u8]) -> Option<&[u8]> {
+    let Some(quoted) = bytes.strip_prefix(b"\"") else {
+        let (value, rest) = split_token(bytes);
+        return (!value.is_empty()).then_some(rest);
+    };
+    let mut rest = quoted;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+            [] => return None,
+        };
+    }
+}

@@ -1,0 +1,72 @@
+//! Where a request's body ends (RFC 9112 §6). The strictest reading: whatever two servers might read differently is
+//! refused, for a request that ends elsewhere for upstream than for the proxy smuggles another one in.
+
+use super::refusal::Refusal;
+use super::syntax::{elements, is_token};
+
+/// How a request's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// Exactly so many bytes follow. May be 0.
+    Length(u64),
+    /// Chunks follow; [`super::chunked::ChunkDecoder`] reads them.
+    Chunked,
+}
+
+/// What the framing fields of one head say, gathered field by field.
+#[derive(Default)]
+pub(super) struct FramingFields<'a> {
+    length: Option<&'a [u8]>,
+    length_repeated: bool,
+    /// Every element of every Transfer-Encoding, in order. Rare enough for a vector.
+    codings: Vec<&'a [u8]>,
+}
+
+impl<'a> FramingFields<'a> {
+    pub(super) fn add_length(&mut self, value: &'a [u8]) {
+        self.length_repeated |= self.length.replace(value).is_some();
+    }
+
+    pub(super) fn add_coding(&mut self, value: &'a [u8]) {
+        self.codings.extend(elements(value));
+    }
+
+    pub(super) fn decide(&self, minor_version: u8) -> Result<Framing, Refusal> {
+        match (self.length, self.codings.is_empty()) {
+            (Some(_), false) => Err(Refusal::LengthAndCoding),
+            (Some(_), true) if self.length_repeated => Err(Refusal::LengthRepeated),
+            (Some(value), true) => length(value).map(Framing::Length),
+            (None, false) if minor_version == 0 => Err(Refusal::CodingInOldVersion),
+            (None, false) => only_chunked(&self.codings).map(|()| Framing::Chunked),
+            (None, true) => Ok(Framing::None),
+        }
+    }
+}
+
+/// `str::parse` alone would let `+5` through.
+fn length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.contains(&b',') {
+        return Err(Refusal::LengthRepeated);
+    }
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::LengthInvalid);
+    }
+    value
+        .iter()
+        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .ok_or(Refusal::LengthInvalid)
+}
+
+fn only_chunked(codings: &[&[u8]]) -> Result<(), Refusal> {
+    let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let Some((last, others)) = codings.split_last() else { return Err(Refusal::CodingInvalid) };
+    if !codings.iter().all(|coding| is_token(coding)) || others.iter().any(is_chunked) {
+        return Err(Refusal::CodingInvalid);
+    }
+    if !others.is_empty() || !is_chunked(last) {
+        return Err(Refusal::CodingUnknown);
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Who may be asked for: the grammar of Host, and the policy that keeps web pages out.
+//!
+//! A page on the internet can point a name of its own at 127.0.0.1 and then talk to this port as if it were its own
+//! server (DNS rebinding, CVE-2024-28224). What it cannot do is make the browser send another name in Host. So only
+//! names that nobody can register in the public DNS are served, and those that the settings add.
+
+// Address values only; sockets are in `std::net`, which this module must not touch.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The endings that are reserved for local use: RFC 6762 (.local), RFC 6761 (.localhost), RFC 8375 (.home.arpa), ICANN
+/// resolution 2024.07.29.06 (.internal); .lan is what routers for the home use.
+const LOCAL_SUFFIXES: [&str; 5] = [".local", ".lan", ".internal", ".home.arpa", ".localhost"];
+
+/// Which names are served.
+#[derive(Clone, Debug)]
+pub struct HostPolicy {
+    any: bool,
+    /// Lowercase, without port.
+    names: Vec<String>,
+}
+
+impl HostPolicy {
+    /// The local names and those in `allowed` (without regard to case or port); `*` allows every name.
+    pub fn new(allowed: &[String]) -> Self {
+        let names = allowed.iter().map(|name| name_of(name.trim()).to_ascii_lowercase());
+        Self { any: allowed.iter().any(|name| name.trim() == "*"), names: names.collect() }
+    }
+
+    /// Whether a valid Host, with or without a port, is served. The empty Host is: RFC 9112 §3.2 allows it, and no
+    /// browser sends it for a page that has a name.
+    pub fn allows(&self, host: &str) -> bool {
+        let name = name_of(host).to_ascii_lowercase();
+        if self.any || name.is_empty() || self.names.contains(&name) {
+            return true;
+        }
+        match address(&name) {
+            Some(address) => !is_metadata(address),
+            None => is_local_name(&name),
+        }
+    }
+}
+
+/// The name or address in `host`: without port, and without the dot of a fully qualified name.
+fn name_of(host: &str) -> &str {
+    let name = match host.rfind(':') {
+        Some(colon) if host[colon + 1..].bytes().all(|byte| byte.is_ascii_digit()) && !host[..colon].contains(':') => {
+            &host[..colon]
+        }
+        Some(colon) if host[..colon].ends_with(']') => &host[..colon],
+        Some(_) | None => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// Link-local IPv4 addresses are where clouds keep their metadata services (169.254.169.254). Nobody serves LM Studio
+/// there.
+fn is_metadata(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// A single label (`localhost`, `nas`), or a name under an ending reserved for local use.
+fn is_local_name(name: &str) -> bool {
+    if name.split('.').any(str::is_empty) {
+        return false;
+    }
+    !name.contains('.') || LOCAL_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2), without user information, zone identifiers and the
+/// address formats of the future. Empty is valid.
+pub(super) fn is_valid(host: &[u8]) -> bool {
+    let (name, rest) = match host.strip_prefix(b"[") {
+        Some(inner) => {
+            let Some(end) = inner.iter().position(|&byte| byte == b']') else { return false };
+            let parsed = core::str::from_utf8(&inner[..end]).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
+            if parsed.is_none() {
+                return false;
+            }
+            (&[][..], &inner[end + 1..])
+        }
+        None => host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len())),
+    };
+    is_reg_name(name) && is_port(rest)
+}
+
+fn is_port(rest: &[u8]) -> bool {
+    match rest.split_first() {
+        None => true,
+        Some((b':', digits)) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    }
+}
+
+/// *( unreserved / pct-encoded / sub-delims )
+fn is_reg_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'%' if after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit) => &after[2..],
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => after,
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
+                after
+            }
+            _ => return false,
+        };
+    }
+    true
+}

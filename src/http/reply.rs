@@ -1,0 +1,271 @@
+//! Replies: the proxy's own, and the head of relayed ones. Bytes only; it does not send.
+
+use serde::Serialize;
+
+use super::refusal::Refusal;
+use super::syntax::{elements, is_hop_by_hop};
+
+/// Whether the connection outlives a reply, and how that is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// The connection ends with the reply: `Connection: close`.
+    Close,
+    /// It stays open, which HTTP/1.1 takes for granted.
+    KeepAlive,
+    /// It stays open, which HTTP/1.0 has to be told: `Connection: keep-alive`.
+    KeepAliveAnnounced,
+}
+
+/// How the body of a relayed reply is delimited towards the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyFraming {
+    /// `Content-Length`, as upstream sent it. Also for replies to HEAD and for 304, which have no body.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`. Never towards HTTP/1.0.
+    Chunked,
+    /// Neither: a status without a body, or an end that only the close of the connection marks.
+    None,
+}
+
+/// The answer to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A reply of the proxy itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    status: u16,
+    fields: Vec<(&'static str, String)>,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    /// A reply with a JSON body.
+    pub fn json(status: u16, body: Vec<u8>) -> Self {
+        Self::new(status, "application/json", body)
+    }
+
+    /// A reply with a body of another type.
+    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, fields: Vec::new(), content_type, body }
+    }
+
+    /// An error in the documented shape.
+    pub fn error(status: u16, message: &str, code: &str) -> Self {
+        Self::json(status, error_json(message, code))
+    }
+
+    /// The answer to a refused request.
+    pub fn refusal(refusal: Refusal) -> Self {
+        Self::error(refusal.status(), refusal.message(), refusal.code())
+    }
+
+    /// 404, with the path that was probably meant.
+    pub fn not_found(path: &str, suggestion: Option<&str>) -> Self {
+        // Paths are as long as clients make them; the start of one is enough to recognise it.
+        let shown: String = path.chars().take(200).collect();
+        let message = match suggestion {
+            Some(likely) => format!("There is nothing at {shown}. Did you mean {likely}?"),
+            None => format!("There is nothing at {shown}. The API is under /v1/, /api/v0/ and /api/v1/."),
+        };
+        Self::error(404, &message, "not_found")
+    }
+
+    /// 405, with the methods that are allowed.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self::error(405, &format!("The methods of this path are: {allow}."), "method_not_allowed")
+            .with_field("Allow", allow.to_owned())
+    }
+
+    /// 503, with the time after which another try makes sense.
+    pub fn overloaded(message: &str, retry_after_s: u32) -> Self {
+        Self::error(503, message, "overloaded").with_field("Retry-After", retry_after_s.to_string())
+    }
+
+    /// 204 to `OPTIONS *`.
+    pub fn options() -> Self {
+        Self::new(204, "", Vec::new())
+    }
+
+    /// The same with one more field. The value must not hold line ends.
+    pub fn with_field(mut self, name: &'static str, value: String) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The bytes for the client. To HEAD the body is left out, its length stays.
+    pub fn encode(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.body.len());
+        push_status_line(&mut out, self.status);
+        if self.status != 204 {
+            push_field(&mut out, "Content-Type", self.content_type.as_bytes());
+            push_field(&mut out, "Content-Length", self.body.len().to_string().as_bytes());
+        }
+        push_field(&mut out, "Cache-Control", b"no-store");
+        for (name, value) in &self.fields {
+            push_field(&mut out, name, value.as_bytes());
+        }
+        push_persistence(&mut out, persistence);
+        out.extend_from_slice(b"\r\n");
+        if !head_only && self.status != 204 {
+            out.extend_from_slice(&self.body);
+        }
+        out
+    }
+}
+
+/// A reply of the proxy itself in one call: JSON, with `extra` fields.
+pub fn encode(status: u16, extra: &[(&'static str, &str)], body: &[u8], close: bool, head_only: bool) -> Vec<u8> {
+    let reply = Reply::json(status, body.to_vec());
+    let reply = extra.iter().fold(reply, |reply, (name, value)| reply.with_field(name, (*value).to_owned()));
+    reply.encode(if close { Persistence::Close } else { Persistence::KeepAlive }, head_only)
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    code: &'a str,
+}
+
+/// The body of an error reply.
+pub fn error_json(message: &str, code: &str) -> Vec<u8> {
+    let body = ErrorBody { error: ErrorFields { message, kind: "proxy_error", code } };
+    serde_json::to_vec(&body).expect("three strings are always JSON")
+}
+
+/// Writes the head of a relayed reply: its end-to-end fields as they came, our framing and our Connection.
+pub fn write_relayed_head<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    framing: ReplyFraming,
+    persistence: Persistence,
+) {
+    push_status_line(out, status);
+    let nominations = fields.clone().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    let is_nominated = |name: &str| {
+        nominations.clone().any(|(_, value)| elements(value).any(|one| one.eq_ignore_ascii_case(name.as_bytes())))
+    };
+    for (name, value) in fields.clone() {
+        if !is_hop_by_hop(name) && !name.eq_ignore_ascii_case("content-length") && !is_nominated(name) {
+            push_field(out, name, value);
+        }
+    }
+    match framing {
+        ReplyFraming::Length(bytes) => push_field(out, "Content-Length", bytes.to_string().as_bytes()),
+        ReplyFraming::Chunked => push_field(out, "Transfer-Encoding", b"chunked"),
+        ReplyFraming::None => {}
+    }
+    push_persistence(out, persistence);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_status_line(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.to_string().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_persistence(out: &mut Vec<u8>, persistence: Persistence) {
+    match persistence {
+        Persistence::Close => push_field(out, "Connection", b"close"),
+        Persistence::KeepAlive => {}
+        Persistence::KeepAliveAnnounced => push_field(out, "Connection", b"keep-alive"),
+    }
+}
+
+/// The reason phrase of a status, from the IANA registry of HTTP status codes. Empty for unregistered ones, which
+/// RFC 9112 §4 allows.
+#[rustfmt::skip] // A table.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        510 => "Not Extended",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}

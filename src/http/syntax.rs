@@ -1,0 +1,70 @@
+//! The smallest parts of the grammar, shared by heads, chunks and replies (RFC 9110 §5.6).
+
+/// Fields that concern one connection only (RFC 9110 §7.6.1) and are never forwarded, in either direction.
+pub(super) const HOP_BY_HOP: [&str; 9] = [
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+];
+
+/// Whether a field of this name concerns one connection only, whatever `Connection` says.
+pub(super) fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
+}
+
+/// tchar (RFC 9110 §5.6.2): what methods and field names are made of.
+const TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let listed = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut i = 0;
+    while i < listed.len() {
+        table[listed[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
+pub(super) fn is_tchar(byte: u8) -> bool {
+    TCHAR[byte as usize]
+}
+
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is_tchar(byte))
+}
+
+/// The leading tchars of `bytes`, and what follows them.
+pub(super) fn split_token(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(|&byte| !is_tchar(byte)).unwrap_or(bytes.len()))
+}
+
+/// A control byte as no line may hold it. HTAB is one of those that a field value may hold; CR and LF are not.
+pub(super) fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+pub(super) fn trim_start(bytes: &[u8]) -> &[u8] {
+    let from = bytes.iter().position(|byte| !is_blank(byte)).unwrap_or(bytes.len());
+    &bytes[from..]
+}
+
+/// Without the optional white space (OWS) around it. Only SP and HTAB are white space here.
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    let rest = trim_start(bytes);
+    let end = rest.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
+    &rest[..end]
+}
+
+/// The elements of a comma-separated list, empty ones included: whether those are allowed is the caller's decision.
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim)
+}

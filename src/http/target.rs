@@ -1,0 +1,142 @@
+//! Routing: what a path is for. It does not decide who may ask, nor with which method.
+
+use super::refusal::Refusal;
+
+/// What under these goes to LM Studio.
+const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
+/// First segments that are known under `/v1`, for the hint in a 404.
+const KNOWN_UNDER_V1: [&str; 6] = ["chat", "completions", "embeddings", "messages", "models", "responses"];
+/// First segments that are known under `/api/v1`.
+const KNOWN_UNDER_API: [&str; 2] = ["chat", "models"];
+/// No hint for paths longer than this: it would only send back what came.
+const SUGGESTION_BYTES_MAX: usize = 128;
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To LM Studio.
+    Forward,
+    /// Answered here.
+    Local(Local),
+    /// `OPTIONS *`, a question about the server as a whole.
+    Asterisk,
+    /// Nowhere: 404.
+    Unknown {
+        /// The path that was probably meant.
+        suggestion: Option<String>,
+    },
+}
+
+/// The routes that the proxy answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Local {
+    /// Whether the proxy runs.
+    Health,
+    /// Totals.
+    Summary,
+    /// Totals by model.
+    ByModel,
+    /// The newest requests.
+    Recent,
+}
+
+impl Local {
+    /// Every local path. A new route is a line here and a variant above.
+    pub const ALL: [(&'static str, Local); 4] = [
+        ("/health", Local::Health),
+        ("/stats/summary", Local::Summary),
+        ("/stats/by-model", Local::ByModel),
+        ("/stats/recent", Local::Recent),
+    ];
+    /// The methods of local routes, as the Allow of a 405.
+    pub const ALLOW: &'static str = "GET, HEAD";
+
+    /// Whether local routes have this method.
+    pub fn allows(method: &str) -> bool {
+        matches!(method, "GET" | "HEAD")
+    }
+}
+
+/// What a path (without query) is for. Forwarded paths must not climb out of their prefix, however they spell it.
+pub fn route(path: &str) -> Result<Route, Refusal> {
+    if let Some(rest) = FORWARDED.iter().find_map(|prefix| path.strip_prefix(prefix)) {
+        return if climbs_out(rest) { Err(Refusal::PathEscapes) } else { Ok(Route::Forward) };
+    }
+    if let Some((_, local)) = Local::ALL.iter().find(|(known, _)| *known == path) {
+        return Ok(Route::Local(*local));
+    }
+    Ok(if path == "*" { Route::Asterisk } else { Route::Unknown { suggestion: suggestion(path) } })
+}
+
+/// Whether the segments after a prefix lead above it at any point, for any server that decodes `%2e`, `%2f` and `%5c`,
+/// takes `\` for `/`, cuts a segment at `;`, or drops empty segments.
+fn climbs_out(rest: &str) -> bool {
+    let decoded = percent_decode(rest.as_bytes());
+    let mut depth = 0_usize;
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment.split(|&byte| byte == b';').next() {
+            Some(b"..") if depth == 0 => return true,
+            Some(b"..") => depth -= 1,
+            Some(b"." | b"") | None => {}
+            Some(_) => depth += 1,
+        }
+    }
+    false
+}
+
+fn suggestion(path: &str) -> Option<String> {
+    if path.len() > SUGGESTION_BYTES_MAX {
+        return None;
+    }
+    let trimmed = path.trim_end_matches('/');
+    let first = |rest: &str| rest.split('/').next().unwrap_or_default().to_owned();
+    if Local::ALL.iter().any(|(known, _)| *known == trimmed) {
+        return Some(trimmed.to_owned());
+    }
+    if matches!(trimmed, "/v1" | "/api/v0" | "/api/v1") {
+        return Some(format!("{trimmed}/models"));
+    }
+    if let Some(rest) = trimmed.strip_prefix("/api/") {
+        return KNOWN_UNDER_API.contains(&first(rest).as_str()).then(|| format!("/api/v1/{rest}"));
+    }
+    let rest = trimmed.strip_prefix('/')?;
+    KNOWN_UNDER_V1.contains(&first(rest).as_str()).then(|| format!("/v1/{rest}"))
+}
+
+/// The pairs of a query in order, percent-decoded, `+` as a space. A name without `=` has an empty value. What is no
+/// UTF-8 is replaced.
+pub fn query_pairs(query: &str) -> Vec<(String, String)> {
+    let text = |part: &str| {
+        let spaced: Vec<u8> = part.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+        String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+/// Decodes `%XX`; a `%` without two hex digits stays as it is.
+fn percent_decode(bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+        let escaped = match after {
+            [high, low, ..] if byte == b'%' => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        match escaped {
+            Some((high, low)) => {
+                decoded.push(high << 4 | low);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(byte);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
