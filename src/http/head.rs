@@ -260,7 +260,8 @@ pub struct RequestHead {
 
 impl RequestHead {
     fn assemble(bytes: &[u8], fields: Vec<Field>) -> Result<Self, Refusal> {
-        let line = parse_request_line(bytes)?;
+        let line_len = bytes.iter().position(|&byte| byte == b'\r').unwrap_or(bytes.len());
+        let line = parse_request_line(&bytes[..line_len])?;
         let meaning = Meaning::of(bytes, &fields, line.minor_version)?;
         let mut raw: Box<[u8]> = bytes.into();
         let target_at = line.method_end + 1;

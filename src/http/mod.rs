@@ -14,9 +14,11 @@
 //! - [`host`]: which names are served.
 //! - [`target`]: what a path is for.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
+//! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
 pub mod framing;
+pub mod fuzz;
 pub mod head;
 pub mod host;
 pub mod refusal;

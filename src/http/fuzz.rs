@@ -1,0 +1,133 @@
+//! The rules that hold for any bytes whatsoever. [`fuzz_intake`] is the entry point for a fuzzer; `cargo test` runs it
+//! over bounded mutations of known requests.
+
+use super::chunked::ChunkDecoder;
+use super::framing::Framing;
+use super::head::{RequestHead, read_head};
+use super::host::HostPolicy;
+use super::refusal::Refusal;
+use super::syntax::is_control;
+use super::target::{query_pairs, route};
+
+/// Decoded bodies beyond this are refused here, so that a fuzzer reaches that refusal, too.
+const BODY_BYTES_MAX: u64 = 4096;
+
+/// Reads `bytes` as what one client sends, whole and in pieces, and panics where a rule is broken.
+pub fn fuzz_intake(bytes: &[u8]) {
+    let whole = read_all(bytes, bytes.len().max(1));
+    for step in [1, 2, 7] {
+        assert_eq!(whole, read_all(bytes, step), "the outcome depends on how the bytes were cut ({step} at a time)");
+    }
+    let policy = HostPolicy::new(&[]);
+    for request in &whole.requests {
+        let head = &request.head;
+        for (name, value) in head.fields() {
+            assert!(!name.is_empty() && !value.iter().any(|&byte| is_control(byte)), "a control byte passed");
+        }
+        assert!(head.host().is_some() || head.minor_version() == 0, "HTTP/1.1 passed without Host");
+        assert!(head.target().bytes().all(|byte| byte.is_ascii_graphic()), "a target that is no URI passed");
+        // Neither may panic; what they decide has tests of its own.
+        policy.allows(head.host().unwrap_or_default());
+        drop(route(head.path()));
+        query_pairs(head.query().unwrap_or_default());
+    }
+}
+
+/// Everything that was understood of one client's bytes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Understood {
+    /// The whole requests, in order.
+    pub(super) requests: Vec<Request>,
+    /// Why reading ended before the bytes did.
+    pub(super) refusal: Option<Refusal>,
+    /// Bytes behind the last whole request. Not counted after a refusal, where nothing is read any more.
+    pub(super) left: usize,
+}
+
+/// One whole request.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) head: RequestHead,
+    pub(super) body: Vec<u8>,
+}
+
+impl PartialEq for Request {
+    fn eq(&self, other: &Self) -> bool {
+        let line = |head: &RequestHead| (head.method().to_owned(), head.target().to_owned(), head.minor_version());
+        let meaning = |head: &RequestHead| (head.framing, head.keep_alive, head.expect_continue);
+        line(&self.head) == line(&other.head)
+            && meaning(&self.head) == meaning(&other.head)
+            && self.head.host() == other.head.host()
+            && self.head.fields().eq(other.head.fields())
+            && self.body == other.body
+    }
+}
+
+/// Reads as the front does, with `step` bytes arriving at a time, until the connection would be closed.
+pub(super) fn read_all(bytes: &[u8], step: usize) -> Understood {
+    let mut understood = Understood { requests: Vec::new(), refusal: None, left: 0 };
+    // What arrived is bytes[begin..arrived]; what is before `begin` belongs to requests read earlier.
+    let (mut begin, mut arrived) = (0, 0);
+    let mut reading = Reading::Head { scanned: 0 };
+    loop {
+        match advance(reading, bytes, &mut begin, arrived) {
+            Err(refusal) => {
+                understood.refusal = Some(refusal);
+                return understood;
+            }
+            Ok(Reading::Whole(request)) => {
+                let goes_on = request.head.keep_alive;
+                understood.left = bytes.len() - begin;
+                understood.requests.push(request);
+                if !goes_on {
+                    return understood;
+                }
+                reading = Reading::Head { scanned: 0 };
+            }
+            Ok(unfinished) if arrived < bytes.len() => {
+                reading = unfinished;
+                arrived = (arrived + step).min(bytes.len());
+            }
+            Ok(_) => {
+                understood.left = bytes.len() - begin;
+                return understood;
+            }
+        }
+    }
+}
+
+enum Reading {
+    Head { scanned: usize },
+    Chunks(RequestHead, ChunkDecoder, Vec<u8>),
+    Length(RequestHead, usize),
+    Whole(Request),
+}
+
+fn advance(reading: Reading, bytes: &[u8], begin: &mut usize, arrived: usize) -> Result<Reading, Refusal> {
+    let here = &bytes[*begin..arrived];
+    match reading {
+        Reading::Head { mut scanned } => {
+            let Some((head, consumed)) = read_head(here, &mut scanned)? else { return Ok(Reading::Head { scanned }) };
+            *begin += consumed;
+            let next = match head.framing {
+                Framing::None => return Ok(Reading::Whole(Request { head, body: Vec::new() })),
+                Framing::Length(length) if length > BODY_BYTES_MAX => return Err(Refusal::BodyTooLarge),
+                Framing::Length(length) => Reading::Length(head, length as usize),
+                Framing::Chunked => Reading::Chunks(head, ChunkDecoder::new(BODY_BYTES_MAX), Vec::new()),
+            };
+            advance(next, bytes, begin, arrived)
+        }
+        Reading::Chunks(head, mut decoder, mut body) => {
+            let (consumed, done) = decoder.decode(here, &mut body)?;
+            assert!(consumed <= here.len() && (done || consumed == here.len()), "bytes were left without need");
+            *begin += consumed;
+            Ok(if done { Reading::Whole(Request { head, body }) } else { Reading::Chunks(head, decoder, body) })
+        }
+        Reading::Length(head, length) if here.len() < length => Ok(Reading::Length(head, length)),
+        Reading::Length(head, length) => {
+            *begin += length;
+            Ok(Reading::Whole(Request { head, body: here[..length].to_vec() }))
+        }
+        Reading::Whole(request) => Ok(Reading::Whole(request)),
+    }
+}
