@@ -79,3 +79,8 @@ pub const WAITING_ROWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const WAL_CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
 /// Size of the write-ahead log at which a commit checkpoints it itself.
 pub const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+// ---- starting ----------------------------------------------------------------------------------------------------
+
+/// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.
+pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
