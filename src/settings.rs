@@ -1,1 +1,350 @@
-//! Environment and flags.
+//! The settings: what the proxy can be told, what it assumes otherwise, and what it says about a bad value.
+//!
+//! A setting is an environment variable, or a line of `.env` (see [`source`]). One table holds name, default and
+//! meaning of each; the parser, `--help` and every error read that table. [`read`] is pure: it looks names up through
+//! a closure and touches neither environment nor files. Nothing here opens, connects or creates anything: a path that
+//! does not exist and a host that does not answer are found out by whoever needs them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+pub use source::from_environment;
+pub use value::{Scheme, Token, Upstream};
+
+pub mod source;
+mod value;
+
+/// Everything the proxy was told, checked and in the units it is used in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `PORT`. 0 lets the operating system choose; the log tells which.
+    pub port: u16,
+    /// `HOST`, the address to listen on.
+    pub host: IpAddr,
+    /// `LM_STUDIO_URL`.
+    pub upstream: Upstream,
+    /// `DATABASE_URL` without its scheme.
+    pub database: PathBuf,
+    /// `RUST_LOG`, as far as it speaks of this program.
+    pub log_level: LevelFilter,
+    /// `INJECT_USAGE`.
+    pub inject_usage: bool,
+    /// `LOG_CONTENT`.
+    pub log_content: LogContent,
+    /// `CONTENT_KB_MAX`, in bytes.
+    pub content_bytes_max: usize,
+    /// `CONTENT_DAYS`; 0 = no limit.
+    pub content_days: u32,
+    /// `CONTENT_MB_MAX`, in bytes; 0 = no limit.
+    pub content_bytes_total_max: u64,
+    /// `RETENTION_DAYS`; 0 = for ever.
+    pub retention_days: u32,
+    /// `MAX_WORKERS`.
+    pub max_workers: usize,
+    /// `MAX_BODY_MB`, in bytes.
+    pub body_bytes_max: u64,
+    /// `ALLOWED_HOSTS`, in lower case; `*` stands for any.
+    pub allowed_hosts: Vec<String>,
+    /// `STATS_TOKEN`.
+    pub stats_token: Option<Token>,
+    /// `MODEL_PRICES`.
+    pub model_prices: Option<PathBuf>,
+    /// `UPSTREAM_CONNECT_TIMEOUT_S`.
+    pub upstream_connect_timeout: Duration,
+    /// `UPSTREAM_IDLE_TIMEOUT_S`; `None` waits without end.
+    pub upstream_idle_timeout: Option<Duration>,
+    /// `SHUTDOWN_GRACE_S`.
+    pub shutdown_grace: Duration,
+    /// `DB_SYNC`.
+    pub db_sync: DbSync,
+}
+
+/// What of prompts and outputs is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogContent {
+    /// Prompts and outputs, within the bounds of the other settings.
+    Full,
+    /// Figures only.
+    None,
+}
+
+/// What a committed row survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DbSync {
+    /// A killed process.
+    Normal,
+    /// A power cut as well.
+    Full,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// No flag: run the proxy.
+    Run,
+    /// `--help`
+    Help,
+    /// `--version`
+    Version,
+    /// `--health`: ask the running proxy whether it is well.
+    Health,
+}
+
+/// Why the settings cannot be used. Shown as one line; the process ends with [`SettingError::EXIT_CODE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingError {
+    /// A variable holds what it does not take.
+    Value {
+        /// The variable.
+        name: &'static str,
+        /// What it held, fit for showing; `None` where that is a secret.
+        held: Option<String>,
+        /// What it takes.
+        takes: String,
+    },
+    /// A variable holds bytes that are not UTF-8.
+    NotText(&'static str),
+    /// A `.env` that cannot be read or understood.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, counted from 1, where it is a matter of one line.
+        line: Option<usize>,
+        /// What is wrong, without the line's content: it may be a secret.
+        reason: String,
+    },
+    /// A command line that was not understood.
+    Argument(String),
+}
+
+impl SettingError {
+    /// The exit code of a start that the settings ended.
+    pub const EXIT_CODE: i32 = 2;
+}
+
+/// Reads the settings through `lookup`, which answers with the value of a variable. An empty value counts as unset.
+///
+/// Beside the settings come warnings for the log, about slips that were put right.
+pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), SettingError> {
+    let from = Lookup { lookup };
+    let (upstream, warnings) = from.parsed("LM_STUDIO_URL", value::upstream)?;
+    let settings = Settings {
+        port: from.number("PORT", 0..=65_535)? as u16,
+        host: from.parsed("HOST", value::listening_address)?,
+        upstream,
+        database: from.parsed("DATABASE_URL", value::database)?,
+        log_level: from.parsed("RUST_LOG", value::log_level)?,
+        inject_usage: from.parsed("INJECT_USAGE", value::boolean)?,
+        log_content: from.choice("LOG_CONTENT", &[("full", LogContent::Full), ("none", LogContent::None)])?,
+        content_bytes_max: from.number("CONTENT_KB_MAX", 1..=65_536)? as usize * 1024,
+        content_days: from.number("CONTENT_DAYS", 0..=36_500)? as u32,
+        content_bytes_total_max: from.number("CONTENT_MB_MAX", 0..=1_048_576)? * 1024 * 1024,
+        retention_days: from.number("RETENTION_DAYS", 0..=36_500)? as u32,
+        max_workers: from.number("MAX_WORKERS", 1..=10_000)? as usize,
+        body_bytes_max: from.number("MAX_BODY_MB", 1..=4_096)? * 1024 * 1024,
+        allowed_hosts: from.parsed("ALLOWED_HOSTS", value::host_names)?,
+        stats_token: from.optional("STATS_TOKEN", value::token)?,
+        model_prices: from.optional("MODEL_PRICES", value::file)?,
+        upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)?),
+        upstream_idle_timeout: match from.number("UPSTREAM_IDLE_TIMEOUT_S", 0..=86_400)? {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        },
+        shutdown_grace: Duration::from_secs(from.number("SHUTDOWN_GRACE_S", 0..=86_400)?),
+        db_sync: from.choice("DB_SYNC", &[("normal", DbSync::Normal), ("full", DbSync::Full)])?,
+    };
+    if points_at_itself(&settings) {
+        let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
+        return Err(SettingError::Value { name: "LM_STUDIO_URL", held: Some(shown(settings.upstream.base())), takes });
+    }
+    Ok((settings, warnings))
+}
+
+/// A request that came back to the proxy would go round until every worker is taken.
+fn points_at_itself(settings: &Settings) -> bool {
+    if settings.upstream.port() != settings.port {
+        return false;
+    }
+    let upstream = match settings.upstream.host() {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host => match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => address,
+            // A name: looking it up is not ours to do.
+            Err(_) => return false,
+        },
+    };
+    upstream == settings.host || (settings.host.is_unspecified() && upstream.is_loopback())
+}
+
+/// Reads the command line, without the program's name. The first flag counts; all must be known.
+pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Flag, SettingError> {
+    let mut asked = Flag::Run;
+    for argument in arguments {
+        let flag = match argument.to_str() {
+            Some("--help" | "-h") => Flag::Help,
+            Some("--version" | "-V") => Flag::Version,
+            Some("--health") => Flag::Health,
+            Some(_) | None => return Err(SettingError::Argument(shown(&argument.to_string_lossy()))),
+        };
+        if asked == Flag::Run {
+            asked = flag;
+        }
+    }
+    Ok(asked)
+}
+
+/// What `--help` prints: the flags, and every setting with its default.
+pub fn help_text() -> String {
+    let mut text = String::from(
+        "A transparent proxy in front of LM Studio that records token usage in SQLite.\n\n\
+         Usage: lms_metrics_proxy [--help | --version | --health]\n\n\
+         \x20 --help     show this\n\
+         \x20 --version  show the version\n\
+         \x20 --health   ask the running proxy whether it is well: exit code 0 or 1\n\n\
+         Settings come from the environment, then from .env in the working folder, then from .env beside the\n\
+         program. An empty value counts as unset.\n",
+    );
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "empty" } else { setting.default };
+        text += &format!(
+            "\n  {} (default: {default})\n      {}.\n      Takes {}.\n",
+            setting.name, setting.meaning, setting.takes
+        );
+    }
+    text
+}
+
+/// One line of the table.
+struct Setting {
+    name: &'static str,
+    /// As it would be written. Goes through the parser like any other value.
+    default: &'static str,
+    /// Completes the sentence "It takes …".
+    takes: &'static str,
+    meaning: &'static str,
+    /// Whether its value must never be shown.
+    secret: bool,
+}
+
+const fn setting(name: &'static str, default: &'static str, takes: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, takes, meaning, secret: false }
+}
+
+/// The table, in the order of the documentation.
+#[rustfmt::skip]
+const SETTINGS: &[Setting] = &[
+    setting("PORT", "8080", "a port from 0 to 65535 (0 = any free one)", "Listening port"),
+    setting("HOST", "127.0.0.1", "an IP address or localhost",
+        "Listening address; 0.0.0.0 listens on every interface"),
+    setting("LM_STUDIO_URL", "http://localhost:1234",
+        "an http:// or https:// address with host, perhaps port and path, as in http://localhost:1234",
+        "Where LM Studio listens"),
+    setting("DATABASE_URL", "sqlite:./metrics.db",
+        "the path of an SQLite file, as in sqlite:./metrics.db (not in memory, no other kind of database)",
+        "The database file; missing folders are made"),
+    setting("RUST_LOG", "info", "off, error, warn, info, debug or trace, also as lms_metrics_proxy=LEVEL",
+        "How much is logged to the standard error stream"),
+    setting("INJECT_USAGE", "true", "true or false",
+        "Ask LM Studio for token counts on streams whose client did not, and hide that one event from the client"),
+    setting("LOG_CONTENT", "full", "full or none", "full stores prompts and outputs, none stores figures only"),
+    setting("CONTENT_KB_MAX", "256", "a number from 1 to 65536",
+        "Longest prompt or output stored, each, in KB; longer ones keep head and tail"),
+    setting("CONTENT_DAYS", "30", "a number from 0 to 36500 (0 = no limit)",
+        "Stored prompts and outputs older than this many days are removed"),
+    setting("CONTENT_MB_MAX", "1024", "a number from 0 to 1048576 (0 = no limit)",
+        "Stored prompts and outputs beyond this many MB are removed, oldest first"),
+    setting("RETENTION_DAYS", "0", "a number from 0 to 36500 (0 = for ever)",
+        "Rows older than this many days are removed; totals of all time stay"),
+    setting("MAX_WORKERS", "1024", "a number from 1 to 10000", "Most requests in flight; more wait, then get a 503"),
+    setting("MAX_BODY_MB", "256", "a number from 1 to 4096", "Largest request body, in MB"),
+    setting("ALLOWED_HOSTS", "", "host names without scheme and port, separated by commas, or *",
+        "Further names accepted in the Host header; * = any"),
+    Setting { secret: true, ..setting("STATS_TOKEN", "", "visible ASCII characters without spaces",
+        "When set, every local route but /health wants Authorization: Bearer TOKEN") },
+    setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),
+    setting("UPSTREAM_CONNECT_TIMEOUT_S", "10", "a number of seconds from 1 to 3600",
+        "Longest wait for a connection to LM Studio"),
+    setting("UPSTREAM_IDLE_TIMEOUT_S", "0", "a number of seconds from 0 to 86400 (0 = no limit)",
+        "Longest silence accepted from LM Studio, model loading and prompt processing included"),
+    setting("SHUTDOWN_GRACE_S", "30", "a number of seconds from 0 to 86400",
+        "How long running requests may finish after SIGTERM or Ctrl-C; a second signal ends at once"),
+    setting("DB_SYNC", "normal", "normal or full", "normal survives a killed process, full also a power cut"),
+];
+
+/// The table beside what was set.
+struct Lookup<F> {
+    lookup: F,
+}
+
+impl<F: Fn(&str) -> Option<String>> Lookup<F> {
+    /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken.
+    fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, SettingError> {
+        let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
+        let held = (self.lookup)(setting.name).unwrap_or_default();
+        // White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
+        let held = if held.trim().is_empty() { setting.default } else { held.trim() };
+        parse(held).ok_or_else(|| SettingError::Value {
+            name: setting.name,
+            held: (!setting.secret).then(|| shown(held)),
+            takes: setting.takes.to_owned(),
+        })
+    }
+
+    /// A setting whose default is empty: `None` unless set.
+    fn optional<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, SettingError> {
+        self.parsed(name, |text| if text.is_empty() { Some(None) } else { parse(text).map(Some) })
+    }
+
+    fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, SettingError> {
+        self.parsed(name, |text| value::number(text).filter(|n| range.contains(n)))
+    }
+
+    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, SettingError> {
+        self.parsed(name, |text| choices.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, t)| *t))
+    }
+}
+
+/// A value fit for one line of an error: quoted, shortened, and without the password of an address. A foreign `.env`
+/// may well bring `DATABASE_URL=postgres://user:password@host/`.
+fn shown(held: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 100;
+    let mut held = held.to_owned();
+    if let (Some(scheme), Some(at)) = (held.find("://"), held.rfind('@'))
+        && scheme + 3 < at
+    {
+        held.replace_range(scheme + 3..at, "***");
+    }
+    if held.chars().count() > SHOWN_CHARS_MAX {
+        held = held.chars().take(SHOWN_CHARS_MAX).chain(['…']).collect();
+    }
+    format!("{held:?}")
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettingError::Value { name, held: Some(held), takes } => write!(f, "{name} is {held}: it takes {takes}"),
+            SettingError::Value { name, held: None, takes } => {
+                write!(f, "{name} cannot be used (its value is not shown): it takes {takes}")
+            }
+            SettingError::NotText(name) => write!(f, "{name} holds bytes that are not UTF-8: it takes text"),
+            SettingError::File { path, line: Some(line), reason } => {
+                write!(f, "{}, line {line}: {reason}", path.display())
+            }
+            SettingError::File { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
+            SettingError::Argument(argument) => {
+                write!(f, "{argument} is no argument of this program: it takes --help, --version or --health")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Where settings come from: the environment, then `.env` in the working folder, then `.env` beside the program.
+//!
+//! The environment of the process is never changed (that is unsound beside other threads): the files are read into a
+//! map that the lookup falls back to.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{SETTINGS, SettingError, Settings, read};
+use crate::limits::ENV_FILE_BYTES_MAX;
+
+/// Reads the settings of this process. Warnings for the log come with them.
+pub fn from_environment() -> Result<(Settings, Vec<String>), SettingError> {
+    let beside_program = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(".env")));
+    let files: Vec<PathBuf> = [Some(PathBuf::from(".env")), beside_program].into_iter().flatten().collect();
+    from_sources(|name| env::var_os(name), &files)
+}
+
+/// The first source that has a value wins: the environment, then the files in their order.
+pub(super) fn from_sources(
+    environment: impl Fn(&str) -> Option<OsString>,
+    files: &[PathBuf],
+) -> Result<(Settings, Vec<String>), SettingError> {
+    let mut values: HashMap<String, String> = HashMap::new();
+    for setting in SETTINGS {
+        if let Some(value) = environment(setting.name).filter(|value| !value.is_empty()) {
+            let value = value.into_string().map_err(|_| SettingError::NotText(setting.name))?;
+            values.insert(setting.name.to_owned(), value);
+        }
+    }
+    for path in files {
+        for (name, value) in env_file(path)? {
+            if !value.is_empty() {
+                values.entry(name).or_insert(value);
+            }
+        }
+    }
+    read(|name| values.get(name).cloned())
+}
+
+/// The lines of one file; none if there is no such file.
+fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
+    let wrong = |line: Option<usize>, reason: String| SettingError::File { path: path.to_owned(), line, reason };
+    let bytes = match read_bounded(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Vec::new()),
+        Err(error) => return Err(wrong(None, format!("cannot be read ({error})"))),
+    };
+    let mut text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + good.iter().filter(|b| **b == b'\n').count();
+            return Err(wrong(Some(line), "holds bytes that are not UTF-8".to_owned()));
+        }
+    };
+    // dotenvy takes a blank at the very end of a file for an open value.
+    text.push('\n');
+    let text = text.trim_start_matches('\u{feff}');
+
+    let lines = LineByLine { rest: Cell::new(text.as_bytes()), taken: Cell::new(0) };
+    let mut values = Vec::new();
+    for item in dotenvy::from_read_iter(&lines) {
+        match item {
+            Ok(pair) => values.push(pair),
+            Err(error) => {
+                let lines_of_item = match error {
+                    // From where it went wrong to the end of the item. The text itself may be a secret.
+                    dotenvy::Error::LineParse(item, _) => item.lines().count().max(1),
+                    _ => 1,
+                };
+                let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
+                let reason = "is not of the form NAME=value (quote values with blanks, backslashes or #)";
+                return Err(wrong(Some(line), reason.to_owned()));
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// The content of a regular file or a pipe; `None` if there is none. A folder of that name is a Python environment.
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return if path.is_dir() { Ok(None) } else { Err(error) },
+    };
+    if file.metadata()?.is_dir() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(ENV_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > ENV_FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is longer than {ENV_FILE_BYTES_MAX} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Gives out one line a read, and so knows how far a buffering reader has come: dotenvy tells no line numbers.
+struct LineByLine<'a> {
+    rest: Cell<&'a [u8]>,
+    /// Whole lines given out.
+    taken: Cell<usize>,
+}
+
+impl Read for &LineByLine<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.rest.get();
+        let line = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |end| end + 1);
+        let (given, rest) = bytes.split_at(line.min(buffer.len()));
+        buffer[..given.len()].copy_from_slice(given);
+        self.rest.set(rest);
+        self.taken.set(self.taken.get() + usize::from(given.ends_with(b"\n")));
+        Ok(given.len())
+    }
+}

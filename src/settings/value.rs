@@ -1,0 +1,248 @@
+//! What a setting's text means. Each function answers `None` where the text is not taken; none has a side effect.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use log::LevelFilter;
+
+/// Where LM Studio listens: the base to which a request's target is appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    authority: String,
+    base: String,
+}
+
+/// How upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain TCP.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Upstream {
+    /// The scheme.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Name or address; an IPv6 address stands in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// As given, else 80 or 443.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of the Host field: host, and port if one was given.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Scheme, authority and path prefix, without a slash at the end. A target (`/v1/models?x=y`) goes right behind it.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// What of [`Upstream::base`] stands before a target on the request line. Empty, or starts with a slash.
+    pub fn prefix(&self) -> &str {
+        let start = match self.scheme {
+            Scheme::Http => "http://".len(),
+            Scheme::Https => "https://".len(),
+        };
+        &self.base[start + self.authority.len()..]
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+/// A secret that a client must know. It can be compared, and read by name; it does not show in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself, for comparing in constant time.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+/// `LM_STUDIO_URL`, with warnings about what was taken off. Query, fragment and credentials have no place in it:
+/// every client's request would carry them.
+pub(super) fn upstream(text: &str) -> Option<(Upstream, Vec<String>)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (scheme, scheme_text, default_port) = match scheme.to_ascii_lowercase().as_str() {
+        "http" => (Scheme::Http, "http", 80),
+        "https" => (Scheme::Https, "https", 443),
+        _ => return None,
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, port) = if authority.starts_with('[') {
+        authority.split_at(authority.find(']')? + 1)
+    } else {
+        authority.split_at(authority.find(':').unwrap_or(authority.len()))
+    };
+    let host = host.to_ascii_lowercase();
+    let host_is_good = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(&host),
+    };
+    let port_number = match port.strip_prefix(':') {
+        None if port.is_empty() => default_port,
+        None => return None,
+        Some(digits) => number(digits).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?,
+    };
+
+    let mut prefix = path.trim_end_matches('/');
+    while let Some(shorter) = prefix.strip_suffix("/v1") {
+        prefix = shorter.trim_end_matches('/');
+    }
+    if !host_is_good || !is_path_prefix(prefix) {
+        return None;
+    }
+    let authority = format!("{host}{port}");
+    let base = format!("{scheme_text}://{authority}{prefix}");
+    let mut warnings = Vec::new();
+    if prefix.len() < path.len() {
+        let taken_off = &path[prefix.len()..];
+        warnings
+            .push(format!("LM_STUDIO_URL: took {taken_off} off its end, requests bring their own path; using {base}"));
+    }
+    Some((Upstream { scheme, host, port: port_number, authority, base }, warnings))
+}
+
+/// RFC 3986 §3.3: segments of pchar. Empty and dot segments would be read differently by different servers.
+fn is_path_prefix(prefix: &str) -> bool {
+    let mut segments = prefix.split('/');
+    // A path starts with its slash, so there is nothing before the first one.
+    segments.next() == Some("")
+        && segments.all(|segment| {
+            let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+            !matches!(plain.as_str(), "" | "." | "..") && is_pchars(segment.as_bytes())
+        })
+}
+
+fn is_pchars(segment: &[u8]) -> bool {
+    let mut bytes = segment.iter();
+    while let Some(byte) = bytes.next() {
+        let good = match byte {
+            b'%' => (0..2).all(|_| bytes.next().is_some_and(u8::is_ascii_hexdigit)),
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(byte),
+        };
+        if !good {
+            return false;
+        }
+    }
+    true
+}
+
+/// Letters, digits, hyphens and underscores (which names in home and container networks do have), in labels.
+fn is_host_name(name: &str) -> bool {
+    name.len() <= 253
+        && name.strip_suffix('.').unwrap_or(name).split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+/// `HOST`. Brackets around an IPv6 address are understood.
+pub(super) fn listening_address(text: &str) -> Option<IpAddr> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        Some(address) => address.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    }
+}
+
+/// `DATABASE_URL`. A database in memory is refused, for it would forget everything at the end without a word; so is
+/// the address of another kind of database.
+pub(super) fn database(text: &str) -> Option<PathBuf> {
+    let (of_sqlite, rest) = match text.get(..7) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("sqlite:") => (true, &text[7..]),
+        Some(_) | None => (false, text),
+    };
+    let rest = if of_sqlite { rest.strip_prefix("//").unwrap_or(rest) } else { rest };
+    let path = match rest.strip_suffix("?mode=rwc") {
+        Some(path) => path,
+        // Other parameters ask for what is not done; in a plain path the character is part of a name.
+        None if of_sqlite && rest.contains('?') => return None,
+        None => rest,
+    };
+    // `sqlite:///C:/x` is how other programs write a drive.
+    let path = match path.as_bytes() {
+        [b'/', drive, b':', ..] if cfg!(windows) && drive.is_ascii_alphabetic() => &path[1..],
+        _ => path,
+    };
+    let foreign = path.contains("://") || path.starts_with("file:") || path.contains(":memory:");
+    // Only a shell expands `~`; here it would become a folder of that name.
+    let no_file = path.is_empty() || path.ends_with(['/', '\0']) || path.starts_with("~/") || path.contains('\0');
+    (!foreign && !no_file).then(|| PathBuf::from(path))
+}
+
+/// `RUST_LOG`: directives separated by commas, as env_logger takes them. A level alone and one for this program count,
+/// the latter more; what speaks of other programs is left to them.
+pub(super) fn log_level(text: &str) -> Option<LevelFilter> {
+    let (mut general, mut own) = (None, None);
+    for directive in text.split(',').map(str::trim).filter(|d| !d.is_empty()) {
+        match directive.split_once('=') {
+            None if directive == env!("CARGO_PKG_NAME") => own = Some(LevelFilter::Trace),
+            None => general = Some(directive.parse().ok()?),
+            Some((target, level)) if target.trim() == env!("CARGO_PKG_NAME") => own = Some(level.trim().parse().ok()?),
+            Some(_) => {}
+        }
+    }
+    Some(own.or(general).unwrap_or(LevelFilter::Info))
+}
+
+/// Digits alone: `parse` would let a sign pass.
+pub(super) fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+pub(super) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// `ALLOWED_HOSTS`, in lower case and without the dot that may end a full name.
+pub(super) fn host_names(text: &str) -> Option<Vec<String>> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| match name {
+            "*" => Some("*".to_owned()),
+            name if is_host_name(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// `STATS_TOKEN`: what can stand in an Authorization field.
+pub(super) fn token(text: &str) -> Option<Token> {
+    text.bytes().all(|b| b.is_ascii_graphic()).then(|| Token(text.to_owned()))
+}
+
+pub(super) fn file(text: &str) -> Option<PathBuf> {
+    (!text.contains('\0') && !text.ends_with('/')).then(|| PathBuf::from(text))
+}
