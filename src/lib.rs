@@ -34,6 +34,7 @@
 //!
 //! - [`limits`]: every bound, with its reason.
 //! - [`settings`]: environment and flags.
+//! - [`logging`]: one line a record, ours alone.
 //! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
@@ -41,6 +42,7 @@
 
 pub mod http;
 pub mod limits;
+pub mod logging;
 pub mod record;
 pub mod settings;
 pub mod stats;
