@@ -61,6 +61,13 @@ pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a resolved name is used before it is looked up again.
 pub const RESOLVED_TIME_MAX: Duration = Duration::from_secs(30);
 
+// ---- what is read of a request -----------------------------------------------------------------------------------
+
+/// Longest model or user name kept of a request; the rest is cut off. File systems and Hugging Face stay below 256.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Longest label made of a User-Agent. Product tokens in use are shorter than half of it.
+pub const CLIENT_LABEL_BYTES_MAX: usize = 64;
+
 // ---- what is read of a reply -------------------------------------------------------------------------------------
 
 /// Longest SSE line or JSON string the tap keeps whole. Longer ones pass all the same; of them only what a
