@@ -1,0 +1,113 @@
+//! What a request says about itself: the members of its body that the row or the relay needs.
+//!
+//! Does not judge the request: that is upstream's right. A body that is not one well-formed JSON object says nothing.
+//! Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
+
+use super::members::{each_member, spells, string_value};
+pub use super::prompt::prompt_text;
+use crate::limits::NAME_BYTES_MAX;
+
+/// What a request's body says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `model`, where it is a string that is not empty.
+    pub model: Option<String>,
+    /// Whether `stream` is `true`.
+    pub stream: bool,
+    /// `user`, where it is a string that is not empty.
+    pub user: Option<String>,
+    /// Whether `stream_options.include_usage` is `true`.
+    pub asks_usage: bool,
+}
+
+/// Reads the top-level members of a JSON request body; anything else gives `Asked::default()`. Names longer than
+/// [`NAME_BYTES_MAX`] are cut.
+pub fn read(body: &[u8]) -> Asked {
+    let mut asked = Asked::default();
+    let object = each_member(body, |key, value| {
+        let value = &body[value];
+        if spells(key, "model") {
+            asked.model = name(value);
+        } else if spells(key, "stream") {
+            asked.stream = value == b"true";
+        } else if spells(key, "user") {
+            asked.user = name(value);
+        } else if spells(key, "stream_options") {
+            asked.asks_usage = asks_usage(value);
+        }
+    });
+    if object.is_some() { asked } else { Asked::default() }
+}
+
+fn name(value: &[u8]) -> Option<String> {
+    string_value(value, NAME_BYTES_MAX).filter(|name| !name.is_empty())
+}
+
+/// Whether the value of `stream_options` asks for usage.
+fn asks_usage(options: &[u8]) -> bool {
+    let mut asks = false;
+    let object = each_member(options, |key, value| {
+        if spells(key, "include_usage") {
+            asks = &options[value] == b"true";
+        }
+    });
+    object.is_some() && asks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `expected` as `model stream user asks_usage`, `-` for what is unknown or false.
+    fn check(body: &str, expected: &str) {
+        let asked = read(body.as_bytes());
+        let flag = |set: bool, name: &'static str| if set { name } else { "-" };
+        let told = format!(
+            "{} {} {} {}",
+            asked.model.as_deref().unwrap_or("-"),
+            flag(asked.stream, "stream"),
+            asked.user.as_deref().unwrap_or("-"),
+            flag(asked.asks_usage, "usage"),
+        );
+        assert_eq!(told, expected, "{body}");
+    }
+
+    #[test]
+    fn top_level_members_are_read() {
+        check(r#"{"model":"m","messages":[],"stream":true,"user":"ann"}"#, "m stream ann -");
+        check(r#"{"stream_options":{"include_usage":true},"stream":true}"#, "- stream - usage");
+        check(r#"{"stream_options":{"x":{"include_usage":true}},"model":"m"}"#, "m - - -");
+        check(r#"{"m\u006fdel":"a\/b","\u0073tream":true}"#, "a/b stream - -");
+        check(r#"{"messages":[{"model":"no","stream":true,"user":"no"}]}"#, "- - - -");
+        check(r#" {"model" : "m" } "#, "m - - -");
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_counts() {
+        check(r#"{"model":"a","model":"b","stream":true,"stream":false}"#, "b - - -");
+        check(r#"{"model":"a","model":5}"#, "- - - -");
+        check(r#"{"stream_options":{"include_usage":true},"stream_options":null}"#, "- - - -");
+        check(r#"{"stream_options":{"include_usage":true,"include_usage":false}}"#, "- - - -");
+        check(r#"{"stream_options":{"include_usage":false,"include_usage":true}}"#, "- - - usage");
+    }
+
+    #[test]
+    fn values_of_another_type_are_unknown() {
+        check(r#"{"model":null,"stream":"true","user":7,"stream_options":{"include_usage":1}}"#, "- - - -");
+        check(r#"{"model":"","stream":1,"user":"","stream_options":[true]}"#, "- - - -");
+    }
+
+    #[test]
+    fn what_is_not_an_object_says_nothing() {
+        for body in ["", "[]", "null", "hello", r#"{"model":"m""#, r#"{"model":"m"}x"#, r#"[{"model":"m"}]"#] {
+            check(body, "- - - -");
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let asked = read(format!(r#"{{"model":"{}","user":"a{}"}}"#, "x".repeat(1000), "é".repeat(1000)).as_bytes());
+        assert_eq!(asked.model.map(|name| name.len()), Some(NAME_BYTES_MAX));
+        assert_eq!(asked.user.map(|name| name.len()), Some(NAME_BYTES_MAX - 1));
+    }
+}

@@ -1,0 +1,401 @@
+//! The members of a JSON object as spans of its text.
+//!
+//! Does not build values, and does not change a byte: whoever edits a request needs to know where things stand. Only
+//! text that is one well-formed object (RFC 8259, UTF-8 included) counts; a request that upstream will refuse is not
+//! worth reading. Nesting costs one bit a level and no stack, so a hundred thousand open brackets are just text.
+
+use std::ops::Range;
+
+/// Calls `member` with the key (without its quotes, escapes untouched) and the span of the value, for each member of
+/// the object that `text` is, in order, and returns the span of the object. `None` when `text` is not exactly one
+/// well-formed object; some members may have been reported by then.
+pub fn each_member<'a>(text: &'a [u8], mut member: impl FnMut(&'a [u8], Range<usize>)) -> Option<Range<usize>> {
+    std::str::from_utf8(text).ok()?;
+    let start = skip_space(text, 0);
+    if *text.get(start)? != b'{' {
+        return None;
+    }
+    let mut at = skip_space(text, start + 1);
+    if *text.get(at)? != b'}' {
+        loop {
+            let value = value_start(text, at)?;
+            let key = &text[at + 1..string_end(text, at)? - 1];
+            let end = value_end(text, value)?;
+            member(key, value..end);
+            at = skip_space(text, end);
+            match *text.get(at)? {
+                b',' => at = skip_space(text, at + 1),
+                b'}' => break,
+                _ => return None,
+            }
+        }
+    }
+    let end = at + 1;
+    (skip_space(text, end) == text.len()).then_some(start..end)
+}
+
+/// Whether a key as [`each_member`] reports it spells `name`, be it with escapes (`"\u0073tream"`).
+pub fn spells(key: &[u8], name: &str) -> bool {
+    if memchr::memchr(b'\\', key).is_none() {
+        return key == name.as_bytes();
+    }
+    // Room for one more character of any length: a longer key then never decodes to just the name.
+    decoded(key, name.len() + 4) == name
+}
+
+/// The text of a JSON string value, at most `bytes_max` of it; `None` for any other value.
+pub fn string_value(value: &[u8], bytes_max: usize) -> Option<String> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    Some(decoded(inner, bytes_max))
+}
+
+/// The characters that a well-formed string stands for, as many as fit. A lone surrogate becomes U+FFFD.
+fn decoded(inner: &[u8], bytes_max: usize) -> String {
+    // Every character takes at most six bytes of its own, a pair of surrogates twelve for four; cutting the text
+    // before looking at it keeps a name of many megabytes cheap.
+    let inner = &inner[..inner.len().min(bytes_max.saturating_mul(6).saturating_add(12))];
+    let mut text = String::new();
+    let mut at = 0;
+    while at < inner.len() {
+        let plain = memchr::memchr(b'\\', &inner[at..]).unwrap_or(inner.len() - at);
+        if plain > 0 {
+            let run = String::from_utf8_lossy(&inner[at..at + plain]);
+            let fitting = floor_boundary(&run, bytes_max - text.len());
+            text.push_str(&run[..fitting]);
+            if fitting < run.len() {
+                break;
+            }
+            at += plain;
+            continue;
+        }
+        let (character, length) = escaped(&inner[at..]);
+        if text.len() + character.len_utf8() > bytes_max {
+            break;
+        }
+        text.push(character);
+        at += length;
+    }
+    text
+}
+
+/// The character behind the escape that `text` begins with, and the length of the escape.
+fn escaped(text: &[u8]) -> (char, usize) {
+    match text.get(1) {
+        Some(b'b') => ('\u{8}', 2),
+        Some(b'f') => ('\u{c}', 2),
+        Some(b'n') => ('\n', 2),
+        Some(b'r') => ('\r', 2),
+        Some(b't') => ('\t', 2),
+        Some(b'u') => {
+            let Some(first) = unit(text) else { return (char::REPLACEMENT_CHARACTER, 6) };
+            let second = text.get(6..).filter(|rest| rest.starts_with(b"\\u")).and_then(unit);
+            let mut characters = char::decode_utf16([first].into_iter().chain(second));
+            match characters.next() {
+                Some(Ok(character)) => (character, if character as u32 > 0xFFFF { 12 } else { 6 }),
+                Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, 6),
+            }
+        }
+        Some(&byte) => (char::from(byte), 2),
+        None => (char::REPLACEMENT_CHARACTER, 1),
+    }
+}
+
+/// The UTF-16 unit of the `\uXXXX` that `text` begins with.
+fn unit(text: &[u8]) -> Option<u16> {
+    text.get(2..6)?.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
+}
+
+/// The greatest index up to `most` at which `text` can be cut between two characters.
+pub fn floor_boundary(text: &str, most: usize) -> usize {
+    let mut at = most.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The end of the value that begins at `at`.
+fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut nesting = Nesting::default();
+    loop {
+        at = match *text.get(at)? {
+            b'"' => string_end(text, at)?,
+            b'-' | b'0'..=b'9' => number_end(text, at)?,
+            b't' => literal_end(text, at, b"true")?,
+            b'f' => literal_end(text, at, b"false")?,
+            b'n' => literal_end(text, at, b"null")?,
+            b'{' => {
+                let inside = skip_space(text, at + 1);
+                if *text.get(inside)? != b'}' {
+                    nesting.open(true);
+                    at = value_start(text, inside)?;
+                    continue;
+                }
+                inside + 1
+            }
+            b'[' => {
+                let inside = skip_space(text, at + 1);
+                if *text.get(inside)? != b']' {
+                    nesting.open(false);
+                    at = inside;
+                    continue;
+                }
+                inside + 1
+            }
+            _ => return None,
+        };
+        // Behind a value: close what ends here, or go on to the next value at this level.
+        loop {
+            let Some(in_object) = nesting.innermost() else { return Some(at) };
+            let next = skip_space(text, at);
+            match (*text.get(next)?, in_object) {
+                (b'}', true) | (b']', false) => {
+                    nesting.close();
+                    at = next + 1;
+                }
+                (b',', true) => {
+                    at = value_start(text, skip_space(text, next + 1))?;
+                    break;
+                }
+                (b',', false) => {
+                    at = skip_space(text, next + 1);
+                    break;
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// What is open around a value, one bit a level: set for an object, clear for an array.
+#[derive(Default)]
+struct Nesting {
+    bits: Vec<u64>,
+    depth: usize,
+}
+
+impl Nesting {
+    fn open(&mut self, object: bool) {
+        let (word, bit) = (self.depth / 64, self.depth % 64);
+        if word == self.bits.len() {
+            self.bits.push(0);
+        }
+        self.bits[word] = self.bits[word] & !(1 << bit) | u64::from(object) << bit;
+        self.depth += 1;
+    }
+
+    fn close(&mut self) {
+        self.depth -= 1;
+    }
+
+    fn innermost(&self) -> Option<bool> {
+        let level = self.depth.checked_sub(1)?;
+        Some(self.bits[level / 64] >> (level % 64) & 1 == 1)
+    }
+}
+
+/// From the opening quote of a key to the first byte of its value.
+fn value_start(text: &[u8], key: usize) -> Option<usize> {
+    let colon = skip_space(text, string_end(text, key)?);
+    (*text.get(colon)? == b':').then(|| skip_space(text, colon + 1))
+}
+
+/// The end, behind the closing quote, of the string that begins at `at`.
+fn string_end(text: &[u8], at: usize) -> Option<usize> {
+    if *text.get(at)? != b'"' {
+        return None;
+    }
+    let mut at = at + 1;
+    loop {
+        let found = at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        // Folded rather than searched, so that the compiler makes vector code of it.
+        if text[at..found].iter().fold(false, |control, &byte| control | (byte < 0x20)) {
+            return None;
+        }
+        if text[found] == b'"' {
+            return Some(found + 1);
+        }
+        at = match *text.get(found + 1)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => found + 2,
+            b'u' => unit(&text[found..]).map(|_| found + 6)?,
+            _ => return None,
+        };
+    }
+}
+
+fn number_end(text: &[u8], at: usize) -> Option<usize> {
+    let whole = at + usize::from(text[at] == b'-');
+    let mut at = digits_end(text, whole)?;
+    if text[whole] == b'0' && at > whole + 1 {
+        return None;
+    }
+    if text.get(at) == Some(&b'.') {
+        at = digits_end(text, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        let sign = matches!(text.get(at + 1), Some(b'+' | b'-'));
+        at = digits_end(text, at + 1 + usize::from(sign))?;
+    }
+    Some(at)
+}
+
+/// The end of a run of at least one digit.
+fn digits_end(text: &[u8], at: usize) -> Option<usize> {
+    let run = text.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (run > 0).then_some(at + run)
+}
+
+fn literal_end(text: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
+    text[at..].starts_with(literal).then_some(at + literal.len())
+}
+
+fn skip_space(text: &[u8], at: usize) -> usize {
+    at + text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The members as `key=value`, joined with `;`.
+    fn check(text: &str, expected: Option<&str>) {
+        let mut members = Vec::new();
+        let object = each_member(text.as_bytes(), |key, value| {
+            members.push(format!("{}={}", String::from_utf8_lossy(key), &text[value]));
+        });
+        assert_eq!(object.is_some().then(|| members.join(";")).as_deref(), expected, "{text}");
+        // The grammar is serde_json's, which is not asked for lone surrogates here.
+        if !text.contains("\\ud") {
+            let theirs =
+                text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            assert_eq!(object.is_some(), theirs, "serde_json differs on {text}");
+        }
+    }
+
+    #[test]
+    fn members_are_reported_as_they_stand() {
+        check("{}", Some(""));
+        check(" {\t} \r\n", Some(""));
+        check(r#"{"a":1}"#, Some("a=1"));
+        check(r#"{ "a" : 1 , "b" : [ 1, {"c":2} ] }"#, Some(r#"a=1;b=[ 1, {"c":2} ]"#));
+        check(r#"{"a":-0.5e+10,"a":null,"b":""}"#, Some(r#"a=-0.5e+10;a=null;b="""#));
+        check(r#"{"a\"b":"\u00e9\\"}"#, Some(r#"a\"b="\u00e9\\""#));
+        check(r#"{"a":"\ud800"}"#, Some(r#"a="\ud800""#));
+        check(r#"{"a":[[],{},[[]],{"x":{"y":[]}}]}"#, Some(r#"a=[[],{},[[]],{"x":{"y":[]}}]"#));
+    }
+
+    #[test]
+    fn what_is_not_one_object_is_refused() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[]",
+            "1",
+            "null",
+            "\"a\"",
+            "{}{}",
+            "{},",
+            "{}x",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\" 1}",
+            "{\"a\":1,}",
+            "{\"a\":1 \"b\":2}",
+            "{a:1}",
+            "{'a':1}",
+            "{\"a\":01}",
+            "{\"a\":1.}",
+            "{\"a\":.5}",
+            "{\"a\":+1}",
+            "{\"a\":-}",
+            "{\"a\":1e}",
+            "{\"a\":1e+}",
+            "{\"a\":tru}",
+            "{\"a\":True}",
+            "{\"a\":NaN}",
+            "{\"a\":[1,]}",
+            "{\"a\":[,]}",
+            "{\"a\":[1}",
+            "{\"a\":{\"b\":1]}",
+            "{\"a\":{\"b\":1,}}",
+            "{\"a\":{1}}",
+            "{\"a\":\"x}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":\"\\u12g4\"}",
+            "{\"a\":\"\\u123",
+            "{\"a\":\"\\",
+            "{\"a\":1}\0",
+            "\u{feff}{}",
+            "{\"a\":1//c\n}",
+            "{\"a\":nullnull}",
+            "{\"a\":00}",
+            "{\"a\":-01}",
+            "{\"a\":\u{a0}1}",
+        ] {
+            check(text, None);
+        }
+        assert!(each_member(b"{\"a\":\"\xff\"}", |_, _| ()).is_none(), "invalid UTF-8 is not JSON");
+    }
+
+    #[test]
+    fn every_prefix_of_an_object_is_refused() {
+        let text = r#"{"a":[1.5e3,"\u00e9",{"b":null}],"c":true}"#;
+        for end in 0..text.len() {
+            assert!(each_member(&text.as_bytes()[..end], |_, _| ()).is_none(), "{}", &text[..end]);
+        }
+        check(text, Some(r#"a=[1.5e3,"\u00e9",{"b":null}];c=true"#));
+    }
+
+    #[test]
+    fn deep_nesting_needs_no_stack() {
+        let deep = |open: &str, close: &str| format!("{{\"a\":{}1{}}}", open.repeat(100_000), close.repeat(100_000));
+        let small_stack = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+            for (open, close) in [("[", "]"), ("{\"b\":", "}"), ("[{\"b\":", "}]")] {
+                assert!(each_member(deep(open, close).as_bytes(), |_, _| ()).is_some());
+                assert!(each_member(deep(open, "").as_bytes(), |_, _| ()).is_none());
+            }
+        });
+        small_stack.expect("a thread starts").join().expect("no overflow, no panic");
+    }
+
+    #[test]
+    fn keys_are_compared_decoded() {
+        for (key, same) in [
+            ("stream", true),
+            (r"\u0073tream", true),
+            (r"\u0073\u0074\u0072\u0065\u0061\u006D", true),
+            ("strea", false),
+            ("streams", false),
+            (r"\u0073treams", false),
+            (r"\u0073treamé", false),
+            (r"\u0073tream\ud83d\ude00", false),
+            (r"\u0053tream", false),
+            (r"\ud800tream", false),
+            ("Stream", false),
+            ("", false),
+        ] {
+            assert_eq!(spells(key.as_bytes(), "stream"), same, "{key}");
+        }
+    }
+
+    #[test]
+    fn strings_are_decoded_within_their_bound() {
+        for (value, bytes_max, expected) in [
+            (r#""qwen/qwen3""#, 256, Some("qwen/qwen3")),
+            (r#""a\/b\n\"\u00e9\ud83d\ude00""#, 256, Some("a/b\n\"é😀")),
+            (r#""\ud83d\ud83d\ude00\ude00""#, 256, Some("\u{fffd}😀\u{fffd}")),
+            (r#""é😀""#, 5, Some("é")),
+            (r#""\u00e9\ud83d\ude00""#, 5, Some("é")),
+            (r#""aé""#, 2, Some("a")),
+            (r#""""#, 5, Some("")),
+            ("5", 5, None),
+            ("null", 5, None),
+        ] {
+            assert_eq!(string_value(value.as_bytes(), bytes_max).as_deref(), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The prompt as it is stored: the request's body as sent, without its payloads, within a bound.
+//!
+//! Payloads are what nobody reads back as text: images and audio in base64, vectors. A mark of kind and size stands
+//! in their place. The body need not be well-formed: this looks for strings, keys and arrays of numbers and lets
+//! everything else pass. One pass, no look back beyond a media type, no memory but the excerpt.
+
+use super::excerpt::Excerpt;
+
+/// Shortest string under one of [`PAYLOAD_KEYS`] that is taken for base64: shorter ones are words.
+const NAMED_BYTES_MIN: usize = 32;
+/// Shortest string under any key that is taken for base64, where it begins like a known file.
+const SNIFFED_BYTES_MIN: usize = 64;
+/// Shortest list of numbers that is taken for a vector. Embeddings have hundreds; sampling options a handful.
+const VECTOR_NUMBERS_MIN: usize = 32;
+/// Longest media type with its parameters looked for in front of `;base64,`. RFC 6838 §4.2 allows 127 for each name.
+const MEDIA_TYPE_BYTES_MAX: usize = 256;
+
+/// Members whose strings are base64: OpenAI `input_audio.data` and `file_data`, Anthropic `source.data`, Ollama
+/// `images`, llama.cpp `image_data[].data`, and what replies are sent back with.
+const PAYLOAD_KEYS: [&[u8]; 8] =
+    [b"data", b"file_data", b"image_data", b"images", b"image", b"audio", b"b64_json", b"embedding"];
+
+/// The body as sent, at most `bytes_max` of it: payloads replaced by a mark such as `[image/png, 2345678 bytes]`, then
+/// head and tail kept with `…[N bytes left out]…` between. `None` for an empty body, or when nothing may be kept.
+pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
+    if body.is_empty() || bytes_max == 0 {
+        return None;
+    }
+    let mut copy = Copy { body, copied: 0, excerpt: Excerpt::new(bytes_max) };
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        _ if is_binary(body) => copy.replace(0, body.len(), &mark("binary", body.len())),
+        Some(b'{' | b'[' | b'"') => copy.json(),
+        Some(_) | None => copy.data_urls(0, body.len()),
+    }
+    copy.excerpt.push(&body[copy.copied..]);
+    Some(copy.excerpt.into_text())
+}
+
+fn mark(kind: &str, bytes: usize) -> String {
+    format!("[{kind}, {bytes} bytes]")
+}
+
+/// Whether the body has control characters that no text has: a compressed body, or a form with a file in it.
+fn is_binary(body: &[u8]) -> bool {
+    let control = |byte: u8| (byte < 0x20) & !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0C | 0x1B);
+    // Folded within a chunk, so that the compiler makes vector code of it.
+    body.chunks(4096).any(|chunk| chunk.iter().fold(false, |binary, &byte| binary | control(byte)))
+}
+
+/// The body on its way into the excerpt.
+struct Copy<'a> {
+    body: &'a [u8],
+    /// Everything before this is in the excerpt, or replaced there.
+    copied: usize,
+    excerpt: Excerpt,
+}
+
+impl Copy<'_> {
+    fn replace(&mut self, start: usize, end: usize, mark: &str) {
+        self.excerpt.push(&self.body[self.copied..start]);
+        self.excerpt.push(mark.as_bytes());
+        self.copied = end;
+    }
+
+    /// Looks at every string and every list of numbers. A key counts until the next one, so it also names the
+    /// elements of an array behind it.
+    fn json(&mut self) {
+        let body = self.body;
+        let mut key: &[u8] = b"";
+        let mut at = 0;
+        while let Some(found) = memchr::memchr2(b'"', b'[', &body[at..]) {
+            let start = at + found;
+            if body[start] == b'[' {
+                at = self.numbers(start, key);
+                continue;
+            }
+            let end = closing_quote(body, start + 1);
+            at = body.len().min(end + 1);
+            let behind = body[at..].iter().find(|byte| !byte.is_ascii_whitespace());
+            if behind == Some(&b':') {
+                key = &body[start + 1..end];
+            } else {
+                self.string(start + 1, end, key);
+            }
+        }
+    }
+
+    /// One string value, from behind its quote to its closing one.
+    fn string(&mut self, start: usize, end: usize, key: &[u8]) {
+        let text = &self.body[start..end];
+        let named = text.len() >= NAMED_BYTES_MIN && PAYLOAD_KEYS.contains(&key);
+        let kind = if named || text.len() >= SNIFFED_BYTES_MIN { sniffed(text) } else { None };
+        if named || kind.is_some() {
+            let run = base64_run(text, Breaks::Skipped);
+            if run.end == text.len() {
+                return self.replace(start, end, &mark(kind.unwrap_or("base64"), run.bytes()));
+            }
+        }
+        self.data_urls(start, end);
+    }
+
+    /// Every `data:` URL with base64 between `start` and `end` (RFC 2397).
+    fn data_urls(&mut self, start: usize, end: usize) {
+        const BASE64: &[u8] = b";base64,";
+        let body = self.body;
+        let mut at = start;
+        while let Some(found) = memchr::memmem::find(&body[at..end], BASE64) {
+            let payload = at + found + BASE64.len();
+            let window = at.max((at + found).saturating_sub(MEDIA_TYPE_BYTES_MAX))..at + found;
+            at = payload;
+            let Some(scheme) = memchr::memmem::rfind(&body[window.clone()], b"data:") else { continue };
+            let run = base64_run(&body[payload..end], Breaks::End);
+            if let (Some(kind), true) = (media_type(&body[window.start + scheme + 5..window.end]), run.symbols > 0) {
+                at = payload + run.end;
+                self.replace(window.start + scheme, at, &mark(&kind, run.bytes()));
+            }
+        }
+    }
+
+    /// The list that begins at `start`, if it is one of numbers; returns where to go on. Whole numbers are token ids,
+    /// a prompt in its own right, and stay, unless the key says otherwise.
+    fn numbers(&mut self, start: usize, key: &[u8]) -> usize {
+        let list = &self.body[start + 1..];
+        let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b',');
+        let length = list.iter().take_while(|byte| is_number(byte) || byte.is_ascii_whitespace()).count();
+        let (list, end) = (&list[..length], start + 1 + length);
+        let count = memchr::memchr_iter(b',', list).count() + 1;
+        let vector = key == b"embedding" || memchr::memchr3(b'.', b'e', b'E', list).is_some();
+        if count < VECTOR_NUMBERS_MIN || !vector || self.body.get(end) != Some(&b']') {
+            return end;
+        }
+        self.replace(start, end + 1, &format!("\"[vector, {count} numbers]\""));
+        end + 1
+    }
+}
+
+/// The closing quote of the string whose text begins at `at`, or the end of the body.
+fn closing_quote(body: &[u8], mut at: usize) -> usize {
+    while let Some(found) = body.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        if body[at + found] == b'"' {
+            return at + found;
+        }
+        at += found + 2;
+    }
+    body.len()
+}
+
+/// The media type of a `data:` URL, without parameters; `None` if that is no media type after all.
+fn media_type(text: &[u8]) -> Option<String> {
+    let name = text.split(|&byte| byte == b';').next()?;
+    // Some serializers write `\/`.
+    let name: String = name.iter().filter(|&&byte| byte != b'\\').map(|&byte| char::from(byte)).collect();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '+' | '-' | '.' | '_');
+    match name.as_str() {
+        "" => Some("base64".to_owned()),
+        _ => name.chars().all(fits).then_some(name),
+    }
+}
+
+/// What a line break within base64 does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Breaks {
+    /// It is skipped: the whole string is a payload, as MIME wraps it.
+    Skipped,
+    /// It ends the run: other text may follow.
+    End,
+}
+
+/// The base64 that a text begins with.
+struct Run {
+    end: usize,
+    /// Characters that carry six bits each.
+    symbols: usize,
+}
+
+impl Run {
+    fn bytes(&self) -> usize {
+        self.symbols / 4 * 3 + self.symbols % 4 * 3 / 4
+    }
+}
+
+/// What a byte is in base64: its six bits, [`PADDING`] or [`OTHER`]. Both alphabets of RFC 4648 count.
+const SYMBOLS: [u8; 256] = symbols();
+const PADDING: u8 = 64;
+const OTHER: u8 = 65;
+
+const fn symbols() -> [u8; 256] {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut symbols = [OTHER; 256];
+    let mut at = 0;
+    while at < alphabet.len() {
+        symbols[alphabet[at] as usize] = at as u8;
+        at += 1;
+    }
+    symbols[b'-' as usize] = 62;
+    symbols[b'_' as usize] = 63;
+    symbols[b'=' as usize] = PADDING;
+    symbols
+}
+
+fn base64_run(text: &[u8], breaks: Breaks) -> Run {
+    let mut run = Run { end: 0, symbols: 0 };
+    loop {
+        let plain = text[run.end..].iter().take_while(|&&byte| SYMBOLS[byte as usize] < PADDING).count();
+        run.end += plain;
+        run.symbols += plain;
+        let rest = &text[run.end..];
+        match rest.first() {
+            Some(b'=') => run.end += 1,
+            Some(b'\\') => match escape(rest) {
+                Some((byte, length)) if SYMBOLS[byte as usize] < PADDING => {
+                    run.symbols += 1;
+                    run.end += length;
+                }
+                Some((b'=', length)) => run.end += length,
+                Some((b'\n' | b'\r', length)) if breaks == Breaks::Skipped => run.end += length,
+                Some(_) | None => return run,
+            },
+            Some(_) | None => return run,
+        }
+    }
+}
+
+/// The escapes that base64 has in JSON: `\/` (PHP), `\u002B` (.NET) and line breaks (MIME).
+fn escape(text: &[u8]) -> Option<(u8, usize)> {
+    match text.get(1)? {
+        b'/' => Some((b'/', 2)),
+        b'n' => Some((b'\n', 2)),
+        b'r' => Some((b'\r', 2)),
+        b'u' => {
+            let digits = std::str::from_utf8(text.get(2..6)?).ok()?;
+            u8::from_str_radix(digits.strip_prefix("00")?, 16).ok().map(|byte| (byte, 6))
+        }
+        _ => None,
+    }
+}
+
+/// The media type of base64, told by the first bytes of the file in it.
+fn sniffed(text: &[u8]) -> Option<&'static str> {
+    let mut file = [0; 12];
+    let (mut bits, mut held, mut at, mut length) = (0_u32, 0, 0, 0);
+    while length < file.len() {
+        let rest = text.get(at..)?;
+        let (byte, step) = if rest.first()? == &b'\\' { escape(rest)? } else { (rest[0], 1) };
+        let symbol = SYMBOLS[byte as usize];
+        if symbol >= PADDING {
+            return None;
+        }
+        bits = bits << 6 | u32::from(symbol);
+        held += 6;
+        at += step;
+        if held >= 8 {
+            held -= 8;
+            file[length] = (bits >> held) as u8;
+            length += 1;
+        }
+    }
+    match &file {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xFF, 0xD8, 0xFF, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', .., b'W', b'E', b'B', b'P'] => Some("image/webp"),
+        [b'R', b'I', b'F', b'F', .., b'W', b'A', b'V', b'E'] => Some("audio/wav"),
+        [b'%', b'P', b'D', b'F', ..] => Some("application/pdf"),
+        [b'I', b'D', b'3', ..] => Some("audio/mpeg"),
+        [b'O', b'g', b'g', b'S', ..] => Some("audio/ogg"),
+        [b'f', b'L', b'a', b'C', ..] => Some("audio/flac"),
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => Some("video/mp4"),
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => Some("video/webm"),
+        _ => None,
+    }
+}
