@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_longer_text_keeps_head_and_tail() {
-        check(&format!("abcd{}wxyz", "-".repeat(92)), 34, "abc…[93 bytes left out]…wxyz");
+        check(&format!("abcd{}wxyz", "-".repeat(92)), 34, "abcd…[92 bytes left out]…wxyz");
         check(&"é".repeat(50), 35, "éé…[92 bytes left out]…éé");
         check(&"😀".repeat(25), 36, "😀…[92 bytes left out]…😀");
     }

@@ -270,3 +270,148 @@ fn sniffed(text: &[u8]) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        assert_eq!(prompt_text(body.as_bytes(), 1024 * 1024).as_deref(), Some(expected), "{body}");
+    }
+
+    /// Base64 of a file that begins with `magic`, 96 symbols or 72 bytes long.
+    fn file(magic: &str) -> String {
+        format!("{magic}{}", "A".repeat(96 - magic.len()))
+    }
+
+    #[test]
+    fn a_body_without_payloads_is_kept_as_sent() {
+        for body in [
+            r#"{"model":"m","messages":[{"role":"user","content":"Hi \u00e9 \"x\" [1,2] é😀"}],"n": 1.0}"#,
+            r#"{"data":"short","images":[],"input":["a","b"],"x":[0.1,0.2]}"#,
+            r#"{"data":"a longer text of plain words that is no base64 at all, for it has spaces"}"#,
+            r#"{"prompt":"data:text/plain,hello ;base64, data:image/png;base64,${x}"}"#,
+            "hello \"world",
+            "{\"a\":\"\\",
+            "[[[[\"",
+            "key=value&data=1",
+        ] {
+            check(body, body);
+        }
+        let words = format!(r#"{{"content":"{}"}}"#, "x".repeat(5000));
+        check(&words, &words);
+        let tokens = format!(r#"{{"prompt":[{}1]}}"#, "101, ".repeat(500));
+        check(&tokens, &tokens);
+    }
+
+    #[test]
+    fn nothing_to_keep_is_none() {
+        assert_eq!(prompt_text(b"", 1024), None);
+        assert_eq!(prompt_text(b"{}", 0), None);
+    }
+
+    #[test]
+    fn data_urls_are_replaced_by_their_size() {
+        check(r#"{"url":"data:image/png;base64,AAAAAAA="}"#, r#"{"url":"[image/png, 5 bytes]"}"#);
+        check(r#"{"url":"data:image\/png;base64,AA\/A\u002bAA="}"#, r#"{"url":"[image/png, 5 bytes]"}"#);
+        check(r#"{"url":"data:audio/webm;codecs=opus;base64,AAAA"}"#, r#"{"url":"[audio/webm, 3 bytes]"}"#);
+        check(r#"{"url":"data:;base64,AAAA"}"#, r#"{"url":"[base64, 3 bytes]"}"#);
+        check(
+            r#"{"t":"a ![x](data:image/gif;base64,AAAA) b data:image/svg+xml;base64,AAAAAAAA\nc"}"#,
+            r#"{"t":"a ![x]([image/gif, 3 bytes]) b [image/svg+xml, 6 bytes]\nc"}"#,
+        );
+        check("<img src=\"data:image/png;base64,AAAA\">", "<img src=\"[image/png, 3 bytes]\">");
+        check(r#"{"url":"data:image/png;base64,AAAA"#, r#"{"url":"[image/png, 3 bytes]"#);
+    }
+
+    #[test]
+    fn payload_members_are_replaced_by_their_size() {
+        let cases = [
+            (r#"{"input_audio":{"data":"@","format":"wav"}}"#, "UklGRgAAAABXQVZF", "audio/wav"),
+            (r#"{"source":{"type":"base64","media_type":"image/png","data":"@"}}"#, "iVBORw0KGgo", "image/png"),
+            (r#"{"images":["@","@"]}"#, "/9j/", "image/jpeg"),
+            (r#"{"any_key": "@" }"#, "R0lGOD", "image/gif"),
+            (r#"{"file":{"file_data":"@"}}"#, "JVBERi", "application/pdf"),
+            (r#"{"data" : "@"}"#, "", "base64"),
+            (r#"{"embedding":"@"}"#, "zczMPc3MTD4", "base64"),
+        ];
+        for (body, magic, kind) in cases {
+            check(&body.replace('@', &file(magic)), &body.replace('@', &format!("[{kind}, 72 bytes]")));
+        }
+        let wrapped = format!(r#"{{"data":"{0}\n{0}\r\n"}}"#, "AbC+".repeat(19));
+        check(&wrapped, r#"{"data":"[base64, 114 bytes]"}"#);
+        let escaped = format!(r#"{{"data":"{}"}}"#, r"\/\u002FAA".repeat(20));
+        check(&escaped, r#"{"data":"[base64, 60 bytes]"}"#);
+    }
+
+    #[test]
+    fn vectors_are_replaced_by_their_length() {
+        let vector = format!("[{}-1e-3]", "0.25, ".repeat(99));
+        check(&format!(r#"{{"x":{vector},"y":1}}"#), r#"{"x":"[vector, 100 numbers]","y":1}"#);
+        check(&format!("[{vector},\n{vector}]"), "[\"[vector, 100 numbers]\",\n\"[vector, 100 numbers]\"]");
+        let bytes = format!(r#"{{"embedding":[{}5]}}"#, "-1,".repeat(63));
+        check(&bytes, r#"{"embedding":"[vector, 64 numbers]"}"#);
+        let mixed = format!("[{}\"a\"]", "0.25,".repeat(99));
+        check(&mixed, &mixed);
+    }
+
+    #[test]
+    fn a_binary_body_is_a_mark() {
+        assert_eq!(prompt_text(b"--x\r\n\r\nRIFF\0\x01\xFF", 1024).as_deref(), Some("[binary, 14 bytes]"));
+        assert_eq!(prompt_text(b"{\"a\":\"caf\xE9\"}", 1024).as_deref(), Some("{\"a\":\"caf\u{fffd}\"}"));
+    }
+
+    #[test]
+    fn payloads_are_replaced_before_the_text_is_cut() {
+        let body = format!(r#"{{"url":"data:image/png;base64,{}","t":"end"}}"#, "A".repeat(100_000));
+        assert_eq!(
+            prompt_text(body.as_bytes(), 64).as_deref(),
+            Some(r#"{"url":"[image/png, 75000 bytes]","t":"end"}"#)
+        );
+        let body = format!(r#"{{"t":"{}","url":"data:image/png;base64,{}"}}"#, "é".repeat(5000), "A".repeat(4000));
+        let text = prompt_text(body.as_bytes(), 200).unwrap_or_default();
+        assert!(
+            text.len() <= 200
+                && text.starts_with(r#"{"t":"éé"#)
+                && text.ends_with(r#""url":"[image/png, 3000 bytes]"}"#),
+            "{text}"
+        );
+        assert!(text.contains(" bytes left out]…"));
+    }
+
+    #[test]
+    fn any_bytes_give_a_text_within_the_bound() {
+        let pieces: [&[u8]; 16] = [
+            b"\"",
+            b"\\",
+            b"{",
+            b"[",
+            b"]",
+            b":",
+            b",",
+            b"data",
+            b"data:",
+            b";base64,",
+            b"image/png",
+            b"0.5,",
+            b"\xFF",
+            "é".as_bytes(),
+            b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
+            b"\\u002B",
+        ];
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        for round in 0..20_000 {
+            let mut body = Vec::new();
+            for _ in 0..round % 40 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                body.extend_from_slice(pieces[(state >> 33) as usize % pieces.len()]);
+            }
+            let bytes_max = (state >> 50) as usize % 300;
+            let text = prompt_text(&body, bytes_max);
+            assert_eq!(text.is_none(), body.is_empty() || bytes_max == 0);
+            assert!(text.is_none_or(|text| text.len() <= bytes_max), "{}", body.escape_ascii());
+        }
+    }
+}
