@@ -63,7 +63,7 @@ pub fn label(user_agent: Option<&[u8]>) -> Option<String> {
 
 /// The name of the product that a text begins with: what stands before its version. `None` where there is no name.
 fn name(text: &str) -> Option<&str> {
-    let end = text.find(|c: char| c == '/' || c == ' ' || c == '(' || c == ';' || c == ',');
+    let end = text.find(['/', ' ', '(', ';', ',']);
     let name = text[..end.unwrap_or(text.len())].trim_matches(|c: char| !c.is_ascii_alphanumeric());
     (!name.is_empty()).then_some(name)
 }
