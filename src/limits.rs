@@ -91,3 +91,12 @@ pub const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest count of tokens or milliseconds that one exchange can honestly have. More is nonsense and stored as
+/// unknown; nine million rows of this size still add up within 64 bits.
+pub const FIGURE_MAX: u64 = 1_000_000_000_000;
+/// Combinations of endpoint, model, client, key and outcome whose sums are kept apart. Prometheus users are told to
+/// stay below some thousands of series for one metric; statistics read one line for each.
+pub const SERIES_MAX: i64 = 10_000;
+/// How long a question to the database waits for a lock. Readers of a write-ahead log meet one only while it is
+/// recovered; local routes promise an answer within 250 ms.
+pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
