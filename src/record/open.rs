@@ -1,0 +1,251 @@
+//! Opening the database: makes what is missing, upgrades what is old, and refuses, untouched, what is not ours.
+//!
+//! ```text
+//!  no file, no table ──▶ created ──┐
+//!  earlier program ────▶ upgraded ─┼──▶ open
+//!  ours ───────────────────────────┘
+//!  newer, foreign, damaged, locked, unwritable, no database ──▶ OpenError, one line that says what to do
+//! ```
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::schema::{self, Found};
+use super::upgrade;
+use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
+pub use crate::settings::DbSync;
+
+/// Memory for pages of the writing connection, in KiB. It touches the ends of three tables; SQLite's default is 2000.
+const CACHE_KB: i64 = 1024;
+
+/// Why the database cannot be opened. Displayed as one line that says what to do.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The folder is missing and cannot be made.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system said.
+        reason: io::Error,
+    },
+    /// The file, or the log files beside it, cannot be created or written.
+    Unwritable {
+        /// The database file.
+        path: PathBuf,
+        /// What the operating system or SQLite said.
+        reason: String,
+    },
+    /// The file is something else.
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A database of another program.
+    Foreign {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// Written by a newer version of this program.
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i32,
+    },
+    /// Another process keeps it locked.
+    Locked {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The file is cut off or overwritten in part.
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// Anything else: no space, no shared memory on that file system, …
+    Failed {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Folder { folder, reason } => {
+                write!(f, "cannot make the folder {} ({reason}): choose another in DATABASE_URL", folder.display())
+            }
+            OpenError::Unwritable { path, reason } => write!(
+                f,
+                "cannot write the database {} ({reason}): make the file and its folder writable, or choose another \
+                 place in DATABASE_URL",
+                path.display()
+            ),
+            OpenError::NotADatabase { path } => {
+                write!(f, "{} is not a database (left as it is): choose another file in DATABASE_URL", path.display())
+            }
+            OpenError::Foreign { path } => write!(
+                f,
+                "{} is the database of another program (left as it is): choose another file in DATABASE_URL",
+                path.display()
+            ),
+            OpenError::Newer { path, found } => write!(
+                f,
+                "{} was written by a newer version of this program (schema {found}, this one knows {}; left as it is): \
+                 use that version, or choose another file in DATABASE_URL",
+                path.display(),
+                schema::VERSION
+            ),
+            OpenError::Locked { path } => write!(
+                f,
+                "{} is locked by another process: end it, or choose another file in DATABASE_URL",
+                path.display()
+            ),
+            OpenError::Damaged { path, reason } => write!(
+                f,
+                "{} is damaged ({reason}; left as it is): restore a copy, or move it away to begin anew",
+                path.display()
+            ),
+            OpenError::Failed { path, reason } => write!(
+                f,
+                "cannot open the database {} ({reason}): choose another place in DATABASE_URL, on a local disk with \
+                 free space",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// The connection, ready to write: see [`super::store::Store::open`].
+pub(super) fn open(path: &Path, sync: DbSync) -> Result<Connection, OpenError> {
+    make_folder(path)?;
+    make_private_file(path)?;
+    let failed = |error: rusqlite::Error| explain(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+    conn.busy_timeout(COMMIT_WAIT_MAX).map_err(failed)?;
+    // Closing a database with a write-ahead log writes the log into it. One that is refused stays as it is.
+    let keep_log = log_has_bytes(path);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log).map_err(failed)?;
+    accepted(path, schema::inspect(&conn).map_err(failed)?)?;
+    if conn.is_readonly("main").map_err(failed)? {
+        return Err(OpenError::Unwritable { path: path.to_owned(), reason: "read-only".to_owned() });
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
+    match bring_up_to_date(&mut conn, path) {
+        Ok(()) => configure(&conn, sync).map_err(failed).map(|()| conn),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), OpenError> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            fs::create_dir_all(folder).map_err(|reason| OpenError::Folder { folder: folder.to_owned(), reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the file where there is none, for its owner alone: it holds prompts. SQLite gives the files beside it the
+/// same mode. The mode of an existing file is its owner's choice.
+fn make_private_file(path: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let unwritable = |reason: &str| OpenError::Unwritable { path: path.to_owned(), reason: reason.to_owned() };
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(_) if path.is_dir() => Err(unwritable("it is a folder")),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(unwritable(&error.to_string())),
+    }
+}
+
+fn log_has_bytes(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    fs::metadata(log).is_ok_and(|log| log.len() > 0)
+}
+
+fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
+    match found {
+        Found::Empty | Found::Earlier | Found::Ours => Ok(found),
+        Found::Newer(version) => Err(OpenError::Newer { path: path.to_owned(), found: version }),
+        Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}
+
+fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| explain(path, &error);
+    let found = accepted(path, schema::inspect(conn).map_err(failed)?)?;
+    if found == Found::Empty {
+        schema::prepare_empty(conn).map_err(failed)?;
+    }
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        let reason = "its file system cannot share memory between connections".to_owned();
+        return Err(OpenError::Failed { path: path.to_owned(), reason });
+    }
+    if found == Found::Ours {
+        return Ok(());
+    }
+    let upgraded = {
+        // Asked again under the lock: another process may have come first.
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let found = accepted(path, schema::inspect(&transaction).map_err(failed)?)?;
+        match found {
+            Found::Empty => schema::create(&transaction).map_err(failed)?,
+            Found::Earlier => upgrade::upgrade(&transaction).map_err(failed)?,
+            Found::Ours | Found::Newer(_) | Found::Foreign => {}
+        }
+        transaction.commit().map_err(failed)?;
+        found == Found::Earlier
+    };
+    if upgraded {
+        upgrade::tidy(conn);
+    }
+    Ok(())
+}
+
+fn configure(conn: &Connection, sync: DbSync) -> rusqlite::Result<()> {
+    let synchronous = match sync {
+        DbSync::Normal => "NORMAL",
+        DbSync::Full => "FULL",
+    };
+    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KB)?;
+    // The keeper checkpoints long before; a commit does it itself only when the keeper cannot keep up.
+    let page_bytes: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs().max(512);
+    conn.pragma_update(None, "wal_autocheckpoint", i64::try_from(WAL_BYTES_MAX / page_bytes).unwrap_or(i64::MAX))?;
+    // After a burst the log's file shrinks again.
+    conn.pragma_update(None, "journal_size_limit", i64::try_from(WAL_CHECKPOINT_BYTES).unwrap_or(i64::MAX))?;
+    conn.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    let reason = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            OpenError::Unwritable { path, reason }
+        }
+        _ => OpenError::Failed { path, reason },
+    }
+}

@@ -1,0 +1,191 @@
+//! The tables, and what kind of database a file turns out to hold.
+//!
+//! `requests` is the record: one row per exchange, with the column names of the earlier program of this name. What was
+//! said stands in `content`, under the same id, so that reading figures never reads past prompts. `sums` makes the
+//! statistics cheap: per hour, and added up per day and of all time once an hour is over (see [`super::sums`]). Each
+//! distinct endpoint, model, client, key and outcome met together is a row of `series`.
+//!
+//! There is no index: newest rows are the highest ids, and the sums of an hour know the lowest and highest id of its
+//! rows, so that a range of time is a range of ids. An id is never used twice as long as the newest row stays: clean-up
+//! must leave it.
+
+use rusqlite::{Connection, OptionalExtension};
+
+/// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
+pub const APPLICATION_ID: i32 = 0x4C4D_534D;
+/// The version of the tables below, kept in `user_version`.
+pub const VERSION: i32 = 1;
+
+/// What `model` says where nobody told.
+pub const UNKNOWN_MODEL: &str = "unknown";
+
+/// Size of a page of a new database. SQLite's default; measured against 1024 and 8192 for one-row commits, see
+/// `store.rs`.
+const PAGE_BYTES: u32 = 4096;
+
+const TABLES: &str = "
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    start_time TEXT NOT NULL,
+    end_time TEXT NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    total_tokens INTEGER,
+    request_id TEXT,
+    is_error INTEGER NOT NULL,
+    error_message TEXT,
+    http_status INTEGER,
+    was_streamed INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    requested_model TEXT,
+    cached_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    time_to_first_token_ms INTEGER,
+    tokens_per_second REAL,
+    finish_reason TEXT,
+    usage_source TEXT,
+    model_load_ms INTEGER,
+    client TEXT,
+    key TEXT,
+    attempt INTEGER
+);
+CREATE TABLE content (
+    id INTEGER PRIMARY KEY,
+    prompt TEXT,
+    output TEXT,
+    reasoning TEXT,
+    tool_calls TEXT
+);
+-- An unknown client or key is '' here: NULLs would each count as different.
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    client TEXT NOT NULL,
+    key TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    UNIQUE (endpoint, model, client, key, outcome)
+);
+-- span: 0 all time (start 0), 1 a day, 2 an hour; start: hours since 1970-01-01T00:00Z. Hours come last, where the
+-- tree grows. *_known: how many requests told that figure.
+CREATE TABLE sums (
+    span INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    input_known INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    output_known INTEGER NOT NULL,
+    total_tokens INTEGER NOT NULL,
+    total_known INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    cached_known INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    reasoning_known INTEGER NOT NULL,
+    first_token_ms INTEGER NOT NULL,
+    first_token_known INTEGER NOT NULL,
+    tokens_per_second REAL NOT NULL,
+    tokens_per_second_known INTEGER NOT NULL,
+    first_id INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    PRIMARY KEY (span, start, series)
+) WITHOUT ROWID;
+-- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
+CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0);
+";
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No table at all: a new database.
+    Empty,
+    /// The table of the earlier program, to be upgraded.
+    Earlier,
+    /// The tables above.
+    Ours,
+    /// Ours, but written by a newer version of this program.
+    Newer(i32),
+    /// A database of another program.
+    Foreign,
+}
+
+/// Columns without which a table `requests` is not that of the earlier program. The others may be missing.
+const EARLIER_COLUMNS: [&str; 9] = [
+    "id",
+    "endpoint",
+    "model",
+    "start_time",
+    "end_time",
+    "duration_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+];
+
+/// Looks at the database without changing it. Of our own, the newest page of every growing table is read, so that a
+/// truncated file is noticed now and not at the first request.
+pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
+    let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match (application_id, version) {
+        (APPLICATION_ID, VERSION) => {
+            for probe in [
+                "SELECT max(id) FROM requests",
+                "SELECT max(id) FROM content",
+                "SELECT max(id) FROM series",
+                "SELECT start FROM sums ORDER BY span DESC, start DESC, series DESC LIMIT 1",
+                "SELECT value FROM meta WHERE name = 'rolled_until'",
+            ] {
+                conn.query_row(probe, [], |_| Ok(())).optional()?;
+            }
+            Ok(Found::Ours)
+        }
+        (APPLICATION_ID, newer) if newer > VERSION => Ok(Found::Newer(newer)),
+        (0, 0) => inspect_unmarked(conn),
+        _ => Ok(Found::Foreign),
+    }
+}
+
+fn inspect_unmarked(conn: &Connection) -> rusqlite::Result<Found> {
+    let tables: i64 =
+        conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", [], |row| {
+            row.get(0)
+        })?;
+    if tables == 0 {
+        return Ok(Found::Empty);
+    }
+    let columns = columns_of(conn, "requests")?;
+    if !EARLIER_COLUMNS.iter().all(|wanted| columns.iter().any(|column| column == wanted)) {
+        return Ok(Found::Foreign);
+    }
+    // Our ids are integers; a table that numbers its rows in another way cannot keep them.
+    let odd_id = conn.query_row("SELECT 1 FROM requests WHERE typeof(id) <> 'integer' LIMIT 1", [], |_| Ok(()));
+    Ok(if odd_id.optional()?.is_some() { Found::Foreign } else { Found::Earlier })
+}
+
+/// Names of a table's columns in lower case; none if there is no such table.
+pub fn columns_of(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = conn.prepare("SELECT lower(name) FROM pragma_table_info(?1)")?;
+    statement.query_map([table], |row| row.get(0))?.collect()
+}
+
+/// What must be set before the first page of a new file is written.
+pub fn prepare_empty(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+    // Pages that clean-up frees can be given back to the file system step by step; later it would take a VACUUM.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+}
+
+/// Makes the tables and marks the file as ours. Belongs inside a transaction.
+pub fn create(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(TABLES)?;
+    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", VERSION)
+}

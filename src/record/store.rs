@@ -1,0 +1,227 @@
+//! The writer: rows, their content and the sums in one transaction. Owns the one connection that writes rows.
+//!
+//! Does not batch, wait, retry or checkpoint; the recorder and the keeper do.
+//!
+//! What a commit touches: the last page of `requests`, that of `content`, and the page of `sums` with the hour's
+//! series.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, params};
+
+use super::open;
+pub use super::open::{DbSync, OpenError};
+use super::rfc3339::text_of_ms;
+use super::row::{Content, Row};
+use super::schema::UNKNOWN_MODEL;
+use super::sums::{self, ALL_TIME, Additions, SeriesIds, Sign, duration, figure, rate};
+
+/// The one writing connection.
+#[derive(Debug)]
+pub struct Store {
+    conn: Connection,
+    series: SeriesIds,
+}
+
+impl Store {
+    /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
+    /// database of the earlier program is upgraded in place. One that is refused is left as it is.
+    pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
+        Ok(Store { conn: open::open(path, sync)?, series: SeriesIds::default() })
+    }
+
+    /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written.
+    pub fn write(&mut self, rows: &[Row]) -> rusqlite::Result<Vec<i64>> {
+        let created_at = text_of_ms(now_ms());
+        self.transact(|conn, series| {
+            let mut additions = Additions::default();
+            let mut ids = Vec::with_capacity(rows.len());
+            for row in rows {
+                let id = insert(conn, &Entry::new(row, &created_at))?;
+                additions.count(conn, series, id, row, Sign::Add)?;
+                ids.push(id);
+            }
+            additions.apply(conn)?;
+            Ok(ids)
+        })
+    }
+
+    /// Replaces a row whose figures changed after it was written: `before` as it was written, `after` as it should
+    /// be. A row that clean-up has removed meanwhile is [`rusqlite::Error::QueryReturnedNoRows`], and nothing changes.
+    pub fn correct(&mut self, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
+        self.transact(|conn, series| {
+            update(conn, id, after)?;
+            if before.content != after.content {
+                conn.prepare_cached("DELETE FROM content WHERE id = ?1")?.execute([id])?;
+                insert_content(conn, id, &after.content)?;
+            }
+            let mut additions = Additions::default();
+            additions.count(conn, series, id, before, Sign::Subtract)?;
+            additions.count(conn, series, id, after, Sign::Add)?;
+            additions.apply(conn)
+        })
+    }
+
+    /// How many requests were ever recorded; from the sums.
+    pub fn row_count(&self) -> rusqlite::Result<u64> {
+        let query = format!("{ALL_TIME} SELECT coalesce(sum(requests), 0) FROM counted");
+        self.conn.query_row(&query, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    }
+
+    /// The secret that credentials are fingerprinted with, made once when the database was created.
+    pub fn fingerprint_key(&mut self) -> rusqlite::Result<[u8; 32]> {
+        self.conn.query_row("SELECT value FROM meta WHERE name = 'fingerprint_key'", [], |row| row.get(0))
+    }
+
+    /// Adds the sums of one hour that is over to those of its day and of all time, so that questions about all time
+    /// stay cheap. Returns whether there was one: call again while there is. Takes about as long as a commit.
+    pub fn roll_up(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
+        self.transact(|conn, _| sums::roll_up(conn, now_ms))
+    }
+
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let conn = &self.conn;
+        // Only a panic in the middle of a transaction leaves one open.
+        if !conn.is_autocommit() {
+            self.series.forget();
+            conn.execute_batch("ROLLBACK")?;
+        }
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let done = work(conn, &mut self.series).and_then(|done| {
+            conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(done)
+        });
+        if done.is_err() {
+            self.series.forget();
+            // Some errors (disk full, I/O) roll back by themselves. Should this fail, the next transaction begins
+            // with it.
+            if !conn.is_autocommit() {
+                let _ = conn.execute_batch("ROLLBACK");
+            }
+        }
+        done
+    }
+}
+
+/// Milliseconds since 1970 by the clock on the wall.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A row on its way into the table, with what only an upgrade knows better than the row.
+pub(super) struct Entry<'a> {
+    /// `None`: the next one.
+    pub(super) id: Option<i64>,
+    pub(super) row: &'a Row,
+    pub(super) end_time: String,
+    pub(super) created_at: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
+        Entry { id: None, row, end_time: end_time(row), created_at }
+    }
+}
+
+fn end_time(row: &Row) -> String {
+    text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)))
+}
+
+/// Inserts the row and its content, inside the caller's transaction, and returns its id.
+pub(super) fn insert(conn: &Connection, entry: &Entry) -> rusqlite::Result<i64> {
+    let Entry { row, .. } = entry;
+    let id = conn
+        .prepare_cached(
+            "INSERT INTO requests (id, endpoint, model, start_time, end_time, duration_ms, input_tokens, output_tokens,
+                total_tokens, request_id, is_error, error_message, http_status, was_streamed, created_at, outcome,
+                requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
+                finish_reason, usage_source, model_load_ms, client, key, attempt)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                ?22, ?23, ?24, ?25, ?26, ?27)",
+        )?
+        .insert(params![
+            entry.id,
+            row.endpoint,
+            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
+            text_of_ms(row.start_ms),
+            entry.end_time,
+            duration(row.duration_ms),
+            figure(row.input_tokens),
+            figure(row.output_tokens),
+            figure(row.total_tokens),
+            row.request_id,
+            row.outcome.is_failure(),
+            row.error_message,
+            row.http_status,
+            row.was_streamed,
+            entry.created_at,
+            row.outcome.as_str(),
+            row.requested_model,
+            figure(row.cached_tokens),
+            figure(row.reasoning_tokens),
+            figure(row.time_to_first_token_ms),
+            rate(row.tokens_per_second),
+            row.finish_reason,
+            row.usage_source,
+            figure(row.model_load_ms),
+            row.client,
+            row.key,
+            row.attempt,
+        ])?;
+    insert_content(conn, id, &row.content)?;
+    Ok(id)
+}
+
+fn insert_content(conn: &Connection, id: i64, content: &Content) -> rusqlite::Result<()> {
+    if content.is_empty() {
+        return Ok(());
+    }
+    conn.prepare_cached("INSERT INTO content (id, prompt, output, reasoning, tool_calls) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![id, content.prompt, content.output, content.reasoning, content.tool_calls])?;
+    Ok(())
+}
+
+fn update(conn: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE requests SET endpoint = ?2, model = ?3, start_time = ?4, end_time = ?5, duration_ms = ?6,
+                input_tokens = ?7, output_tokens = ?8, total_tokens = ?9, request_id = ?10, is_error = ?11,
+                error_message = ?12, http_status = ?13, was_streamed = ?14, outcome = ?15, requested_model = ?16,
+                cached_tokens = ?17, reasoning_tokens = ?18, time_to_first_token_ms = ?19, tokens_per_second = ?20,
+                finish_reason = ?21, usage_source = ?22, model_load_ms = ?23, client = ?24, key = ?25, attempt = ?26
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            row.endpoint,
+            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
+            text_of_ms(row.start_ms),
+            end_time(row),
+            duration(row.duration_ms),
+            figure(row.input_tokens),
+            figure(row.output_tokens),
+            figure(row.total_tokens),
+            row.request_id,
+            row.outcome.is_failure(),
+            row.error_message,
+            row.http_status,
+            row.was_streamed,
+            row.outcome.as_str(),
+            row.requested_model,
+            figure(row.cached_tokens),
+            figure(row.reasoning_tokens),
+            figure(row.time_to_first_token_ms),
+            rate(row.tokens_per_second),
+            row.finish_reason,
+            row.usage_source,
+            figure(row.model_load_ms),
+            row.client,
+            row.key,
+            row.attempt,
+        ])?;
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+}

@@ -1,0 +1,363 @@
+//! Sums per hour and series, kept in the same transaction as the rows, so that statistics never read rows.
+//!
+//! ```text
+//!  a row ──▶ its hour's sums ──(the hour is over: roll up)──▶ its day's sums, the sums of all time
+//! ```
+//!
+//! A row costs one upsert. An hour that is over is added, once, to its day and to all time by [`roll_up`], which the
+//! keeper calls; `rolled_until` in `meta` says how far that went. A row that comes late, for an hour already rolled
+//! up, is added to all three. So the figures of all time are those of `span` 0 and of the few hours since: [`ALL_TIME`].
+//!
+//! Invariant: for every series, the sums of all hours equal those of its rows, unless rows were removed by clean-up.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::Row;
+use super::schema::UNKNOWN_MODEL;
+use crate::limits::{FIGURE_MAX, SERIES_MAX};
+
+/// `span` of the sums of all time.
+pub const SPAN_ALL: i64 = 0;
+/// `span` of a day's sums.
+pub const SPAN_DAY: i64 = 1;
+/// `span` of an hour's sums.
+pub const SPAN_HOUR: i64 = 2;
+
+/// Begins a query: `counted` are the rows of `sums` that add up to all that was ever recorded.
+pub const ALL_TIME: &str = "WITH counted AS (
+    SELECT * FROM sums WHERE span = 0
+    UNION ALL
+    SELECT * FROM sums WHERE span = 2 AND start >= (SELECT value FROM meta WHERE name = 'rolled_until')) ";
+
+/// The end of an INSERT into `sums` that adds to what is there.
+macro_rules! on_conflict_add {
+    () => {
+        " ON CONFLICT (span, start, series) DO UPDATE SET
+            requests = requests + excluded.requests,
+            duration_ms = duration_ms + excluded.duration_ms,
+            input_tokens = input_tokens + excluded.input_tokens,
+            input_known = input_known + excluded.input_known,
+            output_tokens = output_tokens + excluded.output_tokens,
+            output_known = output_known + excluded.output_known,
+            total_tokens = total_tokens + excluded.total_tokens,
+            total_known = total_known + excluded.total_known,
+            cached_tokens = cached_tokens + excluded.cached_tokens,
+            cached_known = cached_known + excluded.cached_known,
+            reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+            reasoning_known = reasoning_known + excluded.reasoning_known,
+            first_token_ms = first_token_ms + excluded.first_token_ms,
+            first_token_known = first_token_known + excluded.first_token_known,
+            tokens_per_second = tokens_per_second + excluded.tokens_per_second,
+            tokens_per_second_known = tokens_per_second_known + excluded.tokens_per_second_known,
+            first_id = min(first_id, excluded.first_id),
+            last_id = max(last_id, excluded.last_id)"
+    };
+}
+
+/// A series whose names are too many to be kept apart.
+const OTHER: &str = "other";
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// The hour that a time in milliseconds belongs to, counted from 1970.
+pub fn hour_of_ms(ms: i64) -> i64 {
+    ms.max(0) / HOUR_MS
+}
+
+/// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
+pub fn figure(value: Option<u64>) -> Option<i64> {
+    value.filter(|value| *value <= FIGURE_MAX).map(|value| value as i64)
+}
+
+/// A duration as it is stored; an impossible one is cut.
+pub fn duration(ms: u64) -> i64 {
+    ms.min(FIGURE_MAX) as i64
+}
+
+/// A rate as it is stored: infinite or negative is unknown.
+pub fn rate(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite() && *value >= 0.0 && *value <= FIGURE_MAX as f64)
+}
+
+/// What sums are kept apart by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Series {
+    endpoint: String,
+    model: String,
+    client: String,
+    key: String,
+    outcome: &'static str,
+}
+
+impl Series {
+    fn of(row: &Row) -> Series {
+        Series {
+            endpoint: row.endpoint.clone(),
+            model: row.model.as_deref().unwrap_or(UNKNOWN_MODEL).to_owned(),
+            client: row.client.clone().unwrap_or_default(),
+            key: row.key.clone().unwrap_or_default(),
+            outcome: row.outcome.as_str(),
+        }
+    }
+
+    /// When there are already so many series that statistics would grow slow: clients and keys are no longer kept
+    /// apart, and with twice as many nor are endpoints and models. The row itself keeps all its names.
+    fn folded(self, known: i64, series_max: i64) -> Series {
+        let other = || OTHER.to_owned();
+        if known < series_max {
+            self
+        } else if known < 2 * series_max {
+            Series { client: other(), key: other(), ..self }
+        } else {
+            Series { endpoint: other(), model: other(), client: other(), key: other(), ..self }
+        }
+    }
+}
+
+/// Ids of the series met so far.
+#[derive(Debug)]
+pub struct SeriesIds {
+    ids: HashMap<Series, i64>,
+    series_max: i64,
+}
+
+impl Default for SeriesIds {
+    fn default() -> SeriesIds {
+        SeriesIds { ids: HashMap::new(), series_max: SERIES_MAX }
+    }
+}
+
+impl SeriesIds {
+    /// After a rolled back transaction: the ids it made do not exist.
+    pub fn forget(&mut self) {
+        self.ids.clear();
+    }
+
+    fn id(&mut self, conn: &Connection, row: &Row) -> rusqlite::Result<i64> {
+        let series = Series::of(row);
+        if let Some(id) = self.ids.get(&series) {
+            return Ok(*id);
+        }
+        let id = match find(conn, &series)? {
+            Some(id) => id,
+            None => {
+                let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
+                let folded = series.clone().folded(known, self.series_max);
+                match find(conn, &folded)? {
+                    Some(id) => id,
+                    None => insert(conn, &folded)?,
+                }
+            }
+        };
+        // Names that were folded must not fill the memory either.
+        if self.ids.len() as i64 >= 2 * self.series_max {
+            self.ids.clear();
+        }
+        self.ids.insert(series, id);
+        Ok(id)
+    }
+}
+
+fn find(conn: &Connection, series: &Series) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached(
+        "SELECT id FROM series WHERE endpoint = ?1 AND model = ?2 AND client = ?3 AND key = ?4 AND outcome = ?5",
+    )?
+    .query_row(params![series.endpoint, series.model, series.client, series.key, series.outcome], |row| row.get(0))
+    .optional()
+}
+
+fn insert(conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
+    conn.prepare_cached("INSERT INTO series (endpoint, model, client, key, outcome) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .insert(params![series.endpoint, series.model, series.client, series.key, series.outcome])
+}
+
+/// What a transaction adds to the sums, put together so that each sum is touched once.
+#[derive(Debug, Default)]
+pub struct Additions {
+    additions: Vec<Addition>,
+}
+
+#[derive(Debug)]
+struct Addition {
+    hour: i64,
+    series: i64,
+    sums: Sums,
+}
+
+/// Whether a row joins the sums or leaves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// The row is new.
+    Add,
+    /// The row was wrong and is about to be added again, corrected.
+    Subtract,
+}
+
+impl Additions {
+    /// Counts one row.
+    pub fn count(
+        &mut self,
+        conn: &Connection,
+        ids: &mut SeriesIds,
+        id: i64,
+        row: &Row,
+        sign: Sign,
+    ) -> rusqlite::Result<()> {
+        let hour = hour_of_ms(row.start_ms);
+        let series = ids.id(conn, row)?;
+        let one = Sums::of(id, row, sign);
+        // A batch is small: what waited for one commit.
+        match self.additions.iter_mut().find(|known| known.hour == hour && known.series == series) {
+            Some(known) => known.sums.add(&one),
+            None => self.additions.push(Addition { hour, series, sums: one }),
+        }
+        Ok(())
+    }
+
+    /// Writes what was counted, inside the caller's transaction.
+    pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
+        // Asked every time: another process may have rolled up.
+        let rolled_until = rolled_until(conn)?;
+        for Addition { hour, series, sums } in &self.additions {
+            sums.upsert(conn, SPAN_HOUR, *hour, *series)?;
+            if *hour < rolled_until {
+                sums.upsert(conn, SPAN_DAY, hour - hour % 24, *series)?;
+                sums.upsert(conn, SPAN_ALL, 0, *series)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT value FROM meta WHERE name = 'rolled_until'")?.query_row([], |row| row.get(0))
+}
+
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    requests: i64,
+    duration_ms: i64,
+    input: Known,
+    output: Known,
+    total: Known,
+    cached: Known,
+    reasoning: Known,
+    first_token_ms: Known,
+    tokens_per_second: f64,
+    tokens_per_second_known: i64,
+    first_id: i64,
+    last_id: i64,
+}
+
+/// The sum of a figure, and how many rows knew it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    sum: i64,
+    rows: i64,
+}
+
+impl Known {
+    fn of(value: Option<u64>, sign: i64) -> Known {
+        figure(value).map_or(Known::default(), |value| Known { sum: sign * value, rows: sign })
+    }
+
+    fn add(&mut self, other: Known) {
+        self.sum += other.sum;
+        self.rows += other.rows;
+    }
+}
+
+impl Sums {
+    fn of(id: i64, row: &Row, sign: Sign) -> Sums {
+        let sign = match sign {
+            Sign::Add => 1,
+            Sign::Subtract => -1,
+        };
+        let speed = rate(row.tokens_per_second);
+        Sums {
+            requests: sign,
+            duration_ms: sign * duration(row.duration_ms),
+            input: Known::of(row.input_tokens, sign),
+            output: Known::of(row.output_tokens, sign),
+            total: Known::of(row.total_tokens, sign),
+            cached: Known::of(row.cached_tokens, sign),
+            reasoning: Known::of(row.reasoning_tokens, sign),
+            first_token_ms: Known::of(row.time_to_first_token_ms, sign),
+            tokens_per_second: sign as f64 * speed.unwrap_or(0.0),
+            tokens_per_second_known: speed.map_or(0, |_| sign),
+            first_id: id,
+            last_id: id,
+        }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        self.requests += other.requests;
+        self.duration_ms += other.duration_ms;
+        self.input.add(other.input);
+        self.output.add(other.output);
+        self.total.add(other.total);
+        self.cached.add(other.cached);
+        self.reasoning.add(other.reasoning);
+        self.first_token_ms.add(other.first_token_ms);
+        self.tokens_per_second += other.tokens_per_second;
+        self.tokens_per_second_known += other.tokens_per_second_known;
+        self.first_id = self.first_id.min(other.first_id);
+        self.last_id = self.last_id.max(other.last_id);
+    }
+
+    fn upsert(&self, conn: &Connection, span: i64, start: i64, series: i64) -> rusqlite::Result<()> {
+        let mut statement = conn.prepare_cached(concat!(
+            "INSERT INTO sums VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ",
+            "?18, ?19, ?20, ?21)",
+            on_conflict_add!()
+        ))?;
+        statement.execute(params![
+            span,
+            start,
+            series,
+            self.requests,
+            self.duration_ms,
+            self.input.sum,
+            self.input.rows,
+            self.output.sum,
+            self.output.rows,
+            self.total.sum,
+            self.total.rows,
+            self.cached.sum,
+            self.cached.rows,
+            self.reasoning.sum,
+            self.reasoning.rows,
+            self.first_token_ms.sum,
+            self.first_token_ms.rows,
+            self.tokens_per_second,
+            self.tokens_per_second_known,
+            self.first_id,
+            self.last_id,
+        ])?;
+        Ok(())
+    }
+}
+
+/// Adds the oldest hour that is over and not yet rolled up to its day and to all time, inside the caller's
+/// transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges that
+/// began in it and still run: rows that come later than that cost three upserts each instead of one.
+pub fn roll_up(conn: &Connection, now_ms: i64) -> rusqlite::Result<bool> {
+    let oldest = conn
+        .prepare_cached("SELECT start FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2 ORDER BY start LIMIT 1")?
+        .query_row([rolled_until(conn)?, hour_of_ms(now_ms) - 1], |row| row.get::<_, i64>(0))
+        .optional()?;
+    let Some(hour) = oldest else { return Ok(false) };
+    let mut add = conn.prepare_cached(concat!(
+        "INSERT INTO sums SELECT ?1, ?2, series, requests, duration_ms, input_tokens, input_known, output_tokens, ",
+        "output_known, total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, ",
+        "first_token_ms, first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id ",
+        "FROM sums WHERE span = 2 AND start = ?3",
+        on_conflict_add!()
+    ))?;
+    add.execute([SPAN_DAY, hour - hour % 24, hour])?;
+    add.execute([SPAN_ALL, 0, hour])?;
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rolled_until'")?.execute([hour + 1])?;
+    Ok(true)
+}
