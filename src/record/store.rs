@@ -3,7 +3,18 @@
 //! Does not batch, wait, retry or checkpoint; the recorder and the keeper do.
 //!
 //! What a commit touches: the last page of `requests`, that of `content`, and the page of `sums` with the hour's
-//! series.
+//! series; 8 pwrite and 6 fcntl. Measured on 2 cores, ext4, WAL, synchronous=NORMAL, 300 bytes of prompt and output
+//! each, the log checkpointed from another connection, median per row: alone 30 us, in a batch of 16 10 us.
+//!
+//! | page size | alone | batch of 16 | alone, 8 KB each | batch, 8 KB each |
+//! |---|---|---|---|---|
+//! | 1024 | 33 us | 13 us | 66 us | 50 us |
+//! | 2048 | 30 us | 10 us | 56 us | 34 us |
+//! | 4096 | 30 us | 10 us | 53 us | 26 us |
+//! | 8192 | 35 us | 11 us | 59 us | 24 us |
+//!
+//! A memory map, a larger cache, and doing without auto_vacuum changed nothing beyond the noise (1 us).
+//! locking_mode=EXCLUSIVE would lock out the statistics and sqlite3.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -224,4 +235,111 @@ fn update(conn: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
             row.attempt,
         ])?;
     if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::Outcome;
+    use crate::record::testing::{Folder, row};
+
+    fn store() -> (Store, Folder) {
+        let folder = Folder::new();
+        (Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens"), folder)
+    }
+
+    fn rows_in(store: &Store, table: &str) -> i64 {
+        store.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a query")
+    }
+
+    #[test]
+    fn a_batch_is_written_whole_or_not_at_all() {
+        for table in ["requests", "content", "series", "sums"] {
+            let (mut store, _folder) = store();
+            store.write(&[row()]).expect("writes");
+            let refuse = format!(
+                "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN (SELECT count(*) FROM requests) > 1
+                 BEGIN SELECT RAISE(ABORT, 'no more'); END"
+            );
+            store.conn.execute_batch(&refuse).expect("made");
+            let other = || Row { model: Some("another".to_owned()), ..row() };
+            store.write(&[other(), other(), other()]).expect_err(table);
+            for (table, rows) in [("requests", 1), ("content", 1), ("series", 1), ("sums", 1)] {
+                assert_eq!(rows_in(&store, table), rows, "{table}");
+            }
+            store.conn.execute_batch("DROP TRIGGER refuse").expect("dropped");
+            // The ids of series that were rolled back are not remembered.
+            assert_eq!(store.write(&[other(), other()]), Ok(vec![2, 3]));
+            assert_eq!(store.row_count(), Ok(3));
+            assert_eq!(rows_in(&store, "series"), 2);
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_a_panic_left_open_does_not_stop_the_next() {
+        let (mut store, _folder) = store();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            store.transact(|conn, _| -> rusqlite::Result<()> {
+                insert(conn, &Entry::new(&row(), ""))?;
+                panic!("a bug");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+        assert_eq!(rows_in(&store, "requests"), 1);
+    }
+
+    #[test]
+    fn a_corrected_row_is_what_it_should_be() {
+        let (mut store, _folder) = store();
+        let after = Row { outcome: Outcome::Truncated, output_tokens: None, duration_ms: 1000, ..row() };
+        store.write(&[row()]).expect("writes");
+        store.correct(1, &row(), &after).expect("corrects");
+        let stored = store.conn.query_row(
+            "SELECT outcome, is_error, output_tokens, end_time FROM requests WHERE id = 1",
+            [],
+            |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)),
+        );
+        assert_eq!(stored, Ok(("truncated".to_owned(), true, None::<i64>, "2026-01-19T10:30:46.678Z".to_owned())));
+    }
+
+    #[test]
+    fn a_row_that_is_gone_is_not_corrected() {
+        let (mut store, _folder) = store();
+        store.write(&[row()]).expect("writes");
+        assert_eq!(store.correct(7, &row(), &row()), Err(rusqlite::Error::QueryReturnedNoRows));
+        assert_eq!(store.row_count(), Ok(1));
+    }
+
+    #[test]
+    fn figures_that_no_exchange_can_have_are_unknown_and_break_no_sum() {
+        let (mut store, _folder) = store();
+        let absurd = Row {
+            start_ms: i64::MIN,
+            duration_ms: u64::MAX,
+            input_tokens: Some(u64::MAX),
+            total_tokens: Some(i64::MAX as u64),
+            tokens_per_second: Some(f64::INFINITY),
+            ..row()
+        };
+        store.write(&vec![absurd; 40]).expect("writes");
+        let (input, total, speed): (Option<i64>, Option<i64>, Option<f64>) = store
+            .conn
+            .query_row("SELECT sum(input_tokens), sum(total_tokens), sum(tokens_per_second) FROM requests", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .expect("a query");
+        assert_eq!((input, total, speed), (None, None, None));
+        assert_eq!(store.row_count(), Ok(40));
+    }
+
+    #[test]
+    fn a_locked_database_is_an_error_and_nothing_is_written() {
+        let (mut store, folder) = store();
+        let other = Connection::open(folder.join("metrics.db")).expect("opens");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        store.write(&[row()]).expect_err("locked");
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+    }
 }

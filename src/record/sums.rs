@@ -361,3 +361,45 @@ pub fn roll_up(conn: &Connection, now_ms: i64) -> rusqlite::Result<bool> {
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rolled_until'")?.execute([hour + 1])?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::testing::row;
+
+    #[test]
+    fn beyond_the_limit_names_are_no_longer_kept_apart_but_every_row_counts() {
+        let conn = Connection::open_in_memory().expect("opens");
+        crate::record::schema::create(&conn).expect("creates");
+        let mut ids = SeriesIds { ids: HashMap::new(), series_max: 5 };
+        let mut additions = Additions::default();
+        for i in 0..40 {
+            let row = Row { model: Some(format!("model-{i}")), client: Some(format!("client-{i}")), ..row() };
+            additions.count(&conn, &mut ids, i, &row, Sign::Add).expect("counts");
+        }
+        additions.apply(&conn).expect("applies");
+        let counts = |query: &str| conn.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a query");
+        // Five whole, five by model, one for all the others.
+        assert_eq!(counts("SELECT count(*) FROM series"), 11);
+        assert_eq!(counts("SELECT count(*) FROM series WHERE client <> 'other'"), 5);
+        assert_eq!(counts("SELECT count(*) FROM series WHERE model = 'other'"), 1);
+        assert_eq!(counts("SELECT sum(requests) FROM sums"), 40);
+        assert!(ids.ids.len() <= 10);
+    }
+
+    #[test]
+    fn an_hour_is_rolled_up_once_and_only_when_it_is_over() {
+        let conn = Connection::open_in_memory().expect("opens");
+        crate::record::schema::create(&conn).expect("creates");
+        let mut additions = Additions::default();
+        additions.count(&conn, &mut SeriesIds::default(), 1, &row(), Sign::Add).expect("counts");
+        additions.apply(&conn).expect("applies");
+        let over = (hour_of_ms(row().start_ms) + 2) * HOUR_MS;
+        assert_eq!(roll_up(&conn, row().start_ms), Ok(false));
+        assert_eq!(roll_up(&conn, over - 1), Ok(false));
+        assert_eq!(roll_up(&conn, over), Ok(true));
+        assert_eq!(roll_up(&conn, over), Ok(false));
+        let spans = "SELECT count(*), sum(requests) FROM sums WHERE span < 2";
+        assert_eq!(conn.query_row(spans, [], |row| Ok((row.get(0)?, row.get(1)?))), Ok((2, 2)));
+    }
+}

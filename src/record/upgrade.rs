@@ -200,3 +200,149 @@ fn time(value: ValueRef) -> Option<i64> {
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Blob(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::store::{DbSync, Store};
+    use crate::record::testing::{Folder, row};
+    use crate::stats::Reader;
+
+    const EARLIER_TABLE: &str = "CREATE TABLE requests (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, model TEXT, start_time TEXT NOT NULL,
+        end_time TEXT, duration_ms INTEGER, input_tokens INTEGER, output_tokens INTEGER, total_tokens INTEGER,
+        prompt TEXT, output TEXT, request_id TEXT, is_error BOOLEAN DEFAULT 0, error_message TEXT,
+        http_status INTEGER, was_streamed BOOLEAN DEFAULT 0, created_at TEXT DEFAULT CURRENT_TIMESTAMP);
+        CREATE INDEX idx_requests_model ON requests (model);";
+
+    fn upgraded(statements: &str) -> (Store, Connection, Folder) {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        Connection::open(&path).and_then(|conn| conn.execute_batch(statements)).expect("made");
+        let store = Store::open(&path, DbSync::Normal).expect("upgrades");
+        let conn = Connection::open(&path).expect("opens");
+        (store, conn, folder)
+    }
+
+    /// The row that `values` become, as text.
+    fn check(values: &str, columns: &str, expected: &str) {
+        let (_store, conn, _folder) = upgraded(&format!("{EARLIER_TABLE} INSERT INTO requests VALUES ({values})"));
+        let columns = columns.split(", ").map(|column| format!("coalesce({column}, 'null')")).collect::<Vec<_>>();
+        let query = format!("SELECT {} FROM requests LEFT JOIN content USING (id)", columns.join(" || ' ' || "));
+        assert_eq!(conn.query_row(&query, [], |row| row.get::<_, String>(0)).as_deref(), Ok(expected), "{values}");
+    }
+
+    #[test]
+    fn figures_words_and_times_are_kept() {
+        let whole = "7, '/v1/completions', 'qwen', '2025-11-02T10:00:00.25+01:00', '2025-11-02T09:00:01.500Z', 1250, \
+                     10, 20, 30, 'the prompt', 'the output', 'cmpl-1', 0, NULL, 200, 1, '2025-11-02 09:00:01'";
+        check(whole, "id, endpoint, model", "7 /v1/completions qwen");
+        check(whole, "start_time, end_time", "2025-11-02T09:00:00.250Z 2025-11-02T09:00:01.500Z");
+        check(whole, "duration_ms, created_at", "1250 2025-11-02T09:00:01.000Z");
+        check(whole, "input_tokens, output_tokens, total_tokens", "10 20 30");
+        check(whole, "prompt, output, request_id", "the prompt the output cmpl-1");
+        check(whole, "is_error, http_status, was_streamed, outcome", "0 200 1 completed");
+    }
+
+    #[test]
+    fn values_that_are_missing_or_odd_are_unknown() {
+        let nothing = "9, '', NULL, '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+        check(nothing, "id, model, input_tokens, prompt", "9 unknown null null");
+        check(nothing, "duration_ms, outcome, start_time", "0 completed 1970-01-01T00:00:00.000Z");
+        let odd = "9, x'ff', 12, 'soon', '2025-11-02T09:00:01Z', -5, -1, 7.0, '12', x'00ff', 5, 6, 'true', '', 'ok', \
+                   'yes', 'never'";
+        check(odd, "input_tokens, output_tokens, total_tokens", "null 7 12");
+        check(odd, "model, start_time, duration_ms", "12 2025-11-02T09:00:01.000Z 0");
+        check(odd, "is_error, outcome, was_streamed, http_status", "1 upstream_unreachable 0 null");
+    }
+
+    #[test]
+    fn how_it_ended_is_told_from_error_status_and_message() {
+        let ended = |is_error: &str, message: &str, status: &str, expected: &str| {
+            check(
+                &format!(
+                    "1, '/v1/x', 'm', '2025-11-02T09:00:01Z', NULL, 5, 1, 2, 3, NULL, NULL, NULL, {is_error}, {message}, {status}, 0, NULL"
+                ),
+                "outcome",
+                expected,
+            );
+        };
+        ended("0", "NULL", "200", "completed");
+        ended("NULL", "NULL", "NULL", "completed");
+        ended("1", "'model crashed'", "200", "error_in_reply");
+        ended("NULL", "'model crashed'", "200", "error_in_reply");
+        ended("1", "'no such model'", "404", "upstream_error");
+        ended("0", "NULL", "500", "upstream_error");
+        ended("1", "'Connection refused'", "NULL", "upstream_unreachable");
+        ended("1", "'error trying to connect'", "502", "upstream_unreachable");
+        ended("1", "'internal'", "502", "upstream_error");
+        ended("1", "'operation timed out'", "504", "upstream_timeout");
+    }
+
+    #[test]
+    fn columns_may_be_missing() {
+        let (store, conn, _folder) = upgraded(
+            "CREATE TABLE requests (id INTEGER PRIMARY KEY, endpoint, model, start_time, end_time, duration_ms,
+                input_tokens, output_tokens, total_tokens);
+             INSERT INTO requests VALUES (3, '/v1/x', 'm', '2025-11-02T09:00:01Z', '2025-11-02T09:00:02Z', NULL, 1, 2, 3)",
+        );
+        assert_eq!(store.row_count(), Ok(1));
+        let duration = conn.query_row("SELECT duration_ms FROM requests", [], |row| row.get::<_, i64>(0));
+        assert_eq!(duration, Ok(1000));
+    }
+
+    #[test]
+    fn every_row_is_counted_and_new_ones_follow() {
+        let (mut store, conn, folder) = upgraded(&format!(
+            "{EARLIER_TABLE} PRAGMA journal_mode = WAL;
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
+             INSERT INTO requests SELECT i * 2, '/v1/chat/completions', 'model-' || i % 3,
+                strftime('%Y-%m-%dT%H:%M:%fZ', 1768818645 + i * 97, 'unixepoch'), NULL, i, iif(i % 5, i, NULL), i * 2,
+                i * 3, 'prompt', NULL, NULL, i % 7 = 0, NULL, iif(i % 7 = 0, 500, 200), i % 2, NULL FROM n"
+        ));
+        assert_eq!(store.row_count(), Ok(1500));
+        assert_eq!(store.write(&[row()]), Ok(vec![3001]));
+        while store.roll_up(row().start_ms + 86_400_000).expect("rolls up") {}
+        let summary = Reader::open(&folder.join("metrics.db")).and_then(|reader| reader.summary()).expect("answers");
+        let sums = conn
+            .query_row(
+                "SELECT count(*), sum(is_error), sum(input_tokens), sum(output_tokens), sum(total_tokens),
+                    sum(duration_ms) FROM requests",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
+            )
+            .expect("a query");
+        assert_eq!(
+            (
+                summary.total_requests,
+                summary.failed_requests,
+                summary.total_input_tokens,
+                summary.total_output_tokens,
+                summary.total_tokens,
+                summary.total_duration_ms
+            ),
+            sums
+        );
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%earlier%' OR name LIKE 'idx%'";
+        assert_eq!(conn.query_row(tables, [], |row| row.get::<_, i64>(0)), Ok(0));
+        assert_eq!(conn.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0)), Ok(2));
+        drop(store);
+        assert_eq!(Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens").row_count(), Ok(1501));
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_leaves_the_earlier_table() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        // Two rows with one id cannot both keep it.
+        let table = EARLIER_TABLE.replace("INTEGER PRIMARY KEY AUTOINCREMENT", "INTEGER");
+        let statements = format!(
+            "{table} INSERT INTO requests (id, endpoint, start_time) VALUES (1, '/v1/x', ''), (1, '/v1/x', '')"
+        );
+        Connection::open(&path).and_then(|conn| conn.execute_batch(&statements)).expect("made");
+        Store::open(&path, DbSync::Normal).expect_err("fails");
+        let conn = Connection::open(&path).expect("opens");
+        assert_eq!(conn.query_row("SELECT count(prompt IS NULL) FROM requests", [], |row| row.get::<_, i64>(0)), Ok(2));
+        assert_eq!(conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)), Ok(0));
+    }
+}
