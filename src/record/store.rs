@@ -119,7 +119,7 @@ impl Store {
 }
 
 /// Milliseconds since 1970 by the clock on the wall.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 

@@ -10,8 +10,8 @@ use rusqlite::{Connection, Statement};
 use super::rfc3339::{ms_of_text, text_of_ms};
 use super::row::{Content, Outcome, Row};
 use super::schema;
-use super::store::{Entry, insert};
-use super::sums::{Additions, SeriesIds, Sign, duration};
+use super::store::{Entry, insert, now_ms};
+use super::sums::{Additions, SeriesIds, Sign, duration, roll_up};
 
 /// Rows whose sums are put together before they are written.
 const ROWS_AT_ONCE: usize = 512;
@@ -41,6 +41,9 @@ pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("ALTER TABLE requests RENAME TO earlier_requests")?;
     schema::create(conn)?;
     copy_rows(conn)?;
+    // Years of hours: without this the first questions would read them all.
+    let now_ms = now_ms();
+    while roll_up(conn, now_ms)? {}
     conn.execute_batch("DROP TABLE earlier_requests")
 }
 
@@ -302,7 +305,9 @@ mod tests {
         ));
         assert_eq!(store.row_count(), Ok(1500));
         assert_eq!(store.write(&[row()]), Ok(vec![3001]));
-        while store.roll_up(row().start_ms + 86_400_000).expect("rolls up") {}
+        let open_hours = "SELECT count(*) FROM sums WHERE span = 2 AND start >= (SELECT value FROM meta
+            WHERE name = 'rolled_until')";
+        assert_eq!(conn.query_row(open_hours, [], |row| row.get::<_, i64>(0)), Ok(0));
         let summary = Reader::open(&folder.join("metrics.db")).and_then(|reader| reader.summary()).expect("answers");
         let sums = conn
             .query_row(
