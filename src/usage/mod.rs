@@ -1,8 +1,38 @@
-//! What each dialect says about tokens. Pure: bytes in, values out.
+//! What each dialect says about tokens. Pure: bytes in, values out; no socket, clock, thread, database or logger.
+//!
+//! # What a reply says
+//!
+//! ```text
+//!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (places) ─▶ facts (one event) ─▶ account (the reply) ─▶ report
+//!                 │                       ▲ member, settle
+//!                 └─▶ gate ─▶ client      chat, embeddings, responses, messages, native, other
+//! ```
+//!
+//! The tap looks at a copy of the bytes; the gate delays a few of them, and takes out the one event that injection
+//! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words.
 
+mod account;
 pub mod asked;
+mod chat;
 pub mod client;
+pub mod dialect;
+mod embeddings;
 pub mod excerpt;
+mod facts;
+mod gate;
 pub mod inject;
+mod json;
 pub mod members;
+mod messages;
+mod native;
+mod other;
+mod place;
 pub mod prompt;
+mod responses;
+mod sse;
+pub mod tap;
+mod text;
+
+pub use account::Report;
+pub use dialect::{Dialect, is_recorded};
+pub use tap::{Flow, Form, Tap};

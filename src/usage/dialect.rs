@@ -1,0 +1,116 @@
+//! Which dialect a route speaks, and the one table line of each.
+//!
+//! To add a dialect: a file with `member` and `settle`, a variant, a line in [`Dialect::table`], and transcripts.
+
+use super::facts::Facts;
+use super::place::Place;
+use super::{chat, embeddings, messages, native, other, responses};
+
+/// The language in which a reply tells what it cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI chat completions, also under `/api/v0`.
+    Chat,
+    /// OpenAI text completions, also under `/api/v0`.
+    Completions,
+    /// OpenAI embeddings, also under `/api/v0`.
+    Embeddings,
+    /// OpenAI responses.
+    Responses,
+    /// Anthropic messages.
+    Messages,
+    /// LM Studio's own `/api/v1/chat`.
+    NativeChat,
+    /// Whatever else: `usage`, `error`, `model` and `id` where they usually stand.
+    Other,
+}
+
+/// What a dialect is made of.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Place of an event's data, and of a whole body.
+    pub event: Place,
+    /// Place of a body that is no stream.
+    pub body: Place,
+    /// The place of a member of an object.
+    pub member: fn(Place, &[u8]) -> Place,
+    /// What a whole document means, once all of it is known.
+    pub settle: fn(&mut Facts),
+    /// Kinds of events after which nothing of interest follows.
+    pub terminals: &'static [&'static [u8]],
+    /// A stream must end in one of them or in `[DONE]`.
+    pub needs_terminal: bool,
+    /// After an error event the stream may still go on to its terminal event.
+    pub outlives_error: bool,
+    /// What the counts are called there.
+    pub source: &'static str,
+}
+
+impl Dialect {
+    /// By the path of the request, without its query.
+    pub fn of(path: &str) -> Dialect {
+        match path.strip_suffix('/').unwrap_or(path) {
+            "/v1/chat/completions" | "/api/v0/chat/completions" => Dialect::Chat,
+            "/v1/completions" | "/api/v0/completions" => Dialect::Completions,
+            "/v1/embeddings" | "/api/v0/embeddings" => Dialect::Embeddings,
+            "/v1/responses" => Dialect::Responses,
+            "/v1/messages" => Dialect::Messages,
+            "/api/v1/chat" => Dialect::NativeChat,
+            _ => Dialect::Other,
+        }
+    }
+
+    /// The dialect's table line.
+    pub(super) fn table(self) -> &'static Table {
+        match self {
+            Dialect::Chat | Dialect::Completions => &chat::TABLE,
+            Dialect::Embeddings => &embeddings::TABLE,
+            Dialect::Responses => &responses::TABLE,
+            Dialect::Messages => &messages::TABLE,
+            Dialect::NativeChat => &native::TABLE,
+            Dialect::Other => &other::TABLE,
+        }
+    }
+}
+
+/// Whether an exchange gets a row: every POST under `/v1/`, and the generating routes of LM Studio's own APIs.
+pub fn is_recorded(method: &str, path: &str) -> bool {
+    method == "POST" && (path.starts_with("/v1/") || path.starts_with("/api/") && Dialect::of(path) != Dialect::Other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_tells_the_dialect() {
+        let check = |path, dialect| assert_eq!(Dialect::of(path), dialect, "{path}");
+        check("/v1/chat/completions", Dialect::Chat);
+        check("/api/v0/chat/completions", Dialect::Chat);
+        check("/v1/chat/completions/", Dialect::Chat);
+        check("/v1/completions", Dialect::Completions);
+        check("/api/v0/completions", Dialect::Completions);
+        check("/v1/embeddings", Dialect::Embeddings);
+        check("/api/v0/embeddings", Dialect::Embeddings);
+        check("/v1/responses", Dialect::Responses);
+        check("/v1/messages", Dialect::Messages);
+        check("/api/v1/chat", Dialect::NativeChat);
+        check("/v1/messages/count_tokens", Dialect::Other);
+        check("/v1/rerank", Dialect::Other);
+        check("/api/v1/chat/completions", Dialect::Other);
+    }
+
+    #[test]
+    fn posts_under_v1_and_generating_native_routes_are_recorded() {
+        let check = |method, path, recorded| assert_eq!(is_recorded(method, path), recorded, "{method} {path}");
+        check("POST", "/v1/chat/completions", true);
+        check("POST", "/v1/anything", true);
+        check("GET", "/v1/models", false);
+        check("POST", "/api/v0/chat/completions", true);
+        check("POST", "/api/v0/completions", true);
+        check("POST", "/api/v0/embeddings", true);
+        check("POST", "/api/v1/chat", true);
+        check("POST", "/api/v1/models/load", false);
+        check("GET", "/api/v0/models", false);
+    }
+}

@@ -1,0 +1,424 @@
+//! What one document (an event's data, or a whole body) says. It counts only once the document proved to be whole:
+//! see [`super::account`].
+
+use super::dialect::Table;
+use super::json::{Scalar, Sink, count, figure};
+use super::place::Place;
+use super::text::Kept;
+
+/// What is known of `choices`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choices {
+    /// The document has none so far.
+    Absent,
+    /// An array without elements so far.
+    Empty,
+    /// An array with an element.
+    Filled,
+}
+
+/// Whether a document brings words, or repeats what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// They follow those before.
+    Delta,
+    /// They stand for the deltas since the last such event, and count where there were none (`….done`).
+    Whole,
+    /// They repeat the whole reply, and count where nothing else was kept (`response.completed`).
+    Echo,
+}
+
+/// Counts as reported; unknown is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens of the prompt.
+    pub input: Option<u64>,
+    /// Tokens of the answer.
+    pub output: Option<u64>,
+    /// Both.
+    pub total: Option<u64>,
+    /// Prompt tokens from a cache.
+    pub cached: Option<u64>,
+    /// Answer tokens spent on reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl Counts {
+    /// Whether any count was reported.
+    pub fn is_known(&self) -> bool {
+        self.all().iter().any(Option::is_some)
+    }
+
+    /// Whether any count above zero was reported.
+    pub fn is_positive(&self) -> bool {
+        self.all().iter().any(|n| n.is_some_and(|n| n > 0))
+    }
+
+    /// Later counts replace earlier ones, each on its own; but nothing but zeros never replaces something: Ollama and
+    /// others fill the chunks before the last with `{0, 0, 0}`.
+    pub fn merge(&mut self, later: &Counts) {
+        if self.is_positive() && !later.is_positive() {
+            return;
+        }
+        self.input = later.input.or(self.input);
+        self.output = later.output.or(self.output);
+        self.total = later.total.or(self.total);
+        self.cached = later.cached.or(self.cached);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+
+    fn all(&self) -> [Option<u64>; 5] {
+        [self.input, self.output, self.total, self.cached, self.reasoning]
+    }
+}
+
+/// llama.cpp's `timings`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Prompt tokens processed, without those taken from the cache.
+    pub prompt: Option<u64>,
+    /// Prompt tokens taken from the cache.
+    pub cached: Option<u64>,
+    /// Tokens of the answer.
+    pub predicted: Option<u64>,
+}
+
+impl Timings {
+    /// Later figures replace earlier ones: with `timings_per_token` they come in every chunk.
+    pub fn merge(&mut self, later: &Timings) {
+        self.prompt = later.prompt.or(self.prompt);
+        self.cached = later.cached.or(self.cached);
+        self.predicted = later.predicted.or(self.predicted);
+    }
+
+    /// As counts. `prompt_n` leaves out what the cache had.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            input: self.prompt.and_then(|n| n.checked_add(self.cached.unwrap_or(0))),
+            output: self.predicted,
+            cached: self.cached,
+            ..Counts::default()
+        }
+    }
+}
+
+/// A tool call, or a piece of one.
+#[derive(Clone, Debug)]
+pub struct ToolPart {
+    /// Which call of the reply it belongs to.
+    pub index: Option<u64>,
+    /// As told.
+    pub id: Vec<u8>,
+    /// As told.
+    pub name: Vec<u8>,
+    /// JSON text.
+    pub arguments: Kept,
+}
+
+/// What one document says.
+#[derive(Debug)]
+pub struct Facts {
+    table: &'static Table,
+    /// Bytes of words kept, each kind.
+    kept_max: usize,
+
+    /// Empty where not told, as all byte strings here. Buffers are reused: no event allocates.
+    pub model: Vec<u8>,
+    /// The reply's id.
+    pub id: Vec<u8>,
+    /// The document's own name for what it is: `type` or `object`.
+    pub kind: Vec<u8>,
+    /// `stop`, `length`, …
+    pub finish: Vec<u8>,
+    /// A closer reason, which replaces `finish`.
+    pub finish_detail: Vec<u8>,
+    /// `status` of a response.
+    pub status: Vec<u8>,
+    /// An error is reported.
+    pub has_error: bool,
+    /// Its message, and the code or type for want of one.
+    pub error_message: Vec<u8>,
+    /// Code or type of the error.
+    pub error_code: Vec<u8>,
+    /// `message` at the root.
+    pub note: Vec<u8>,
+    /// From `usage` or `stats`.
+    pub counts: Counts,
+    /// From `timings`.
+    pub timings: Timings,
+    /// Upstream's own figure.
+    pub tokens_per_second: Option<f64>,
+    /// LM Studio loaded the model.
+    pub load_seconds: Option<f64>,
+    /// `choices`.
+    pub choices: Choices,
+    /// `usage` is an object.
+    pub has_usage_object: bool,
+    /// `index` of the only choice.
+    pub choice_index: Option<u64>,
+    /// There are words, or a piece of a tool call, of any choice.
+    pub has_content: bool,
+    /// How the words relate to those before.
+    pub words: Words,
+    /// Text of the answer.
+    pub output: Kept,
+    /// Reasoning.
+    pub reasoning: Kept,
+    /// Words whose kind the object around them, or the document, tells.
+    pub loose: Kept,
+    part_kind: Vec<u8>,
+    /// Tool calls.
+    pub tools: Vec<ToolPart>,
+    tool_index: Option<u64>,
+    in_tool: bool,
+}
+
+impl Facts {
+    /// Facts of a dialect, keeping so many bytes of each kind of words.
+    pub fn new(table: &'static Table, kept_max: usize) -> Facts {
+        Facts {
+            table,
+            kept_max,
+            model: Vec::new(),
+            id: Vec::new(),
+            kind: Vec::new(),
+            finish: Vec::new(),
+            finish_detail: Vec::new(),
+            status: Vec::new(),
+            has_error: false,
+            error_message: Vec::new(),
+            error_code: Vec::new(),
+            note: Vec::new(),
+            counts: Counts::default(),
+            timings: Timings::default(),
+            tokens_per_second: None,
+            load_seconds: None,
+            choices: Choices::Absent,
+            has_usage_object: false,
+            choice_index: None,
+            has_content: false,
+            words: Words::Delta,
+            output: Kept::new(kept_max),
+            reasoning: Kept::new(kept_max),
+            loose: Kept::new(kept_max),
+            part_kind: Vec::new(),
+            tools: Vec::new(),
+            tool_index: None,
+            in_tool: false,
+        }
+    }
+
+    /// Forgets everything; buffers stay.
+    pub fn clear(&mut self) {
+        let texts = [&mut self.model, &mut self.id, &mut self.kind, &mut self.finish, &mut self.finish_detail];
+        texts.into_iter().for_each(Vec::clear);
+        let texts = [&mut self.status, &mut self.error_message, &mut self.error_code, &mut self.note];
+        texts.into_iter().for_each(Vec::clear);
+        self.has_error = false;
+        self.counts = Counts::default();
+        self.timings = Timings::default();
+        self.tokens_per_second = None;
+        self.load_seconds = None;
+        self.choices = Choices::Absent;
+        self.has_usage_object = false;
+        self.choice_index = None;
+        self.has_content = false;
+        self.words = Words::Delta;
+        self.clear_words();
+        self.part_kind.clear();
+        self.tool_index = None;
+        self.in_tool = false;
+    }
+
+    /// Forgets the words, but not that there were some.
+    pub fn clear_words(&mut self) {
+        self.output.clear();
+        self.reasoning.clear();
+        self.loose.clear();
+        self.tools.clear();
+    }
+
+    /// The document is whole: the dialect says what its parts mean together. `name` is that of the event.
+    pub fn settle(&mut self, name: &[u8]) {
+        if self.kind.is_empty() {
+            self.kind.extend_from_slice(name);
+        }
+        if self.kind == b"error" || name == b"error" {
+            self.has_error = true;
+        }
+        (self.table.settle)(self);
+    }
+
+    /// What the error says, in its own words as far as it has any.
+    pub fn error(&self) -> Option<&[u8]> {
+        let told = [self.error_message.as_slice(), &self.note, &self.error_code];
+        self.has_error.then(|| told.into_iter().find(|t| !t.is_empty()).unwrap_or(b"an error without a message"))
+    }
+
+    /// Whether this is the chunk that `include_usage` brings: no choices and a usage object.
+    pub fn is_usage_chunk(&self) -> bool {
+        self.choices == Choices::Empty && self.has_usage_object && !self.has_error
+    }
+
+    /// The tool call that is being read.
+    pub fn tool(&mut self) -> &mut ToolPart {
+        if !self.in_tool || self.tools.is_empty() {
+            self.in_tool = true;
+            let arguments = Kept::new(self.kept_max);
+            self.tools.push(ToolPart { index: self.tool_index, id: Vec::new(), name: Vec::new(), arguments });
+        }
+        let last = self.tools.len() - 1;
+        &mut self.tools[last]
+    }
+
+    /// Loose words turn out to be of the answer.
+    pub fn loose_is_output(&mut self) {
+        self.output.append(&self.loose);
+        self.loose.clear();
+    }
+
+    /// Loose words turn out to be reasoning.
+    pub fn loose_is_reasoning(&mut self) {
+        self.reasoning.append(&self.loose);
+        self.loose.clear();
+    }
+
+    /// Loose words turn out to be arguments of a tool call.
+    pub fn loose_is_arguments(&mut self) {
+        let loose = std::mem::replace(&mut self.loose, Kept::new(self.kept_max));
+        self.tool().arguments.append(&loose);
+    }
+
+    fn keep(&mut self, at: Place, value: &[u8]) {
+        let kept = match at {
+            Place::Model => &mut self.model,
+            Place::Id => &mut self.id,
+            Place::Kind => &mut self.kind,
+            Place::PartKind => &mut self.part_kind,
+            Place::Status => &mut self.status,
+            Place::Finish => &mut self.finish,
+            Place::FinishDetail => &mut self.finish_detail,
+            Place::ErrorMessage => &mut self.error_message,
+            Place::ErrorCode => &mut self.error_code,
+            Place::Note => &mut self.note,
+            Place::Error if !value.is_empty() => {
+                self.has_error = true;
+                &mut self.error_message
+            }
+            Place::ToolId => &mut self.tool().id,
+            Place::ToolName => {
+                self.has_content = true;
+                &mut self.tool().name
+            }
+            _ => return,
+        };
+        kept.clear();
+        kept.extend_from_slice(value);
+    }
+
+    fn number(&mut self, at: Place, written: Option<&[u8]>) {
+        let counted = written.and_then(count);
+        match at {
+            Place::InputTokens => self.counts.input = counted,
+            Place::OutputTokens => self.counts.output = counted,
+            Place::TotalTokens => self.counts.total = counted,
+            Place::CachedTokens => self.counts.cached = counted,
+            Place::ReasoningTokens => self.counts.reasoning = counted,
+            Place::PromptN => self.timings.prompt = counted,
+            Place::CacheN => self.timings.cached = counted,
+            Place::PredictedN => self.timings.predicted = counted,
+            Place::ChoiceIndex => self.choice_index = counted,
+            Place::TokensPerSecond => self.tokens_per_second = written.and_then(figure),
+            Place::LoadSeconds => self.load_seconds = written.and_then(figure),
+            Place::ToolIndex => {
+                self.tool_index = counted;
+                if self.in_tool {
+                    self.tool().index = counted;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Sink for Facts {
+    fn member(&mut self, at: Place, name: &[u8]) -> Place {
+        (self.table.member)(at, name)
+    }
+
+    fn element(&mut self, at: Place, index: u32) -> Place {
+        match at {
+            Place::Choices => {
+                self.choices = Choices::Filled;
+                if index == 0 { Place::Choice } else { Place::OtherChoice }
+            }
+            Place::ToolCalls => {
+                // Where a call does not tell its index, its position stands for it.
+                self.tool_index = Some(u64::from(index));
+                self.in_tool = false;
+                Place::ToolCall
+            }
+            Place::Items => {
+                self.in_tool = false;
+                Place::Item
+            }
+            // `content` as a list of parts instead of a string.
+            Place::Parts | Place::Output | Place::Loose => Place::Part,
+            _ => Place::Skip,
+        }
+    }
+
+    fn open(&mut self, at: Place, is_object: bool) {
+        match at {
+            Place::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
+            Place::Usage => self.has_usage_object = is_object,
+            Place::Error => self.has_error = true,
+            Place::Part | Place::Item => self.part_kind.clear(),
+            Place::ToolCall => self.has_content = true,
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, at: Place) {
+        if matches!(at, Place::Part | Place::Item) && !self.loose.is_empty() {
+            match self.part_kind.as_slice() {
+                b"reasoning" | b"reasoning_text" | b"summary_text" | b"thinking" => self.loose_is_reasoning(),
+                _ => self.loose_is_output(),
+            }
+        }
+    }
+
+    fn scalar(&mut self, at: Place, value: Scalar<'_>) {
+        match value {
+            Scalar::Text(text) => {
+                self.keep(at, text);
+                // A count in quotes is none.
+                self.number(at, None);
+            }
+            Scalar::Number(written) => {
+                self.number(at, Some(written));
+                // `"error": 500`
+                if at == Place::Error || at == Place::ErrorCode {
+                    self.keep(Place::ErrorCode, written);
+                    self.has_error |= at == Place::Error && written != b"0";
+                }
+            }
+            Scalar::True => self.has_error |= at == Place::Error,
+            Scalar::Nothing => {}
+        }
+    }
+
+    fn words(&mut self, at: Place, piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        self.has_content = true;
+        match at {
+            Place::Output => self.output.push(piece),
+            Place::Reasoning => self.reasoning.push(piece),
+            Place::Loose => self.loose.push(piece),
+            Place::Arguments => self.tool().arguments.push(piece),
+            _ => {}
+        }
+    }
+}

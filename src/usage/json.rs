@@ -1,0 +1,405 @@
+//! An incremental JSON walker: finds the few places that a dialect names, in a document of any size cut anywhere.
+//!
+//! It keeps a short stack of places and one short value. It builds no tree, does not recurse, and passes over what
+//! nobody asked for without looking at more than quotes and brackets; there, and in numbers, it is more lenient than
+//! RFC 8259, and it takes `NaN` and `Infinity`, which Python servers write. Control characters in strings are let
+//! through. All else that is not JSON ends the walk as malformed.
+//!
+//! ```text
+//!  Value ─▶ Text | Bare | Skip ⇄ SkipText ─▶ Next ─▶ Value, Key or Done
+//!    │                                        ▲
+//!    └─▶ FirstKey ─▶ Text (name) ─▶ Colon ─▶ Value …        anything unexpected ─▶ Bad
+//! ```
+
+use super::place::Place;
+use super::text::{Piece, Unescape};
+use memchr::memchr2;
+
+/// Deepest level at which a dialect looks for anything is 8 (`response.output[].content[].text`); below, levels are
+/// only counted.
+const DEPTH_MAX: usize = 16;
+/// Longest name, number or short string kept. Identifiers and messages are shorter; the rest is cut off.
+const SHORT_BYTES_MAX: usize = 1024;
+
+/// Takes what the walker finds.
+pub trait Sink {
+    /// The place of the member `name` of the object at `at`.
+    fn member(&mut self, at: Place, name: &[u8]) -> Place;
+    /// The place of the element `index` of the array at `at`.
+    fn element(&mut self, at: Place, index: u32) -> Place;
+    /// An object (or array) at `at` begins. Not called for what is skipped or handed on raw.
+    fn open(&mut self, at: Place, is_object: bool);
+    /// It ends.
+    fn close(&mut self, at: Place);
+    /// A value which is neither words nor container.
+    fn scalar(&mut self, at: Place, value: Scalar<'_>);
+    /// A piece of the words at `at`, unescaped; may be cut within a character.
+    fn words(&mut self, at: Place, piece: &[u8]);
+}
+
+/// A short value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar<'a> {
+    /// A string, unescaped, cut off when too long.
+    Text(&'a [u8]),
+    /// A number as written.
+    Number(&'a [u8]),
+    /// `true`
+    True,
+    /// `null`, `false`, `NaN`, `Infinity`: nothing told.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Value,
+    FirstValue,
+    FirstKey,
+    Key,
+    Colon,
+    /// In a string: a member's name or a value.
+    Text {
+        is_name: bool,
+    },
+    /// In a number or literal.
+    Bare,
+    /// In a container that is passed over, and in a string of it.
+    Skip,
+    SkipText {
+        escaped: bool,
+    },
+    Next,
+    Done,
+    Bad,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    place: Place,
+    is_object: bool,
+    index: u32,
+}
+
+/// The walker. Reusable: [`Walker::begin`] starts it on the next document.
+#[derive(Debug)]
+pub struct Walker {
+    state: State,
+    frames: [Frame; DEPTH_MAX],
+    depth: usize,
+    /// Open containers of the one that is passed over.
+    skipped: u64,
+    /// Of the value that is being read.
+    place: Place,
+    unescape: Unescape,
+    short: Vec<u8>,
+}
+
+impl Walker {
+    /// A walker before a document whose place is `Place::Root`.
+    pub fn new() -> Walker {
+        Walker {
+            state: State::Value,
+            frames: [Frame { place: Place::Skip, is_object: false, index: 0 }; DEPTH_MAX],
+            depth: 0,
+            skipped: 0,
+            place: Place::Root,
+            unescape: Unescape::default(),
+            short: Vec::new(),
+        }
+    }
+
+    /// Starts on a document whose place is `root`.
+    pub fn begin(&mut self, root: Place) {
+        self.state = State::Value;
+        self.depth = 0;
+        self.place = root;
+        self.unescape = Unescape::default();
+        self.short.clear();
+    }
+
+    /// Whether the document is there whole. A number at the top is whole only after [`Walker::finish`].
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Whether it is no JSON.
+    pub fn is_bad(&self) -> bool {
+        self.state == State::Bad
+    }
+
+    /// The document is over.
+    pub fn finish<S: Sink>(&mut self, sink: &mut S) {
+        if self.state == State::Bare && self.depth == 0 {
+            self.bare_ended(sink);
+        }
+    }
+
+    /// Reads on.
+    pub fn feed<S: Sink>(&mut self, input: &[u8], sink: &mut S) {
+        let mut rest = input;
+        while let Some(&byte) = rest.first() {
+            let used = match self.state {
+                State::Value | State::FirstValue => self.value(byte, rest, sink),
+                State::Key | State::FirstKey => self.key(byte, rest, sink),
+                State::Colon => self.colon(byte),
+                State::Text { is_name } => self.text(is_name, rest, sink),
+                State::Bare => self.bare(rest, sink),
+                State::Skip => self.skip(rest, sink),
+                State::SkipText { escaped } => self.skip_text(escaped, rest, sink),
+                State::Next => self.next(byte, sink),
+                State::Done => self.expect_space(byte),
+                State::Bad => return,
+            };
+            rest = &rest[used..];
+        }
+    }
+
+    fn value<S: Sink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+        if is_space(byte) {
+            return 1;
+        }
+        if byte == b']' && self.state == State::FirstValue {
+            return self.close(sink);
+        }
+        if self.depth > 0 && !self.frames[self.depth - 1].is_object {
+            let frame = &mut self.frames[self.depth - 1];
+            self.place = if frame.place == Place::Skip { Place::Skip } else { sink.element(frame.place, frame.index) };
+            frame.index = frame.index.saturating_add(1);
+        }
+        match byte {
+            b'"' => self.string(input, sink),
+            b'{' | b'[' => self.open(byte == b'{', input, sink),
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' | b'N' | b'I' => {
+                self.short.clear();
+                self.state = State::Bare;
+                self.bare(input, sink)
+            }
+            _ => self.bad(),
+        }
+    }
+
+    /// A string value begins at `input[0]`. Most are there whole and without an escape.
+    fn string<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+        self.short.clear();
+        match memchr2(b'"', b'\\', &input[1..]) {
+            Some(length) if input[1 + length] == b'"' => {
+                let whole = &input[1..1 + length];
+                if self.place.is_words() {
+                    sink.words(self.place, whole);
+                } else if self.place != Place::Skip {
+                    sink.scalar(self.place, Scalar::Text(&whole[..length.min(SHORT_BYTES_MAX)]));
+                }
+                self.value_ended();
+                length + 2
+            }
+            _ => {
+                self.state = State::Text { is_name: false };
+                1
+            }
+        }
+    }
+
+    fn open<S: Sink>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
+        if self.place == Place::Skip || self.place.is_raw() || self.depth == DEPTH_MAX {
+            self.skipped = 0;
+            self.state = State::Skip;
+            return self.skip(input, sink);
+        }
+        self.frames[self.depth] = Frame { place: self.place, is_object, index: 0 };
+        self.depth += 1;
+        self.state = if is_object { State::FirstKey } else { State::FirstValue };
+        sink.open(self.place, is_object);
+        1
+    }
+
+    fn close<S: Sink>(&mut self, sink: &mut S) -> usize {
+        self.depth -= 1;
+        sink.close(self.frames[self.depth].place);
+        self.value_ended();
+        1
+    }
+
+    fn key<S: Sink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+        match byte {
+            b'"' => {}
+            b'}' if self.state == State::FirstKey => return self.close(sink),
+            _ => return self.expect_space(byte),
+        }
+        // Names are short: a plain loop beats a search.
+        let end = input[1..].iter().position(|&b| b == b'"' || b == b'\\');
+        match end {
+            Some(length) if input[1 + length] == b'"' => {
+                self.place = sink.member(self.frames[self.depth - 1].place, &input[1..1 + length]);
+                self.state = State::Colon;
+                length + 2
+            }
+            _ => {
+                self.short.clear();
+                self.state = State::Text { is_name: true };
+                1
+            }
+        }
+    }
+
+    fn colon(&mut self, byte: u8) -> usize {
+        if byte != b':' {
+            return self.expect_space(byte);
+        }
+        self.state = State::Value;
+        1
+    }
+
+    fn next<S: Sink>(&mut self, byte: u8, sink: &mut S) -> usize {
+        let is_object = self.frames[self.depth - 1].is_object;
+        match byte {
+            b',' => {
+                self.state = if is_object { State::Key } else { State::Value };
+                1
+            }
+            b'}' if is_object => self.close(sink),
+            b']' if !is_object => self.close(sink),
+            _ => self.expect_space(byte),
+        }
+    }
+
+    /// In a string that was cut or has escapes.
+    fn text<S: Sink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
+        let place = self.place;
+        let short = &mut self.short;
+        let (used, ended) = self.unescape.feed(input, |piece: Piece<'_>| {
+            if !is_name && place.is_words() {
+                sink.words(place, piece);
+            } else {
+                let room = SHORT_BYTES_MAX.saturating_sub(short.len());
+                short.extend_from_slice(&piece[..piece.len().min(room)]);
+            }
+        });
+        if !ended {
+            return used;
+        }
+        if is_name {
+            self.place = sink.member(self.frames[self.depth - 1].place, &self.short);
+            self.state = State::Colon;
+        } else {
+            if !self.place.is_words() && self.place != Place::Skip {
+                sink.scalar(self.place, Scalar::Text(&self.short));
+            }
+            self.value_ended();
+        }
+        used
+    }
+
+    fn bare<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+        let length = input
+            .iter()
+            .position(|&b| !(b.is_ascii_alphanumeric() || b == b'-' || b == b'+' || b == b'.'))
+            .unwrap_or(input.len());
+        let room = SHORT_BYTES_MAX.saturating_sub(self.short.len());
+        self.short.extend_from_slice(&input[..length.min(room)]);
+        if length < input.len() {
+            self.bare_ended(sink);
+        }
+        length
+    }
+
+    fn bare_ended<S: Sink>(&mut self, sink: &mut S) {
+        let value = match self.short.as_slice() {
+            b"true" => Scalar::True,
+            b"false" | b"null" | b"NaN" | b"Infinity" | b"-Infinity" => Scalar::Nothing,
+            number if matches!(number.first(), Some(b'-' | b'0'..=b'9')) => Scalar::Number(number),
+            _ => {
+                self.bad();
+                return;
+            }
+        };
+        if self.place != Place::Skip {
+            sink.scalar(self.place, value);
+        }
+        self.value_ended();
+    }
+
+    fn skip<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+        let mut used = input.len();
+        for (at, &byte) in input.iter().enumerate() {
+            match byte {
+                b'"' => self.state = State::SkipText { escaped: false },
+                b'{' | b'[' => {
+                    self.skipped += 1;
+                    continue;
+                }
+                b'}' | b']' => {
+                    self.skipped -= 1;
+                    if self.skipped > 0 {
+                        continue;
+                    }
+                    self.value_ended();
+                }
+                _ => continue,
+            }
+            used = at + 1;
+            break;
+        }
+        if self.place.is_raw() {
+            let pieces = input[..used].split(|b| b.is_ascii_whitespace());
+            pieces.filter(|piece| !piece.is_empty()).for_each(|piece| sink.words(self.place, piece));
+        }
+        used
+    }
+
+    fn skip_text<S: Sink>(&mut self, escaped: bool, input: &[u8], sink: &mut S) -> usize {
+        let used = if escaped {
+            self.state = State::SkipText { escaped: false };
+            1
+        } else {
+            match memchr2(b'"', b'\\', input) {
+                Some(at) => {
+                    self.state = if input[at] == b'"' { State::Skip } else { State::SkipText { escaped: true } };
+                    at + 1
+                }
+                None => input.len(),
+            }
+        };
+        if self.place.is_raw() {
+            sink.words(self.place, &input[..used]);
+        }
+        used
+    }
+
+    fn value_ended(&mut self) {
+        self.state = if self.depth == 0 { State::Done } else { State::Next };
+    }
+
+    fn expect_space(&mut self, byte: u8) -> usize {
+        if is_space(byte) { 1 } else { self.bad() }
+    }
+
+    fn bad(&mut self) -> usize {
+        self.state = State::Bad;
+        1
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// A count as a server may write it: `12`, but also `12.0` and `1e3`. `None` for whatever is negative, fractional, no
+/// number or beyond what JSON carries exactly (2^53, RFC 8259 §6).
+pub fn count(written: &[u8]) -> Option<u64> {
+    const EXACT_MAX: u64 = 1 << 53;
+    let text = std::str::from_utf8(written).ok()?;
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().ok().filter(|&n| n <= EXACT_MAX);
+    }
+    let number = figure(written)?;
+    (number.fract() == 0.0 && number <= EXACT_MAX as f64).then_some(number as u64)
+}
+
+/// A figure that is no count: finite and not negative.
+pub fn figure(written: &[u8]) -> Option<f64> {
+    if written.first() == Some(&b'-') {
+        return None;
+    }
+    let number: f64 = std::str::from_utf8(written).ok()?.parse().ok()?;
+    number.is_finite().then_some(number)
+}

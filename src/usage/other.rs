@@ -1,0 +1,34 @@
+//! Every other route under `/v1/` (rerank, transcription, what is still to come): `usage`, `error`, `model` and `id`
+//! at the top of the document, in either of the two usual spellings. Words are not read.
+
+use super::chat;
+use super::dialect::Table;
+use super::facts::Facts;
+use super::place::Place;
+
+/// Whatever has no dialect of its own.
+pub(super) const TABLE: Table = Table {
+    event: Place::Root,
+    body: Place::Root,
+    member,
+    settle,
+    terminals: &[],
+    needs_terminal: false,
+    outlives_error: false,
+    source: "usage",
+};
+
+fn member(at: Place, name: &[u8]) -> Place {
+    match (at, name) {
+        (Place::Root, b"id") => Place::Id,
+        (Place::Root, b"model") => Place::Model,
+        (Place::Root, b"object" | b"type") => Place::Kind,
+        (Place::Usage, b"input_tokens") => Place::InputTokens,
+        (Place::Usage, b"output_tokens") => Place::OutputTokens,
+        (Place::Usage, b"input_tokens_details") => Place::InputDetails,
+        (Place::Usage, b"output_tokens_details") => Place::OutputDetails,
+        _ => chat::usage(at, name),
+    }
+}
+
+fn settle(_: &mut Facts) {}

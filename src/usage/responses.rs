@@ -1,0 +1,103 @@
+//! OpenAI responses. Usage stands in the `response` of the terminal event, or at the top of a body.
+//!
+//! Words come as deltas, as `….done` where there were no deltas (LM Studio's reasoning and tool arguments), and once
+//! more in the terminal event. Source: openai-openapi `openapi.yaml`; LM Studio docs `responses.md`.
+
+use super::dialect::Table;
+use super::facts::{Facts, Words};
+use super::place::Place;
+
+/// Responses.
+pub(super) const TABLE: Table = Table {
+    event: Place::Root,
+    body: Place::Reply,
+    member,
+    settle,
+    terminals: &[b"response.completed", b"response.incomplete", b"response.failed"],
+    needs_terminal: true,
+    outlives_error: false,
+    source: "usage",
+};
+
+fn member(at: Place, name: &[u8]) -> Place {
+    match (at, name) {
+        (Place::Root, b"type") => Place::Kind,
+        (Place::Root, b"response") => Place::Reply,
+        (Place::Root, b"delta" | b"text" | b"arguments" | b"refusal") => Place::Loose,
+        (Place::Root, b"item") => Place::Item,
+        (Place::Root, b"output_index") => Place::ToolIndex,
+        (Place::Root | Place::Reply, b"error") => Place::Error,
+        (Place::Root, b"message") => Place::Note,
+        (Place::Root, b"code") => Place::ErrorCode,
+        (Place::Error, b"message") => Place::ErrorMessage,
+        (Place::Error, b"code" | b"type") => Place::ErrorCode,
+        (Place::Reply, b"id") => Place::Id,
+        (Place::Reply, b"model") => Place::Model,
+        (Place::Reply, b"status") => Place::Status,
+        (Place::Reply, b"usage") => Place::Usage,
+        (Place::Reply, b"output") => Place::Items,
+        (Place::Reply, b"incomplete_details") => Place::Incomplete,
+        (Place::Incomplete, b"reason") => Place::FinishDetail,
+        (Place::Item, b"type") => Place::PartKind,
+        (Place::Item, b"call_id") => Place::ToolId,
+        (Place::Item, b"name") => Place::ToolName,
+        (Place::Item, b"arguments") => Place::Arguments,
+        (Place::Item, b"content" | b"summary") => Place::Parts,
+        (Place::Part, b"type") => Place::PartKind,
+        (Place::Part, b"text" | b"refusal") => Place::Loose,
+        (Place::Usage, b"input_tokens") => Place::InputTokens,
+        (Place::Usage, b"output_tokens") => Place::OutputTokens,
+        (Place::Usage, b"total_tokens") => Place::TotalTokens,
+        (Place::Usage, b"input_tokens_details") => Place::InputDetails,
+        (Place::Usage, b"output_tokens_details") => Place::OutputDetails,
+        (Place::InputDetails, b"cached_tokens") => Place::CachedTokens,
+        (Place::OutputDetails, b"reasoning_tokens") => Place::ReasoningTokens,
+        _ => Place::Skip,
+    }
+}
+
+fn settle(facts: &mut Facts) {
+    if matches!(facts.status.as_slice(), b"completed" | b"incomplete" | b"failed" | b"cancelled") {
+        facts.finish.clone_from(&facts.status);
+        facts.has_error |= facts.status == b"failed";
+    }
+    if !facts.finish_detail.is_empty() {
+        facts.finish.clone_from(&facts.finish_detail);
+    }
+    let kind = std::mem::take(&mut facts.kind);
+    match kind.as_slice() {
+        b"response.output_text.delta" | b"response.refusal.delta" => facts.loose_is_output(),
+        b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta" => facts.loose_is_reasoning(),
+        b"response.function_call_arguments.delta" | b"response.mcp_call_arguments.delta" => facts.loose_is_arguments(),
+        b"response.output_text.done" | b"response.refusal.done" => {
+            facts.words = Words::Whole;
+            facts.loose_is_output();
+        }
+        b"response.reasoning_text.done" | b"response.reasoning_summary_text.done" => {
+            facts.words = Words::Whole;
+            facts.loose_is_reasoning();
+        }
+        b"response.function_call_arguments.done" | b"response.mcp_call_arguments.done" => {
+            facts.words = Words::Whole;
+            facts.loose_is_arguments();
+        }
+        // The item opens (or repeats) a tool call; its text came, or comes, in events of its own.
+        b"response.output_item.added" | b"response.output_item.done" => {
+            facts.words = Words::Whole;
+            facts.output.clear();
+            facts.reasoning.clear();
+            facts.has_content = !facts.tools.is_empty();
+        }
+        b"response.completed" | b"response.incomplete" | b"response.failed" => {
+            facts.has_error |= kind == b"response.failed";
+            facts.words = Words::Echo;
+        }
+        // A body that is no stream has no kind, for its root is the response.
+        b"" => {}
+        _ => {
+            facts.clear_words();
+            facts.has_content = false;
+        }
+    }
+    facts.kind = kind;
+}

@@ -1,0 +1,318 @@
+//! The lines of an event stream (WHATWG HTML §9.2.6), read incrementally and without buffering a line.
+//!
+//! It knows lines, field names and blank lines, and hands the bytes of values on as they come. It does not put events
+//! together, decode anything or decide what leaves for the client.
+//!
+//! ```text
+//! Bom ─▶ Start ─▶ Name ─▶ Space ─▶ Value ──┐
+//!          ▲  └──▶ Rest (comment, id, junk) ┤
+//!          └── AfterCr (swallows one LF) ◀──┘ CR, LF or CRLF
+//! ```
+
+use memchr::memchr2;
+
+/// A field whose value is read. `Error` is no field of the standard: llama.cpp before August 2025 wrote `error: {…}`
+/// lines (ggml-org/llama.cpp PR 16109).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `data`
+    Data,
+    /// `event`
+    Event,
+    /// `error`
+    Error,
+}
+
+/// A line, or part of one, of which nothing is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It starts with a colon.
+    Comment,
+    /// `id` or `retry`: belongs to an event, says nothing about usage.
+    Known,
+    /// A field that the standard does not know.
+    Junk,
+}
+
+/// What the bytes that a step took were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Bytes of a field name, its colon, the space after it, or of a line that is not read.
+    Quiet,
+    /// Bytes of a value.
+    Value(Field, &'a [u8]),
+    /// The CR or LF that ends a line which is not blank; the field, where it was one that is read.
+    LineEnd(Option<Field>),
+    /// The CR or LF of a blank line: the event is over.
+    Blank,
+    /// The LF of a CRLF whose CR already ended the line.
+    LineFeed,
+}
+
+/// Where in a line the lexer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// At the very beginning, with so many bytes of a byte order mark seen.
+    Bom(u8),
+    /// At the start of a line.
+    Start,
+    /// At the start of a line, and a LF would still belong to the line before.
+    AfterCr,
+    /// In a field name.
+    Name,
+    /// After the colon, where one space is not part of the value.
+    Space(Field),
+    /// In a value that is read.
+    Value(Field),
+    /// In a line that is not read.
+    Rest(Rest),
+}
+
+const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
+const NAMES: [&[u8]; 5] = [b"data", b"event", b"error", b"id", b"retry"];
+const NAME_BYTES_MAX: usize = 5;
+
+/// The lexer. Its memory is a field name.
+#[derive(Debug)]
+pub struct Lexer {
+    state: State,
+    name: [u8; NAME_BYTES_MAX],
+    name_len: usize,
+}
+
+impl Lexer {
+    /// A lexer at the beginning of a stream.
+    pub fn new() -> Lexer {
+        Lexer { state: State::Bom(0), name: [0; NAME_BYTES_MAX], name_len: 0 }
+    }
+
+    /// Where in a line it stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether `byte`, the next one, is the first of a line.
+    pub fn starts_line(&self, byte: u8) -> bool {
+        match self.state {
+            State::Bom(seen) => seen == 0 && byte != BOM[0],
+            State::Start => true,
+            State::AfterCr => byte != b'\n',
+            State::Name | State::Space(_) | State::Value(_) | State::Rest(_) => false,
+        }
+    }
+
+    /// Whether the line so far may become a `data` line with a value.
+    pub fn may_be_data(&self) -> bool {
+        match self.state {
+            State::Name => b"data".starts_with(&self.name[..self.name_len]),
+            State::Start | State::AfterCr | State::Space(Field::Data) | State::Value(Field::Data) => true,
+            State::Bom(_) | State::Space(_) | State::Value(_) | State::Rest(_) => false,
+        }
+    }
+
+    /// Takes at least one byte of `input`, which must not be empty, and says how many and what they were.
+    pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        match self.state {
+            State::Bom(seen) => self.bom(seen, input),
+            State::Start => self.start(input),
+            State::AfterCr if input[0] == b'\n' => {
+                self.state = State::Start;
+                (1, Step::LineFeed)
+            }
+            State::AfterCr => self.start(input),
+            State::Name => self.name(input),
+            State::Space(field) => {
+                self.state = State::Value(field);
+                if input[0] == b' ' { (1, Step::Quiet) } else { self.value(field, input) }
+            }
+            State::Value(field) => self.value(field, input),
+            State::Rest(_) => self.rest(input),
+        }
+    }
+
+    fn bom<'a>(&mut self, seen: u8, input: &'a [u8]) -> (usize, Step<'a>) {
+        if input[0] == BOM[seen as usize] {
+            self.state = if seen == 2 { State::Start } else { State::Bom(seen + 1) };
+            return (1, Step::Quiet);
+        }
+        if seen == 0 {
+            return self.start(input);
+        }
+        // Half a mark is the beginning of a field name that nobody knows.
+        self.state = State::Rest(Rest::Junk);
+        self.rest(input)
+    }
+
+    fn start<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        // Nearly every line of a stream begins so, and is there whole.
+        if input.starts_with(b"data: ") {
+            self.state = State::Value(Field::Data);
+            return (6, Step::Quiet);
+        }
+        match input[0] {
+            end @ (b'\r' | b'\n') => {
+                self.line_ended(end);
+                (1, Step::Blank)
+            }
+            b':' => {
+                self.state = State::Rest(Rest::Comment);
+                (1, Step::Quiet)
+            }
+            _ => {
+                self.state = State::Name;
+                self.name_len = 0;
+                self.name(input)
+            }
+        }
+    }
+
+    fn name<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        for (at, &byte) in input.iter().enumerate() {
+            let name = &self.name[..self.name_len];
+            match byte {
+                b':' => {
+                    self.state = match field(name) {
+                        Some(field) => State::Space(field),
+                        None => State::Rest(if is_known(name) { Rest::Known } else { Rest::Junk }),
+                    };
+                    return (at + 1, Step::Quiet);
+                }
+                // A name without a colon has an empty value. The end of the line is a step of its own.
+                b'\r' | b'\n' if at > 0 => return (at, Step::Quiet),
+                b'\r' | b'\n' => {
+                    let field = field(name);
+                    self.line_ended(byte);
+                    return (1, Step::LineEnd(field));
+                }
+                _ if self.name_len == NAME_BYTES_MAX => {
+                    self.state = State::Rest(Rest::Junk);
+                    return (at + 1, Step::Quiet);
+                }
+                _ => {
+                    self.name[self.name_len] = byte;
+                    self.name_len += 1;
+                    if !NAMES.iter().any(|known| known.starts_with(&self.name[..self.name_len])) {
+                        self.state = State::Rest(Rest::Junk);
+                        return (at + 1, Step::Quiet);
+                    }
+                }
+            }
+        }
+        (input.len(), Step::Quiet)
+    }
+
+    fn value<'a>(&mut self, field: Field, input: &'a [u8]) -> (usize, Step<'a>) {
+        match memchr2(b'\n', b'\r', input) {
+            Some(0) => {
+                self.line_ended(input[0]);
+                (1, Step::LineEnd(Some(field)))
+            }
+            found => {
+                let length = found.unwrap_or(input.len());
+                (length, Step::Value(field, &input[..length]))
+            }
+        }
+    }
+
+    fn rest<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        match memchr2(b'\n', b'\r', input) {
+            Some(0) => {
+                self.line_ended(input[0]);
+                (1, Step::LineEnd(None))
+            }
+            found => (found.unwrap_or(input.len()), Step::Quiet),
+        }
+    }
+
+    fn line_ended(&mut self, byte: u8) {
+        self.state = if byte == b'\r' { State::AfterCr } else { State::Start };
+    }
+}
+
+fn field(name: &[u8]) -> Option<Field> {
+    match name {
+        b"data" => Some(Field::Data),
+        b"event" => Some(Field::Event),
+        b"error" => Some(Field::Error),
+        _ => None,
+    }
+}
+
+fn is_known(name: &[u8]) -> bool {
+    name == b"id" || name == b"retry"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lexes `input` in pieces of `size` and writes down what came: `D(…)` values, `|` line ends, `/` blank lines.
+    fn lex(input: &[u8], size: usize) -> String {
+        let mut lexer = Lexer::new();
+        let mut out = String::new();
+        for piece in input.chunks(size) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let (used, step) = lexer.step(rest);
+                rest = &rest[used..];
+                match step {
+                    Step::Quiet | Step::LineFeed => {}
+                    Step::Value(field, bytes) => {
+                        let mark = match field {
+                            Field::Data => 'D',
+                            Field::Event => 'E',
+                            Field::Error => 'X',
+                        };
+                        // Values come in as many pieces as the reads had; here they count as one.
+                        if !out.ends_with(')') || out.ends_with("|)") {
+                            out.push(mark);
+                            out.push('(');
+                        } else {
+                            out.pop();
+                        }
+                        out.push_str(std::str::from_utf8(bytes).unwrap());
+                        out.push(')');
+                    }
+                    Step::LineEnd(_) => out.push('|'),
+                    Step::Blank => out.push('/'),
+                }
+            }
+        }
+        out
+    }
+
+    fn check(input: &str, expected: &str) {
+        for size in [1, 2, 3, 5, 1000] {
+            assert_eq!(lex(input.as_bytes(), size), expected, "{input:?} in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn lines_end_in_lf_cr_or_crlf() {
+        check("data: a\ndata: b\n\n", "D(a)|D(b)|/");
+        check("data: a\r\ndata: b\r\n\r\n", "D(a)|D(b)|/");
+        check("data: a\rdata: b\r\r", "D(a)|D(b)|/");
+        check("data: a\r\n\rdata: b\n\n", "D(a)|/D(b)|/");
+    }
+
+    #[test]
+    fn one_space_after_the_colon_is_not_value() {
+        check("data:a\n\n", "D(a)|/");
+        check("data:  a\n\n", "D( a)|/");
+        check("data:\n\n", "|/");
+        check("data\n\n", "|/");
+    }
+
+    #[test]
+    fn comments_and_unknown_fields_are_not_read() {
+        check(": ping\n\n", "|/");
+        check("id: 1\nretry: 5\nevent: e\nfoo: bar\ndatum: 1\ndata: x\n\n", "||E(e)|||D(x)|/");
+        check(" data: x\n", "|");
+        check("error: {}\n", "X({})|");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_once() {
+        check("\u{feff}data: a\n\n\u{feff}data: b\n", "D(a)|/|");
+    }
+}

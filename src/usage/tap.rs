@@ -1,0 +1,349 @@
+//! Reads a copy of the reply's bytes while they pass, and says which may leave for the client.
+//!
+//! It does not know framing, sockets or time: the worker feeds it body bytes as they come. Whatever it understands or
+//! not, the bytes that leave are those that came, in order, but for the one usage event that injection brought.
+//!
+//! A stream's event counts when its blank line comes, or at the end of the stream; its terminal event already when
+//! its line is complete, so that the row can be written before the client sees it.
+
+use super::account::{Account, Report};
+use super::dialect::{Dialect, Table};
+use super::facts::{Choices, Facts};
+use super::gate::Gate;
+use super::json::Walker;
+use super::place::Place;
+use super::sse::{Field, Lexer, Rest, State, Step};
+use crate::limits::HOLD_BYTES_MAX;
+
+/// How a body is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `text/event-stream`.
+    Events,
+    /// JSON.
+    Json,
+    /// Encoded, or something else: nothing is read, everything passes.
+    Opaque,
+}
+
+/// Whether the stream's terminal event is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Not, or not any more.
+    Open,
+    /// It is, with all that follows, until [`Tap::release`].
+    Terminal,
+}
+
+/// The end of an OpenAI stream. Clients test for the beginning only (openai-python `_streaming.py`).
+const DONE: &[u8] = b"[DONE]";
+/// Longest name of an event kept; the longest known has 38 bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// What is kept of the text of an error event that is no JSON.
+const ERROR_BYTES_MAX: usize = 512;
+
+/// Reads one reply.
+#[derive(Debug)]
+pub struct Tap {
+    form: Form,
+    table: &'static Table,
+    walker: Walker,
+    facts: Facts,
+    account: Account,
+    lexer: Lexer,
+    gate: Gate,
+    event: Event,
+    /// The usage event is still to be removed.
+    strip: bool,
+    /// The LF of the removed event's CRLF is still to come.
+    strip_line_feed: bool,
+    terminal: bool,
+    /// Of the latest feed.
+    now_us: u64,
+}
+
+/// What is known of the event that is being read.
+#[derive(Debug, Default)]
+struct Event {
+    name: Vec<u8>,
+    /// Of its lines so far, as they came.
+    bytes: usize,
+    /// Where in this feed the current line began.
+    line_at: Option<usize>,
+    /// Whether the doubted bytes are those of the current line alone.
+    doubt_is_fresh: bool,
+    /// It was found not to be the usage event.
+    is_trusted: bool,
+    has_data: bool,
+    /// A further data line is joined with a line feed.
+    joins: bool,
+    /// How much of `[DONE]` its data begins with; `None` once it differs.
+    done: Option<usize>,
+    /// It is read: what follows of it counts no more.
+    is_merged: bool,
+    /// Data of an error event, in case that it is no JSON.
+    text: Vec<u8>,
+}
+
+impl Tap {
+    /// `strip`: the proxy asked for the usage event, not the client. `content_bytes_max`: bytes kept of each kind of
+    /// words, 0 for none.
+    pub fn new(dialect: Dialect, form: Form, strip: bool, content_bytes_max: usize) -> Tap {
+        let table = dialect.table();
+        let mut walker = Walker::new();
+        walker.begin(table.body);
+        Tap {
+            form,
+            table,
+            walker,
+            facts: Facts::new(table, content_bytes_max),
+            account: Account::new(table, content_bytes_max),
+            lexer: Lexer::new(),
+            gate: Gate::default(),
+            event: Event { done: Some(0), ..Event::default() },
+            strip,
+            strip_line_feed: false,
+            terminal: false,
+            now_us: 0,
+        }
+    }
+
+    /// Reads body bytes as they came and appends to `out` what may leave now. `now_us`: microseconds since the
+    /// exchange began, on a monotonic clock.
+    pub fn feed(&mut self, input: &[u8], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        self.now_us = now_us;
+        match self.form {
+            Form::Opaque => out.extend_from_slice(input),
+            Form::Json => {
+                self.walker.feed(input, &mut self.facts);
+                out.extend_from_slice(input);
+            }
+            Form::Events => self.feed_events(input, now_us, out),
+        }
+        if self.gate.is_closed() { Flow::Terminal } else { Flow::Open }
+    }
+
+    /// Lets go what is held: the terminal line and what followed, or a partial line. After a terminal event later bytes
+    /// pass at once, and are still read.
+    pub fn release(&mut self, out: &mut Vec<u8>) {
+        self.event.is_trusted = true;
+        self.gate.release(out);
+    }
+
+    /// The body is over, cleanly or not. All that is held leaves.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Opaque => {}
+            Form::Json => {
+                self.walker.finish(&mut self.facts);
+                // A body cut short still told its model; one that is no JSON told nothing.
+                if !self.walker.is_bad() {
+                    self.facts.settle(b"");
+                    self.account.merge(&self.facts, None);
+                    self.facts.clear();
+                }
+            }
+            // The standard drops an event without its blank line. Its counts are true all the same.
+            Form::Events => {
+                self.close_if_terminal(0, self.now_us);
+                self.merge_event(self.now_us);
+                if self.gate.doubts_event() && self.is_usage_event() {
+                    self.gate.remove_event(&[], 0, out);
+                }
+            }
+        }
+        self.gate.release(out);
+    }
+
+    /// What the reply said so far.
+    pub fn report(&self) -> Report {
+        self.account.report(self.terminal, self.form == Form::Events)
+    }
+
+    fn feed_events(&mut self, input: &[u8], now_us: u64, out: &mut Vec<u8>) {
+        let mut at = 0;
+        self.event.line_at = None;
+        while let Some(&byte) = input.get(at) {
+            if self.lexer.starts_line(byte) {
+                self.line_starts(at);
+            }
+            let (used, step) = self.lexer.step(&input[at..]);
+            self.event.bytes = self.event.bytes.saturating_add(used);
+            match step {
+                Step::Quiet => {}
+                Step::Value(Field::Data, value) => self.data(value),
+                Step::Value(Field::Event, value) => append_up_to(&mut self.event.name, value, NAME_BYTES_MAX),
+                Step::Value(Field::Error, value) => self.error_field(value),
+                Step::LineEnd(field) => self.line_ends(field, at, now_us),
+                Step::Blank => self.event_ends(input, at, now_us, out),
+                Step::LineFeed => {
+                    if std::mem::take(&mut self.strip_line_feed) {
+                        self.gate.remove_byte(input, at, out);
+                    }
+                }
+            }
+            at += used;
+            self.weigh(at, out);
+        }
+        self.gate.finish(input, out);
+    }
+
+    fn line_starts(&mut self, at: usize) {
+        self.strip_line_feed = false;
+        self.event.line_at = Some(at);
+        if !self.event.has_data {
+            self.gate.doubt_line(at);
+        }
+        self.event.doubt_is_fresh = self.strip && !self.event.is_trusted && !self.gate.doubts_event();
+        if self.event.doubt_is_fresh {
+            self.gate.doubt_event(at);
+        }
+    }
+
+    fn data(&mut self, value: &[u8]) {
+        if self.event.is_merged {
+            return;
+        }
+        if !self.event.has_data {
+            self.begin_document(self.table.event);
+        }
+        if std::mem::take(&mut self.event.joins) {
+            self.walker.feed(b"\n", &mut self.facts);
+            self.event.done = None;
+        }
+        self.event.done = self.event.done.and_then(|seen| {
+            let compared = value.len().min(DONE.len() - seen);
+            (value[..compared] == DONE[seen..seen + compared]).then_some(seen + compared)
+        });
+        self.walker.feed(value, &mut self.facts);
+        if self.event.name == b"error" {
+            append_up_to(&mut self.event.text, value, ERROR_BYTES_MAX);
+        }
+    }
+
+    /// The value of llama.cpp's former `error:` field is an error object.
+    fn error_field(&mut self, value: &[u8]) {
+        if self.event.is_merged {
+            return;
+        }
+        if !self.event.has_data {
+            self.begin_document(Place::Error);
+            self.event.name.clear();
+            self.event.name.extend_from_slice(b"error");
+            self.event.done = None;
+        }
+        self.walker.feed(value, &mut self.facts);
+    }
+
+    fn begin_document(&mut self, root: Place) {
+        self.event.has_data = true;
+        self.walker.begin(root);
+        self.facts.clear();
+    }
+
+    fn line_ends(&mut self, field: Option<Field>, at: usize, now_us: u64) {
+        match field {
+            Some(Field::Data | Field::Error) => {
+                self.event.joins = true;
+                if self.walker.is_done() || self.walker.is_bad() {
+                    self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
+                }
+            }
+            Some(Field::Event) | None => {}
+        }
+    }
+
+    fn event_ends(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
+        self.close_if_terminal(at, now_us);
+        self.merge_event(now_us);
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.gate.remove_event(input, at + 1, out);
+            self.strip = false;
+            self.strip_line_feed = input[at] == b'\r';
+        } else {
+            self.gate.trust_line(out);
+            self.gate.trust_event(out);
+        }
+        let event = &mut self.event;
+        event.name.clear();
+        event.text.clear();
+        (event.bytes, event.done) = (0, Some(0));
+        (event.is_trusted, event.has_data, event.joins, event.is_merged) = (false, false, false, false);
+    }
+
+    /// Ends doubts as soon as the bytes before `at` have decided them.
+    fn weigh(&mut self, at: usize, out: &mut Vec<u8>) {
+        if self.event.done == Some(DONE.len()) {
+            self.terminal = true;
+            self.gate.close(at);
+        }
+        let line_is_over = matches!(self.lexer.state(), State::Start | State::AfterCr);
+        if self.gate.doubts_line() && (line_is_over || self.event.done.is_none() || !self.lexer.may_be_data()) {
+            self.gate.trust_line(out);
+        }
+        if !self.gate.doubts_event() || self.gate.doubts_line() {
+            return;
+        }
+        if self.lexer.state() == State::Rest(Rest::Comment) && self.event.doubt_is_fresh {
+            // A comment before the event is none of it; the next line is doubted anew.
+            self.gate.trust_event(out);
+        } else if self.cannot_be_usage_event() {
+            self.event.is_trusted = true;
+            self.gate.trust_event(out);
+        }
+    }
+
+    fn cannot_be_usage_event(&self) -> bool {
+        let facts = &self.facts;
+        self.is_too_long()
+            || self.lexer.state() == State::Rest(Rest::Junk)
+            || self.event.has_data && (self.walker.is_bad() || facts.choices == Choices::Filled || facts.has_error)
+    }
+
+    /// Whether the event, now over, is the one that injection brought.
+    fn is_usage_event(&self) -> bool {
+        self.event.has_data && self.walker.is_done() && self.facts.is_usage_chunk() && !self.is_too_long()
+    }
+
+    /// Counted in bytes of the event, not of what is held, so that the reads do not decide.
+    fn is_too_long(&self) -> bool {
+        self.event.bytes > HOLD_BYTES_MAX
+    }
+
+    /// The event's data or the event itself is over: if it is a terminal one, all is held from offset `from`.
+    fn close_if_terminal(&mut self, from: usize, now_us: u64) {
+        let event = &self.event;
+        if event.is_merged {
+            return;
+        }
+        let is_whole = event.has_data && self.walker.is_done();
+        let kind = if is_whole && !self.facts.kind.is_empty() { &self.facts.kind } else { &event.name };
+        let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.has_error;
+        let is_terminal = self.table.terminals.contains(&kind.as_slice());
+        if is_terminal || is_error && !self.table.outlives_error {
+            self.merge_event(now_us);
+            self.gate.close(from);
+        }
+        self.terminal |= is_terminal || is_error;
+    }
+
+    /// Takes what the event says, if it is whole. What is no JSON is passed over.
+    fn merge_event(&mut self, now_us: u64) {
+        if !self.event.has_data || self.event.is_merged {
+            return;
+        }
+        self.event.is_merged = true;
+        self.walker.finish(&mut self.facts);
+        if self.walker.is_done() {
+            self.facts.settle(&self.event.name);
+            self.account.merge(&self.facts, Some(now_us));
+        } else if self.event.name == b"error" {
+            self.account.error(&self.event.text);
+        }
+    }
+}
+
+fn append_up_to(kept: &mut Vec<u8>, piece: &[u8], max: usize) {
+    let room = max.saturating_sub(kept.len());
+    kept.extend_from_slice(&piece[..piece.len().min(room)]);
+}
