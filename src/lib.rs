@@ -35,14 +35,20 @@
 //! - [`limits`]: every bound, with its reason.
 //! - [`settings`]: environment and flags.
 //! - [`logging`]: one line a record, ours alone.
+//! - [`proxy`]: the parts put together; the door for `main` and for tests.
+//! - [`front`]: the loop, its connections, and what it shares with borrowers.
 //! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
+//! - [`exchange`]: workers, upstream, relay.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.
 
+pub mod exchange;
+pub mod front;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod proxy;
 pub mod record;
 pub mod settings;
 pub mod stats;

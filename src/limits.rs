@@ -45,6 +45,10 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Exchanges that may wait for a worker. Beyond, the answer is 503: a queue longer than this only hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
+/// When a client that was refused for that may well try again.
+pub const OVERLOADED_RETRY_S: u32 = 1;
+/// Statistics questions that may wait for their turn. Each takes milliseconds.
+pub const LANE_QUEUE_LENGTH_MAX: usize = 256;
 /// Workers kept when idle; the others leave after [`WORKER_IDLE_TIME_MAX`].
 pub const WORKERS_KEPT: usize = 4;
 /// An idle worker beyond the kept few ends after this. Long enough to bridge the gaps of a chat.

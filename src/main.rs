@@ -1,2 +1,105 @@
-//! The program.
-fn main() {}
+//! The program: flags, settings, log, then the proxy until it is told to stop.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lms_metrics_proxy::logging;
+use lms_metrics_proxy::proxy::Proxy;
+use lms_metrics_proxy::settings::{self, Flag, SettingError, Settings};
+
+/// How long `--health` waits for the answer.
+const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let flag = match settings::flags(std::env::args_os().skip(1)) {
+        Ok(flag) => flag,
+        Err(e) => return refuse(&e),
+    };
+    match flag {
+        Flag::Help => say(&settings::help_text()),
+        Flag::Version => say(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n")),
+        Flag::Run | Flag::Health => {
+            let (settings, warnings) = match settings::from_environment() {
+                Ok(read) => read,
+                Err(e) => return refuse(&e),
+            };
+            if flag == Flag::Health { health(&settings) } else { run(settings, &warnings) }
+        }
+    }
+}
+
+fn run(settings: Settings, warnings: &[String]) -> ExitCode {
+    logging::start(settings.log_level);
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let upstream = settings.upstream.to_string();
+    let database = settings.database.display().to_string();
+    let proxy = match Proxy::start(settings) {
+        Ok(proxy) => proxy,
+        Err(e) => return fail(&e.to_string()),
+    };
+    log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+    log::info!("listening on http://{}", proxy.address());
+    log::info!("forwarding to {upstream}");
+    log::info!("recording in {database}, {} rows so far", proxy.rows());
+
+    let stop = proxy.stop();
+    let on_signal = move || {
+        if stop.ask() > 0 {
+            log::warn!("told to stop again: ending at once");
+            std::process::exit(1);
+        }
+        log::info!("told to stop: finishing what runs");
+    };
+    if let Err(e) = ctrlc::set_handler(on_signal) {
+        return fail(&format!("signals cannot be caught: {e}"));
+    }
+    match proxy.run() {
+        Ok(()) => {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(e) => fail(&format!("the event loop failed: {e}")),
+    }
+}
+
+/// Asks the running proxy how it is: exit code 0 or 1.
+fn health(settings: &Settings) -> ExitCode {
+    let host = match settings.host {
+        any if any.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        one => one,
+    };
+    let address = SocketAddr::new(host, settings.port);
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIME_MAX)?;
+        stream.set_read_timeout(Some(HEALTH_TIME_MAX))?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut reply = Vec::new();
+        stream.take(4096).read_to_end(&mut reply)?;
+        Ok(reply.starts_with(b"HTTP/1.1 200 "))
+    };
+    match ask() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => fail(&format!("{address} answers, but not as this proxy does")),
+        Err(e) => fail(&format!("{address} does not answer: {e}")),
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    // A closed pipe (`--help | head -1`) is no reason to complain.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &SettingError) -> ExitCode {
+    eprintln!("lms_metrics_proxy: {error}");
+    ExitCode::from(SettingError::EXIT_CODE as u8)
+}
+
+fn fail(line: &str) -> ExitCode {
+    eprintln!("lms_metrics_proxy: {line}");
+    ExitCode::FAILURE
+}

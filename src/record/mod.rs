@@ -1,7 +1,9 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 
 pub mod fingerprint;
+pub mod keeper;
 pub mod open;
+pub mod recorder;
 pub mod rfc3339;
 pub mod row;
 pub mod schema;

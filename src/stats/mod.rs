@@ -4,6 +4,7 @@
 //! from the sums; rows are read only to show the newest ones. Prompts and outputs are never read.
 
 mod answers;
+pub mod lane;
 pub mod reader;
 
 pub use answers::{ByModel, ModelSums, Recent, RecentRequest, Summary};

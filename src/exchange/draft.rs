@@ -1,0 +1,116 @@
+//! A row in the making: what the request said, kept until the reply has said the rest.
+
+use std::time::Instant;
+
+use super::Shared;
+use crate::http::head::RequestHead;
+use crate::record::fingerprint::credential;
+use crate::record::row::{Content, Outcome, Row};
+use crate::settings::LogContent;
+use crate::usage::Report;
+use crate::usage::asked::{self, Asked};
+use crate::usage::client;
+
+/// What the request said.
+pub struct Draft {
+    endpoint: String,
+    asked: Asked,
+    prompt: Option<String>,
+    client: Option<String>,
+    key: Option<String>,
+    attempt: Option<u32>,
+    began: Instant,
+    start_ms: i64,
+}
+
+/// What became of the request.
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Upstream's status, or the one of the proxy's own answer.
+    pub http_status: Option<u16>,
+    /// In plain words, where it was no success.
+    pub error: Option<String>,
+    /// What the tap understood of the reply.
+    pub report: Report,
+    /// Whether the reply came as events.
+    pub streamed: bool,
+}
+
+impl Draft {
+    /// Notes what the request says.
+    pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
+        let asked = asked::read(body);
+        let settings = &shared.settings;
+        let prompt = match settings.log_content {
+            LogContent::Full => asked::prompt_text(body, settings.content_bytes_max),
+            LogContent::None => None,
+        };
+        let label = client::label(head.field("user-agent"));
+        let secret = credential(head.field("authorization"), head.field("x-api-key"));
+        let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
+        Draft {
+            endpoint: head.path().to_string(),
+            prompt,
+            client: asked.user.clone().or(label),
+            key: secret.map(|secret| shared.fingerprints.fingerprint(secret)),
+            attempt: retries.filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok()),
+            asked,
+            began,
+            start_ms,
+        }
+    }
+
+    /// Whether the client asked for a stream.
+    pub fn asked_stream(&self) -> bool {
+        self.asked.stream
+    }
+
+    /// The row, as of now. `self` stays: a row that was committed early may be corrected.
+    pub fn row(&mut self, ending: Ending) -> Row {
+        let Ending { outcome, http_status, error, report, streamed } = ending;
+        let us_to_ms = |us: u64| us / 1000;
+        Row {
+            endpoint: self.endpoint.clone(),
+            model: report.model.clone().or_else(|| self.asked.model.clone()),
+            requested_model: self.asked.model.clone(),
+            start_ms: self.start_ms,
+            duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            input_tokens: report.input_tokens,
+            output_tokens: report.output_tokens,
+            total_tokens: report.total_tokens,
+            cached_tokens: report.cached_tokens,
+            reasoning_tokens: report.reasoning_tokens,
+            request_id: report.id.clone(),
+            outcome,
+            error_message: error.or_else(|| report.error.clone()),
+            http_status,
+            was_streamed: streamed,
+            time_to_first_token_ms: report.first_content_us.map(us_to_ms),
+            tokens_per_second: tokens_per_second(&report),
+            finish_reason: report.finish_reason.clone(),
+            usage_source: report.usage_source,
+            model_load_ms: report.model_load_ms,
+            client: self.client.clone(),
+            key: self.key.clone(),
+            attempt: self.attempt,
+            content: Content {
+                prompt: self.prompt.take(),
+                output: report.output,
+                reasoning: report.reasoning,
+                tool_calls: report.tool_calls,
+            },
+        }
+    }
+}
+
+/// Output tokens over the time from the first to the last content event; upstream's own figure where only that exists.
+fn tokens_per_second(report: &Report) -> Option<f64> {
+    let own = || {
+        let span_us = report.last_content_us?.checked_sub(report.first_content_us?)?;
+        let tokens = report.output_tokens?;
+        // One event, or all at once: there is no rate to speak of.
+        (span_us >= 1000 && report.content_events > 1).then(|| tokens as f64 * 1e6 / span_us as f64)
+    };
+    own().or(report.tokens_per_second)
+}

@@ -1,0 +1,342 @@
+//! What the front and a borrower share of one client connection: the socket, whose turn it is, and the cancel handle.
+//!
+//! ```text
+//!          lend                 give back (nothing happened meanwhile)
+//!  parked ──────▶ lent ────────────────────────────────────────────────▶ parked, found at the next event
+//!                  │    give back (something happened), or close
+//!                  └───────────────────────────────────────────────────▶ returned list + wake ──▶ front
+//! ```
+//!
+//! The socket stays registered and non-blocking for its whole life. The front is its only reader, the borrower its only
+//! writer. Neither epoll_ctl nor fcntl nor dup happens on the way, and giving back costs one atomic operation.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+use mio::net::TcpStream;
+
+use crate::limits::WRITE_STALL_MAX;
+
+/// A borrower holds the connection.
+const LENT: u8 = 1;
+/// Something happened on the socket while it was lent: bytes, an end, or bytes that were there before.
+const EVENT: u8 = 2;
+
+/// Why an exchange is called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalledOff {
+    /// The client closed its side, or reset the connection.
+    ClientLeft,
+    /// The proxy is stopping and the grace is over.
+    Shutdown,
+}
+
+/// Something that calling off an exchange interrupts: the upstream socket.
+pub trait Interrupt: Send + Sync {
+    /// Ends I/O blocked in another thread at once.
+    fn interrupt(&self);
+}
+
+#[derive(Default)]
+struct Cancel {
+    called_off: Option<CalledOff>,
+    upstream: Option<Arc<dyn Interrupt>>,
+}
+
+/// One client connection, as both its owners see it.
+pub struct Client {
+    stream: TcpStream,
+    peer: SocketAddr,
+    token: usize,
+    returns: Arc<Returns>,
+    turn: AtomicU8,
+    /// Milliseconds on the front's clock when it was last given back: the start of idling.
+    given_back_ms: AtomicU64,
+    /// Set while the borrower waits for the socket to become writable.
+    stalled: AtomicBool,
+    cancel: Mutex<Cancel>,
+    writable: Condvar,
+}
+
+impl Client {
+    /// Wraps an accepted socket.
+    pub fn new(stream: TcpStream, peer: SocketAddr, token: usize, returns: Arc<Returns>) -> Client {
+        Client {
+            stream,
+            peer,
+            token,
+            returns,
+            turn: AtomicU8::new(0),
+            given_back_ms: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+            cancel: Mutex::new(Cancel::default()),
+            writable: Condvar::new(),
+        }
+    }
+
+    /// The socket, for the front's reads and registration.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    // ---- the front's side --------------------------------------------------------------------------------------
+
+    /// Hands the writing side to a borrower. `pending`: bytes of a next request are already there.
+    pub fn lend(&self, pending: bool) {
+        *self.cancel() = Cancel::default();
+        self.turn.store(if pending { LENT | EVENT } else { LENT }, Ordering::Release);
+    }
+
+    /// Something happened on the lent socket. True when the borrower has given it back meanwhile.
+    pub fn note_event(&self) -> bool {
+        self.turn.fetch_or(EVENT, Ordering::AcqRel) & LENT == 0
+    }
+
+    /// Whether the borrower has given it back.
+    pub fn is_given_back(&self) -> bool {
+        self.turn.load(Ordering::Acquire) & LENT == 0
+    }
+
+    /// When it was given back, on the front's clock.
+    pub fn given_back_ms(&self) -> u64 {
+        self.given_back_ms.load(Ordering::Acquire)
+    }
+
+    /// The socket takes bytes again: a borrower that waits for it goes on.
+    pub fn note_writable(&self) {
+        if self.stalled.load(Ordering::SeqCst) {
+            let _held = self.cancel();
+            self.writable.notify_all();
+        }
+    }
+
+    /// Calls the exchange off: the upstream connection is cut and a stalled write ends. The first reason stays.
+    pub fn call_off(&self, why: CalledOff) {
+        let mut cancel = self.cancel();
+        cancel.called_off.get_or_insert(why);
+        self.writable.notify_all();
+        // Under the lock: once the borrower has withdrawn its upstream socket, that may already serve the next exchange.
+        if let Some(upstream) = cancel.upstream.take() {
+            upstream.interrupt();
+        }
+    }
+
+    // ---- the borrower's side -----------------------------------------------------------------------------------
+
+    /// Whether the exchange was called off, and why.
+    pub fn called_off(&self) -> Option<CalledOff> {
+        self.cancel().called_off
+    }
+
+    /// From now on calling off interrupts `upstream`. An error when it was called off already.
+    pub fn interrupts(&self, upstream: Option<Arc<dyn Interrupt>>) -> Result<(), CalledOff> {
+        let mut cancel = self.cancel();
+        cancel.upstream = upstream;
+        match cancel.called_off {
+            Some(why) => Err(why),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what the socket takes at once; the number of bytes taken.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match (&self.stream).write(&bytes[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => written += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes all of `bytes`, waiting where the client reads slowly: at most [`WRITE_STALL_MAX`] without progress, and
+    /// no longer than until the exchange is called off.
+    pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut written = self.write_now(bytes)?;
+        while written < bytes.len() {
+            written += self.write_when_writable(&bytes[written..])?;
+        }
+        Ok(())
+    }
+
+    fn write_when_writable(&self, bytes: &[u8]) -> io::Result<usize> {
+        let deadline = Instant::now() + WRITE_STALL_MAX;
+        let mut cancel = self.cancel();
+        self.stalled.store(true, Ordering::SeqCst);
+        // Tried again after announcing the wait: an edge that came before the announcement is not lost.
+        let result = loop {
+            if cancel.called_off.is_some() {
+                break Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            match self.write_now(bytes) {
+                Ok(0) => {}
+                other => break other,
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+            cancel = self.writable.wait_timeout(cancel, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        self.stalled.store(false, Ordering::SeqCst);
+        result
+    }
+
+    fn give_back(&self) {
+        self.given_back_ms.store(self.returns.now_ms(), Ordering::Release);
+        if self.turn.fetch_and(!LENT, Ordering::AcqRel) & EVENT != 0 {
+            self.returns.push(Return { token: self.token, fate: Fate::Parked });
+        }
+    }
+
+    fn give_back_with(&self, bytes: Vec<u8>) {
+        self.turn.fetch_and(!LENT, Ordering::AcqRel);
+        self.returns.push(Return { token: self.token, fate: Fate::Write(bytes) });
+    }
+
+    fn close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self.turn.fetch_and(!LENT, Ordering::AcqRel);
+        self.returns.push(Return { token: self.token, fate: Fate::Closed });
+    }
+
+    fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.turn.fetch_and(!LENT, Ordering::AcqRel);
+        self.returns.push(Return { token: self.token, fate: Fate::Cut });
+    }
+
+    fn cancel(&self) -> MutexGuard<'_, Cancel> {
+        self.cancel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lent connection in its borrower's hands. Dropped without a word, also by a panic, the connection is cut.
+pub struct Loan {
+    client: Arc<Client>,
+    keep_alive: bool,
+    returned: bool,
+}
+
+impl Loan {
+    /// `client` must have been lent just now. `keep_alive`: the connection goes on after the reply.
+    pub fn new(client: Arc<Client>, keep_alive: bool) -> Loan {
+        Loan { client, keep_alive, returned: false }
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the connection goes on after the reply.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// This reply shall be the connection's last.
+    pub fn make_last(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// The reply is complete: back to the front, which goes on with the connection or closes it, letting the client
+    /// read to the end. The front is woken only if there is something to do.
+    pub fn give_back(mut self) {
+        self.returned = true;
+        if self.keep_alive { self.client.give_back() } else { self.client.close() }
+    }
+
+    /// Back to the front, which writes `bytes` first.
+    pub fn give_back_with(mut self, bytes: Vec<u8>) {
+        self.returned = true;
+        self.client.give_back_with(bytes);
+    }
+
+    /// The reply is not complete: the connection is cut so that the client can see it.
+    pub fn cut(self) {}
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if !self.returned {
+            self.client.cut();
+        }
+    }
+}
+
+/// What becomes of a connection that a borrower returns.
+#[derive(Debug)]
+pub enum Fate {
+    /// It goes on: something happened on it meanwhile.
+    Parked,
+    /// The front writes these bytes, then it goes on or closes, as the request asked.
+    Write(Vec<u8>),
+    /// Its last reply was sent: linger, then close.
+    Closed,
+    /// It was cut.
+    Cut,
+}
+
+/// A connection on its way back to the front.
+#[derive(Debug)]
+pub struct Return {
+    /// Which connection.
+    pub token: usize,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// Where borrowers leave connections that need the front's attention.
+pub struct Returns {
+    list: Mutex<Vec<Return>>,
+    waker: Waker,
+    epoch: Instant,
+}
+
+impl Returns {
+    /// An empty list that wakes the front's poll.
+    pub fn new(waker: Waker, epoch: Instant) -> Returns {
+        Returns { list: Mutex::new(Vec::new()), waker, epoch }
+    }
+
+    /// Milliseconds on the front's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    /// Wakes the front.
+    pub fn wake(&self) {
+        // A waker fails only when the poll is gone, and then nobody is left to wake.
+        let _ = self.waker.wake();
+    }
+
+    /// Everything returned since the last call.
+    pub fn take(&self) -> Vec<Return> {
+        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, returned: Return) {
+        let first = {
+            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            list.push(returned);
+            list.len() == 1
+        };
+        // Whoever made the list non-empty has woken the front already.
+        if first {
+            self.wake();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Gathers one whole request from the bytes of a connection. Knows no socket: bytes in, steps out.
+//!
+//! ```text
+//!  Idle ──first byte──▶ Head ──judged──▶ Body ──▶ whole request ──▶ Idle
+//!                        └─── refused ────┘ ────▶ error reply, close
+//! ```
+
+use crate::http::chunked::ChunkDecoder;
+use crate::http::refusal::Refusal;
+use crate::http::{Framing, RequestHead, read_head};
+
+/// A request gathered whole.
+pub struct Request<P> {
+    /// Its head.
+    pub head: RequestHead,
+    /// Its body, chunked framing taken off.
+    pub body: Vec<u8>,
+    /// What the judge decided to do with it.
+    pub plan: P,
+}
+
+/// What a head's judge decides before any of the body is taken.
+pub struct Verdict<P> {
+    /// What to do with the request once it is whole.
+    pub plan: P,
+    /// The largest body accepted for that.
+    pub body_bytes_max: u64,
+    /// Whether the body is of use; else it is read and dropped.
+    pub keep_body: bool,
+}
+
+/// How far the gathering got.
+pub enum Step<P> {
+    /// Not whole yet.
+    More,
+    /// Not whole yet, and the client waits for `100 Continue` before it sends the body.
+    Continue,
+    /// Whole.
+    Whole(Box<Request<P>>),
+}
+
+/// The gathering of one connection's requests, one after the other.
+pub struct Gather<P> {
+    state: State<P>,
+}
+
+enum State<P> {
+    Idle,
+    Head { scanned: usize },
+    Body { request: Box<Request<P>>, rest: Rest, keep_body: bool },
+}
+
+enum Rest {
+    Length(u64),
+    Chunks(ChunkDecoder),
+}
+
+/// What a connection waits for, for its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The first byte of a request.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+}
+
+impl<P> Default for Gather<P> {
+    fn default() -> Self {
+        Gather { state: State::Idle }
+    }
+}
+
+impl<P> Gather<P> {
+    /// What it waits for.
+    pub fn waiting(&self) -> Waiting {
+        match self.state {
+            State::Idle => Waiting::Idle,
+            State::Head { .. } => Waiting::Head,
+            State::Body { .. } => Waiting::Body,
+        }
+    }
+
+    /// Takes in `bytes`; how many were used up, and how far it got. Unused bytes must come again, with what follows
+    /// them. `judge` sees a head before any of its body is taken.
+    pub fn advance(
+        &mut self,
+        bytes: &[u8],
+        judge: impl FnOnce(&RequestHead) -> Result<Verdict<P>, Refusal>,
+    ) -> Result<(usize, Step<P>), Refusal> {
+        let mut used = 0;
+        if let State::Idle = self.state {
+            if bytes.is_empty() {
+                return Ok((0, Step::More));
+            }
+            self.state = State::Head { scanned: 0 };
+        }
+        let mut fresh = false;
+        if let State::Head { scanned } = &mut self.state {
+            let Some((head, consumed)) = read_head(bytes, scanned)? else { return Ok((0, Step::More)) };
+            used = consumed;
+            let verdict = judge(&head)?;
+            let rest = match head.framing {
+                Framing::None => Rest::Length(0),
+                Framing::Length(length) if length > verdict.body_bytes_max => return Err(Refusal::BodyTooLarge),
+                Framing::Length(length) => Rest::Length(length),
+                Framing::Chunked => Rest::Chunks(ChunkDecoder::new(verdict.body_bytes_max)),
+            };
+            fresh = head.expect_continue;
+            let request = Box::new(Request { head, body: Vec::new(), plan: verdict.plan });
+            self.state = State::Body { request, rest, keep_body: verdict.keep_body };
+        }
+        if let State::Body { request, rest, keep_body } = &mut self.state {
+            let (taken, done) = rest.take(&bytes[used..], &mut request.body)?;
+            used += taken;
+            if !*keep_body {
+                request.body.clear();
+            }
+            if !done {
+                // A client that has begun to send the body does not wait.
+                return Ok((used, if fresh && taken == 0 { Step::Continue } else { Step::More }));
+            }
+        }
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Body { request, .. } => Ok((used, Step::Whole(request))),
+            State::Idle | State::Head { .. } => unreachable!("only a gathered body gets here"),
+        }
+    }
+}
+
+impl Rest {
+    fn take(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
+        match self {
+            Rest::Length(left) => {
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                if body.is_empty() && taken as u64 == *left {
+                    // The usual small body comes in one piece: one exact allocation.
+                    body.reserve_exact(taken);
+                }
+                body.extend_from_slice(&bytes[..taken]);
+                *left -= taken as u64;
+                Ok((taken, *left == 0))
+            }
+            Rest::Chunks(decoder) => decoder.decode(bytes, body),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What becomes of a request, decided by its head before any of its body is taken.
+
+use crate::http::refusal::Refusal;
+use crate::http::reply::Reply;
+use crate::http::target::{Local, Route, query_pairs, route};
+use crate::http::{HostPolicy, RequestHead};
+use crate::settings::{Settings, Token};
+
+use super::gather::Verdict;
+
+/// Exactly what the specification shows.
+const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"}"#;
+
+/// What to do with a request once it is whole.
+pub enum Plan {
+    /// A worker forwards it.
+    Forward,
+    /// The statistics lane answers it.
+    Statistics(Local),
+    /// The front answers it at once.
+    Answer(Reply),
+}
+
+/// Decides by the settings.
+pub struct Judge {
+    hosts: HostPolicy,
+    token: Option<Token>,
+    body_bytes_max: u64,
+}
+
+impl Judge {
+    /// By these settings.
+    pub fn new(settings: &Settings) -> Judge {
+        Judge {
+            hosts: HostPolicy::new(&settings.allowed_hosts),
+            token: settings.stats_token.clone(),
+            body_bytes_max: settings.body_bytes_max,
+        }
+    }
+
+    /// A plan, or the reason for refusing the request and closing its connection.
+    pub fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {
+        // Only HTTP/1.0 may leave the host out; browsers, which DNS rebinding needs, never do.
+        if head.host().is_some_and(|host| !self.hosts.allows(host)) {
+            return Err(Refusal::HostNotAllowed);
+        }
+        let plan = match route(head.path())? {
+            Route::Forward => Plan::Forward,
+            Route::Local(local) => self.judge_local(head, local)?,
+            Route::Asterisk => Plan::Answer(Reply::options()),
+            Route::Unknown { suggestion } => Plan::Answer(Reply::not_found(head.path(), suggestion.as_deref())),
+        };
+        let keep_body = matches!(plan, Plan::Forward);
+        Ok(Verdict { plan, body_bytes_max: self.body_bytes_max, keep_body })
+    }
+
+    fn judge_local(&self, head: &RequestHead, local: Local) -> Result<Plan, Refusal> {
+        if !is_own_origin(head) {
+            return Err(Refusal::OriginNotAllowed);
+        }
+        if !Local::allows(head.method()) {
+            return Ok(Plan::Answer(Reply::method_not_allowed(Local::ALLOW)));
+        }
+        match local {
+            Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),
+            _ if !self.may_ask(head) => Ok(Plan::Answer(unauthorized())),
+            Local::Summary | Local::ByModel | Local::Recent => Ok(Plan::Statistics(local)),
+        }
+    }
+
+    fn may_ask(&self, head: &RequestHead) -> bool {
+        let Some(token) = &self.token else { return true };
+        let bearer = head.field("authorization").and_then(|value| {
+            let (scheme, secret) = value.split_at_checked(b"bearer ".len())?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then(|| secret.trim_ascii())
+        });
+        let in_query = || {
+            let pairs = query_pairs(head.query().unwrap_or_default());
+            pairs.into_iter().find(|(name, _)| name == "token").map(|(_, value)| value.into_bytes())
+        };
+        match bearer {
+            Some(secret) => is_equal(secret, token.as_bytes()),
+            None => in_query().is_some_and(|secret| is_equal(&secret, token.as_bytes())),
+        }
+    }
+}
+
+fn unauthorized() -> Reply {
+    let message = "This proxy's statistics want a token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
+    Reply::error(401, message, "unauthorized").with_field("WWW-Authenticate", "Bearer".to_owned())
+}
+
+/// Whether a browser asks on behalf of one of our own pages, if a browser asks at all.
+fn is_own_origin(head: &RequestHead) -> bool {
+    let Some(origin) = head.field("origin") else { return true };
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    match (authority, head.host()) {
+        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
+        _ => false,
+    }
+}
+
+/// Compares in a time that tells nothing but the length.
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::read_head;
+
+    fn judge(variables: &[(&str, &str)], request: &str) -> Result<Plan, Refusal> {
+        let lookup = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string());
+        let (settings, _) = crate::settings::read(lookup).expect("valid settings");
+        let (head, _) = read_head(request.as_bytes(), &mut 0).expect("a valid head").expect("a whole head");
+        Judge::new(&settings).judge(&head).map(|verdict| verdict.plan)
+    }
+
+    #[test]
+    fn health_needs_no_token_and_statistics_do() {
+        let token = [("STATS_TOKEN", "s3cret")];
+        let check = |path: &str, field: &str, expected: bool| {
+            let plan = judge(&token, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n"));
+            let answered = match plan {
+                Ok(Plan::Statistics(_)) => true,
+                Ok(Plan::Answer(reply)) => reply.status() == 200,
+                Ok(Plan::Forward) | Err(_) => panic!("{path} is local"),
+            };
+            assert_eq!(answered, expected, "{path} {field}");
+        };
+        check("/health", "", true);
+        check("/stats/summary", "", false);
+        check("/stats/summary", "Authorization: Bearer s3cret\r\n", true);
+        check("/stats/summary", "Authorization: bearer s3cret\r\n", true);
+        check("/stats/summary", "Authorization: Bearer s3cre\r\n", false);
+        check("/stats/summary", "Authorization: Basic s3cret\r\n", false);
+        check("/stats/summary?token=s3cret", "", true);
+        check("/stats/summary?token=wrong", "", false);
+    }
+
+    #[test]
+    fn a_foreign_origin_gets_no_local_route() {
+        let check = |origin: &str, allowed: bool| {
+            let request = format!("GET /health HTTP/1.1\r\nHost: localhost:8080\r\nOrigin: {origin}\r\n\r\n");
+            assert_eq!(judge(&[], &request).is_ok(), allowed, "{origin}");
+        };
+        check("http://localhost:8080", true);
+        check("https://evil.example", false);
+        check("http://localhost:3000", false);
+        check("null", false);
+    }
+
+    #[test]
+    fn a_foreign_host_gets_no_route_at_all() {
+        for path in ["/health", "/v1/models", "/nothing"] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+            assert_eq!(judge(&[], &request).err(), Some(Refusal::HostNotAllowed));
+        }
+        let request = "GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+        assert!(judge(&[("ALLOWED_HOSTS", "evil.example")], request).is_ok());
+    }
+}

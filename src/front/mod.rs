@@ -1,0 +1,646 @@
+//! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
+//!
+//! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
+//! everything forwarded to a worker. A connection is in one of five states, and every deadline is computed from it:
+//!
+//! ```text
+//!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
+//!     │                                          └──its last reply──▶ Lingering ──▶ closed
+//!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked or Lingering
+//!     └── refused ──▶ Lingering
+//! ```
+
+pub mod client;
+pub mod deadlines;
+pub mod gather;
+mod judge;
+
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::exchange::Lend;
+use crate::exchange::pool::Pool;
+use crate::http::refusal::Refusal;
+use crate::http::reply::{CONTINUE, Persistence, Reply};
+use crate::limits::*;
+use crate::stats::lane::Lane;
+use client::{CalledOff, Client, Fate, Loan, Returns};
+use deadlines::Deadlines;
+use gather::{Gather, Step, Waiting};
+pub use judge::{Judge, Plan};
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX);
+
+/// Read at most so much from one connection before the others have their turn.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// What the front reads into; shared by all connections.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// How long accepting rests after the process ran out of descriptors, if no connection closes before.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Tells the front to stop. Each call counts: the first lets running exchanges finish.
+pub struct Stop {
+    asked: AtomicU32,
+    returns: Arc<Returns>,
+}
+
+impl Stop {
+    /// Asks the front to stop; how often it was asked before.
+    pub fn ask(&self) -> u32 {
+        let before = self.asked.fetch_add(1, Ordering::AcqRel);
+        self.returns.wake();
+        before
+    }
+}
+
+struct Connection {
+    client: Arc<Client>,
+    gather: Gather<Plan>,
+    /// Bytes read and not used up: the start of a head, or a pipelined request.
+    unread: Vec<u8>,
+    state: State,
+    /// The earliest look scheduled in the deadlines.
+    scheduled: Option<u64>,
+    /// The client sends no more.
+    ended: bool,
+}
+
+enum State {
+    Parked { since_ms: u64 },
+    Lent { generates: bool, keep_alive: bool },
+    Writing { bytes: Vec<u8>, written: usize, keep_alive: bool, since_ms: u64 },
+    Lingering { since_ms: u64, drained: usize },
+}
+
+/// What a step of a connection asks the front to do with it.
+#[derive(PartialEq)]
+enum Next {
+    Keep,
+    Drop,
+}
+
+/// The client is gone: there is nobody to write to.
+struct Dropped;
+
+/// The loop and everything it owns.
+pub struct Front {
+    poll: Poll,
+    listener: Option<TcpListener>,
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<usize>,
+    /// Slots given up during this turn; reused only after it, so that a late event meets nobody else.
+    freed: Vec<usize>,
+    /// Connections whose turn was cut short although more can be read.
+    unfinished: Vec<usize>,
+    open: usize,
+    accept_again_ms: Option<u64>,
+    returns: Arc<Returns>,
+    stop: Arc<Stop>,
+    stopping: Option<Stopping>,
+    deadlines: Deadlines,
+    scratch: Box<[u8]>,
+    judge: Judge,
+    pool: Arc<Pool>,
+    lane: Lane,
+    grace: Duration,
+}
+
+struct Stopping {
+    grace_ends_ms: u64,
+    called_off: bool,
+}
+
+impl Front {
+    /// Takes over a bound listener.
+    pub fn new(
+        poll: Poll,
+        mut listener: TcpListener,
+        returns: Arc<Returns>,
+        judge: Judge,
+        pool: Arc<Pool>,
+        lane: Lane,
+        grace: Duration,
+    ) -> io::Result<Front> {
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let stop = Arc::new(Stop { asked: AtomicU32::new(0), returns: returns.clone() });
+        Ok(Front {
+            poll,
+            listener: Some(listener),
+            connections: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
+            unfinished: Vec::new(),
+            open: 0,
+            accept_again_ms: None,
+            returns,
+            stop,
+            stopping: None,
+            deadlines: Deadlines::default(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            judge,
+            pool,
+            lane,
+            grace,
+        })
+    }
+
+    /// The token under which the poll's waker must be registered.
+    pub const WAKER: Token = WAKER;
+
+    /// The handle that stops it.
+    pub fn stop(&self) -> Arc<Stop> {
+        self.stop.clone()
+    }
+
+    /// Runs until it is told to stop and every exchange has ended or was called off.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in events.iter() {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    WAKER => {}
+                    Token(token) => {
+                        let gone = event.is_error() || event.is_write_closed();
+                        self.on_event(token, event.is_writable(), event.is_read_closed(), gone);
+                    }
+                }
+            }
+            for token in std::mem::take(&mut self.unfinished) {
+                self.step(token, Self::read);
+            }
+            for returned in self.returns.take() {
+                self.take_back(returned.token, returned.fate);
+            }
+            self.check_deadlines();
+            self.free.append(&mut self.freed);
+            if self.stop.asked.load(Ordering::Acquire) > 0 && self.stopped() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.returns.now_ms()
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.unfinished.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let stop_check = self.stopping.as_ref().filter(|s| !s.called_off).map(|s| s.grace_ends_ms);
+        let next = [self.deadlines.next(), self.accept_again_ms, stop_check].into_iter().flatten().min()?;
+        Some(Duration::from_millis(next.saturating_sub(self.now_ms())))
+    }
+
+    // ---- accepting ---------------------------------------------------------------------------------------------
+
+    fn accept(&mut self) {
+        self.accept_again_ms = None;
+        while let Some(listener) = &self.listener {
+            if self.open >= CONNECTIONS_MAX {
+                // Looked at again as soon as a connection closes.
+                self.accept_again_ms = Some(self.now_ms() + 1000);
+                return;
+            }
+            match listener.accept() {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
+                    log::warn!("cannot accept a connection: {e}; trying again");
+                    self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let ready =
+            stream.set_nodelay(true).and_then(|()| self.poll.registry().register(&mut stream, Token(token), both));
+        if let Err(e) = ready {
+            log::debug!("{peer}: gone before it was admitted: {e}");
+            self.freed.push(token);
+            return;
+        }
+        let client = Arc::new(Client::new(stream, peer, token, self.returns.clone()));
+        let mut connection = Box::new(Connection {
+            client,
+            gather: Gather::default(),
+            unread: Vec::new(),
+            state: State::Parked { since_ms: self.now_ms() },
+            scheduled: None,
+            ended: false,
+        });
+        self.arm(token, &mut connection);
+        self.connections[token] = Some(connection);
+        self.open += 1;
+    }
+
+    // ---- events ------------------------------------------------------------------------------------------------
+
+    fn on_event(&mut self, token: usize, writable: bool, read_closed: bool, gone: bool) {
+        let Some(Some(connection)) = self.connections.get_mut(token) else { return };
+        match &connection.state {
+            State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
+            State::Writing { .. } => self.step(token, Self::write),
+            State::Lent { generates, .. } => {
+                if connection.client.note_event() {
+                    return self.take_back(token, Fate::Parked);
+                }
+                if writable {
+                    connection.client.note_writable();
+                }
+                // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
+                // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
+                if gone || (read_closed && *generates) {
+                    connection.client.call_off(CalledOff::ClientLeft);
+                }
+            }
+        }
+    }
+
+    /// Runs one step of a connection, and drops or arms it afterwards.
+    fn step(&mut self, token: usize, step: fn(&mut Front, usize, &mut Connection) -> Next) {
+        let Some(mut connection) = self.connections.get_mut(token).and_then(Option::take) else { return };
+        match step(self, token, &mut connection) {
+            Next::Keep => {
+                self.arm(token, &mut connection);
+                self.connections[token] = Some(connection);
+            }
+            Next::Drop => {
+                drop(connection);
+                self.freed.push(token);
+                self.open -= 1;
+                if self.accept_again_ms.is_some() {
+                    self.accept();
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self, token: usize, fate: Fate) {
+        let Some(Some(connection)) = self.connections.get_mut(token) else { return };
+        // A late word about a connection that has gone on since then.
+        if !matches!(connection.state, State::Lent { .. }) || !connection.client.is_given_back() {
+            return;
+        }
+        let State::Lent { keep_alive, .. } = connection.state else { return };
+        let since_ms = self.returns.now_ms();
+        let step = match fate {
+            Fate::Cut => |_: &mut Front, _: usize, _: &mut Connection| Next::Drop,
+            Fate::Closed => {
+                connection.state = State::Lingering { since_ms, drained: 0 };
+                Self::read
+            }
+            Fate::Parked => {
+                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
+                Self::go_on
+            }
+            Fate::Write(bytes) => {
+                connection.state = State::Writing { bytes, written: 0, keep_alive, since_ms };
+                Self::write
+            }
+        };
+        self.step(token, step);
+    }
+
+    /// After a reply: bytes that came before are used first, then the socket is read.
+    fn go_on(&mut self, token: usize, connection: &mut Connection) -> Next {
+        if !connection.unread.is_empty() {
+            let unread = std::mem::take(&mut connection.unread);
+            if self.take_in(connection, &unread) == Next::Drop {
+                return Next::Drop;
+            }
+        }
+        self.read(token, connection)
+    }
+
+    fn read(&mut self, token: usize, connection: &mut Connection) -> Next {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let next = self.read_into(token, connection, &mut scratch);
+        self.scratch = scratch;
+        next
+    }
+
+    fn read_into(&mut self, token: usize, connection: &mut Connection, scratch: &mut [u8]) -> Next {
+        let mut taken = 0;
+        loop {
+            match &mut connection.state {
+                State::Parked { .. } => {}
+                State::Lingering { drained, .. } if *drained > LINGER_BYTES_MAX => return Next::Drop,
+                State::Lingering { .. } => {}
+                State::Lent { .. } | State::Writing { .. } => return Next::Keep,
+            }
+            if taken > TURN_BYTES_MAX {
+                self.unfinished.push(token);
+                return Next::Keep;
+            }
+            let n = match connection.client.stream().read(scratch) {
+                Ok(0) => return self.on_end(connection),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Next::Keep,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Next::Drop,
+            };
+            taken += n;
+            if let State::Lingering { drained, .. } = &mut connection.state {
+                *drained += n;
+            } else if self.take_in(connection, &scratch[..n]) == Next::Drop {
+                return Next::Drop;
+            }
+        }
+    }
+
+    fn on_end(&mut self, connection: &mut Connection) -> Next {
+        connection.ended = true;
+        match connection.state {
+            State::Parked { .. } | State::Lingering { .. } => Next::Drop,
+            State::Lent { .. } | State::Writing { .. } => Next::Keep,
+        }
+    }
+
+    // ---- requests ----------------------------------------------------------------------------------------------
+
+    /// Takes in bytes behind those not used up before.
+    fn take_in(&mut self, connection: &mut Connection, bytes: &[u8]) -> Next {
+        if connection.unread.is_empty() {
+            return match self.use_up(connection, bytes) {
+                Ok(used) => {
+                    connection.unread = bytes[used..].to_vec();
+                    Next::Keep
+                }
+                Err(Dropped) => Next::Drop,
+            };
+        }
+        let mut all = std::mem::take(&mut connection.unread);
+        all.extend_from_slice(bytes);
+        match self.use_up(connection, &all) {
+            Ok(used) => {
+                all.drain(..used);
+                connection.unread = all;
+                Next::Keep
+            }
+            Err(Dropped) => Next::Drop,
+        }
+    }
+
+    /// Uses up `bytes`, request after request, until one is lent or more must be read; how many were used.
+    fn use_up(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, Dropped> {
+        let mut used = 0;
+        while used < bytes.len() && matches!(connection.state, State::Parked { .. }) {
+            let waited = connection.gather.waiting();
+            let judge = &self.judge;
+            let step = match connection.gather.advance(&bytes[used..], |head| judge.judge(head)) {
+                Ok((n, step)) => {
+                    used += n;
+                    step
+                }
+                Err(refusal) => {
+                    used = bytes.len();
+                    self.refuse(connection, refusal)?;
+                    break;
+                }
+            };
+            // A head has one deadline from its first byte; a body one from its last.
+            if waited != Waiting::Head || connection.gather.waiting() != Waiting::Head {
+                connection.state = State::Parked { since_ms: self.returns.now_ms() };
+            }
+            match step {
+                Step::More => break,
+                Step::Continue => {
+                    connection.client.write_now(CONTINUE).map_err(|_| Dropped)?;
+                }
+                Step::Whole(request) => {
+                    let pending = used < bytes.len() || connection.ended;
+                    self.on_request(connection, *request, pending)?;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    fn on_request(
+        &mut self,
+        connection: &mut Connection,
+        request: gather::Request<Plan>,
+        pending: bool,
+    ) -> Result<(), Dropped> {
+        let keep_alive = request.head.keep_alive && self.stopping.is_none();
+        let question = match request.plan {
+            Plan::Answer(answer) => {
+                let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
+                let bytes = answer.encode(persistence, request.head.method() == "HEAD");
+                return self.reply(connection, bytes, keep_alive);
+            }
+            Plan::Statistics(question) => Some(question),
+            Plan::Forward => None,
+        };
+        let generates = question.is_none() && request.head.method() == "POST";
+        connection.client.lend(pending || self.stopping.is_some());
+        connection.state = State::Lent { generates, keep_alive };
+        let loan = Loan::new(connection.client.clone(), keep_alive);
+        let lend = Lend::new(loan, request.head, request.body);
+        let taken = match question {
+            Some(question) => self.lane.ask(question, lend),
+            None => self.pool.lend(lend),
+        };
+        if let Err(lend) = taken {
+            log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
+            let busy = Reply::overloaded("Every worker is busy and the queue is full.", OVERLOADED_RETRY_S);
+            let persistence = if keep_alive { lend.head.persistence() } else { Persistence::Close };
+            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"));
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
+        log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
+        self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
+    }
+
+    // ---- own replies -------------------------------------------------------------------------------------------
+
+    fn reply(&mut self, connection: &mut Connection, bytes: Vec<u8>, keep_alive: bool) -> Result<(), Dropped> {
+        connection.state = State::Writing { bytes, written: 0, keep_alive, since_ms: self.now_ms() };
+        self.write_some(connection)
+    }
+
+    /// Writes what is left of an own reply, then goes on with the connection.
+    fn write(&mut self, token: usize, connection: &mut Connection) -> Next {
+        if self.write_some(connection).is_err() {
+            return Next::Drop;
+        }
+        match connection.state {
+            State::Parked { .. } => self.go_on(token, connection),
+            State::Lingering { .. } => self.read(token, connection),
+            State::Writing { .. } | State::Lent { .. } => Next::Keep,
+        }
+    }
+
+    fn write_some(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
+        let now_ms = self.now_ms();
+        let State::Writing { bytes, written, keep_alive, since_ms } = &mut connection.state else { return Ok(()) };
+        let n = connection.client.write_now(&bytes[*written..]).map_err(|_| Dropped)?;
+        *written += n;
+        if n > 0 {
+            *since_ms = now_ms;
+        }
+        if *written == bytes.len() {
+            connection.state = if *keep_alive {
+                State::Parked { since_ms: now_ms }
+            } else {
+                let _ = connection.client.stream().shutdown(Shutdown::Write);
+                State::Lingering { since_ms: now_ms, drained: 0 }
+            };
+        }
+        Ok(())
+    }
+
+    // ---- deadlines ---------------------------------------------------------------------------------------------
+
+    /// When to look at a connection, by its state. `None`: a lent connection has no deadline, but is looked at when it
+    /// could have become idle.
+    fn deadline(connection: &Connection) -> u64 {
+        let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
+        match &connection.state {
+            State::Parked { since_ms } => match connection.gather.waiting() {
+                Waiting::Idle => after(*since_ms, IDLE_TIME_MAX),
+                Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
+                Waiting::Body => after(*since_ms, BODY_GAP_MAX),
+            },
+            State::Lent { .. } => u64::MAX,
+            State::Writing { since_ms, .. } => after(*since_ms, WRITE_STALL_MAX),
+            State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
+        }
+    }
+
+    fn arm(&mut self, token: usize, connection: &mut Connection) {
+        let at = match connection.state {
+            // Given back without a word, it idles: this look finds out.
+            State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
+            _ => Self::deadline(connection),
+        };
+        self.deadlines.schedule(token, at, &mut connection.scheduled);
+    }
+
+    fn check_deadlines(&mut self) {
+        let now_ms = self.now_ms();
+        if self.accept_again_ms.is_some_and(|at| at <= now_ms) {
+            self.accept();
+        }
+        while let Some((at, token)) = self.deadlines.pop_due(now_ms) {
+            let Some(Some(connection)) = self.connections.get_mut(token) else { continue };
+            if connection.scheduled != Some(at) {
+                continue;
+            }
+            connection.scheduled = None;
+            if let State::Lent { .. } = connection.state
+                && connection.client.is_given_back()
+            {
+                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
+            }
+            if Self::deadline(connection) <= now_ms {
+                self.step(token, Self::expire);
+            } else {
+                self.step(token, |_, _, _| Next::Keep);
+            }
+        }
+    }
+
+    fn expire(&mut self, _token: usize, connection: &mut Connection) -> Next {
+        match connection.state {
+            State::Parked { .. } => {
+                let refusal = match connection.gather.waiting() {
+                    Waiting::Idle => return Next::Drop,
+                    Waiting::Head => Refusal::HeadTimeout,
+                    Waiting::Body => Refusal::BodyTimeout,
+                };
+                self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
+            }
+            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Drop,
+        }
+    }
+
+    // ---- stopping ----------------------------------------------------------------------------------------------
+
+    /// Goes on stopping; true when nothing is left to wait for.
+    fn stopped(&mut self) -> bool {
+        let now_ms = self.now_ms();
+        if self.stopping.is_none() {
+            self.listener = None;
+            self.accept_again_ms = None;
+            self.stopping = Some(Stopping { grace_ends_ms: now_ms + self.grace.as_millis() as u64, called_off: false });
+            // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
+            for token in 0..self.connections.len() {
+                if let Some(Some(connection)) = self.connections.get(token) {
+                    connection.client.note_event();
+                }
+                self.reclaim(token);
+                self.step(token, |front, token, connection| match connection.state {
+                    State::Parked { .. } => front.go_on(token, connection),
+                    _ => Next::Keep,
+                });
+            }
+        }
+        for token in 0..self.connections.len() {
+            self.reclaim(token);
+            self.step(token, |_, _, connection| match connection.state {
+                State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
+                _ => Next::Keep,
+            });
+        }
+        let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
+        if grace_over
+            && let Some(stopping) = &mut self.stopping
+            && !stopping.called_off
+        {
+            stopping.called_off = true;
+            for connection in self.connections.iter().flatten() {
+                if let State::Lent { .. } = connection.state {
+                    connection.client.call_off(CalledOff::Shutdown);
+                }
+            }
+        }
+        let running = self.connections.iter().flatten().any(|connection| match connection.state {
+            State::Lent { .. } => true,
+            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => !grace_over,
+        });
+        !running
+    }
+
+    fn reclaim(&mut self, token: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(token)
+            && let State::Lent { .. } = connection.state
+            && connection.client.is_given_back()
+        {
+            connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
+        }
+    }
+}
+
+/// The front's clock and its list of returned connections, for a new poll.
+pub fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
+    let waker = mio::Waker::new(poll.registry(), WAKER)?;
+    Ok(Arc::new(Returns::new(waker, Instant::now())))
+}

@@ -1,0 +1,118 @@
+//! The proxy put together: the door for `main` and for tests.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use mio::Poll;
+use mio::net::TcpListener;
+
+use crate::exchange::Shared;
+use crate::exchange::pool::Pool;
+use crate::exchange::upstream::Names;
+use crate::front::{self, Front, Judge, Stop};
+use crate::record::fingerprint::FingerprintKey;
+use crate::record::keeper::Keeper;
+use crate::record::open::OpenError;
+use crate::record::recorder::Recorder;
+use crate::record::store::Store;
+use crate::settings::Settings;
+use crate::stats::lane::Lane;
+
+/// Why the proxy cannot start. One line each that says what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// The port is taken, or the address is not this machine's.
+    Listen(SocketAddr, io::Error),
+    /// The database cannot be used.
+    Database(OpenError),
+    /// The database was opened, but cannot be read.
+    Unreadable(PathBuf, rusqlite::Error),
+    /// The upstream's URL cannot be used.
+    Upstream(String),
+    /// The system gives no thread, poll or descriptor.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, e) if e.kind() == io::ErrorKind::AddrInUse => {
+                let port = address.port();
+                write!(f, "port {port} is in use: stop what uses it, or choose another with PORT")
+            }
+            StartError::Listen(address, e) => write!(f, "cannot listen on {address} ({e}): set HOST and PORT"),
+            StartError::Database(e) => e.fmt(f),
+            StartError::Unreadable(path, e) => write!(f, "the database {} cannot be read: {e}", path.display()),
+            StartError::Upstream(e) => f.write_str(e),
+            StartError::System(e) => write!(f, "the system refuses what the proxy needs to start: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(e: io::Error) -> Self {
+        StartError::System(e)
+    }
+}
+
+/// A proxy that listens, and answers as soon as it [runs](Proxy::run).
+pub struct Proxy {
+    front: Front,
+    keeper: Keeper,
+    address: SocketAddr,
+    rows: u64,
+}
+
+impl Proxy {
+    /// Opens the database, listens, and starts what runs beside the front.
+    pub fn start(settings: Settings) -> Result<Proxy, StartError> {
+        let wanted = SocketAddr::new(settings.host, settings.port);
+        let listener = TcpListener::bind(wanted).map_err(|e| StartError::Listen(wanted, e))?;
+        let address = listener.local_addr()?;
+
+        let mut store = Store::open(&settings.database, settings.db_sync).map_err(StartError::Database)?;
+        let unreadable = |e| StartError::Unreadable(settings.database.clone(), e);
+        let rows = store.row_count().map_err(unreadable)?;
+        let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
+        let recorder = Arc::new(Recorder::new(store));
+        let keeper = Keeper::start(settings.database.clone(), recorder.clone())?;
+        let lane = Lane::start(settings.database.clone())?;
+
+        let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
+        let poll = Poll::new()?;
+        let returns = front::returns(&poll)?;
+        let judge = Judge::new(&settings);
+        let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
+        let shared = Arc::new(Shared { settings, recorder, names, fingerprints });
+        let pool = Pool::new(shared, workers);
+        let front = Front::new(poll, listener, returns, judge, pool, lane, grace)?;
+        Ok(Proxy { front, keeper, address, rows })
+    }
+
+    /// Where it listens; tells the port when it was asked to choose one.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Rows in the database at the start.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The handle that stops it.
+    pub fn stop(&self) -> Arc<Stop> {
+        self.front.stop()
+    }
+
+    /// Answers until it is stopped and what runs has ended. Every row is written before it returns, or reported lost.
+    pub fn run(mut self) -> io::Result<()> {
+        let ran = self.front.run();
+        drop(self.front);
+        self.keeper.stop();
+        ran
+    }
+}

@@ -1,0 +1,430 @@
+//! Commits rows before their replies end, in as few transactions as the load allows.
+//!
+//! A worker that ends an exchange leaves here its row and the reply's last bytes. If nobody commits at that moment, it
+//! commits the row itself and sends the bytes: alone, that is the shortest way. Otherwise it leaves at once for its next
+//! exchange, and whoever is committing takes the row into its next transaction and sends the bytes after it. So a busy
+//! proxy commits in batches without a thread ever waiting for another's commit, and a reply is complete for its client
+//! only when its row is in the database.
+//!
+//! A database that does not take rows (locked, full, broken) holds no reply for longer than an attempt takes. The rows
+//! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::row::Row;
+use super::store::Store;
+use crate::front::client::Loan;
+use crate::limits::WAITING_ROWS_BYTES_MAX;
+
+/// Most rows in one transaction, so that its replies do not wait for too long.
+const BATCH_ROWS_MAX: usize = 256;
+
+/// The last bytes of a reply, and what becomes of its connection then.
+pub struct Tail {
+    loan: Loan,
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Tail {
+    /// `cut`: the reply is not complete, and the client shall see it.
+    pub fn new(loan: Loan, bytes: Vec<u8>, cut: bool) -> Tail {
+        Tail { loan, bytes, cut }
+    }
+
+    /// Sends the bytes, waiting where the client reads slowly, and returns the connection.
+    pub fn send(self) {
+        if self.cut {
+            return self.loan.cut();
+        }
+        match self.loan.client().write_all(&self.bytes) {
+            Ok(()) => self.loan.give_back(),
+            Err(_) => self.loan.cut(),
+        }
+    }
+
+    /// Sends what the socket takes at once. The rest, if any, comes back.
+    fn send_now(mut self) -> Option<Tail> {
+        if self.cut {
+            self.loan.cut();
+            return None;
+        }
+        match self.loan.client().write_now(&self.bytes) {
+            Ok(n) if n == self.bytes.len() => self.loan.give_back(),
+            Ok(n) => {
+                self.bytes.drain(..n);
+                return Some(self);
+            }
+            Err(_) => self.loan.cut(),
+        }
+        None
+    }
+}
+
+/// A row on its way into the database.
+struct Entry {
+    row: Row,
+    then: Then,
+}
+
+/// What happens when the row is committed, or cannot be.
+enum Then {
+    /// The reply ends.
+    Send(Tail),
+    /// The worker that waits goes on.
+    Wake(Word),
+}
+
+/// The committing thread's word to a worker that waits. Dropped unsaid, by a panic, it lets the worker go.
+struct Word(Arc<Ticket>);
+
+/// Where a worker waits for its row: `Some` when it is decided, with the id if the row is in.
+#[derive(Default)]
+struct Ticket {
+    decided: Mutex<Option<Option<i64>>>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    entries: VecDeque<Entry>,
+    /// Somebody is committing and will take what arrives.
+    committing: bool,
+}
+
+/// Rows that the database did not take yet.
+#[derive(Default)]
+struct Waiting {
+    rows: VecDeque<Row>,
+    bytes: usize,
+    /// The database refused the last attempt; said in the log once.
+    failing: bool,
+}
+
+/// What the committing thread holds.
+struct Desk {
+    store: Store,
+    waiting: Waiting,
+}
+
+/// Figures of the recorder, for health and metrics.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Rows committed since the start.
+    pub written: AtomicU64,
+    /// Rows given up because too many waited or the database refused them for good.
+    pub dropped: AtomicU64,
+    /// Rows waiting for a database that does not take them.
+    pub waiting: AtomicU64,
+}
+
+/// Takes rows from any thread.
+pub struct Recorder {
+    arrivals: Mutex<Arrivals>,
+    desk: Mutex<Desk>,
+    figures: Figures,
+    /// Tells the keeper that rows wait, or that the log has grown.
+    alarm: Alarm,
+}
+
+/// Wakes the keeper.
+#[derive(Default)]
+pub struct Alarm {
+    state: Mutex<AlarmState>,
+    bell: Condvar,
+}
+
+/// What the keeper is woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlarmState {
+    /// Rows wait for the database.
+    pub rows_wait: bool,
+    /// The write-ahead log may have grown enough to be checkpointed.
+    pub log_grew: bool,
+    /// The proxy ends.
+    pub stop: bool,
+}
+
+impl Alarm {
+    /// Raises the alarm.
+    pub fn raise(&self, what: impl FnOnce(&mut AlarmState)) {
+        what(&mut self.state());
+        self.bell.notify_one();
+    }
+
+    /// Waits until there is something to do, and takes it. `at_most`: also comes back after that.
+    pub fn wait(&self, at_most: Option<std::time::Duration>) -> AlarmState {
+        let quiet = |state: &mut AlarmState| *state == AlarmState::default();
+        let mut state = match at_most {
+            None => self.bell.wait_while(self.state(), quiet).unwrap_or_else(PoisonError::into_inner),
+            Some(at_most) => {
+                let waited = self.bell.wait_timeout_while(self.state(), at_most, quiet);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let stop = state.stop;
+        AlarmState { stop, ..mem::replace(&mut *state, AlarmState { stop, ..AlarmState::default() }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, AlarmState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that a row adds to the write-ahead log, roughly: the pages of the row, its content and the sums.
+const ROW_LOG_BYTES: usize = 16 * 1024;
+
+impl Recorder {
+    /// Takes over the writing connection.
+    pub fn new(store: Store) -> Recorder {
+        Recorder {
+            arrivals: Mutex::default(),
+            desk: Mutex::new(Desk { store, waiting: Waiting::default() }),
+            figures: Figures::default(),
+            alarm: Alarm::default(),
+        }
+    }
+
+    /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. The tails that their clients
+    /// did not take at once come back: the caller has somebody finish them.
+    #[must_use]
+    pub fn finish(&self, row: Row, tail: Tail) -> Vec<Tail> {
+        self.arrive(Entry { row, then: Then::Send(tail) })
+    }
+
+    /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
+    /// memory.
+    pub fn commit(&self, row: Row) -> (Option<i64>, Vec<Tail>) {
+        let ticket = Arc::new(Ticket::default());
+        let slow = self.arrive(Entry { row, then: Then::Wake(Word(ticket.clone())) });
+        (ticket.wait(), slow)
+    }
+
+    /// Corrects a committed row whose counts changed afterwards.
+    pub fn correct(&self, id: Option<i64>, before: &Row, after: Row) {
+        let after = Row { duration_ms: before.duration_ms, content: before.content.clone(), ..after };
+        // A row that still waits in memory stays as it was: what came after a terminal event is worth no search.
+        let Some(id) = id else { return };
+        if *before == after {
+            return;
+        }
+        if let Err(e) = self.desk().store.correct(id, before, &after) {
+            log::warn!("row {id} could not be corrected: {e}");
+        }
+    }
+
+    /// Tries the waiting rows once more; true when none is left.
+    pub fn retry(&self) -> bool {
+        self.desk().write(Vec::new(), self);
+        self.figures.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    /// Runs `work` while nothing is committed.
+    pub fn while_quiet<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _desk = self.desk();
+        work()
+    }
+
+    /// What wakes the keeper.
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
+    /// Counters.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    fn arrive(&self, entry: Entry) -> Vec<Tail> {
+        {
+            let mut arrivals = self.arrivals();
+            arrivals.entries.push_back(entry);
+            if arrivals.committing {
+                return Vec::new();
+            }
+            arrivals.committing = true;
+        }
+        let mut shift = Shift { recorder: self, ended: false };
+        let mut slow = Vec::new();
+        while let Some(batch) = shift.next_batch() {
+            self.commit_batch(batch, &mut slow);
+        }
+        slow
+    }
+
+    fn commit_batch(&self, batch: Vec<Entry>, slow: &mut Vec<Tail>) {
+        let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|entry| (entry.row, entry.then)).unzip();
+        let log_bytes: usize = rows.iter().map(|row| row.size() + ROW_LOG_BYTES).sum();
+        let ids = self.desk().write(rows, self);
+        let mut ids = ids.into_iter();
+        for then in thens {
+            let id = ids.next();
+            match then {
+                Then::Send(tail) => slow.extend(tail.send_now()),
+                Then::Wake(word) => word.0.decide(id),
+            }
+        }
+        self.alarm_for_log(log_bytes);
+    }
+
+    fn alarm_for_log(&self, bytes: usize) {
+        static GROWN: AtomicU64 = AtomicU64::new(0);
+        let grown = GROWN.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if grown >= crate::limits::WAL_CHECKPOINT_BYTES {
+            GROWN.store(0, Ordering::Relaxed);
+            self.alarm.raise(|alarm| alarm.log_grew = true);
+        }
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One thread's turn at committing. It ends when nothing is left, or when the thread panics: then somebody else can
+/// begin one.
+struct Shift<'a> {
+    recorder: &'a Recorder,
+    ended: bool,
+}
+
+impl Shift<'_> {
+    fn next_batch(&mut self) -> Option<Vec<Entry>> {
+        let mut arrivals = self.recorder.arrivals();
+        if arrivals.entries.is_empty() {
+            arrivals.committing = false;
+            self.ended = true;
+            return None;
+        }
+        let rows = arrivals.entries.len().min(BATCH_ROWS_MAX);
+        Some(arrivals.entries.drain(..rows).collect())
+    }
+}
+
+impl Drop for Shift<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.recorder.arrivals().committing = false;
+        }
+    }
+}
+
+impl Desk {
+    /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
+    fn write(&mut self, rows: Vec<Row>, recorder: &Recorder) -> Vec<i64> {
+        let figures = &recorder.figures;
+        if self.waiting.rows.is_empty() {
+            if rows.is_empty() {
+                return Vec::new();
+            }
+            match self.store.write(&rows) {
+                Ok(ids) => {
+                    figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
+                    return ids;
+                }
+                Err(e) => self.waiting.fail(&e),
+            }
+            self.waiting.keep(rows, figures);
+            recorder.alarm.raise(|alarm| alarm.rows_wait = true);
+            return Vec::new();
+        }
+        self.waiting.keep(rows, figures);
+        self.write_waiting(recorder);
+        Vec::new()
+    }
+
+    /// Writes what waits, oldest first, as far as the database takes it.
+    fn write_waiting(&mut self, recorder: &Recorder) {
+        let figures = &recorder.figures;
+        while !self.waiting.rows.is_empty() {
+            let count = self.waiting.rows.len().min(BATCH_ROWS_MAX);
+            let batch = &self.waiting.rows.make_contiguous()[..count];
+            let written = match self.store.write(batch) {
+                Ok(_) => count,
+                Err(e) if is_lasting(&e) => match self.store.write(&batch[..1]) {
+                    Ok(_) => 1,
+                    Err(e) => {
+                        // This one row is what the database will never take.
+                        log::error!("a row was given up: {e}");
+                        figures.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.waiting.remove(1, figures);
+                        continue;
+                    }
+                },
+                Err(e) => {
+                    self.waiting.fail(&e);
+                    recorder.alarm.raise(|alarm| alarm.rows_wait = true);
+                    return;
+                }
+            };
+            figures.written.fetch_add(written as u64, Ordering::Relaxed);
+            self.waiting.remove(written, figures);
+        }
+        if mem::take(&mut self.waiting.failing) {
+            log::warn!("the database takes rows again; none waits any more");
+        }
+    }
+}
+
+impl Waiting {
+    fn fail(&mut self, error: &rusqlite::Error) {
+        if !mem::replace(&mut self.failing, true) {
+            log::error!("the database does not take rows ({error}); they wait in memory and are tried again");
+        }
+    }
+
+    fn keep(&mut self, rows: Vec<Row>, figures: &Figures) {
+        for row in rows {
+            let size = row.size();
+            if self.bytes + size > WAITING_ROWS_BYTES_MAX {
+                let dropped = figures.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                log::error!("a row was lost: too many wait for the database ({dropped} lost since the start)");
+                continue;
+            }
+            self.bytes += size;
+            self.rows.push_back(row);
+        }
+        figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
+    }
+
+    fn remove(&mut self, count: usize, figures: &Figures) {
+        for row in self.rows.drain(..count) {
+            self.bytes -= row.size();
+        }
+        figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Whether trying again cannot help: the row itself is what the database refuses.
+fn is_lasting(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::*;
+    matches!(error.sqlite_error_code(), Some(TooBig | ConstraintViolation | TypeMismatch | ParameterOutOfRange))
+}
+
+impl Ticket {
+    fn wait(&self) -> Option<i64> {
+        let undecided = |decided: &mut Option<Option<i64>>| decided.is_none();
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = self.news.wait_while(decided, undecided).unwrap_or_else(PoisonError::into_inner);
+        decided.flatten()
+    }
+
+    /// The first word counts.
+    fn decide(&self, id: Option<i64>) {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(id);
+        self.news.notify_one();
+    }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        self.0.decide(None);
+    }
+}
