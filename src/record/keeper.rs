@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use rusqlite::{Connection, OpenFlags};
@@ -13,6 +13,8 @@ use crate::limits::{WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
+/// How often it looks whether an hour is over whose sums can be rolled up.
+const ROLL_UP_GAP: Duration = Duration::from_secs(600);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,8 @@ fn keep(path: &Path, recorder: &Recorder) {
     let mut connection = None;
     let mut rows_wait = false;
     loop {
-        let alarm = recorder.alarm().wait(rows_wait.then_some(RETRY_GAP));
+        roll_up(recorder);
+        let alarm = recorder.alarm().wait(Some(if rows_wait { RETRY_GAP } else { ROLL_UP_GAP }));
         if alarm.stop {
             break;
         }
@@ -65,6 +68,14 @@ fn keep(path: &Path, recorder: &Recorder) {
             break;
         }
         thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn roll_up(recorder: &Recorder) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if let Err(e) = recorder.roll_up(now.as_millis() as i64) {
+        // The sums of the hours themselves are there; only questions take longer.
+        log::debug!("the sums were not rolled up: {e}");
     }
 }
 

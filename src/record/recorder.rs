@@ -222,6 +222,13 @@ impl Recorder {
         self.figures.waiting.load(Ordering::Relaxed) == 0
     }
 
+    /// Adds the sums of hours that are over to those of their days and of all time.
+    pub fn roll_up(&self, now_ms: i64) -> rusqlite::Result<()> {
+        // One short transaction each: commits take their turn in between.
+        while self.desk().store.roll_up(now_ms)? {}
+        Ok(())
+    }
+
     /// Runs `work` while nothing is committed.
     pub fn while_quiet<T>(&self, work: impl FnOnce() -> T) -> T {
         let _desk = self.desk();
