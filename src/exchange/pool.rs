@@ -18,8 +18,8 @@ use crate::record::recorder::Tail;
 pub enum Job {
     /// Answer a request.
     Exchange(Box<Lend>),
-    /// Finish writing a reply whose row is committed, to a client that reads slowly.
-    Finish(Tail),
+    /// Send the last bytes of replies whose rows are committed.
+    Finish(Vec<Tail>),
 }
 
 /// The pool of workers.
@@ -65,9 +65,9 @@ impl Pool {
         }
     }
 
-    /// Has a worker finish a reply. Always taken: its exchange has left the count of those in flight.
-    pub fn finish(self: &Arc<Pool>, tail: Tail) {
-        if self.give(Job::Finish(tail), usize::MAX).is_err() {
+    /// Has a worker finish replies. Always taken: their exchanges have left the count of those in flight.
+    pub fn finish(self: &Arc<Pool>, tails: Vec<Tail>) {
+        if self.give(Job::Finish(tails), usize::MAX).is_err() {
             unreachable!("an unbounded queue takes every job");
         }
     }

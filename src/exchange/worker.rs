@@ -32,9 +32,10 @@ pub struct Worker {
 struct Buffers {
     read: Vec<u8>,
     passed: Vec<u8>,
-    out: Vec<u8>,
 }
 
+/// A usual reply's head, with a first event or a short body.
+const HEAD_BYTES: usize = 1024;
 /// Buffers that grew beyond this are given back after the exchange.
 const BUFFER_BYTES_KEPT: usize = 8 * 1024;
 
@@ -49,7 +50,11 @@ impl Worker {
     pub fn run(&mut self, job: Job) {
         match job {
             Job::Exchange(lend) => self.exchange(*lend),
-            Job::Finish(tail) => tail.send(),
+            Job::Finish(tails) => {
+                // Whoever reads slowly waits for nobody else's sake.
+                let slow: Vec<Tail> = tails.into_iter().filter_map(Tail::send_now).collect();
+                slow.into_iter().for_each(Tail::send);
+            }
         }
     }
 
@@ -116,8 +121,7 @@ impl Worker {
         }
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
-        let mut out = std::mem::take(&mut self.buffers.out);
-        out.clear();
+        let mut out = Vec::with_capacity(HEAD_BYTES);
         let fields: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         reply::write_relayed_head(&mut out, status, fields.iter().copied(), framing, exchange.persistence());
 
@@ -141,14 +145,12 @@ impl Worker {
         let relayed = relay.run(&mut body.into_reader(), &mut self.buffers.read, |report| {
             if let Some(draft) = draft {
                 let row = draft.row(ending(Ended::Whole, status, report, form));
-                let (id, slow) = recorder.commit(row.clone());
-                slow.into_iter().for_each(|tail| pool.finish(tail));
+                let id = recorder.commit(row.clone(), |tails| pool.finish(tails));
                 early = Some((id, row));
             }
         });
         let report = relay.tap.report();
         self.buffers.passed = std::mem::take(&mut relay.passed);
-        self.buffers.out = std::mem::take(&mut relay.out);
         drop(relay);
         // From here on the upstream connection may serve the next exchange.
         let _ = exchange.loan.client().interrupts(None);
@@ -165,15 +167,13 @@ impl Worker {
         let tail = Tail::new(loan, relayed.tail, cut);
         let Some(mut draft) = draft else { return tail.send() };
         let row = draft.row(ending);
-        let slow = match early {
-            None => self.shared.recorder.finish(row, tail),
+        match early {
+            None => self.shared.recorder.finish(row, tail, |tails| self.pool.finish(tails)),
             Some((id, before)) => {
                 self.shared.recorder.correct(id, &before, row);
                 tail.send();
-                Vec::new()
             }
-        };
-        slow.into_iter().for_each(|tail| self.pool.finish(tail));
+        }
     }
 
     // ---- no reply ----------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ impl Exchange {
 
 impl Buffers {
     fn trim(&mut self) {
-        for buffer in [&mut self.read, &mut self.passed, &mut self.out] {
+        for buffer in [&mut self.read, &mut self.passed] {
             if buffer.capacity() > BUFFER_BYTES_KEPT {
                 *buffer = Vec::new();
             }

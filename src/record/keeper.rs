@@ -9,7 +9,7 @@ use std::{io, thread};
 use rusqlite::{Connection, OpenFlags};
 
 use super::recorder::Recorder;
-use crate::limits::{WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
+use crate::limits::{WAL_BYTES_MAX, WAL_QUIET_BYTES};
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
@@ -87,7 +87,7 @@ fn checkpoint(connection: &mut Option<Connection>, path: &Path, recorder: &Recor
         None => connection.insert(open(path)?),
     };
     let left_bytes = passive(connection)?;
-    if left_bytes > WAL_CHECKPOINT_BYTES {
+    if left_bytes > WAL_QUIET_BYTES {
         // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
         let left_bytes = recorder.while_quiet(|| passive(connection))?;
         if left_bytes > WAL_BYTES_MAX {

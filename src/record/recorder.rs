@@ -2,9 +2,10 @@
 //!
 //! A worker that ends an exchange leaves here its row and the reply's last bytes. If nobody commits at that moment, it
 //! commits the row itself and sends the bytes: alone, that is the shortest way. Otherwise it leaves at once for its next
-//! exchange, and whoever is committing takes the row into its next transaction and sends the bytes after it. So a busy
-//! proxy commits in batches without a thread ever waiting for another's commit, and a reply is complete for its client
-//! only when its row is in the database.
+//! exchange, and whoever is committing takes the row into its next transaction. So a busy proxy commits in batches
+//! without a thread ever waiting for another's commit, and a reply is complete for its client only when its row is in
+//! the database. While more rows wait, the tails of a batch go to another worker: what serves everybody is committing,
+//! and a TCP send costs as much as a row.
 //!
 //! A database that does not take rows (locked, full, broken) holds no reply for longer than an attempt takes. The rows
 //! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
@@ -17,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::row::Row;
 use super::store::Store;
 use crate::front::client::Loan;
-use crate::limits::WAITING_ROWS_BYTES_MAX;
+use crate::limits::{WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 
 /// Most rows in one transaction, so that its replies do not wait for too long.
 const BATCH_ROWS_MAX: usize = 256;
@@ -47,7 +48,7 @@ impl Tail {
     }
 
     /// Sends what the socket takes at once. The rest, if any, comes back.
-    fn send_now(mut self) -> Option<Tail> {
+    pub fn send_now(mut self) -> Option<Tail> {
         if self.cut {
             self.loan.cut();
             return None;
@@ -126,6 +127,8 @@ pub struct Recorder {
     arrivals: Mutex<Arrivals>,
     desk: Mutex<Desk>,
     figures: Figures,
+    /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
+    log_growth: AtomicU64,
     /// Tells the keeper that rows wait, or that the log has grown.
     alarm: Alarm,
 }
@@ -174,8 +177,8 @@ impl Alarm {
     }
 }
 
-/// Bytes that a row adds to the write-ahead log, roughly: the pages of the row, its content and the sums.
-const ROW_LOG_BYTES: usize = 16 * 1024;
+/// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
+const COMMIT_LOG_BYTES: usize = 16 * 1024;
 
 impl Recorder {
     /// Takes over the writing connection.
@@ -184,23 +187,23 @@ impl Recorder {
             arrivals: Mutex::default(),
             desk: Mutex::new(Desk { store, waiting: Waiting::default() }),
             figures: Figures::default(),
+            log_growth: AtomicU64::new(0),
             alarm: Alarm::default(),
         }
     }
 
-    /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. The tails that their clients
-    /// did not take at once come back: the caller has somebody finish them.
-    #[must_use]
-    pub fn finish(&self, row: Row, tail: Tail) -> Vec<Tail> {
-        self.arrive(Entry { row, then: Then::Send(tail) })
+    /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
+    /// should send are handed to `pass_on`.
+    pub fn finish(&self, row: Row, tail: Tail, pass_on: impl Fn(Vec<Tail>)) {
+        self.arrive(Entry { row, then: Then::Send(tail) }, pass_on);
     }
 
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
     /// memory.
-    pub fn commit(&self, row: Row) -> (Option<i64>, Vec<Tail>) {
+    pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
         let ticket = Arc::new(Ticket::default());
-        let slow = self.arrive(Entry { row, then: Then::Wake(Word(ticket.clone())) });
-        (ticket.wait(), slow)
+        self.arrive(Entry { row, then: Then::Wake(Word(ticket.clone())) }, pass_on);
+        ticket.wait()
     }
 
     /// Corrects a committed row whose counts changed afterwards.
@@ -245,32 +248,38 @@ impl Recorder {
         &self.figures
     }
 
-    fn arrive(&self, entry: Entry) -> Vec<Tail> {
+    fn arrive(&self, entry: Entry, pass_on: impl Fn(Vec<Tail>)) {
         {
             let mut arrivals = self.arrivals();
             arrivals.entries.push_back(entry);
             if arrivals.committing {
-                return Vec::new();
+                return;
             }
             arrivals.committing = true;
         }
         let mut shift = Shift { recorder: self, ended: false };
-        let mut slow = Vec::new();
+        let mut tails = Vec::new();
         while let Some(batch) = shift.next_batch() {
-            self.commit_batch(batch, &mut slow);
+            if !tails.is_empty() {
+                pass_on(mem::take(&mut tails));
+            }
+            self.commit_batch(batch, &mut tails);
         }
-        slow
+        // Nobody waits for this thread any more: it sends the last batch's tails itself.
+        let slow: Vec<Tail> = tails.into_iter().filter_map(Tail::send_now).collect();
+        if !slow.is_empty() {
+            pass_on(slow);
+        }
     }
 
-    fn commit_batch(&self, batch: Vec<Entry>, slow: &mut Vec<Tail>) {
+    fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>) {
         let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|entry| (entry.row, entry.then)).unzip();
-        let log_bytes: usize = rows.iter().map(|row| row.size() + ROW_LOG_BYTES).sum();
-        let ids = self.desk().write(rows, self);
-        let mut ids = ids.into_iter();
+        let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(Row::size).sum::<usize>();
+        let mut ids = self.desk().write(rows, self).into_iter();
         for then in thens {
             let id = ids.next();
             match then {
-                Then::Send(tail) => slow.extend(tail.send_now()),
+                Then::Send(tail) => tails.push(tail),
                 Then::Wake(word) => word.0.decide(id),
             }
         }
@@ -278,10 +287,9 @@ impl Recorder {
     }
 
     fn alarm_for_log(&self, bytes: usize) {
-        static GROWN: AtomicU64 = AtomicU64::new(0);
-        let grown = GROWN.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if grown >= crate::limits::WAL_CHECKPOINT_BYTES {
-            GROWN.store(0, Ordering::Relaxed);
+        let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if grown >= WAL_CHECKPOINT_BYTES {
+            self.log_growth.store(0, Ordering::Relaxed);
             self.alarm.raise(|alarm| alarm.log_grew = true);
         }
     }
