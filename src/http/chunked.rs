@@ -7,7 +7,7 @@
 //!
 //! All bytes given are consumed, but for those behind the body's end.
 
-use super::head::split_field;
+use super::fields::split_field;
 use super::refusal::Refusal;
 use super::syntax::{is_control, split_token, trim_start};
 use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_MAX, TRAILER_BYTES_MAX};
@@ -198,5 +198,102 @@ fn skip_extension_value(bytes: &[u8]) -> Option<&[u8]> {
             [b'\\', _, after @ ..] | [_, after @ ..] => after,
             [] => return None,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body, and how many bytes were consumed, when `raw` arrives `step` bytes at a time. `None`: not whole.
+    fn outcome(raw: &[u8], step: usize, bytes_max: u64) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
+        let (mut decoder, mut body, mut consumed) = (ChunkDecoder::new(bytes_max), Vec::new(), 0);
+        for piece in raw.chunks(step) {
+            let (here, done) = decoder.decode(piece, &mut body)?;
+            consumed += here;
+            if done {
+                return Ok(Some((body, consumed)));
+            }
+            assert_eq!(here, piece.len(), "all is consumed until the end");
+        }
+        Ok(None)
+    }
+
+    #[track_caller]
+    fn check(raw: &str, expected: Result<&str, Refusal>) {
+        let trailing = format!("{raw}GET /");
+        for step in 1..=trailing.len() {
+            let whole = expected.map(|body| Some((body.as_bytes().to_vec(), raw.len())));
+            assert_eq!(outcome(trailing.as_bytes(), step, 64), whole, "{raw:?}, {step} at a time");
+        }
+        if expected.is_ok() {
+            for end in 0..raw.len() {
+                assert_eq!(outcome(&raw.as_bytes()[..end], raw.len(), 64), Ok(None), "{raw:?} ended at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_joined_and_their_extensions_and_trailers_dropped() {
+        check("0\r\n\r\n", Ok(""));
+        check("3\r\nabc\r\n000a\r\n0123456789\r\n00\r\n\r\n", Ok("abc0123456789"));
+        check("A;x;y=1 ; z = \"q\\\"\t;\"\r\n0123456789\r\n0;last\r\nX-T: 1\r\nX-U:\r\n\r\n", Ok("0123456789"));
+        check("2\r\n\r\n\r\n0\r\n\r\n", Ok("\r\n"));
+    }
+
+    #[test]
+    fn a_size_is_1_to_15_hex_digits_and_nothing_else() {
+        for size in ["", "g", "+1", "-1", "0x1", " 1", "1 ", "1 ;a", "1\t", "1_0", "0000000000000001", "1;", "1;=a"] {
+            check(&format!("{size}\r\na\r\n0\r\n\r\n"), Err(Refusal::ChunkInvalid));
+        }
+        check("1;a=\r\na\r\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1;a=\"b\r\na\r\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1;a=\"b\"c\r\na\r\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+    }
+
+    #[test]
+    fn chunk_lines_end_in_crlf_and_hold_no_control_bytes() {
+        check("1\na\r\n0\r\n\r\n", Err(Refusal::BareLineEnd));
+        check("1\r\r\na\r\n0\r\n\r\n", Err(Refusal::BareLineEnd));
+        check("1;a\rb\r\na\r\n0\r\n\r\n", Err(Refusal::BareLineEnd));
+        check("1\0\r\na\r\n0\r\n\r\n", Err(Refusal::ControlByte));
+        check("1;a\x0b\r\na\r\n0\r\n\r\n", Err(Refusal::ControlByte));
+        check("0\r\n\n", Err(Refusal::BareLineEnd));
+        check("0\r\nX: \x01\r\n\r\n", Err(Refusal::ControlByte));
+    }
+
+    #[test]
+    fn data_is_followed_by_crlf() {
+        check("1\r\nab\r\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1\r\na\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1\r\na\r0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1\r\na0\r\n\r\n", Err(Refusal::ChunkInvalid));
+    }
+
+    #[test]
+    fn trailers_are_fields_that_do_not_frame() {
+        check("0\r\nContent-Length: 1\r\n\r\n", Err(Refusal::TrailerInvalid));
+        check("0\r\ntransfer-encoding: chunked\r\n\r\n", Err(Refusal::TrailerInvalid));
+        check("0\r\nHOST: a\r\n\r\n", Err(Refusal::TrailerInvalid));
+        check("0\r\nX\r\n\r\n", Err(Refusal::FieldInvalid));
+        check("0\r\n X: 1\r\n\r\n", Err(Refusal::FoldedField));
+        check("0\r\nX : 1\r\n\r\n", Err(Refusal::SpaceBeforeColon));
+    }
+
+    #[test]
+    fn every_part_of_a_chunked_body_is_bounded() {
+        let check = |raw: String, expected: Refusal| {
+            for step in [1, 1000, raw.len()] {
+                assert_eq!(outcome(raw.as_bytes(), step, 64), Err(expected), "{step} at a time");
+            }
+        };
+        check("41\r\n".to_owned(), Refusal::BodyTooLarge);
+        check(format!("40\r\n{}\r\n1\r\n", "a".repeat(64)), Refusal::BodyTooLarge);
+        check("fffffffffffffff\r\n".to_owned(), Refusal::BodyTooLarge);
+        check(format!("1;{}", "x".repeat(CHUNK_LINE_BYTES_MAX)), Refusal::ChunkLineTooLong);
+        check(format!("1;{}\r\na\r\n", "x".repeat(4000)).repeat(5), Refusal::ChunkLineTooLong);
+        check(format!("0\r\n{}", "x".repeat(TRAILER_BYTES_MAX + 1)), Refusal::TrailersTooLarge);
+        check(format!("0\r\n{}", "X: 1\r\n".repeat(FIELDS_MAX + 1)), Refusal::TrailersTooLarge);
+        check(format!("0\r\n{}", format!("X: {}\r\n", "1".repeat(4000)).repeat(5)), Refusal::TrailersTooLarge);
     }
 }

@@ -70,3 +70,67 @@ fn only_chunked(codings: &[&[u8]]) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fields: &[(&str, &str)], minor_version: u8, expected: Result<Framing, Refusal>) {
+        let mut framing = FramingFields::default();
+        for (name, value) in fields {
+            match *name {
+                "CL" => framing.add_length(value.as_bytes()),
+                _ => framing.add_coding(value.as_bytes()),
+            }
+        }
+        assert_eq!(framing.decide(minor_version), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn one_plain_length_or_one_chunked_frames_a_body() {
+        check(&[], 1, Ok(Framing::None));
+        check(&[("CL", "0")], 0, Ok(Framing::Length(0)));
+        check(&[("CL", "003")], 1, Ok(Framing::Length(3)));
+        check(&[("CL", "18446744073709551615")], 1, Ok(Framing::Length(u64::MAX)));
+        check(&[("TE", "Chunked")], 1, Ok(Framing::Chunked));
+    }
+
+    #[test]
+    fn a_length_that_is_no_plain_decimal_is_rejected() {
+        for value in
+            ["", "+2", "-2", "0x2", "2 2", "2.0", "a", "\u{b2}", "18446744073709551616", "1000000000000000000000"]
+        {
+            check(&[("CL", value)], 1, Err(Refusal::LengthInvalid));
+        }
+    }
+
+    #[test]
+    fn several_lengths_are_rejected_even_when_equal() {
+        check(&[("CL", "3"), ("CL", "3")], 1, Err(Refusal::LengthRepeated));
+        check(&[("CL", "3, 3")], 1, Err(Refusal::LengthRepeated));
+        check(&[("CL", "3,")], 1, Err(Refusal::LengthRepeated));
+    }
+
+    #[test]
+    fn both_length_and_chunked_is_rejected() {
+        check(&[("CL", "3"), ("TE", "chunked")], 1, Err(Refusal::LengthAndCoding));
+        check(&[("TE", ""), ("CL", "3")], 1, Err(Refusal::LengthAndCoding));
+        check(&[("TE", "identity"), ("CL", "x")], 0, Err(Refusal::LengthAndCoding));
+    }
+
+    #[test]
+    fn any_coding_but_one_chunked_is_rejected() {
+        check(&[("TE", "")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "chunked,")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "chunked, chunked")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "chunked"), ("TE", "chunked")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "chunked, gzip")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "chunked;a=b")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "\u{b}chunked")], 1, Err(Refusal::CodingInvalid));
+        check(&[("TE", "gzip, chunked")], 1, Err(Refusal::CodingUnknown));
+        check(&[("TE", "identity")], 1, Err(Refusal::CodingUnknown));
+        check(&[("TE", "xchunked")], 1, Err(Refusal::CodingUnknown));
+        check(&[("TE", "chunked")], 0, Err(Refusal::CodingInOldVersion));
+    }
+}

@@ -14,15 +14,15 @@
 
 use ureq::http::uri::PathAndQuery;
 
-use super::framing::{Framing, FramingFields};
+use super::fields::{Field, Meaning, Span, push_field};
+use super::framing::Framing;
 use super::host;
 use super::refusal::Refusal;
 use super::reply::Persistence;
-use super::syntax::{elements, is_control, is_hop_by_hop, is_tchar, split_token, trim, trim_start};
-use crate::limits::{FIELDS_MAX, HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
+use super::request_line::{REQUEST_LINE_BYTES_MAX, parse_request_line, strip_scheme};
+use super::syntax::{elements, is_control, is_hop_by_hop, is_tchar};
+use crate::limits::{FIELDS_MAX, HEAD_BYTES_MAX};
 
-/// Longest request line: method and target at their limits, the version, and the spaces between.
-const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + TARGET_BYTES_MAX + " HTTP/1.1".len();
 /// Empty lines allowed before a request line. RFC 9112 §2.2 asks for one at least: old clients send one after a body.
 const EMPTY_LINES_MAX: usize = 2;
 
@@ -124,113 +124,6 @@ fn locate(buf: &[u8], start: usize, from: usize) -> (usize, usize) {
     let before = &buf[start..from];
     let begin = before.iter().rposition(|&byte| byte == b'\n').map_or(start, |lf| start + lf + 1);
     (begin, before.iter().filter(|&&byte| byte == b'\n').count())
-}
-
-/// The three parts of a request line, as offsets into it.
-struct RequestLine {
-    method_end: usize,
-    target_end: usize,
-    minor_version: u8,
-}
-
-fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
-    let (method, rest) = split_token(line);
-    if method.len() > METHOD_BYTES_MAX {
-        return Err(Refusal::MethodTooLong);
-    }
-    let rest = rest.strip_prefix(b" ").ok_or(Refusal::RequestLine)?;
-    let target_len = rest.iter().position(|&byte| byte == b' ').ok_or(Refusal::RequestLine)?;
-    let (target, version) = (&rest[..target_len], &rest[target_len + 1..]);
-    if target_len > TARGET_BYTES_MAX {
-        return Err(Refusal::TargetTooLong);
-    }
-    let minor_version = parse_version(version)?;
-    if method == b"CONNECT" {
-        return Err(Refusal::MethodNotImplemented);
-    }
-    // A fragment is never sent; whoever sends one may also mean something else by what stands before it.
-    if !target.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(Refusal::TargetInvalid);
-    }
-    let is_valid_form = match target {
-        [b'/', ..] => true,
-        b"*" => method == b"OPTIONS",
-        _ => strip_scheme(target).is_some(),
-    };
-    if !is_valid_form {
-        return Err(Refusal::TargetInvalid);
-    }
-    Ok(RequestLine { method_end: method.len(), target_end: method.len() + 1 + target_len, minor_version })
-}
-
-fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
-    match version {
-        b"HTTP/1.1" => Ok(1),
-        b"HTTP/1.0" => Ok(0),
-        // RFC 9110 §2.5: a higher minor version is answered as the highest that is known.
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(1),
-        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9'] => Err(Refusal::VersionNotSupported),
-        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::VersionNotSupported),
-        _ => Err(Refusal::VersionInvalid),
-    }
-}
-
-/// What follows `http://`. No other scheme is served here.
-fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = target.split_at_checked(b"http://".len())?;
-    scheme.eq_ignore_ascii_case(b"http://").then_some(rest)
-}
-
-/// A part of the raw head.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    at: u32,
-    len: u32,
-}
-
-impl Span {
-    /// Heads are bounded by [`HEAD_BYTES_MAX`], far below 4 GiB.
-    fn new(at: usize, len: usize) -> Self {
-        Self { at: at as u32, len: len as u32 }
-    }
-
-    fn of(self, raw: &[u8]) -> &[u8] {
-        &raw[self.at as usize..][..self.len as usize]
-    }
-
-    fn text(self, raw: &[u8]) -> &str {
-        std::str::from_utf8(self.of(raw)).expect("methods, targets, names and hosts were checked to be ASCII")
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Field {
-    name: Span,
-    value: Span,
-}
-
-fn push_field(fields: &mut Vec<Field>, line: &[u8], offset: usize) -> Result<(), Refusal> {
-    let (name, value) = split_field(line)?;
-    let after_colon = &line[name.len() + 1..];
-    let value_at = line.len() - trim_start(after_colon).len();
-    if fields.is_empty() {
-        // Usual clients send 5 to 12 fields: one allocation.
-        fields.reserve(16);
-    }
-    fields.push(Field { name: Span::new(offset, name.len()), value: Span::new(offset + value_at, value.len()) });
-    Ok(())
-}
-
-/// Name and value of a field line that holds no control byte but HTAB. Also the rule of trailer fields.
-pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    let (name, rest) = split_token(line);
-    match (name, rest) {
-        ([], [b' ' | b'\t', ..]) => Err(Refusal::FoldedField),
-        ([], _) => Err(Refusal::FieldInvalid),
-        (name, [b':', value @ ..]) => Ok((name, trim(value))),
-        (_, [b' ' | b'\t', ..]) if trim(rest).first() == Some(&b':') => Err(Refusal::SpaceBeforeColon),
-        (_, _) => Err(Refusal::FieldInvalid),
-    }
 }
 
 // ---- the whole head ----------------------------------------------------------------------------------------------
@@ -374,81 +267,271 @@ fn origin_form(raw: &mut [u8], target: Span) -> Result<(Span, Option<Box<str>>),
     Ok((Span::new(at, end - at), Some(text)))
 }
 
-/// What the fields say about the message itself.
-struct Meaning {
-    host: Option<Span>,
-    framing: Framing,
-    close: bool,
-    keep_alive: bool,
-    nominates: bool,
-    expect_continue: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::TARGET_BYTES_MAX;
 
-impl Meaning {
-    fn of(raw: &[u8], fields: &[Field], minor_version: u8) -> Result<Self, Refusal> {
-        let mut framing = FramingFields::default();
-        let mut meaning = Meaning {
-            host: None,
-            framing: Framing::None,
-            close: false,
-            // HTTP/1.0 has to ask for it.
-            keep_alive: minor_version > 0,
-            nominates: false,
-            expect_continue: false,
+    const LINE: &str = "GET /v1/models HTTP/1.1\r\n";
+
+    /// What `read_head` says when `raw` arrives cut at `cut`, with an earlier look at the first part.
+    fn outcome(raw: &[u8], cut: usize) -> Result<Option<(RequestHead, usize)>, Refusal> {
+        let mut scanned = 0;
+        match read_head(&raw[..cut], &mut scanned)? {
+            Some(early) => Ok(Some(early)),
+            None => read_head(raw, &mut scanned),
+        }
+    }
+
+    /// As [`outcome`], byte by byte.
+    fn outcome_by_bytes(raw: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
+        let mut scanned = 0;
+        for end in 0..raw.len() {
+            if let Some(early) = read_head(&raw[..end], &mut scanned)? {
+                return Ok(Some(early));
+            }
+        }
+        read_head(raw, &mut scanned)
+    }
+
+    #[track_caller]
+    fn refused(raw: impl AsRef<[u8]>, expected: Refusal) {
+        let raw = raw.as_ref();
+        let shown = String::from_utf8_lossy(&raw[..raw.len().min(200)]).into_owned();
+        for cut in (0..=raw.len()).step_by(raw.len() / 500 + 1) {
+            assert_eq!(outcome(raw, cut).err(), Some(expected), "{shown:?} cut at {cut}");
+        }
+        assert_eq!(outcome_by_bytes(raw).err(), Some(expected), "{shown:?} byte by byte");
+        let trailing = [raw, b"more"].concat();
+        assert_eq!(outcome(&trailing, 0).err(), Some(expected), "{shown:?} with trailing bytes");
+    }
+
+    /// Reads `raw`, which must be exactly one head, in every way; a lenient parser must read the same.
+    #[track_caller]
+    fn accepted(raw: impl AsRef<[u8]>) -> RequestHead {
+        let raw = raw.as_ref();
+        let shown = String::from_utf8_lossy(raw);
+        for cut in 0..=raw.len() {
+            assert_eq!(outcome(raw, cut).expect(&shown).expect(&shown).1, raw.len(), "{shown:?} cut at {cut}");
+        }
+        for end in 0..raw.len() {
+            assert!(matches!(outcome(&raw[..end], 0), Ok(None)), "{shown:?} was taken for whole at {end}");
+        }
+        let (bytewise, _) = outcome_by_bytes(raw).expect(&shown).expect(&shown);
+        let (head, consumed) = outcome(&[raw, b"\0more"].concat(), 0).expect(&shown).expect(&shown);
+        assert_eq!(consumed, raw.len(), "trailing bytes are no part of {shown:?}");
+        assert!(head.fields().eq(bytewise.fields()) && head.target() == bytewise.target(), "{shown:?} byte by byte");
+
+        let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut lenient = httparse::Request::new(&mut slots);
+        assert!(lenient.parse(raw).is_ok_and(|status| status.is_complete()), "httparse refuses {shown:?}");
+        assert_eq!(lenient.method, Some(head.method()));
+        assert!(lenient.path.is_some_and(|path| path.ends_with(head.target().trim_start_matches('/'))));
+        assert!(head.fields().eq(lenient.headers.iter().map(|field| (field.name, trimmed(field.value)))));
+        head
+    }
+
+    fn trimmed(value: &[u8]) -> &[u8] {
+        super::super::syntax::trim(value)
+    }
+
+    #[test]
+    fn a_plain_head_is_kept_as_it_came() {
+        let head = accepted(
+            "POST /v1/chat/completions?a=b?c HTTP/1.1\r\nhOst: localhost:8080\r\nX-A:  1 \t\r\nX-Empty:\r\n\
+             X-a: caf\u{e9}\r\nContent-Length: 003\r\n\r\n",
+        );
+        assert_eq!((head.method(), head.target()), ("POST", "/v1/chat/completions?a=b?c"));
+        assert_eq!((head.path(), head.query()), ("/v1/chat/completions", Some("a=b?c")));
+        assert_eq!((head.host(), head.authority()), (Some("localhost:8080"), None));
+        assert_eq!(head.field("x-A"), Some(&b"1"[..]));
+        assert_eq!(head.field("x-b"), None);
+        assert_eq!(
+            head.fields().map(|(name, _)| name).collect::<Vec<_>>(),
+            ["hOst", "X-A", "X-Empty", "X-a", "Content-Length"]
+        );
+        assert_eq!(head.fields().nth(3), Some(("X-a", "caf\u{e9}".as_bytes())));
+        assert_eq!(head.framing, Framing::Length(3));
+        assert_eq!(head.persistence(), Persistence::KeepAlive);
+    }
+
+    #[test]
+    fn unknown_methods_and_odd_but_valid_heads_are_accepted() {
+        accepted("M-SEARCH /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
+        accepted("get /v1/%2fmodels%zz HTTP/1.1\r\nHost: \r\n\r\n");
+        accepted("GET /with_\"quotes\"?{} HTTP/1.1\r\nHost: [::1]:80\r\n|~: 1\r\n\r\n");
+        accepted("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(accepted("GET / HTTP/1.0\r\n\r\n").host(), None);
+    }
+
+    #[test]
+    fn two_empty_lines_before_a_request_are_skipped_and_no_more() {
+        let raw = format!("\r\n\r\n{LINE}Host: a\r\n\r\n");
+        for cut in 0..=raw.len() {
+            let (head, consumed) = outcome(raw.as_bytes(), cut).expect("valid").expect("whole");
+            assert_eq!((head.target(), consumed), ("/v1/models", raw.len()), "cut at {cut}");
+        }
+        refused(format!("\r\n\r\n\r\n{LINE}Host: a\r\n\r\n"), Refusal::EmptyLines);
+        refused(format!("\n{LINE}Host: a\r\n\r\n"), Refusal::BareLineEnd);
+        assert!(matches!(outcome(b"\r\n\r", 0), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_no_http_is_refused_at_its_first_byte() {
+        refused([0x16], Refusal::TlsHello);
+        refused([0x80], Refusal::RequestLine);
+        refused("\0", Refusal::ControlByte);
+        refused(" ", Refusal::RequestLine);
+        refused("{", Refusal::RequestLine);
+    }
+
+    #[test]
+    fn request_lines_of_another_shape_are_refused() {
+        refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::VersionNotSupported);
+        refused("GET / HTTP/2\r\n", Refusal::VersionNotSupported);
+        refused("GET / HTTP/0.9\r\n", Refusal::VersionNotSupported);
+        refused("GET / HTTP/11\r\n", Refusal::VersionInvalid);
+        refused("GET / HTTP/1.1 \r\n", Refusal::VersionInvalid);
+        refused("GET / http/1.1\r\n", Refusal::VersionInvalid);
+        refused("GET / RTSP/1.0\r\n", Refusal::VersionInvalid);
+        refused("GET /\r\n", Refusal::RequestLine);
+        refused("GET  / HTTP/1.1\r\n", Refusal::VersionInvalid);
+        refused("GET\t/ HTTP/1.1\r\n", Refusal::RequestLine);
+        refused("G(T / HTTP/1.1\r\n", Refusal::RequestLine);
+        refused("GET  HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("CONNECT a.example:443 HTTP/1.1\r\n", Refusal::MethodNotImplemented);
+        refused(format!("{} / HTTP/1.1\r\n", "X".repeat(33)), Refusal::MethodTooLong);
+    }
+
+    #[test]
+    fn targets_that_are_no_path_are_refused() {
+        refused("GET v1/models HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("GET * HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("GET /a#b HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("GET /\u{e9} HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("GET /a\tb HTTP/1.1\r\n", Refusal::TargetInvalid);
+        refused("GET /a\x7fb HTTP/1.1\r\n", Refusal::ControlByte);
+        refused("GET ftp://a/b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetInvalid);
+        refused("GET https://a/b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetInvalid);
+        refused("GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetInvalid);
+    }
+
+    #[test]
+    fn every_accepted_target_is_forwarded_unchanged() {
+        for byte in 0x21..0x7f_u8 {
+            for place in ["/v1/a?b", "/v1/?a", "/v1/a?"] {
+                let target = place.replace('a', &char::from(byte).to_string());
+                let raw = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+                if let Ok(Some((head, _))) = outcome(raw.as_bytes(), 0) {
+                    assert_eq!(head.target(), target);
+                    assert_eq!(head.target().parse::<PathAndQuery>().expect("forwardable").as_str(), target);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_wins_over_host() {
+        let check = |absolute: &str, target: &str, authority: &str| {
+            let raw = format!("GET {absolute} HTTP/1.1\r\nHost: other\r\n\r\n");
+            let (head, _) = outcome(raw.as_bytes(), 0).expect("valid").expect("whole");
+            assert_eq!((head.target(), head.host()), (target, Some(authority)), "{absolute}");
         };
-        for field in fields {
-            let (name, value) = (field.name.of(raw), field.value.of(raw));
-            match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => {
-                    if meaning.host.replace(field.value).is_some() {
-                        return Err(Refusal::HostRepeated);
-                    }
-                    if !host::is_valid(value) {
-                        return Err(Refusal::HostInvalid);
-                    }
-                }
-                6 if name.eq_ignore_ascii_case(b"expect") => {
-                    if !value.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Refusal::ExpectationFailed);
-                    }
-                    // RFC 9110 §10.1.1: in HTTP/1.0 it is ignored.
-                    meaning.expect_continue = minor_version > 0;
-                }
-                10 if name.eq_ignore_ascii_case(b"connection") => meaning.read_connection(value)?,
-                14 if name.eq_ignore_ascii_case(b"content-length") => framing.add_length(value),
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => framing.add_coding(value),
-                13.. if is_look_alike(name) => return Err(Refusal::LookAlikeField),
-                _ => {}
-            }
-        }
-        if meaning.host.is_none() && minor_version > 0 {
-            return Err(Refusal::HostMissing);
-        }
-        meaning.framing = framing.decide(minor_version)?;
-        Ok(meaning)
+        check("http://a:80/v1/models?x", "/v1/models?x", "a:80");
+        check("HTTP://a/", "/", "a");
+        check("http://a", "/", "a");
+        check("http://a?x=/y", "/?x=/y", "a");
+        refused("GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
+        refused("GET http:///v1 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
+        refused("GET http://:80/v1 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
     }
 
-    /// RFC 9110 §7.6.1. A field that upstream must see may not be named: a proxy that obeyed would drop it.
-    fn read_connection(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        const MUST_REACH: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"authorization"];
-        for element in elements(value) {
-            if element.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if element.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if MUST_REACH.iter().any(|name| element.eq_ignore_ascii_case(name)) {
-                return Err(Refusal::ConnectionInvalid);
-            } else {
-                self.nominates = true;
-            }
-        }
-        Ok(())
+    #[test]
+    fn lines_end_in_crlf_and_hold_no_control_bytes() {
+        refused("GET / HTTP/1.1\nHost: a\n\n", Refusal::BareLineEnd);
+        refused(format!("{LINE}Host: a\r\nX: 1\rY: 2\r\n\r\n"), Refusal::BareLineEnd);
+        refused(format!("{LINE}Host: a\r\nX: 1\nY: 2\r\n\r\n"), Refusal::BareLineEnd);
+        refused(format!("{LINE}Host: a\r\n\rX"), Refusal::BareLineEnd);
+        refused(format!("{LINE}Host: a\r\nX: a\0b\r\n\r\n"), Refusal::ControlByte);
+        refused(format!("{LINE}Host: a\r\nX: a\x1bb\r\n\r\n"), Refusal::ControlByte);
+        accepted(format!("{LINE}Host: a\r\nX: a\tb\r\n\r\n"));
     }
-}
 
-/// `Content_Length`, `Transfer.Encoding` and the like: some servers (CGI and WSGI gateways among them) read them as
-/// the real ones, so two readings of one request become possible. Called only for names that are not the real ones.
-fn is_look_alike(name: &[u8]) -> bool {
-    let letters = || name.iter().filter(|byte| byte.is_ascii_alphabetic()).map(u8::to_ascii_lowercase);
-    letters().eq(*b"contentlength") || letters().eq(*b"transferencoding")
+    #[test]
+    fn field_lines_of_another_shape_are_refused_before_the_head_is_whole() {
+        refused(format!("{LINE} Host: a\r\n"), Refusal::FoldedField);
+        refused(format!("{LINE}Host: a\r\n\tb\r\n"), Refusal::FoldedField);
+        refused(format!("{LINE}Host : a\r\n"), Refusal::SpaceBeforeColon);
+        refused(format!("{LINE}Host\t: a\r\n"), Refusal::SpaceBeforeColon);
+        refused(format!("{LINE}: a\r\n"), Refusal::FieldInvalid);
+        refused(format!("{LINE}Host\r\n"), Refusal::FieldInvalid);
+        refused(format!("{LINE}Ho st: a\r\n"), Refusal::FieldInvalid);
+        refused(format!("{LINE}H\u{f6}st: a\r\n"), Refusal::FieldInvalid);
+        refused(format!("{LINE}X{{: a\r\n"), Refusal::FieldInvalid);
+    }
+
+    #[test]
+    fn names_that_look_like_framing_are_refused() {
+        for name in ["Content_Length", "Content-Length2", "_Content-Length", "Transfer_Encoding", "transfer.encoding"] {
+            refused(format!("{LINE}Host: a\r\n{name}: 1\r\n\r\n"), Refusal::LookAlikeField);
+        }
+        accepted(format!("{LINE}Host: a\r\nX-Content-Length: 1\r\nContent-Lengths: 2\r\n\r\n"));
+    }
+
+    #[test]
+    fn exactly_one_valid_host_is_wanted() {
+        refused(format!("{LINE}\r\n"), Refusal::HostMissing);
+        refused(format!("{LINE}Host: a\r\nhost: a\r\n\r\n"), Refusal::HostRepeated);
+        refused(format!("{LINE}Host: a b\r\n\r\n"), Refusal::HostInvalid);
+        refused(format!("{LINE}Host: u@a\r\n\r\n"), Refusal::HostInvalid);
+        refused(format!("{LINE}Host: a/b\r\n\r\n"), Refusal::HostInvalid);
+        refused("GET / HTTP/1.0\r\nHost: a:b\r\n\r\n", Refusal::HostInvalid);
+    }
+
+    #[test]
+    fn connection_decides_over_persistence_and_may_not_name_what_upstream_needs() {
+        let check = |head: &str, expected: Persistence| {
+            assert_eq!(accepted(format!("{head}\r\n\r\n")).persistence(), expected, "{head}");
+        };
+        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, CLOSE", Persistence::Close);
+        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, upgrade\r\nUpgrade: ws", Persistence::KeepAlive);
+        check("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: keep-alive", Persistence::Close);
+        check("GET / HTTP/1.0", Persistence::Close);
+        check("GET / HTTP/1.0\r\nConnection: Keep-Alive", Persistence::KeepAliveAnnounced);
+        for name in ["Host", "content-length", "Transfer-Encoding", "AUTHORIZATION"] {
+            refused(format!("{LINE}Host: a\r\nConnection: close, {name}\r\n\r\n"), Refusal::ConnectionInvalid);
+        }
+    }
+
+    #[test]
+    fn what_connection_names_ends_here() {
+        let head = accepted(format!("{LINE}Host: a\r\nConnection: close, X-A\r\nConnection: x-b\r\nX-A: 1\r\n\r\n"));
+        for name in ["connection", "x-a", "X-B", "TE", "trailer", "upgrade", "Proxy-Authorization", "expect"] {
+            assert!(head.is_hop_by_hop(name), "{name}");
+        }
+        for name in ["Authorization", "X-C", "Content-Type", "Host"] {
+            assert!(!head.is_hop_by_hop(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_expectation_of_continue_is_met() {
+        assert!(accepted(format!("{LINE}Host: a\r\nExpect: 100-Continue\r\n\r\n")).expect_continue);
+        assert!(!accepted("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expect_continue);
+        refused(format!("{LINE}Host: a\r\nExpect: 200-maybe\r\n\r\n"), Refusal::ExpectationFailed);
+    }
+
+    #[test]
+    fn every_limit_of_a_head_has_its_status() {
+        let target = |bytes: usize| format!("/{}", "q".repeat(bytes - 1));
+        let raw = format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", target(TARGET_BYTES_MAX));
+        assert!(outcome(raw.as_bytes(), 0).is_ok_and(|head| head.is_some()));
+        refused(format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", target(TARGET_BYTES_MAX + 1)), Refusal::TargetTooLong);
+        refused(format!("GET {}", target(2 * TARGET_BYTES_MAX)), Refusal::TargetTooLong);
+        refused(format!("{LINE}X: {}", "a".repeat(HEAD_BYTES_MAX)), Refusal::HeadTooLarge);
+        let fields = |count: usize| (1..count).map(|n| format!("X-{n}: 1\r\n")).collect::<String>();
+        let raw = format!("{LINE}Host: a\r\n{}\r\n", fields(FIELDS_MAX));
+        assert!(outcome(raw.as_bytes(), 0).is_ok_and(|head| head.is_some()));
+        refused(format!("{LINE}Host: a\r\n{}", fields(FIELDS_MAX + 1)), Refusal::TooManyFields);
+    }
 }

@@ -116,3 +116,67 @@ fn is_reg_name(name: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(allowed: &[&str], host: &str, expected: bool) {
+        let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(HostPolicy::new(&allowed).allows(host), expected, "{host:?} with {allowed:?}");
+    }
+
+    #[test]
+    fn addresses_and_local_names_are_served() {
+        for host in ["localhost", "LOCALHOST:8080", "localhost.", "nas", "nas:80", "127.0.0.1", "192.168.1.7:8080"] {
+            check(&[], host, true);
+        }
+        for host in ["[::1]", "[::1]:8080", "[fe80::1]", "8.8.8.8", "a.local", "a.b.LAN:1", "x.internal", "y.home.arpa"]
+        {
+            check(&[], host, true);
+        }
+        for host in ["app.localhost", "", ":8080"] {
+            check(&[], host, true);
+        }
+    }
+
+    #[test]
+    fn names_that_somebody_can_register_are_refused() {
+        for host in ["evil.example", "localhost.evil.example:80", "127.0.0.1.nip.io", "127.0.0.1.", "evil.example."] {
+            check(&[], host, host == "127.0.0.1.");
+        }
+        for host in ["a.localhost.com", "alocal.com", ".local", "a..local", "home.arpa.com", "127.1", "xlan.de"] {
+            check(&[], host, false);
+        }
+    }
+
+    #[test]
+    fn the_metadata_addresses_of_clouds_are_refused() {
+        for host in ["169.254.169.254", "169.254.1.1:80", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80"] {
+            check(&[], host, false);
+        }
+    }
+
+    #[test]
+    fn the_settings_add_names() {
+        check(&["Proxy.Example"], "proxy.example:8080", true);
+        check(&["proxy.example:80"], "PROXY.example.", true);
+        check(&["proxy.example"], "a.proxy.example", false);
+        check(&["*"], "anything.example", true);
+    }
+
+    #[test]
+    fn hosts_have_a_grammar() {
+        for host in ["", "a", "a:", "a:80", ":80", "a_b.c", "%C3%B1", "0.0.0.0=5000", "[::1]", "[::1]:80", "1.2.3.4"] {
+            assert!(is_valid(host.as_bytes()), "{host}");
+        }
+        for host in ["a b", "a:b", "a:80:80", "a:123456", "a/b", "u@a", "a?b", "a#b", "a\\b", "%zz", "%4", "\u{e9}"] {
+            assert!(!is_valid(host.as_bytes()), "{host}");
+        }
+        for host in ["[", "[]", "[::1", "::1", "[::1]a", "[::1]:a", "[1.2.3.4]", "[v1.a]", "[fe80::1%25eth0]", "a[::1]"]
+        {
+            assert!(!is_valid(host.as_bytes()), "{host}");
+        }
+    }
+}

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`refusal`]: why a request is refused.
-//! - [`head`]: the request line and the fields; [`framing`]: where the body ends.
+//! - [`head`]: the head of a request, with `request_line` and `fields`; [`framing`]: where the body ends.
 //! - [`chunked`]: chunked bodies.
 //! - [`host`]: which names are served.
 //! - [`target`]: what a path is for.
@@ -17,12 +17,14 @@
 //! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
+mod fields;
 pub mod framing;
 pub mod fuzz;
 pub mod head;
 pub mod host;
 pub mod refusal;
 pub mod reply;
+mod request_line;
 mod syntax;
 pub mod target;
 
@@ -33,3 +35,51 @@ pub use host::HostPolicy;
 pub use refusal::Refusal;
 pub use reply::{Persistence, Reply, ReplyFraming};
 pub use target::{Local, Route, route};
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// What pure code has no use for.
+    const IMPURE: [&str; 8] =
+        ["std::net", "std::thread", "std::fs", "std::time::Instant", "SystemTime", "rusqlite", "log::", "mio"];
+
+    fn sources_under(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("the sources are there") {
+            let path = entry.expect("a readable entry").path();
+            match path.extension() {
+                Some(extension) if extension == "rs" => found.push(path),
+                Some(_) => {}
+                None => sources_under(&path, found),
+            }
+        }
+    }
+
+    /// Whether `text` has `word` as a word of its own: `mio` is not part of `million`, `log::` not of `catalog::`.
+    fn has_word(text: &str, word: &str) -> bool {
+        let joins = |other: Option<char>| other.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        text.match_indices(word).any(|(at, _)| {
+            let after = text[at + word.len()..].chars().next();
+            !joins(text[..at].chars().next_back()) && (word.ends_with(':') || !joins(after))
+        })
+    }
+
+    #[test]
+    fn http_and_usage_touch_no_socket_clock_thread_database_or_logger() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut sources = Vec::new();
+        for folder in ["http", "usage"] {
+            sources_under(&root.join(folder), &mut sources);
+        }
+        assert!(sources.len() > 10, "the folders were found");
+        for source in sources {
+            let text = fs::read_to_string(&source).expect("readable");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            for word in IMPURE {
+                assert!(!has_word(&code, word), "{} mentions {word}", source.display());
+            }
+        }
+    }
+}

@@ -152,3 +152,18 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+
+    #[test]
+    fn a_refusal_is_a_client_error_or_something_not_supported() {
+        for refusal in [Refusal::TlsHello, Refusal::CodingUnknown, Refusal::VersionNotSupported, Refusal::BodyTooLarge]
+        {
+            assert!(matches!(refusal.status(), 400..=499 | 501 | 505), "{refusal:?}");
+            assert!(refusal.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{refusal:?}");
+            assert!(refusal.message().ends_with('.'), "{refusal:?}");
+        }
+    }
+}

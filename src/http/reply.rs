@@ -269,3 +269,72 @@ pub fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(reply: &Reply, persistence: Persistence, head_only: bool, expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&reply.encode(persistence, head_only)), expected);
+    }
+
+    #[test]
+    fn a_refusal_is_readable_json_and_closes() {
+        let body = "{\"error\":{\"message\":\"The request target is too long.\",\"type\":\"proxy_error\",\"code\":\"target_too_long\"}}";
+        let head = format!(
+            "HTTP/1.1 414 URI Too Long\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        let reply = Reply::refusal(Refusal::TargetTooLong);
+        check(&reply, Persistence::Close, false, &format!("{head}{body}"));
+        check(&reply, Persistence::Close, true, &head);
+    }
+
+    #[test]
+    fn the_reply_tells_http_1_0_that_the_connection_stays() {
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nCache-Control: no-store\r\n";
+        let reply = Reply::json(200, b"{}".to_vec());
+        check(&reply, Persistence::KeepAlive, false, &format!("{head}\r\n{{}}"));
+        check(&reply, Persistence::KeepAliveAnnounced, false, &format!("{head}Connection: keep-alive\r\n\r\n{{}}"));
+        assert_eq!(encode(200, &[], b"{}", false, false), reply.encode(Persistence::KeepAlive, false));
+    }
+
+    #[test]
+    fn replies_that_need_a_field_have_it() {
+        let text = |reply: Reply| String::from_utf8(reply.encode(Persistence::Close, false)).expect("text");
+        assert!(text(Reply::method_not_allowed("GET, HEAD")).contains("\r\nAllow: GET, HEAD\r\n"));
+        assert!(text(Reply::overloaded("Busy.", 2)).contains("\r\nRetry-After: 2\r\n"));
+        assert!(text(Reply::not_found("/models", Some("/v1/models"))).contains("Did you mean /v1/models?"));
+        assert!(!text(Reply::options()).contains("Content-Length"));
+        assert!(Reply::not_found(&"/\u{e9}".repeat(9000), None).body().len() < 1000);
+    }
+
+    #[test]
+    fn a_relayed_head_keeps_end_to_end_fields_and_frames_anew() {
+        let upstream: &[(&str, &[u8])] = &[
+            ("content-type", b"text/event-stream"),
+            ("content-length", b"5"),
+            ("transfer-encoding", b"chunked"),
+            ("connection", b"keep-alive, x-hop"),
+            ("keep-alive", b"timeout=5"),
+            ("x-hop", b"1"),
+            ("set-cookie", b"a"),
+            ("set-cookie", b"b"),
+        ];
+        let relayed = |status, framing, persistence| {
+            let mut out = Vec::new();
+            write_relayed_head(&mut out, status, upstream.iter().copied(), framing, persistence);
+            String::from_utf8(out).expect("text")
+        };
+        let fields = "content-type: text/event-stream\r\nset-cookie: a\r\nset-cookie: b\r\n";
+        let chunked = format!("HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(relayed(200, ReplyFraming::Chunked, Persistence::KeepAlive), chunked);
+        let length = format!("HTTP/1.1 404 Not Found\r\n{fields}Content-Length: 5\r\nConnection: keep-alive\r\n\r\n");
+        assert_eq!(relayed(404, ReplyFraming::Length(5), Persistence::KeepAliveAnnounced), length);
+        let closed = format!("HTTP/1.1 299 \r\n{fields}Connection: close\r\n\r\n");
+        assert_eq!(relayed(299, ReplyFraming::None, Persistence::Close), closed);
+    }
+}

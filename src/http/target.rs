@@ -140,3 +140,81 @@ fn percent_decode(bytes: &[u8]) -> Vec<u8> {
     }
     decoded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Result<Route, Refusal>) {
+        assert_eq!(route(path), expected, "{path}");
+    }
+
+    #[test]
+    fn everything_under_the_prefixes_is_forwarded() {
+        for path in ["/v1/", "/v1/chat/completions", "/api/v0/models/a%2Fb", "/api/v1/chat", "/v1//x", "/v1/a/../b"] {
+            check(path, Ok(Route::Forward));
+        }
+        for path in ["/v1/a/./b", "/v1/...", "/v1/..a", "/v1/a%2f..%2fb", "/v1/%", "/v1/%2", "/v1/%252e%252e/"] {
+            check(path, Ok(Route::Forward));
+        }
+    }
+
+    #[test]
+    fn paths_that_climb_out_of_their_prefix_are_refused() {
+        for path in
+            ["/v1/..", "/v1/../x", "/v1/../v1/models", "/v1/a/../../x", "/v1/./../x", "/v1//../x", "/api/v1/../v0/x"]
+        {
+            check(path, Err(Refusal::PathEscapes));
+        }
+        for path in ["/v1/%2e%2E/x", "/v1/.%2e/x", "/v1/%2e./", "/v1/..%2fx", "/v1/..%5Cx", "/v1/..\\x", "/v1/..;a/x"] {
+            check(path, Err(Refusal::PathEscapes));
+        }
+    }
+
+    #[test]
+    fn local_paths_are_exact() {
+        for (path, local) in Local::ALL {
+            check(path, Ok(Route::Local(local)));
+            check(&format!("{path}/"), Ok(Route::Unknown { suggestion: Some(path.to_owned()) }));
+        }
+        check("*", Ok(Route::Asterisk));
+    }
+
+    #[test]
+    fn a_path_that_lacks_its_prefix_names_the_likely_one() {
+        let likely = |path: &str, expected: Option<&str>| {
+            check(path, Ok(Route::Unknown { suggestion: expected.map(str::to_owned) }));
+        };
+        likely("/chat/completions", Some("/v1/chat/completions"));
+        likely("/models", Some("/v1/models"));
+        likely("/models/", Some("/v1/models"));
+        likely("/completions", Some("/v1/completions"));
+        likely("/embeddings", Some("/v1/embeddings"));
+        likely("/responses/resp_1", Some("/v1/responses/resp_1"));
+        likely("/messages", Some("/v1/messages"));
+        likely("/api/chat", Some("/api/v1/chat"));
+        likely("/api/models/load", Some("/api/v1/models/load"));
+        likely("/v1", Some("/v1/models"));
+        likely("/", None);
+        likely("/favicon.ico", None);
+        likely("/chatter", None);
+        likely("/v1%2fmodels", None);
+        likely("/x/../v1/models", None);
+        likely(&format!("/models/{}", "a".repeat(SUGGESTION_BYTES_MAX)), None);
+    }
+
+    #[test]
+    fn queries_are_decoded_in_order() {
+        let check = |query: &str, expected: &[(&str, &str)]| {
+            let expected: Vec<_> =
+                expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            assert_eq!(query_pairs(query), expected, "{query}");
+        };
+        check("", &[]);
+        check("limit=5&limit=6", &[("limit", "5"), ("limit", "6")]);
+        check("a&b=&&=c", &[("a", ""), ("b", ""), ("", "c")]);
+        check("a+b=c%20d%2B%C3%A9&x=y=z", &[("a b", "c d+\u{e9}"), ("x", "y=z")]);
+        check("a=%&b=%4&c=%zz&d=%ff", &[("a", "%"), ("b", "%4"), ("c", "%zz"), ("d", "\u{fffd}")]);
+    }
+}

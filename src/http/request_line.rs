@@ -1,0 +1,63 @@
+//! The request line (RFC 9112 §3): method, target and version, with exactly one space between each.
+
+use super::refusal::Refusal;
+use super::syntax::split_token;
+use crate::limits::{METHOD_BYTES_MAX, TARGET_BYTES_MAX};
+
+/// Longest request line: method and target at their limits, the version, and the spaces between.
+pub(super) const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + TARGET_BYTES_MAX + " HTTP/1.1".len();
+
+/// The three parts of a request line, as offsets into it.
+pub(super) struct RequestLine {
+    pub(super) method_end: usize,
+    pub(super) target_end: usize,
+    pub(super) minor_version: u8,
+}
+
+pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+    let (method, rest) = split_token(line);
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(Refusal::MethodTooLong);
+    }
+    let rest = rest.strip_prefix(b" ").ok_or(Refusal::RequestLine)?;
+    let target_len = rest.iter().position(|&byte| byte == b' ').ok_or(Refusal::RequestLine)?;
+    let (target, version) = (&rest[..target_len], &rest[target_len + 1..]);
+    if target_len > TARGET_BYTES_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    let minor_version = parse_version(version)?;
+    if method == b"CONNECT" {
+        return Err(Refusal::MethodNotImplemented);
+    }
+    // A fragment is never sent; whoever sends one may also mean something else by what stands before it.
+    if !target.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(Refusal::TargetInvalid);
+    }
+    let is_valid_form = match target {
+        [b'/', ..] => true,
+        b"*" => method == b"OPTIONS",
+        _ => strip_scheme(target).is_some(),
+    };
+    if !is_valid_form {
+        return Err(Refusal::TargetInvalid);
+    }
+    Ok(RequestLine { method_end: method.len(), target_end: method.len() + 1 + target_len, minor_version })
+}
+
+fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
+    match version {
+        b"HTTP/1.1" => Ok(1),
+        b"HTTP/1.0" => Ok(0),
+        // RFC 9110 §2.5: a higher minor version is answered as the highest that is known.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(1),
+        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9'] => Err(Refusal::VersionNotSupported),
+        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::VersionNotSupported),
+        _ => Err(Refusal::VersionInvalid),
+    }
+}
+
+/// What follows `http://`. No other scheme is served here.
+pub(super) fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = target.split_at_checked(b"http://".len())?;
+    scheme.eq_ignore_ascii_case(b"http://").then_some(rest)
+}
