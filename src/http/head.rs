@@ -20,7 +20,7 @@ use super::host;
 use super::refusal::Refusal;
 use super::reply::Persistence;
 use super::request_line::{REQUEST_LINE_BYTES_MAX, parse_request_line, strip_scheme};
-use super::syntax::{elements, is_control, is_hop_by_hop, is_tchar};
+use super::syntax::{elements, find_control, is_control, is_hop_by_hop, is_tchar};
 use crate::limits::{FIELDS_MAX, HEAD_BYTES_MAX};
 
 /// Empty lines allowed before a request line. RFC 9112 §2.2 asks for one at least: old clients send one after a body.
@@ -82,7 +82,7 @@ fn scan(buf: &[u8], start: usize, from: usize, fields: &mut Vec<Field>) -> Resul
     // Where the current line begins, and how many lines are before it. Looked up only when needed: see `locate`.
     let mut line: Option<(usize, usize)> = None;
     loop {
-        let stop = buf[at..].iter().position(|&byte| byte < 0x20 || byte == 0x7f).map_or(buf.len(), |n| at + n);
+        let stop = find_control(&buf[at..]).map_or(buf.len(), |n| at + n);
         if stop - start > REQUEST_LINE_BYTES_MAX && at.min(stop) - start <= REQUEST_LINE_BYTES_MAX {
             // Checked only where the limit is crossed: a request line that is longer was refused then.
             if line.get_or_insert_with(|| locate(buf, start, from)).1 == 0 {
