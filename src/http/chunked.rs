@@ -268,6 +268,9 @@ mod tests {
         check("1\r\na\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
         check("1\r\na\r0\r\n\r\n", Err(Refusal::ChunkInvalid));
         check("1\r\na0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        // Each of the two bytes is looked at for itself.
+        check("1\r\nax\n0\r\n\r\n", Err(Refusal::ChunkInvalid));
+        check("1\r\na\rx0\r\n\r\n", Err(Refusal::ChunkInvalid));
     }
 
     #[test]
