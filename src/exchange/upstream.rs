@@ -54,8 +54,8 @@ struct Base {
 #[derive(Default)]
 pub struct WireState {
     socket: Mutex<Option<Arc<TcpStream>>>,
-    /// Connections made so far: tells a fresh one from a pooled one.
-    connects: AtomicU64,
+    /// Connections attempted so far: tells a fresh one from a pooled one.
+    dials: AtomicU64,
     /// Bytes of the current request that the socket took.
     sent: AtomicU64,
     /// Bytes read for the current request.
@@ -133,8 +133,8 @@ impl Upstream {
         body: &[u8],
     ) -> Result<Response<Body>, NoReply> {
         let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
-        let connects = self.wire.connects.load(Ordering::Relaxed);
         loop {
+            let dials = self.wire.dials.load(Ordering::Relaxed);
             self.wire.sent.store(0, Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
             self.wire.timed_out.store(false, Ordering::Relaxed);
@@ -148,10 +148,10 @@ impl Upstream {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let pooled = self.wire.connects.load(Ordering::Relaxed) == connects;
+            let pooled = self.wire.dials.load(Ordering::Relaxed) == dials;
             let untaken = self.wire.sent.load(Ordering::Relaxed) == 0;
             let unanswered = self.wire.received.load(Ordering::Relaxed) == 0;
-            // Whatever went wrong, this connection serves no other request.
+            // Whatever went wrong, this connection serves no other request; so the next attempt dials, and is the last.
             self.disconnect();
             if pooled && (untaken || repeatable && unanswered) && !self.wire.timed_out() {
                 continue;
@@ -227,8 +227,8 @@ fn plain(error: &io::Error) -> String {
 }
 
 /// Every option of ureq that matters, spelled out: nothing is added to a request, followed, decoded or timed.
-fn agent(dial: &Arc<Dial>) -> Agent {
-    let config = Config::builder()
+fn config() -> Config {
+    Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -253,8 +253,11 @@ fn agent(dial: &Arc<Dial>) -> Agent {
         .timeout_send_body(None)
         .timeout_recv_response(None)
         .timeout_recv_body(None)
-        .build();
-    Agent::with_parts(config, Tls(dial.clone()), Elsewhere)
+        .build()
+}
+
+fn agent(dial: &Arc<Dial>) -> Agent {
+    Agent::with_parts(dial.names.config.clone(), Tls(dial.clone()), Elsewhere)
 }
 
 // ---- names ---------------------------------------------------------------------------------------------------------
@@ -267,6 +270,8 @@ pub struct Names {
     port: u16,
     known: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
     tls: RustlsConnector,
+    /// Made once: ureq reads the environment for its defaults.
+    config: Config,
 }
 
 impl Names {
@@ -287,6 +292,7 @@ impl Names {
             port: upstream.port(),
             known: Mutex::new(None),
             tls: RustlsConnector::default(),
+            config: config(),
         })
     }
 
@@ -351,6 +357,7 @@ struct Dial {
 
 impl Dial {
     fn connect(&self) -> Result<Wire, ureq::Error> {
+        self.wire.dials.fetch_add(1, Ordering::Relaxed);
         let addresses = self.names.resolve().map_err(|_| ureq::Error::HostNotFound)?;
         let deadline = Instant::now() + self.connect_timeout;
         let mut refused = ureq::Error::HostNotFound;
@@ -379,7 +386,6 @@ impl Dial {
         stream.set_write_timeout(self.idle_timeout)?;
         let socket = Arc::new(stream);
         *self.wire.socket() = Some(socket.clone());
-        self.wire.connects.fetch_add(1, Ordering::Relaxed);
         Ok(Wire {
             socket,
             state: self.wire.clone(),
