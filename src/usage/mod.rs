@@ -19,6 +19,8 @@ pub mod dialect;
 mod embeddings;
 pub mod excerpt;
 mod facts;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 pub mod inject;
 mod json;
@@ -32,6 +34,8 @@ mod responses;
 mod sse;
 pub mod tap;
 mod text;
+#[cfg(test)]
+mod transcripts;
 
 pub use account::Report;
 pub use dialect::{Dialect, is_recorded};

@@ -1,0 +1,64 @@
+//! What must hold for any bytes at all. `cargo test` runs it on mutated transcripts, cargo-fuzz on what it thinks of.
+
+use super::{Dialect, Flow, Form, Report, Tap};
+
+const DIALECTS: [Dialect; 7] = [
+    Dialect::Chat,
+    Dialect::Completions,
+    Dialect::Embeddings,
+    Dialect::Responses,
+    Dialect::Messages,
+    Dialect::NativeChat,
+    Dialect::Other,
+];
+
+/// Reads `input` as a reply: one byte chooses how, eight where it is cut, the rest is the body. Panics when a promise
+/// is broken: without stripping the client's bytes are those that came; with it, one piece may be missing; and
+/// nothing depends on the cuts.
+pub fn fuzz_tap(input: &[u8]) {
+    let Some((&[choice, ref seed @ ..], body)) = input.split_first_chunk::<9>() else { return };
+    let dialect = DIALECTS[(choice >> 2) as usize % DIALECTS.len()];
+    let form = if choice & 2 == 0 { Form::Events } else { Form::Json };
+    let strip = choice & 1 == 1;
+    let whole = run(Tap::new(dialect, form, strip, 300), body, |rest| rest);
+    let mut random = Random::new(u64::from_le_bytes(*seed));
+    let cut = run(Tap::new(dialect, form, strip, 300), body, |rest| 1 + random.below(rest.min(40)));
+    assert!(whole == cut, "the cuts decide: {dialect:?} {form:?} strip={strip}\n{whole:?}\n{cut:?}");
+    let bytes = &whole.0;
+    if strip {
+        let same = bytes.iter().zip(body).take_while(|(a, b)| a == b).count();
+        assert!(bytes.len() <= body.len() && body.ends_with(&bytes[same..]), "more than one piece is missing");
+    } else {
+        assert!(bytes == body, "bytes for the client differ");
+    }
+}
+
+/// Feeds `body` to `tap` in pieces whose length `next` chooses, given how much is left.
+pub(super) fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usize) -> (Vec<u8>, Report) {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < body.len() {
+        let end = at + next(body.len() - at).clamp(1, body.len() - at);
+        if tap.feed(&body[at..end], 7, &mut out) == Flow::Terminal {
+            tap.release(&mut out);
+        }
+        at = end;
+    }
+    tap.end(&mut out);
+    (out, tap.report())
+}
+
+/// xorshift64: the same cuts and mutations in every run.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % end.max(1)
+    }
+}

@@ -1,0 +1,220 @@
+//! Runs every file of `tests/transcripts` (see its README), whole and in pieces, and mutations of all of them.
+
+use super::fuzz::{Random, fuzz_tap, run};
+use super::{Dialect, Flow, Form, Report, Tap};
+
+struct Transcript {
+    name: String,
+    dialect: Dialect,
+    form: Form,
+    strip: bool,
+    content_bytes_max: usize,
+    /// What follows the terminal event changes the report.
+    corrected: bool,
+    body: Vec<u8>,
+    client: Vec<u8>,
+    report: String,
+}
+
+impl Transcript {
+    fn tap(&self) -> Tap {
+        Tap::new(self.dialect, self.form, self.strip, self.content_bytes_max)
+    }
+
+    fn parse(name: &str, text: &str) -> Transcript {
+        let (head, rest) = text.split_once("--- body\n").expect("a body section");
+        let (body_and_removed, report) = rest.split_once("--- report\n").expect("a report section");
+        let (body, removed) = body_and_removed.split_once("--- removed\n").unwrap_or((body_and_removed, ""));
+        let field = |name: &str| {
+            let mut fields = head.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
+            fields.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let ends = |text: &str| match field("line-ends") {
+            None => text.to_owned(),
+            Some("crlf") => text.replace('\n', "\r\n"),
+            Some("cr") => text.replace('\n', "\r"),
+            Some(other) => panic!("{name}: line-ends: {other}"),
+        };
+        let body = if field("final-newline") == Some("no") { body.trim_end_matches('\n') } else { body };
+        let (body, removed) = (ends(body), ends(removed));
+        let body = if field("bom") == Some("yes") { format!("\u{feff}{body}") } else { body };
+        assert!(body.contains(&removed), "{name}: what is removed is not in the body");
+        Transcript {
+            name: name.to_owned(),
+            dialect: Dialect::of(field("route").expect("a route")),
+            form: match field("form") {
+                None | Some("events") => Form::Events,
+                Some("json") => Form::Json,
+                Some("opaque") => Form::Opaque,
+                Some(other) => panic!("{name}: form: {other}"),
+            },
+            strip: field("injected") == Some("yes"),
+            content_bytes_max: field("content-bytes-max").map_or(4096, |n| n.parse().expect("a number")),
+            corrected: field("corrected") == Some("yes"),
+            client: body.replacen(&removed, "", usize::from(!removed.is_empty())).into_bytes(),
+            body: body.into_bytes(),
+            report: report.to_owned(),
+        }
+    }
+}
+
+fn all() -> Vec<Transcript> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/transcripts");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder of transcripts") {
+        let path = entry.expect("a folder that can be read").path();
+        if path.extension().is_some_and(|e| e == "txt") {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            found.push(Transcript::parse(&name, &std::fs::read_to_string(&path).expect("a text")));
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(found.len() > 40, "only {} transcripts", found.len());
+    found
+}
+
+/// A report as the transcripts write it: a line for each field that is told.
+fn lines(report: &Report) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            out.push_str(&format!("{name}: {value}\n"));
+        }
+    };
+    let text = |value: &Option<String>| value.as_ref().map(|v| format!("{v:?}"));
+    let count = |value: Option<u64>| value.map(|v| v.to_string());
+    let flag = |value: bool| value.then(|| "yes".to_owned());
+    line("model", text(&report.model));
+    line("id", text(&report.id));
+    line("input_tokens", count(report.input_tokens));
+    line("output_tokens", count(report.output_tokens));
+    line("total_tokens", count(report.total_tokens));
+    line("cached_tokens", count(report.cached_tokens));
+    line("reasoning_tokens", count(report.reasoning_tokens));
+    line("usage_source", report.usage_source.map(str::to_owned));
+    line("finish_reason", text(&report.finish_reason));
+    line("error", text(&report.error));
+    line("terminal", flag(report.terminal));
+    line("truncated", flag(report.needs_terminal && !report.terminal));
+    line("content_events", count(Some(report.content_events).filter(|n| *n > 0)));
+    line("tokens_per_second", report.tokens_per_second.map(|v| v.to_string()));
+    line("model_load_ms", count(report.model_load_ms));
+    line("output", text(&report.output));
+    line("reasoning", text(&report.reasoning));
+    line("tool_calls", report.tool_calls.clone());
+    out
+}
+
+fn check(transcript: &Transcript, how: &str, next: impl FnMut(usize) -> usize) {
+    let name = &transcript.name;
+    let (bytes, report) = run(transcript.tap(), &transcript.body, next);
+    let (client, bytes) = (String::from_utf8_lossy(&transcript.client), String::from_utf8_lossy(&bytes));
+    assert_eq!(bytes, client, "bytes for the client: {name}, {how}");
+    assert_eq!(lines(&report), transcript.report, "report: {name}, {how}");
+    let at = (report.content_events > 0).then_some(7);
+    assert_eq!((report.first_content_us, report.last_content_us), (at, at), "content times: {name}, {how}");
+}
+
+#[test]
+fn every_transcript_reads_the_same_whole_and_in_pieces() {
+    for transcript in all() {
+        check(&transcript, "whole", |rest| rest);
+        check(&transcript, "byte by byte", |_| 1);
+        for seed in 1..30 {
+            let mut random = Random::new(seed * 7919);
+            let longest = [3, 20, 300][seed as usize % 3];
+            check(&transcript, &format!("cuts of seed {seed}"), |_| 1 + random.below(longest));
+        }
+    }
+}
+
+#[test]
+fn every_transcript_reads_the_same_event_by_event() {
+    for transcript in all() {
+        let mut ends: Vec<usize> = (1..transcript.body.len())
+            .filter(|&at| {
+                let before = &transcript.body[..at];
+                before.ends_with(b"\n\n") || before.ends_with(b"\r\n\r\n") || before.ends_with(b"\r\r")
+            })
+            .collect();
+        ends.push(transcript.body.len());
+        let mut at = 0;
+        check(&transcript, "event by event", |_| {
+            let end = ends.iter().copied().find(|end| *end > at).unwrap_or(at + 1);
+            let length = end - at;
+            at = end;
+            length
+        });
+    }
+}
+
+/// Promise 2 of the design: what a client takes for the end has not left when the row is written, and the row is true.
+#[test]
+fn the_end_of_a_stream_is_held_until_it_is_released() {
+    for transcript in all() {
+        for size in [1, 10, 100_000] {
+            let (mut tap, mut out, mut at_terminal) = (transcript.tap(), Vec::new(), None);
+            for piece in transcript.body.chunks(size) {
+                if tap.feed(piece, 7, &mut out) == Flow::Terminal {
+                    at_terminal.get_or_insert_with(|| (out.len(), tap.report()));
+                }
+            }
+            let Some((left, report)) = at_terminal else { continue };
+            let sent = String::from_utf8_lossy(&transcript.client[..left]);
+            let done = sent.lines().find(|line| line.starts_with("data") && line.ends_with("[DONE]"));
+            assert_eq!(done, None, "{}", transcript.name);
+            assert!(out.len() == left, "{}: bytes left after the terminal event", transcript.name);
+            tap.release(&mut out);
+            tap.end(&mut out);
+            assert_eq!(out, transcript.client, "{}", transcript.name);
+            let is_final = report == tap.report();
+            assert!(is_final || transcript.corrected, "{}: pieces of {size}", transcript.name);
+        }
+    }
+}
+
+#[test]
+fn a_partial_line_can_be_released_at_any_moment() {
+    for transcript in all().iter().filter(|t| !t.strip) {
+        let (mut tap, mut out) = (transcript.tap(), Vec::new());
+        for (at, byte) in transcript.body.iter().enumerate() {
+            tap.feed(&[*byte], 7, &mut out);
+            tap.release(&mut out);
+            assert_eq!(out, &transcript.body[..=at], "{}", transcript.name);
+        }
+        tap.end(&mut out);
+        assert_eq!(lines(&tap.report()), transcript.report, "{}", transcript.name);
+    }
+}
+
+#[test]
+fn mutated_transcripts_keep_the_promises() {
+    let transcripts = all();
+    let mut random = Random::new(20_260_119);
+    for round in 0..4_000 {
+        let mut input: Vec<u8> = (0..9).map(|_| random.below(256) as u8).collect();
+        let first = &transcripts[random.below(transcripts.len())];
+        input.extend_from_slice(&first.body[..first.body.len().min(3000)]);
+        for _ in 0..random.below(4) {
+            let at = 9 + random.below(input.len() - 9);
+            match random.below(4) {
+                0 => input[at] = random.below(256) as u8,
+                1 => drop(input.remove(at)),
+                2 => input.truncate(at),
+                _ => {
+                    // Frames of two streams spliced together.
+                    let second = &transcripts[random.below(transcripts.len())].body;
+                    let from = random.below(second.len());
+                    input.truncate(at);
+                    input.extend_from_slice(&second[from..second.len().min(from + 2000)]);
+                }
+            }
+            if input.len() < 10 {
+                break;
+            }
+        }
+        // A panic says which round it was; the generator makes it the same again.
+        let outcome = std::panic::catch_unwind(|| fuzz_tap(&input));
+        assert!(outcome.is_ok(), "round {round}: {:?}", String::from_utf8_lossy(&input));
+    }
+}
