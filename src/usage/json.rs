@@ -397,9 +397,141 @@ pub fn count(written: &[u8]) -> Option<u64> {
 
 /// A figure that is no count: finite and not negative.
 pub fn figure(written: &[u8]) -> Option<f64> {
-    if written.first() == Some(&b'-') {
-        return None;
-    }
+    // Rust reads `+1`, `inf` and `nan`, too.
+    written.first().filter(|first| first.is_ascii_digit())?;
     let number: f64 = std::str::from_utf8(written).ok()?.parse().ok()?;
     number.is_finite().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes down what is found: every name is a place of its own by its first letter.
+    #[derive(Default)]
+    struct Found(String);
+
+    impl Sink for Found {
+        fn member(&mut self, _: Place, name: &[u8]) -> Place {
+            match name {
+                b"model" => Place::Model,
+                b"usage" => Place::Usage,
+                b"output" => Place::Output,
+                b"arguments" => Place::Arguments,
+                b"choices" => Place::Choices,
+                _ => Place::Skip,
+            }
+        }
+        fn element(&mut self, at: Place, _: u32) -> Place {
+            at
+        }
+        fn open(&mut self, at: Place, _: bool) {
+            self.0.push_str(&format!("({at:?} "));
+        }
+        fn close(&mut self, _: Place) {
+            self.0.push(')');
+        }
+        fn scalar(&mut self, at: Place, value: Scalar<'_>) {
+            let value = match value {
+                Scalar::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+                Scalar::Number(number) => String::from_utf8_lossy(number).into_owned(),
+                Scalar::True => "true".to_owned(),
+                Scalar::Nothing => "nothing".to_owned(),
+            };
+            self.0.push_str(&format!("{at:?}={value} "));
+        }
+        fn words(&mut self, _: Place, piece: &[u8]) {
+            self.0.push_str(&String::from_utf8_lossy(piece));
+        }
+    }
+
+    /// Expects `found`, or `BAD` or `CUT` at its end for what is malformed or not whole.
+    fn check(document: &str, expected: &str) {
+        for size in [1, 2, 3, 7, 10_000] {
+            let (mut walker, mut found) = (Walker::new(), Found::default());
+            walker.begin(Place::Root);
+            document.as_bytes().chunks(size).for_each(|piece| walker.feed(piece, &mut found));
+            walker.finish(&mut found);
+            let end = match (walker.is_bad(), walker.is_done()) {
+                (true, _) => "BAD",
+                (false, false) => "CUT",
+                (false, true) => "",
+            };
+            if end != "BAD" || expected != "BAD" {
+                assert_eq!(format!("{}{end}", found.0), expected, "{document} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_named_places_are_found() {
+        check(r#"{"model":"m","x":{"model":"no"},"y":[{"model":"no"}]}"#, r#"(Root Model="m" )"#);
+        check(
+            r#" { "usage" : { "model" : 12 , "x" : null } , "model" : true } "#,
+            "(Root (Usage Model=12 )Model=true )",
+        );
+        check(
+            r#"{"choices":[],"choices":[1,"a",null]}"#,
+            r#"(Root (Choices )(Choices Choices=1 Choices="a" Choices=nothing ))"#,
+        );
+        check(r#"{"x":"}\"]","y":"\\","z":[[{"\\":"]"}]],"model":-1.5e3}"#, "(Root Model=-1.5e3 )");
+    }
+
+    #[test]
+    fn names_and_values_may_be_escaped() {
+        check(r#"{"m\u006fdel":"a\n\u00e9"}"#, "(Root Model=\"a\\né\" )");
+        check(r#"{"model":"\ud83d\ude00 \ud83d \ude00"}"#, "(Root Model=\"😀 \u{fffd} \u{fffd}\" )");
+        check(r#"{"output":"a\"b\u12"}"#, "(Root a\"b\u{fffd})");
+    }
+
+    #[test]
+    fn raw_json_loses_its_white_space_but_not_that_of_strings() {
+        check(r#"{"arguments": { "a b" : [ 1, "\" }" ] } }"#, r#"(Root {"a b":[1,"\" }"]})"#);
+        check(r#"{"arguments":"{\"a\":1}"}"#, r#"(Root {"a":1})"#);
+    }
+
+    #[test]
+    fn what_is_no_json_is_bad_and_what_is_cut_is_not_done() {
+        for document in
+            ["x", "{]", "{\"model\"}", "{\"model\":}", "[1,]", "{,}", "nul", "{} {}", "}", "{\"a\":1 \"b\"}", "tru "]
+        {
+            check(document, "BAD");
+        }
+        check("", "CUT");
+        check("{\"model\":\"m", "(Root CUT");
+        check("{\"x\":[[{\"model\":1}", "(Root CUT");
+        check("12", "Root=12 ");
+        check("NaN", "Root=nothing ");
+    }
+
+    #[test]
+    fn depth_is_bounded_and_nothing_below_is_found() {
+        let nested = |levels: usize| format!("{}{}", "{\"usage\":".repeat(levels), "[".repeat(100_000));
+        let (mut walker, mut found) = (Walker::new(), Found::default());
+        walker.feed(nested(500).as_bytes(), &mut found);
+        assert_eq!(found.0.matches('(').count(), DEPTH_MAX);
+        assert!(!walker.is_bad() && !walker.is_done());
+        walker.feed("]".repeat(100_000).as_bytes(), &mut found);
+        walker.feed("}".repeat(500).as_bytes(), &mut found);
+        assert!(walker.is_done());
+    }
+
+    #[test]
+    fn counts_are_whole_and_not_negative() {
+        let check = |written: &str, expected| assert_eq!(count(written.as_bytes()), expected, "{written}");
+        check("0", Some(0));
+        check("12", Some(12));
+        check("12.0", Some(12));
+        check("1e3", Some(1000));
+        check("1.5e1", Some(15));
+        check("9007199254740992", Some(1 << 53));
+        check("9007199254740993", None);
+        check("18446744073709551616", None);
+        check("1e400", None);
+        check("-1", None);
+        check("-0", None);
+        check("1.5", None);
+        check("", None);
+        check("+5", None);
+    }
 }

@@ -347,3 +347,88 @@ fn append_up_to(kept: &mut Vec<u8>, piece: &[u8], max: usize) {
     let room = max.saturating_sub(kept.len());
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USAGE: &str = r#""usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}"#;
+
+    fn read(tap: &mut Tap, body: &[u8], size: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        body.chunks(size).for_each(|piece| {
+            tap.feed(piece, 1, &mut out);
+        });
+        tap.release(&mut out);
+        tap.end(&mut out);
+        out
+    }
+
+    /// What has left after each of `pieces`.
+    fn left(strip: bool, pieces: &[&str]) -> Vec<String> {
+        let mut tap = Tap::new(Dialect::Chat, Form::Events, strip, 100);
+        let left = pieces.iter().map(|piece| {
+            let mut out = Vec::new();
+            tap.feed(piece.as_bytes(), 1, &mut out);
+            String::from_utf8(out).unwrap()
+        });
+        left.collect()
+    }
+
+    #[test]
+    fn bytes_leave_at_once_but_for_what_may_be_the_terminal_line() {
+        assert_eq!(left(false, &["da", "ta", ": ", "{\"a", "\":1}\n"]), ["", "", "", "data: {\"a", "\":1}\n"]);
+        assert_eq!(left(false, &["data: [DON", "T]\n"]), ["", "data: [DONT]\n"]);
+        assert_eq!(left(false, &["date", ": x"]), ["date", ": x"]);
+        assert_eq!(left(false, &[": ping\n", "\n", "x\n\ndata: [DONE]", "\n\n"]), [": ping\n", "\n", "x\n\n", ""]);
+    }
+
+    #[test]
+    fn a_doubted_event_leaves_as_soon_as_it_shows_a_choice() {
+        let pieces = ["id: 1\n", "data: {\"choices\":[", "{\"del", "ta\":{}}]}\n\n"];
+        assert_eq!(left(true, &pieces), ["", "", "id: 1\ndata: {\"choices\":[{\"del", "ta\":{}}]}\n\n"]);
+        assert_eq!(left(true, &["data: {\"choices\":[]", "x", "}\n"]), ["", "data: {\"choices\":[]x", "}\n"]);
+    }
+
+    #[test]
+    fn an_event_longer_than_the_hold_passes_however_it_is_cut() {
+        for (length, passes) in [(HOLD_BYTES_MAX - 200, false), (HOLD_BYTES_MAX, true)] {
+            let body = format!("data: {{\"x\":\"{}\",\"choices\":[],{USAGE}}}\n\n", "x".repeat(length));
+            for size in [1, 1000, 100_000] {
+                let mut tap = Tap::new(Dialect::Chat, Form::Events, true, 0);
+                let out = read(&mut tap, body.as_bytes(), size);
+                assert_eq!(out == body.as_bytes(), passes, "{length} in pieces of {size}");
+                assert_eq!(tap.report().total_tokens, Some(7));
+            }
+        }
+    }
+
+    #[test]
+    fn usage_at_the_end_of_a_long_event_or_body_is_found_in_bounded_memory() {
+        let filler = "ab\\n".repeat(1 << 20);
+        let document = format!(
+            "{{\"choices\":[{{\"index\":0,\"logprobs\":[\"{filler}\"],\"delta\":{{\"content\":\"{filler}\"}}}}],{USAGE}}}"
+        );
+        for (form, body) in
+            [(Form::Json, document.clone()), (Form::Events, format!("data: {document}\n\ndata: [DONE]\n\n"))]
+        {
+            let mut tap = Tap::new(Dialect::Chat, form, true, 1000);
+            assert!(read(&mut tap, body.as_bytes(), 64 * 1024) == body.as_bytes());
+            let report = tap.report();
+            assert_eq!((report.input_tokens, report.output_tokens), (Some(3), Some(4)));
+            assert!(report.output.is_some_and(|words| words.len() <= 1000));
+        }
+    }
+
+    #[test]
+    fn content_times_are_those_of_the_first_and_last_event_with_words() {
+        let mut tap = Tap::new(Dialect::Chat, Form::Events, false, 0);
+        let deltas = ["{\"role\":\"assistant\",\"content\":\"\"}", "{\"content\":\"a\"}", "{\"content\":\"b\"}", "{}"];
+        for (now, delta) in deltas.iter().enumerate() {
+            let event = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");
+            tap.feed(event.as_bytes(), 10 * now as u64, &mut Vec::new());
+        }
+        let report = tap.report();
+        assert_eq!((report.first_content_us, report.last_content_us, report.content_events), (Some(10), Some(20), 2));
+    }
+}

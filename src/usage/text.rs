@@ -248,3 +248,66 @@ fn without_partial_character(bytes: &[u8]) -> &[u8] {
     };
     if bytes.len() - lead < length { &bytes[..lead] } else { bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(max: usize, pieces: &[&str]) -> Option<String> {
+        let mut kept = Kept::new(max);
+        pieces.iter().for_each(|piece| kept.push(piece.as_bytes()));
+        kept.text()
+    }
+
+    #[test]
+    fn words_up_to_the_bound_are_kept_whole() {
+        assert_eq!(kept(100, &[]), None);
+        assert_eq!(kept(0, &["a"]), None);
+        for size in [1, 26, 27, 73, 74, 99, 100] {
+            let words: String = ('a'..='z').cycle().take(size).collect();
+            assert_eq!(kept(100, &[&words]).as_deref(), Some(words.as_str()));
+            let (first, second) = words.split_at(size / 3);
+            assert_eq!(kept(100, &[first, second]).as_deref(), Some(words.as_str()));
+        }
+    }
+
+    #[test]
+    fn longer_words_keep_head_and_tail_and_never_exceed_the_bound() {
+        let words: String = "aé€😀".chars().cycle().take(4_000).collect();
+        for max in (60..200).step_by(3) {
+            for size in [3, 100, 20_000] {
+                let mut kept = Kept::new(max);
+                words.as_bytes().chunks(size).for_each(|piece| kept.push(piece));
+                let text = kept.text().unwrap();
+                assert!(text.len() <= max, "{} bytes of {max}", text.len());
+                let (head, rest) = text.split_once("…[").unwrap();
+                let (left_out, tail) = rest.split_once(" bytes left out]…").unwrap();
+                assert!(words.starts_with(head) && words.ends_with(tail), "{text}");
+                assert_eq!(head.len() + tail.len() + left_out.parse::<usize>().unwrap(), words.len());
+            }
+        }
+    }
+
+    #[test]
+    fn appending_what_was_cut_is_the_same_as_appending_all() {
+        let words: String = ('a'..='z').cycle().take(1_000).collect();
+        for first in [0, 10, 99, 100, 101, 500] {
+            for second in [0, 10, 99, 100, 101, 500] {
+                let (mut whole, mut joined, mut part) = (Kept::new(100), Kept::new(100), Kept::new(100));
+                whole.push(&words.as_bytes()[..first]);
+                whole.push(&words.as_bytes()[first..first + second]);
+                joined.push(&words.as_bytes()[..first]);
+                part.push(&words.as_bytes()[first..first + second]);
+                joined.append(&part);
+                assert_eq!(joined.text(), whole.text(), "{first} + {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn escaped_text_is_the_inside_of_a_json_string() {
+        let mut out = Vec::new();
+        escape("a\"\\\n\r\t\u{1}é".as_bytes(), |piece| out.extend_from_slice(piece));
+        assert_eq!(out, br#"a\"\\\n\r\t\u0001"#.iter().copied().chain("é".bytes()).collect::<Vec<u8>>());
+    }
+}
