@@ -83,7 +83,8 @@ impl Relay<'_> {
         let mut terminal = Flow::Open;
         buffer.resize(READ_BYTES_MIN.max(buffer.len()), 0);
         loop {
-            if !self.wire.has_input() {
+            // The last bytes of a known length wait for their row.
+            if left > 0 && !self.wire.has_input() {
                 if terminal == Flow::Terminal {
                     commit(self.tap.report());
                     self.release();
