@@ -19,24 +19,40 @@ pub(super) const TABLE: Table = Table {
     source: "usage",
 };
 
+// By place first: this is asked for every member of every chunk.
 fn member(at: Place, name: &[u8]) -> Place {
+    match at {
+        Place::Root => match name {
+            b"id" => Place::Id,
+            b"model" => Place::Model,
+            b"object" | b"type" => Place::Kind,
+            b"choices" => Place::Choices,
+            b"stats" => Place::Stats,
+            b"timings" => Place::Timings,
+            _ => usage(at, name),
+        },
+        Place::Choice => match name {
+            b"index" => Place::ChoiceIndex,
+            b"delta" | b"message" => Place::Message,
+            b"text" => Place::Output,
+            b"finish_reason" => Place::Finish,
+            _ => Place::Skip,
+        },
+        Place::Message => match name {
+            b"content" | b"refusal" => Place::Output,
+            b"reasoning_content" | b"reasoning" => Place::Reasoning,
+            b"tool_calls" => Place::ToolCalls,
+            b"function_call" => Place::Function,
+            _ => Place::Skip,
+        },
+        _ => rarer(at, name),
+    }
+}
+
+fn rarer(at: Place, name: &[u8]) -> Place {
     match (at, name) {
-        (Place::Root, b"id") => Place::Id,
-        (Place::Root, b"model") => Place::Model,
-        (Place::Root, b"object" | b"type") => Place::Kind,
-        (Place::Root, b"choices") => Place::Choices,
-        (Place::Root, b"stats") => Place::Stats,
-        (Place::Root, b"timings") => Place::Timings,
-        (Place::Choice, b"index") => Place::ChoiceIndex,
-        (Place::Choice, b"delta" | b"message") => Place::Message,
-        (Place::Choice, b"text") => Place::Output,
-        (Place::Choice, b"finish_reason") => Place::Finish,
         (Place::OtherChoice, b"delta" | b"message") => Place::OtherMessage,
         (Place::OtherChoice, b"text") => Place::Unkept,
-        (Place::Message, b"content" | b"refusal") => Place::Output,
-        (Place::Message, b"reasoning_content" | b"reasoning") => Place::Reasoning,
-        (Place::Message, b"tool_calls") => Place::ToolCalls,
-        (Place::Message, b"function_call") => Place::Function,
         (Place::OtherMessage, b"content" | b"refusal" | b"reasoning_content" | b"reasoning") => Place::Unkept,
         (Place::Part, b"type") => Place::PartKind,
         (Place::Part, b"text" | b"thinking") => Place::Loose,

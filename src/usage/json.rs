@@ -190,7 +190,7 @@ impl Walker {
                     sink.scalar(self.place, Scalar::Text(&whole[..length.min(SHORT_BYTES_MAX)]));
                 }
                 self.value_ended();
-                length + 2
+                length + 2 + self.comma(input.get(length + 2))
             }
             _ => {
                 self.state = State::Text { is_name: false };
@@ -230,8 +230,18 @@ impl Walker {
         match end {
             Some(length) if input[1 + length] == b'"' => {
                 self.place = sink.member(self.frames[self.depth - 1].place, &input[1..1 + length]);
-                self.state = State::Colon;
-                length + 2
+                // Colon and value nearly always follow at once: two turns less.
+                let after = length + 2;
+                match input[after..] {
+                    [b':', first, ..] => {
+                        self.state = State::Value;
+                        after + 1 + self.value(first, &input[after + 1..], sink)
+                    }
+                    _ => {
+                        self.state = State::Colon;
+                        after
+                    }
+                }
             }
             _ => {
                 self.short.clear();
@@ -290,6 +300,14 @@ impl Walker {
     }
 
     fn bare<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+        // Every other member of a chunk is `null`, and nobody asks for most numbers.
+        if self.short.is_empty() && input.starts_with(b"null") && matches!(input.get(4), Some(b',' | b'}' | b']')) {
+            if self.place != Place::Skip {
+                sink.scalar(self.place, Scalar::Nothing);
+            }
+            self.value_ended();
+            return 4 + self.comma(input.get(4));
+        }
         let length = input
             .iter()
             .position(|&b| !(b.is_ascii_alphanumeric() || b == b'-' || b == b'+' || b == b'.'))
@@ -298,6 +316,7 @@ impl Walker {
         self.short.extend_from_slice(&input[..length.min(room)]);
         if length < input.len() {
             self.bare_ended(sink);
+            return length + self.comma(input.get(length));
         }
         length
     }
@@ -363,6 +382,15 @@ impl Walker {
             sink.words(self.place, &input[..used]);
         }
         used
+    }
+
+    /// A comma that follows a member of an object at once, taken with it: one turn less.
+    fn comma(&mut self, next: Option<&u8>) -> usize {
+        if next != Some(&b',') || self.state != State::Next || !self.frames[self.depth - 1].is_object {
+            return 0;
+        }
+        self.state = State::Key;
+        1
     }
 
     fn value_ended(&mut self) {
