@@ -231,9 +231,10 @@ impl Tools {
                 continue;
             }
             self.has_arguments |= !part.arguments.is_empty();
-            for piece in part.arguments.pieces() {
-                escape(piece, |escaped| self.kept.push(escaped));
-            }
+            let (head, lost, tail) = part.arguments.pieces();
+            escape(head, |escaped| self.kept.push(escaped));
+            self.kept.lose(lost);
+            escape(tail, |escaped| self.kept.push(escaped));
         }
     }
 

@@ -55,7 +55,7 @@ fn settle(facts: &mut Facts) {
     // A block that begins shows `{}` where the deltas will bring the arguments.
     if facts.kind == b"content_block_start" {
         for tool in &mut facts.tools {
-            if tool.arguments.pieces().concat() == b"{}" {
+            if matches!(tool.arguments.pieces(), (head, 0, tail) if [head, tail].concat() == b"{}") {
                 tool.arguments.clear();
             }
         }

@@ -196,19 +196,26 @@ impl Kept {
 
     /// Appends what another one with the same bound keeps.
     pub fn append(&mut self, other: &Kept) {
-        self.push(&other.head);
-        let lost = other.total - (other.head.len() + other.tail.len()) as u64;
-        if lost > 0 {
-            // More than the bound was said, so that the head is full and the tail begins anew.
-            self.total += lost;
-            self.tail.clear();
-        }
-        self.push(&other.tail);
+        let (head, lost, tail) = other.pieces();
+        self.push(head);
+        self.lose(lost);
+        self.push(tail);
     }
 
-    /// The pieces in their order, without a mark: for reading what is short.
-    pub fn pieces(&self) -> [&[u8]; 2] {
-        [&self.head, &self.tail]
+    /// Counts bytes that another one with the same bound already left out. More than the bound was said, then, so that
+    /// the head is full and the tail begins anew.
+    pub fn lose(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.total += bytes;
+            self.tail.clear();
+        }
+    }
+
+    /// What is kept, in its order, and how many bytes are left out between.
+    pub fn pieces(&self) -> (&[u8], u64, &[u8]) {
+        // Cut to what is wanted, so that what follows does not depend on when the tail was moved last.
+        let tail = &self.tail[self.tail.len().saturating_sub(self.max - self.half())..];
+        (&self.head, self.total - (self.head.len() + tail.len()) as u64, tail)
     }
 
     /// The words as text, `None` where there are none. What is no UTF-8 is replaced.
