@@ -32,6 +32,8 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     logging::start(settings.log_level);
+    // A bug ends one exchange, not the process: one line in the log like any other.
+    std::panic::set_hook(Box::new(|bug| log::error!("bug: {bug}")));
     for warning in warnings {
         log::warn!("{warning}");
     }

@@ -44,8 +44,12 @@ impl From<CalledOff> for Ended {
 pub struct Relayed {
     /// How it ended.
     pub ended: Ended,
-    /// Bytes that complete the reply for the client; to be sent only when `ended` is whole.
+    /// What the tap understood.
+    pub report: Report,
+    /// The last bytes for the client. Empty when nobody takes them.
     pub tail: Vec<u8>,
+    /// With the tail the client has a whole reply. If not, its connection must be cut so that it can see that.
+    pub complete: bool,
 }
 
 /// One reply on its way.
@@ -83,21 +87,25 @@ impl Relay<'_> {
         let mut terminal = Flow::Open;
         buffer.resize(READ_BYTES_MIN.max(buffer.len()), 0);
         loop {
-            // The last bytes of a known length wait for their row.
-            if left > 0 && !self.wire.has_input() {
-                if terminal == Flow::Terminal {
-                    commit(self.tap.report());
-                    self.release();
-                    terminal = Flow::Open;
-                }
-                if let Err(ended) = self.send() {
-                    return Relayed { ended, tail: Vec::new() };
-                }
+            if terminal == Flow::Terminal && left > 0 && !self.wire.has_end() {
+                commit(self.tap.report());
+                self.release();
+                terminal = Flow::Open;
+            }
+            // The last bytes of a known length wait for their row; a head for its body, if that is here.
+            if left > 0
+                && !self.wire.has_input()
+                && let Err(ended) = self.send()
+            {
+                return self.finish(ended);
             }
             let n = match body.read(buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(e) => return Relayed { ended: self.why(&e), tail: Vec::new() },
+                Err(e) => {
+                    let ended = self.why(&e);
+                    return self.finish(ended);
+                }
             };
             left = left.saturating_sub(n as u64);
             if self.take(&buffer[..n]) == Flow::Terminal {
@@ -106,16 +114,14 @@ impl Relay<'_> {
             if left > 0
                 && let Err(ended) = self.send()
             {
-                return Relayed { ended, tail: Vec::new() };
+                return self.finish(ended);
             }
             if n == buffer.len() && n < READ_BYTES_MAX {
                 buffer.resize(n * 2, 0);
             }
         }
-        if let Some(why) = self.client.called_off() {
-            return Relayed { ended: why.into(), tail: Vec::new() };
-        }
-        self.finish()
+        let called_off = self.client.called_off().map(Ended::from);
+        self.finish(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }))
     }
 
     /// One read's worth: through the tap, framed, to what waits to be sent.
@@ -170,15 +176,26 @@ impl Relay<'_> {
         }
     }
 
-    fn finish(&mut self) -> Relayed {
+    /// Puts together what is still to be sent. What upstream sent before it broke off reaches the client, too.
+    fn finish(&mut self, ended: Ended) -> Relayed {
         self.passed.clear();
         self.tap.end(&mut self.passed);
         self.frame();
-        if self.framing == ReplyFraming::Chunked {
+        let report = self.tap.report();
+        let complete = match ended {
+            Ended::Whole => true,
+            // A stream that ended by a close without its terminal event is not.
+            Ended::Closed => report.terminal || !report.needs_terminal,
+            Ended::Broken | Ended::TimedOut | Ended::ClientLeft | Ended::Shutdown => false,
+        };
+        if complete && self.framing == ReplyFraming::Chunked {
             self.out.extend_from_slice(b"0\r\n\r\n");
         }
-        let ended = if self.closed { Ended::Closed } else { Ended::Whole };
-        Relayed { ended, tail: std::mem::take(&mut self.out) }
+        let tail = match ended {
+            Ended::ClientLeft | Ended::Shutdown => Vec::new(),
+            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut => std::mem::take(&mut self.out),
+        };
+        Relayed { ended, report, tail, complete }
     }
 }
 

@@ -64,6 +64,8 @@ pub struct WireState {
     output_bytes: AtomicUsize,
     /// Input that ureq has not used up yet.
     buffered: AtomicUsize,
+    /// That input holds the end of a chunked body.
+    ends: AtomicBool,
     /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
     timed_out: AtomicBool,
 }
@@ -76,6 +78,11 @@ impl WireState {
     /// Whether more of the reply can be read without waiting for upstream.
     pub fn has_input(&self) -> bool {
         self.buffered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the end of a chunked body has come already, so that reading on to it will not wait.
+    pub fn has_end(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
@@ -567,6 +574,7 @@ impl Buffers for Wire {
         self.end += amount;
         self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
         self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
+        self.state.ends.store(self.input().ends_with(b"0\r\n\r\n"), Ordering::Relaxed);
     }
 
     fn input_consume(&mut self, amount: usize) {

@@ -8,12 +8,13 @@ use ureq::http::{HeaderMap, Response};
 
 use super::draft::{Draft, Ending};
 use super::pool::{Job, Pool};
-use super::relay::{Ended, Relay, Relayed, form};
+use super::relay::{Ended, Relay, form};
 use super::upstream::{NoReply, Upstream};
 use super::{Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, Persistence, Reply, ReplyFraming};
+use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::recorder::Tail;
 use crate::record::row::Outcome;
 use crate::settings::LogContent;
@@ -149,22 +150,20 @@ impl Worker {
                 early = Some((id, row));
             }
         });
-        let report = relay.tap.report();
         self.buffers.passed = std::mem::take(&mut relay.passed);
         drop(relay);
         // From here on the upstream connection may serve the next exchange.
         let _ = exchange.loan.client().interrupts(None);
 
-        let cut = !is_complete(relayed.ended, &report);
-        let ending = ending(relayed.ended, status, report, form);
-        self.finish(exchange, ending, relayed, cut, early);
+        let ending = ending(relayed.ended, status, relayed.report, form);
+        self.finish(exchange, ending, relayed.tail, relayed.complete, early);
         self.buffers.trim();
     }
 
-    fn finish(&mut self, exchange: Exchange, ending: Ending, relayed: Relayed, cut: bool, early: Option<Early>) {
+    fn finish(&self, exchange: Exchange, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
         let Exchange { loan, head, draft, .. } = exchange;
         log_exchange(&loan, &head, &ending, exchange.began);
-        let tail = Tail::new(loan, relayed.tail, cut);
+        let tail = Tail::new(loan, tail, complete);
         let Some(mut draft) = draft else { return tail.send() };
         let row = draft.row(ending);
         match early {
@@ -203,26 +202,21 @@ impl Worker {
                 format!("LM Studio at {base} did not answer in time: {why}."),
             ),
         };
-        let bytes =
-            Reply::error(status, &message, code).encode(exchange.persistence(), exchange.head.method() == "HEAD");
-        let streamed = exchange.draft.as_ref().is_some_and(Draft::asked_stream);
-        let ending = match called_off {
-            Some(why) => Ending {
-                outcome: match why {
-                    CalledOff::ClientLeft => Outcome::ClientClosed,
-                    CalledOff::Shutdown => Outcome::Shutdown,
-                },
-                http_status: None,
-                error: None,
-                report: Report::default(),
-                streamed,
-            },
-            None => {
-                Ending { outcome, http_status: Some(status), error: Some(message), report: Report::default(), streamed }
+        let reply = Reply::error(status, &message, code);
+        let (outcome, http_status, error, reply) = match called_off {
+            None => (outcome, Some(status), Some(message), Some(reply)),
+            Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None, None),
+            Some(CalledOff::Shutdown) => {
+                let message = "The proxy was stopped before LM Studio replied.";
+                let reply = Reply::overloaded(message, OVERLOADED_RETRY_S);
+                (Outcome::Shutdown, Some(reply.status()), Some(message.to_string()), Some(reply))
             }
         };
-        let relayed = Relayed { ended: Ended::Whole, tail: bytes };
-        self.finish(exchange, ending, relayed, called_off.is_some(), None);
+        let streamed = exchange.draft.as_ref().is_some_and(Draft::asked_stream);
+        let ending = Ending { outcome, http_status, error, report: Report::default(), streamed };
+        let head_only = exchange.head.method() == "HEAD";
+        let bytes = reply.as_ref().map(|reply| reply.encode(exchange.persistence(), head_only)).unwrap_or_default();
+        self.finish(exchange, ending, bytes, reply.is_some(), None);
     }
 }
 
@@ -267,16 +261,6 @@ fn framing(head: &RequestHead, status: u16, headers: &HeaderMap, has_body: bool,
         Some(length) if !strip && !headers.contains_key("transfer-encoding") => ReplyFraming::Length(length),
         _ if head.minor_version() == 0 => ReplyFraming::None,
         _ => ReplyFraming::Chunked,
-    }
-}
-
-/// Whether the client got a whole reply: else its connection is cut, so that it can see that something is missing.
-fn is_complete(ended: Ended, report: &Report) -> bool {
-    match ended {
-        Ended::Whole => true,
-        // A stream that ended by a close without its terminal event is not.
-        Ended::Closed => report.terminal || !report.needs_terminal,
-        Ended::Broken | Ended::TimedOut | Ended::ClientLeft | Ended::Shutdown => false,
     }
 }
 

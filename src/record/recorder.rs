@@ -27,34 +27,27 @@ const BATCH_ROWS_MAX: usize = 256;
 pub struct Tail {
     loan: Loan,
     bytes: Vec<u8>,
-    cut: bool,
+    complete: bool,
 }
 
 impl Tail {
-    /// `cut`: the reply is not complete, and the client shall see it.
-    pub fn new(loan: Loan, bytes: Vec<u8>, cut: bool) -> Tail {
-        Tail { loan, bytes, cut }
+    /// Not `complete`: with these bytes the reply is not whole, and the client shall see it.
+    pub fn new(loan: Loan, bytes: Vec<u8>, complete: bool) -> Tail {
+        Tail { loan, bytes, complete }
     }
 
     /// Sends the bytes, waiting where the client reads slowly, and returns the connection.
     pub fn send(self) {
-        if self.cut {
-            return self.loan.cut();
-        }
         match self.loan.client().write_all(&self.bytes) {
-            Ok(()) => self.loan.give_back(),
+            Ok(()) => self.end(),
             Err(_) => self.loan.cut(),
         }
     }
 
     /// Sends what the socket takes at once. The rest, if any, comes back.
     pub fn send_now(mut self) -> Option<Tail> {
-        if self.cut {
-            self.loan.cut();
-            return None;
-        }
         match self.loan.client().write_now(&self.bytes) {
-            Ok(n) if n == self.bytes.len() => self.loan.give_back(),
+            Ok(n) if n == self.bytes.len() => self.end(),
             Ok(n) => {
                 self.bytes.drain(..n);
                 return Some(self);
@@ -62,6 +55,10 @@ impl Tail {
             Err(_) => self.loan.cut(),
         }
         None
+    }
+
+    fn end(self) {
+        if self.complete { self.loan.give_back() } else { self.loan.cut() }
     }
 }
 
