@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ureq::config::{AutoHeaderValue, Config};
@@ -53,7 +53,8 @@ struct Base {
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
 pub struct WireState {
-    socket: Mutex<Option<Arc<TcpStream>>>,
+    /// Owned by the agent alone: a connection that it gives up is closed at once, and upstream sees that.
+    socket: Mutex<Weak<TcpStream>>,
     /// Connections attempted so far: tells a fresh one from a pooled one.
     dials: AtomicU64,
     /// Bytes of the current request that the socket took.
@@ -71,7 +72,7 @@ pub struct WireState {
 }
 
 impl WireState {
-    fn socket(&self) -> MutexGuard<'_, Option<Arc<TcpStream>>> {
+    fn socket(&self) -> MutexGuard<'_, Weak<TcpStream>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,7 +94,7 @@ impl WireState {
 
 impl Interrupt for WireState {
     fn interrupt(&self) {
-        if let Some(socket) = &*self.socket() {
+        if let Some(socket) = self.socket().upgrade() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -125,7 +126,6 @@ impl Upstream {
     /// Closes the idle connection, if there is one.
     pub fn disconnect(&mut self) {
         self.agent = agent(&self.make);
-        *self.wire.socket() = None;
     }
 
     /// Sends one request and waits for the head of its reply, however long that takes.
@@ -392,7 +392,7 @@ impl Dial {
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
         let socket = Arc::new(stream);
-        *self.wire.socket() = Some(socket.clone());
+        *self.wire.socket() = Arc::downgrade(&socket);
         Ok(Wire {
             socket,
             state: self.wire.clone(),
