@@ -1,0 +1,56 @@
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::peer::{Message, Peer};
+
+/// A client's connection, in the test's hands.
+pub struct Client(Peer);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        Client(Peer::new(TcpStream::connect(address).expect("the proxy listens")))
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.send(bytes);
+    }
+
+    /// The next reply.
+    pub fn reply(&mut self) -> Message {
+        self.0.message(false, true).expect("a reply")
+    }
+
+    /// The next reply where it has no body whatever its head says: HEAD, 1xx, 204, 304.
+    pub fn bodiless_reply(&mut self) -> Message {
+        self.0.message(true, true).expect("a reply")
+    }
+
+    /// Sends a request and waits for its reply.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Message {
+        self.send(request);
+        self.reply()
+    }
+
+    /// Waits for these bytes; returns them with all that came before.
+    pub fn through(&mut self, mark: &str) -> String {
+        let bytes = self.0.through(mark).unwrap_or_else(|| panic!("{mark:?} never came"));
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// Waits for these bytes and takes nothing.
+    pub fn wait_for(&mut self, mark: &str) {
+        self.0.wait_for(mark);
+    }
+
+    /// Waits for the connection's end; returns what came before.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.0.rest()
+    }
+
+    /// Says that it sends no more, and goes on reading.
+    pub fn half_close(&mut self) {
+        self.0.stream().shutdown(Shutdown::Write).expect("an open connection");
+    }
+
+    /// Closes the connection.
+    pub fn leave(self) {}
+}

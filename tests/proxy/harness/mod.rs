@@ -1,0 +1,34 @@
+//! The three parties of a test: the proxy as a process, upstream and the client as sockets in the test's hands.
+
+mod client;
+mod folder;
+mod peer;
+mod process;
+mod rows;
+mod upstream;
+mod words;
+
+use std::time::{Duration, Instant};
+
+pub use client::Client;
+pub use folder::Folder;
+pub use peer::{Ended, Message};
+pub use process::{Proxy, command};
+pub use rows::{Row, count_of, rows_of};
+pub use upstream::{Link, Upstream};
+pub use words::*;
+
+/// How long anything may take. Only a test that fails ever waits so long; the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for what nobody can announce: a commit or the end of another process.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

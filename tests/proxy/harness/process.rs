@@ -1,0 +1,167 @@
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use super::rows::{Row, rows_of};
+use super::{Client, Folder, Message, PATIENCE, Upstream, until};
+
+/// The binary, in `folder`, knowing nothing of this process's environment.
+pub fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lms_metrics_proxy"));
+    command.current_dir(folder).env_clear().stdin(Stdio::null());
+    // Windows finds its own libraries by it.
+    if let Some(root) = std::env::var_os("SystemRoot") {
+        command.env("SystemRoot", root);
+    }
+    command
+}
+
+/// The proxy as a process. Killed when dropped; of a failed test the log is shown.
+pub struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    folder: Arc<Folder>,
+}
+
+#[derive(Default)]
+struct Log {
+    /// Lines so far, and whether it ended.
+    lines: Mutex<(Vec<String>, bool)>,
+    grew: Condvar,
+}
+
+impl Proxy {
+    /// In front of `upstream`, with defaults.
+    pub fn before(upstream: &Upstream) -> Proxy {
+        Proxy::with(upstream, &[])
+    }
+
+    /// In front of `upstream`, with these settings.
+    pub fn with(upstream: &Upstream, settings: &[(&str, &str)]) -> Proxy {
+        let url = upstream.url();
+        Proxy::start(&Arc::new(Folder::new()), &[&[("LM_STUDIO_URL", url.as_str())], settings].concat())
+    }
+
+    /// With these settings, its database in `folder`.
+    pub fn start(folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
+        let mut command = command(folder.path());
+        command.env("PORT", "0").env("RUST_LOG", "info").envs(settings.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let log = Arc::new(Log::default());
+        let own = log.clone();
+        let reader = thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                own.lines.lock().expect("no panic under it").0.push(line);
+                own.grew.notify_all();
+            }
+            own.lines.lock().expect("no panic under it").1 = true;
+            own.grew.notify_all();
+        });
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut proxy = Proxy { child, address: unspecified, log, reader: Some(reader), folder: folder.clone() };
+        let line = proxy.wait_for_log("listening on http://");
+        proxy.address = line.rsplit("http://").next().expect("split").parse().expect("an address");
+        proxy
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Asks over a connection of its own.
+    pub fn ask(&self, request: impl AsRef<[u8]>) -> Message {
+        self.connect().ask(request)
+    }
+
+    /// What a local route answers.
+    pub fn json(&self, path: &str) -> serde_json::Value {
+        let reply = self.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(reply.status(), 200, "{}", reply.text());
+        reply.json()
+    }
+
+    /// What stands in the database now.
+    pub fn rows(&self) -> Vec<Row> {
+        rows_of(&self.folder.database())
+    }
+
+    /// The only row.
+    pub fn row(&self) -> Row {
+        let mut rows = self.rows();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows.remove(0)
+    }
+
+    /// Waits until there are `count` rows: for ends that no client sees.
+    pub fn wait_for_rows(&self, count: usize) -> Vec<Row> {
+        until("rows", || Some(self.rows()).filter(|rows| rows.len() >= count))
+    }
+
+    /// Waits for a log line with these words.
+    pub fn wait_for_log(&self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock().expect("no panic under it");
+        loop {
+            if let Some(line) = lines.0.iter().find(|line| line.contains(words)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!lines.1 && !left.is_zero(), "{words:?} was never logged: {:#?}", lines.0);
+            lines = self.log.grew.wait_timeout(lines, left).expect("no panic under it").0;
+        }
+    }
+
+    /// Sends a signal, by its name.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("there is a kill command").success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        until("the proxy's end", || self.child.try_wait().expect("a child"))
+    }
+
+    /// Ends it at once, as SIGKILL does. The whole log, and the folder with its database.
+    pub fn kill(mut self) -> (Vec<String>, Arc<Folder>) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let lines = std::mem::take(&mut self.log.lines.lock().expect("no panic under it").0);
+        (lines, self.folder.clone())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking()
+            && let Ok(lines) = self.log.lines.lock()
+        {
+            eprintln!("the proxy's log:\n{}", lines.0.join("\n"));
+        }
+    }
+}

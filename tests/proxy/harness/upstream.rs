@@ -1,0 +1,129 @@
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use super::PATIENCE;
+use super::peer::{Message, Peer};
+
+/// What the proxy takes for LM Studio. Connections wait until the test takes them up, or are answered by a script.
+pub struct Upstream {
+    address: SocketAddr,
+    links: Receiver<Link>,
+    accepted: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    /// Each connection is taken up by [`Upstream::accept`].
+    pub fn new() -> Upstream {
+        let (sender, links) = channel();
+        // After the test nobody takes them up any more.
+        let taken_up = move |link| drop(sender.send(link));
+        Upstream::start(links, Arc::new(taken_up))
+    }
+
+    /// Each request is answered by `answer`, on a thread of its connection.
+    pub fn answering(answer: impl Fn(&mut Link, Message) + Send + Sync + 'static) -> Upstream {
+        let (_, links) = channel();
+        let answer = Arc::new(answer);
+        let answered = move |mut link: Link| {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                while let Some(request) = link.next_request() {
+                    answer(&mut link, request);
+                }
+            });
+        };
+        Upstream::start(links, Arc::new(answered))
+    }
+
+    fn start(links: Receiver<Link>, on_link: Arc<dyn Fn(Link) + Send + Sync>) -> Upstream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let (accepted, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (accepted.clone(), ends.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if end.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                on_link(Link(Peer::new(stream)));
+            }
+        });
+        Upstream { address, links, accepted, ends }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The next connection.
+    pub fn accept(&self) -> Link {
+        self.links.recv_timeout(PATIENCE).expect("the proxy connects")
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// One connection of the proxy to upstream.
+pub struct Link(Peer);
+
+impl Link {
+    /// The next request, whole.
+    pub fn request(&mut self) -> Message {
+        self.next_request().expect("a request")
+    }
+
+    fn next_request(&mut self) -> Option<Message> {
+        self.0.message(false, false)
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.send(bytes);
+    }
+
+    /// Sends what may come too late.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        std::io::Write::write_all(&mut self.0.stream(), bytes.as_ref()).is_ok()
+    }
+
+    /// Reads a request's head and waits for its body, which stays unread: whoever closes now resets.
+    pub fn request_head_alone(&mut self) -> String {
+        let head = self.0.head_alone();
+        self.0.wait_for_byte();
+        head
+    }
+
+    /// Closes with the body unread, which resets the connection (RFC 2525 §2.17).
+    pub fn reset(self) {
+        self.0.wait_for_byte();
+    }
+
+    /// Ends the reply's direction in good order.
+    pub fn fin(&mut self) {
+        self.0.stream().shutdown(Shutdown::Write).expect("an open connection");
+    }
+
+    /// Waits until the proxy has closed the connection; nothing must have come before.
+    pub fn wait_for_close(&mut self) {
+        assert_eq!(self.0.rest(), b"", "a request came instead of the close");
+    }
+}

@@ -1,0 +1,16 @@
+//! The real binary over real sockets: what a client sees, what upstream sees, and what stands in the database.
+//!
+//! A test is the client and upstream in one: it says what each side sends next, and waits for what arrives at the
+//! other. So "upstream is silent" and "one event so far" are states, not pauses, and no test sleeps or measures time.
+//! Whatever does not come within [`harness::PATIENCE`] ends the test.
+
+mod cancel;
+mod errors;
+mod harness;
+mod many;
+mod record;
+mod relay;
+mod requests;
+mod start;
+mod stop;
+mod truncation;
