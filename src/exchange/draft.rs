@@ -39,6 +39,7 @@ pub struct Ending {
 
 impl Draft {
     /// Notes what the request says.
+    #[inline(never)]
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
         let asked = asked::read(body);
         let settings = &shared.settings;

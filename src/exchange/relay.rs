@@ -73,7 +73,7 @@ pub struct Relay<'a> {
 }
 
 /// The first size of the buffer for reads, and the size it grows to when reads fill it.
-const READ_BYTES_MIN: usize = 4 * 1024;
+const READ_BYTES_MIN: usize = 2 * 1024;
 const READ_BYTES_MAX: usize = 32 * 1024;
 
 impl Relay<'_> {

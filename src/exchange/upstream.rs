@@ -445,7 +445,7 @@ pub struct Wire {
 }
 
 /// Input is read in pieces of this size at first, and of up to [`INPUT_BYTES_MAX`] once they come full.
-const INPUT_BYTES_MIN: usize = 4 * 1024;
+const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
 /// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;

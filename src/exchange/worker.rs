@@ -68,7 +68,7 @@ impl Worker {
     fn exchange(&mut self, lend: Lend) {
         let Lend { loan, head, body, began, start_ms } = lend;
         let recorded = is_recorded(head.method(), head.path());
-        let draft = recorded.then(|| Draft::new(&self.shared, &head, &body, began, start_ms));
+        let draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
         let injected = draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
         let strip = injected.is_some();
 
@@ -95,6 +95,7 @@ impl Worker {
 
     /// Sends the request on: everything end-to-end as it came. Generating routes ask for no encoding, for an encoded
     /// reply cannot be read along.
+    #[inline(never)]
     fn ask(&mut self, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Response<Body>, NoReply> {
         let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
         let dropped = |name: &str| {
@@ -110,6 +111,8 @@ impl Worker {
 
     // ---- a reply -----------------------------------------------------------------------------------------------
 
+    // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
+    #[inline(never)]
     fn relay(&mut self, mut exchange: Exchange, reply: Response<Body>) {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
@@ -160,6 +163,7 @@ impl Worker {
         self.buffers.trim();
     }
 
+    #[inline(never)]
     fn finish(&self, exchange: Exchange, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
         let Exchange { loan, head, draft, .. } = exchange;
         log_exchange(&loan, &head, &ending, exchange.began);
@@ -177,6 +181,7 @@ impl Worker {
 
     // ---- no reply ----------------------------------------------------------------------------------------------
 
+    #[inline(never)]
     fn answer(&mut self, exchange: Exchange, why: NoReply) {
         let client = exchange.loan.client();
         let called_off = client.called_off();
@@ -212,7 +217,7 @@ impl Worker {
                 (Outcome::Shutdown, Some(reply.status()), Some(message.to_string()), Some(reply))
             }
         };
-        let streamed = exchange.draft.as_ref().is_some_and(Draft::asked_stream);
+        let streamed = exchange.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: Report::default(), streamed };
         let head_only = exchange.head.method() == "HEAD";
         let bytes = reply.as_ref().map(|reply| reply.encode(exchange.persistence(), head_only)).unwrap_or_default();
@@ -225,7 +230,7 @@ struct Exchange {
     loan: Loan,
     head: RequestHead,
     /// The row in the making, where the route is recorded.
-    draft: Option<Draft>,
+    draft: Option<Box<Draft>>,
     began: Instant,
     /// The usage event was asked for by us: it must not reach the client.
     strip: bool,
