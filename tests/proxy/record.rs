@@ -1,5 +1,11 @@
 //! Every generation leaves one row, and it is there before the client has the whole reply.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rusqlite::Connection;
+
 use crate::harness::*;
 
 #[test]
@@ -19,4 +25,257 @@ fn the_row_is_there_when_the_reply_ends() {
         client.ask(chat());
         assert_eq!(proxy.rows().len(), count);
     }
+}
+
+#[test]
+fn the_row_of_a_stream_is_there_before_its_terminal_event() {
+    // SDK clients take `[DONE]` for the end, whatever upstream still has to say and however long it takes.
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(&event("two")), &chunk(USAGE_EVENT)].concat());
+    client.through("\"total_tokens\":22");
+    assert_eq!(proxy.rows(), []);
+    link.send(chunk(DONE));
+    client.through("[DONE]");
+    let row = proxy.row();
+    assert_eq!((row.outcome.as_str(), row.was_streamed, row.total_tokens), ("completed", true, Some(22)));
+    assert_eq!(row.output.as_deref(), Some("Onetwo"));
+    link.send(LAST_CHUNK);
+    client.through(LAST_CHUNK);
+    assert_eq!(proxy.rows(), [row]);
+}
+
+/// Locks the database, lets a reply through and kills the proxy when the client has seen its end. Regression: of a
+/// reply with a length all bytes were sent before the row was tried. Were it so again, the attempt could not have
+/// failed yet when the proxy is killed.
+fn check_last_bytes_wait_for_the_attempt(reply: &[u8], last_bytes: &str) {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let lock = locked(&proxy);
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send(reply);
+    client.through(last_bytes);
+    let (log, _) = proxy.kill();
+    assert!(log.iter().any(|line| line.contains("does not take rows")), "{log:#?}");
+    drop(lock);
+}
+
+#[test]
+fn the_last_bytes_wait_until_the_row_was_tried() {
+    check_last_bytes_wait_for_the_attempt(&chat_reply(), r#""total_tokens":22}}"#);
+    check_last_bytes_wait_for_the_attempt(&[STREAM_HEAD, &chunk(DONE), LAST_CHUNK].concat().into_bytes(), "[DONE]");
+    // Upstream says nothing more after the terminal event.
+    check_last_bytes_wait_for_the_attempt(&[STREAM_HEAD, &chunk(DONE)].concat().into_bytes(), "[DONE]");
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    check_last_bytes_wait_for_the_attempt(&[head, &chunk("{}"), LAST_CHUNK].concat().into_bytes(), LAST_CHUNK);
+}
+
+/// Nobody else can write, and soon nobody can read either.
+fn locked(proxy: &Proxy) -> Connection {
+    let lock = Connection::open(proxy.folder().database()).expect("a database");
+    lock.execute_batch("BEGIN EXCLUSIVE").expect("nobody else writes now");
+    lock
+}
+
+#[test]
+fn a_locked_database_delays_no_reply_for_long_and_loses_no_row() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    let lock = locked(&proxy);
+    for _ in 0..3 {
+        assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY);
+    }
+    assert_eq!(proxy.ask(get("/health")).status(), 200);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 0);
+    assert_eq!(proxy.rows(), []);
+    lock.execute_batch("COMMIT").expect("an open transaction");
+    let rows = proxy.wait_for_rows(3);
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.total_tokens == Some(22)), "{rows:#?}");
+    proxy.wait_for_log("takes rows again");
+}
+
+#[test]
+fn what_nobody_told_is_null() {
+    let upstream = Upstream::answering(|link, _| {
+        link.send(reply("200 OK", "application/json", CHAT_REPLY_WITHOUT_USAGE));
+    });
+    let proxy = Proxy::before(&upstream);
+    proxy.ask(chat());
+    proxy.ask(post("/v1/x", "no JSON"));
+    let rows = proxy.rows();
+    for row in &rows {
+        assert_eq!((row.input_tokens, row.output_tokens, row.total_tokens), (None, None, None));
+        assert_eq!(row.outcome, "completed");
+    }
+    let recent = &proxy.json("/stats/recent")["requests"];
+    for name in ["input_tokens", "output_tokens", "total_tokens"] {
+        assert!(recent[0][name].is_null() && recent[1][name].is_null(), "{recent}");
+    }
+    assert_eq!(proxy.json("/stats/summary")["total_tokens"], 0);
+}
+
+#[test]
+fn a_reply_that_names_no_model_is_filed_under_the_one_asked_for_or_unknown() {
+    let upstream = Upstream::answering(|link, _| link.send(reply("200 OK", "text/plain", "Hello")));
+    let proxy = Proxy::before(&upstream);
+    proxy.ask(chat());
+    proxy.ask(post("/v1/chat/completions", "{}"));
+    let models: Vec<String> = proxy.rows().into_iter().map(|row| row.model).collect();
+    assert_eq!(models, ["m", "unknown"]);
+}
+
+#[test]
+fn generations_are_recorded_and_nothing_else() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    for path in ["/v1/models", "/health", "/stats/recent", "/nothing", "/api/v0/models"] {
+        proxy.ask(get(path));
+    }
+    for path in ["/api/v1/models/load", "/api/v1/models/download", "/chat/completions"] {
+        proxy.ask(post(path, "{}"));
+    }
+    assert_eq!(proxy.rows(), []);
+    let recorded = ["/v1/anything", "/v1/messages", "/v1/responses", "/api/v0/chat/completions", "/api/v1/chat"];
+    for path in recorded {
+        proxy.ask(post(path, "{}"));
+    }
+    let endpoints: Vec<String> = proxy.rows().into_iter().map(|row| row.endpoint).collect();
+    assert_eq!(endpoints, recorded);
+}
+
+#[test]
+fn what_upstream_calls_an_error_is_one() {
+    let upstream = Upstream::answering(|link, request| {
+        let (status, error) = match request.text() {
+            "status" => ("400 Bad Request", r#"{"error":{"message":"No such model"}}"#),
+            "inside" => ("200 OK", r#"{"error":"Unexpected endpoint or method. (POST /v1/x)"}"#),
+            _ => ("500 Internal Server Error", "broken"),
+        };
+        link.send(reply(status, "application/json", error));
+    });
+    let proxy = Proxy::before(&upstream);
+    for body in ["status", "inside", "neither"] {
+        proxy.ask(post("/v1/chat/completions", body));
+    }
+    let rows = proxy.rows();
+    let outcomes: Vec<_> = rows.iter().map(|row| (row.outcome.as_str(), row.http_status)).collect();
+    let expected = [("upstream_error", Some(400)), ("error_in_reply", Some(200)), ("upstream_error", Some(500))];
+    assert_eq!(outcomes, expected);
+    assert!(rows.iter().all(|row| row.is_error));
+    assert_eq!(rows[0].error_message.as_deref(), Some("No such model"));
+    assert_eq!(proxy.json("/stats/summary")["failed_requests"], 3);
+}
+
+#[test]
+fn usage_is_asked_for_where_the_client_did_not_and_the_client_never_sees_it() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(post("/v1/chat/completions", r#"{"model":"m","stream":true}"#));
+    let mut link = upstream.accept();
+    assert_eq!(link.request().json()["stream_options"]["include_usage"], true);
+    link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(USAGE_EVENT), &chunk(DONE), LAST_CHUNK].concat());
+    assert_eq!(client.reply().text(), [event("One"), DONE.into()].concat());
+    assert_eq!(proxy.row().total_tokens, Some(22));
+}
+
+#[test]
+fn nothing_is_asked_for_and_nothing_stored_where_the_settings_say_so() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("INJECT_USAGE", "false"), ("LOG_CONTENT", "none")]);
+    let mut client = proxy.connect();
+    let body = r#"{"model":"m","stream":true}"#;
+    client.send(post("/v1/chat/completions", body));
+    let mut link = upstream.accept();
+    assert_eq!(link.request().text(), body);
+    link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(DONE), LAST_CHUNK].concat());
+    assert_eq!(client.reply().text(), [event("One"), DONE.into()].concat());
+    let row = proxy.row();
+    assert_eq!((row.total_tokens, row.prompt, row.output), (None, None, None));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_proxy_has_the_row_of_every_reply_that_was_seen_whole() {
+    // SIGKILL at any moment, under load, again and again on the same database.
+    const CLIENTS: usize = 8;
+    let upstream = Upstream::answering(|link, request| {
+        let id = request.text().to_string();
+        if request.start_line().contains("stream") {
+            let event = event("x").replace("chatcmpl-1", &id);
+            // Cut off by the kill like everything else.
+            link.try_send([STREAM_HEAD, &chunk(&event), &chunk(DONE), LAST_CHUNK].concat());
+        } else {
+            link.try_send(reply("200 OK", "application/json", CHAT_REPLY.replace("chatcmpl-1", &id)));
+        }
+    });
+    let folder = std::sync::Arc::new(Folder::new());
+    let url = upstream.url();
+    let mut seen_ever = HashSet::new();
+    for round in 0..4 {
+        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+        let seen_count = AtomicUsize::new(0);
+        let seen = thread::scope(|scope| {
+            let (address, seen_count) = (proxy.address(), &seen_count);
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|client| {
+                    scope.spawn(move || asked_until_killed(address, &format!("{round}-{client}"), seen_count))
+                })
+                .collect();
+            until("replies", || (seen_count.load(Ordering::Relaxed) >= 50 * (round + 1)).then_some(()));
+            proxy.kill();
+            clients.into_iter().flat_map(|client| client.join().expect("no client panics")).collect::<Vec<_>>()
+        });
+        seen_ever.extend(seen);
+
+        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+        let rows = proxy.rows();
+        let recorded: HashSet<String> = rows.iter().filter_map(|row| row.request_id.clone()).collect();
+        let missing: Vec<_> = seen_ever.difference(&recorded).collect();
+        assert!(missing.is_empty(), "round {round}: of {} replies {missing:?} have no row", seen_ever.len());
+        assert_eq!(recorded.len(), rows.iter().filter(|row| row.request_id.is_some()).count(), "a row came twice");
+        check_summary_equals_rows(&proxy, &rows);
+        let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
+        assert_eq!(count_of(&folder.database(), sound), 1);
+    }
+}
+
+/// Asks one request after the other until the proxy is gone; ids of the replies that were seen whole.
+#[cfg(unix)]
+fn asked_until_killed(address: std::net::SocketAddr, name: &str, seen_count: &AtomicUsize) -> Vec<String> {
+    let mut client = Client::connect(address);
+    let mut seen = Vec::new();
+    loop {
+        let id = format!("{name}-{}", seen.len());
+        let path = if seen.len() % 2 == 0 { "/v1/chat/completions" } else { "/v1/chat/completions?stream" };
+        let Some(reply) = client.try_ask(post(path, &id)) else { return seen };
+        if reply.ended == Ended::Cut && !reply.body.windows(6).any(|window| window == b"[DONE]") {
+            return seen;
+        }
+        seen_count.fetch_add(1, Ordering::Relaxed);
+        seen.push(id);
+    }
+}
+
+/// The statistics are sums of their own; here they are compared with what they sum up.
+pub fn check_summary_equals_rows(proxy: &Proxy, rows: &[Row]) {
+    let summary = proxy.json("/stats/summary");
+    let count = |wanted: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| wanted(row)).count();
+    assert_eq!(summary["total_requests"], rows.len());
+    assert_eq!(summary["failed_requests"], count(&|row| row.is_error));
+    assert_eq!(summary["cancelled_requests"], count(&|row| row.outcome == "client_closed"));
+    assert_eq!(summary["total_tokens"], rows.iter().filter_map(|row| row.total_tokens).sum::<i64>());
+    let by_model = proxy.json("/stats/by-model");
+    let models = by_model["models"].as_array().expect("a list");
+    assert_eq!(
+        models.iter().map(|model| model["requests"].as_u64().expect("a number")).sum::<u64>(),
+        rows.len() as u64
+    );
 }

@@ -102,7 +102,7 @@ fn replies_without_a_body_have_none() {
     // HEAD and 304 tell a length without a body, 204 neither; the next reply on the connection is not eaten.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut check = |request: &str, head: &str, length: Option<&str>| {
+    let check = |request: &str, head: &str, length: Option<&str>| {
         let mut client = proxy.connect();
         client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         client.send(get("/health"));

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::peer::{Message, Peer};
@@ -28,6 +29,12 @@ impl Client {
     pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Message {
         self.send(request);
         self.reply()
+    }
+
+    /// The same of a proxy that may be killed: `None` where it did not even begin to reply.
+    pub fn try_ask(&mut self, request: impl AsRef<[u8]>) -> Option<Message> {
+        self.0.stream().write_all(request.as_ref()).ok()?;
+        self.0.message(false, true)
     }
 
     /// Waits for these bytes; returns them with all that came before.

@@ -1,11 +1,12 @@
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::PATIENCE;
 use super::peer::{Message, Peer};
+use super::{PATIENCE, until};
 
 /// What the proxy takes for LM Studio. Connections wait until the test takes them up, or are answered by a script.
 pub struct Upstream {
@@ -102,7 +103,29 @@ impl Link {
 
     /// Sends what may come too late.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        std::io::Write::write_all(&mut self.0.stream(), bytes.as_ref()).is_ok()
+        self.0.stream().write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends again and again until every buffer up to the client is full.
+    pub fn send_until_full(&mut self, bytes: &str) {
+        let mut stream = self.0.stream();
+        stream.set_nonblocking(true).expect("an open connection");
+        let (mut sent, mut refusals) = (0, 0);
+        until("full buffers", || {
+            // One refusal may only mean that the proxy has something else to do.
+            while refusals < 20 {
+                match stream.write(&bytes.as_bytes()[sent..]) {
+                    Ok(n) => (sent, refusals) = ((sent + n) % bytes.len(), 0),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        refusals += 1;
+                        return None;
+                    }
+                    Err(e) => panic!("the proxy closed the connection: {e}"),
+                }
+            }
+            Some(())
+        });
+        stream.set_nonblocking(false).expect("an open connection");
     }
 
     /// Reads a request's head and waits for its body, which stays unread: whoever closes now resets.
