@@ -37,6 +37,15 @@ impl Client {
         self.0.message(false, true)
     }
 
+    /// Whether a reply, or the connection's end, has begun to arrive.
+    pub fn has_reply(&self) -> bool {
+        let stream = self.0.stream();
+        stream.set_nonblocking(true).expect("an open connection");
+        let arrived = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).expect("an open connection");
+        arrived
+    }
+
     /// Waits for these bytes; returns them with all that came before.
     pub fn through(&mut self, mark: &str) -> String {
         let bytes = self.0.through(mark).unwrap_or_else(|| panic!("{mark:?} never came"));

@@ -20,6 +20,9 @@ pub fn command(folder: &Path) -> Command {
     command
 }
 
+/// Lines of the log shown when a test fails.
+const LINES_SHOWN: usize = 40;
+
 /// The proxy as a process. Killed when dropped; of a failed test the log is shown.
 pub struct Proxy {
     child: Child,
@@ -161,7 +164,8 @@ impl Drop for Proxy {
         if thread::panicking()
             && let Ok(lines) = self.log.lines.lock()
         {
-            eprintln!("the proxy's log:\n{}", lines.0.join("\n"));
+            let last = &lines.0[lines.0.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("the proxy's log:\n{}", last.join("\n"));
         }
     }
 }

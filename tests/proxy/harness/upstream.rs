@@ -140,6 +140,18 @@ impl Link {
         self.0.wait_for_byte();
     }
 
+    /// Reads what is left unread, then closes in good order.
+    pub fn finish(self) {
+        self.send_and_finish("");
+    }
+
+    /// The same with last words.
+    pub fn send_and_finish(mut self, words: &str) {
+        self.send(words);
+        self.fin();
+        self.0.rest();
+    }
+
     /// Ends the reply's direction in good order.
     pub fn fin(&mut self) {
         self.0.stream().shutdown(Shutdown::Write).expect("an open connection");
