@@ -2,7 +2,7 @@
 //! generation behind questions. It only puts replies together; the front sends them, so a client that reads slowly
 //! holds up nobody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::{io, panic, thread};
 
@@ -35,7 +35,7 @@ impl Lane {
     }
 }
 
-fn answer_all(path: &PathBuf, asked: &Receiver<(Local, Box<Lend>)>) {
+fn answer_all(path: &Path, asked: &Receiver<(Local, Box<Lend>)>) {
     let mut reader = None;
     for (question, lend) in asked {
         let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
@@ -50,7 +50,7 @@ fn answer_all(path: &PathBuf, asked: &Receiver<(Local, Box<Lend>)>) {
     }
 }
 
-fn reply(reader: &mut Option<Reader>, path: &PathBuf, question: Local, lend: &Lend) -> Reply {
+fn reply(reader: &mut Option<Reader>, path: &Path, question: Local, lend: &Lend) -> Reply {
     let answer = ask(reader, path, question, lend.head.query().unwrap_or_default());
     match answer {
         Ok(reply) => reply,
@@ -63,7 +63,7 @@ fn reply(reader: &mut Option<Reader>, path: &PathBuf, question: Local, lend: &Le
     }
 }
 
-fn ask(reader: &mut Option<Reader>, path: &PathBuf, question: Local, query: &str) -> rusqlite::Result<Reply> {
+fn ask(reader: &mut Option<Reader>, path: &Path, question: Local, query: &str) -> rusqlite::Result<Reply> {
     let reader = match reader {
         Some(reader) => reader,
         None => reader.insert(Reader::open(path)?),

@@ -34,7 +34,6 @@ mod responses;
 mod sse;
 pub mod tap;
 mod text;
-#[cfg(test)]
 mod transcripts;
 
 pub use account::Report;

@@ -1,5 +1,7 @@
 //! Runs every file of `tests/transcripts` (see its README), whole and in pieces, and mutations of all of them.
 
+#![cfg(test)]
+
 use super::fuzz::{Random, fuzz_tap, run};
 use super::{Dialect, Flow, Form, Report, Tap};
 

@@ -180,9 +180,10 @@ fn pipelined_requests_are_answered_in_order() {
     client.send(asked.concat());
     let mut link = upstream.accept();
     assert_eq!(link.request().start_line(), "GET /v1/1 HTTP/1.1");
-    link.send(reply("200 OK", "text/plain", "one"));
+    link.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\none");
     assert_eq!(client.reply().text(), "one");
     assert_eq!(client.reply().json()["status"], "ok");
+    let mut link = upstream.accept();
     assert_eq!(link.request().text(), "two");
     link.send(reply("200 OK", "text/plain", "two"));
     assert_eq!(client.reply().text(), "two");
