@@ -2,7 +2,8 @@
 
 use super::{Dialect, Flow, Form, Report, Tap};
 
-const DIALECTS: [Dialect; 7] = [
+/// What the first byte of the input of [`fuzz_tap`] chooses from.
+pub const DIALECTS: [Dialect; 7] = [
     Dialect::Chat,
     Dialect::Completions,
     Dialect::Embeddings,
