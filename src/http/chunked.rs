@@ -7,7 +7,7 @@
 //!
 //! All bytes given are consumed, but for those behind the body's end.
 
-use super::fields::split_field;
+use super::fields::field_name;
 use super::refusal::Refusal;
 use super::syntax::{is_control, split_token, trim_start};
 use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_MAX, TRAILER_BYTES_MAX};
@@ -112,7 +112,7 @@ impl ChunkDecoder {
             self.state = State::Done;
             return Ok(consumed);
         }
-        let (name, _) = split_field(&self.line)?;
+        let name = field_name(&self.line)?;
         // RFC 9110 §6.5.1: what frames or routes has no meaning here, and misleads those who think it has.
         if [&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|other| name.eq_ignore_ascii_case(other))
         {

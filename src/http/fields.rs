@@ -3,7 +3,7 @@
 use super::framing::{Framing, FramingFields};
 use super::host;
 use super::refusal::Refusal;
-use super::syntax::{elements, split_token, trim, trim_start};
+use super::syntax::{elements, split_token, trim_start};
 
 /// A part of the raw head.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,11 @@ impl Span {
     /// Heads are bounded by [`crate::limits::HEAD_BYTES_MAX`], far below 4 GiB.
     pub(super) fn new(at: usize, len: usize) -> Self {
         Self { at: at as u32, len: len as u32 }
+    }
+
+    /// Where `part`, a slice of `whole`, is in it.
+    pub(super) fn within(whole: &[u8], part: &[u8]) -> Self {
+        Self::new(part.as_ptr().addr() - whole.as_ptr().addr(), part.len())
     }
 
     pub(super) fn of(self, raw: &[u8]) -> &[u8] {
@@ -33,27 +38,20 @@ pub(super) struct Field {
     pub(super) value: Span,
 }
 
-/// Checks a field line that begins `offset` bytes behind the head's start, and adds it to the table.
-pub(super) fn push_field(fields: &mut Vec<Field>, line: &[u8], offset: usize) -> Result<(), Refusal> {
-    let (name, value) = split_field(line)?;
-    let after_colon = &line[name.len() + 1..];
-    let value_at = line.len() - trim_start(after_colon).len();
-    if fields.is_empty() {
-        // Usual clients send 5 to 12 fields: one allocation.
-        fields.reserve(16);
+impl Field {
+    pub(super) fn within(head: &[u8], parsed: &httparse::Header) -> Self {
+        Self { name: Span::within(head, parsed.name.as_bytes()), value: Span::within(head, parsed.value) }
     }
-    fields.push(Field { name: Span::new(offset, name.len()), value: Span::new(offset + value_at, value.len()) });
-    Ok(())
 }
 
-/// Name and value of a field line that holds no control byte but HTAB. Also the rule of trailer fields.
-pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+/// The name of a field line that holds no control byte but HTAB. Also the rule of trailer fields.
+pub(super) fn field_name(line: &[u8]) -> Result<&[u8], Refusal> {
     let (name, rest) = split_token(line);
     match (name, rest) {
         ([], [b' ' | b'\t', ..]) => Err(Refusal::FoldedField),
         ([], _) => Err(Refusal::FieldInvalid),
-        (name, [b':', value @ ..]) => Ok((name, trim(value))),
-        (_, [b' ' | b'\t', ..]) if trim(rest).first() == Some(&b':') => Err(Refusal::SpaceBeforeColon),
+        (name, [b':', ..]) => Ok(name),
+        (_, [b' ' | b'\t', ..]) if trim_start(rest).first() == Some(&b':') => Err(Refusal::SpaceBeforeColon),
         (_, _) => Err(Refusal::FieldInvalid),
     }
 }

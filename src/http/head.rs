@@ -1,26 +1,29 @@
 //! Request heads (RFC 9112 §2–5, strict).
 //!
 //! It does not read bodies, route, or decide who may ask. It finds where a head ends, refuses what RFC 9110 and 9112
-//! do not allow or leave to interpretation, and keeps the rest as it came.
+//! do not allow or leave to interpretation, and keeps the rest as it came. httparse splits the head, once, when it is
+//! whole; what httparse tolerates (a bare LF, bytes beyond ASCII in a target) was refused line by line until then.
 //!
 //! ```text
-//!  read_head ──▶ scan: line after line, each checked when its CR LF is there ──▶ assemble: what the fields mean
-//!                 │ not whole yet: Ok(None)                                        │
-//!                 └─▶ Refusal, as soon as it is certain                            └─▶ RequestHead, bytes consumed
+//!  read_head ──▶ find_end: line after line, each checked when its CR LF is there ──▶ parse: httparse, then what the
+//!                 │ not whole yet: Ok(None)                                            │    fields mean
+//!                 └─▶ Refusal, as soon as it is certain                                └─▶ RequestHead, bytes consumed
 //! ```
 //!
 //! Invariant: however the bytes arrive, the outcome is the same. A refusal depends only on the bytes up to where it is
 //! found.
 
+use std::mem::MaybeUninit;
+
 use ureq::http::uri::PathAndQuery;
 
-use super::fields::{Field, Meaning, Span, push_field};
+use super::fields::{Field, Meaning, Span, field_name};
 use super::framing::Framing;
 use super::host;
 use super::refusal::Refusal;
 use super::reply::Persistence;
-use super::request_line::{REQUEST_LINE_BYTES_MAX, parse_request_line, strip_scheme};
-use super::syntax::{elements, find_control, is_control, is_hop_by_hop, is_tchar};
+use super::request_line::{REQUEST_LINE_BYTES_MAX, check_request_line, strip_scheme};
+use super::syntax::{find_control, is_control, is_hop_by_hop, is_nominated, is_tchar};
 use crate::limits::{FIELDS_MAX, HEAD_BYTES_MAX};
 
 /// Empty lines allowed before a request line. RFC 9112 §2.2 asks for one at least: old clients send one after a body.
@@ -32,22 +35,9 @@ const EMPTY_LINES_MAX: usize = 2;
 /// each time. It is 0 for the first call; between calls `buf` only grows. A returned head sets it to 0 again.
 pub fn read_head(buf: &[u8], scanned: &mut usize) -> Result<Option<(RequestHead, usize)>, Refusal> {
     let Some(start) = skip_empty_lines(buf)? else { return Ok(None) };
-    let from = (*scanned).max(start);
-    let mut fields = Vec::new();
-    let end = match scan(buf, start, from, &mut fields)? {
-        Scan::Partial(upto) => {
-            *scanned = upto;
-            return Ok(None);
-        }
-        Scan::Whole(end) => end,
-    };
-    if from > start {
-        // This call saw only the last lines. Now that all are there, gather them in one go.
-        fields.clear();
-        scan(buf, start, start, &mut fields)?;
-    }
+    let Some(end) = find_end(buf, start, scanned)? else { return Ok(None) };
     *scanned = 0;
-    RequestHead::assemble(&buf[start..end], fields).map(|head| Some((head, end)))
+    RequestHead::parse(&buf[start..end]).map(|head| Some((head, end)))
 }
 
 /// Where the request line begins; `None` while there are only line ends. Its first byte already tells TLS and garbage.
@@ -69,15 +59,10 @@ fn skip_empty_lines(buf: &[u8]) -> Result<Option<usize>, Refusal> {
 
 // ---- lines -------------------------------------------------------------------------------------------------------
 
-enum Scan {
-    /// The head's end is not there; all before this offset was looked at.
-    Partial(usize),
-    /// The head ends at this offset.
-    Whole(usize),
-}
-
-/// Walks the lines of the head that begins at `start`, from `from` on, and gathers the fields that end behind `from`.
-fn scan(buf: &[u8], start: usize, from: usize, fields: &mut Vec<Field>) -> Result<Scan, Refusal> {
+/// Where the head that begins at `start` ends; `None` while its end is not there. Checks every line that ends behind
+/// `scanned`, for earlier calls have checked the others, and leaves in `scanned` how far it looked.
+fn find_end(buf: &[u8], start: usize, scanned: &mut usize) -> Result<Option<usize>, Refusal> {
+    let from = (*scanned).max(start);
     let mut at = from;
     // Where the current line begins, and how many lines are before it. Looked up only when needed: see `locate`.
     let mut line: Option<(usize, usize)> = None;
@@ -93,7 +78,10 @@ fn scan(buf: &[u8], start: usize, from: usize, fields: &mut Vec<Field>) -> Resul
             return Err(Refusal::HeadTooLarge);
         }
         match &buf[stop..] {
-            [] | [b'\r'] => return Ok(Scan::Partial(stop)),
+            [] | [b'\r'] => {
+                *scanned = stop;
+                return Ok(None);
+            }
             [b'\r', b'\n', ..] => {}
             [b'\r' | b'\n', ..] => return Err(Refusal::BareLineEnd),
             [b'\t', ..] => {
@@ -105,13 +93,12 @@ fn scan(buf: &[u8], start: usize, from: usize, fields: &mut Vec<Field>) -> Resul
         let (begin, number) = *line.get_or_insert_with(|| locate(buf, start, from));
         let text = &buf[begin..stop];
         match number {
-            0 => {
-                // Only for its refusal; `assemble` reads it again when the whole head is there.
-                parse_request_line(text)?;
-            }
-            _ if text.is_empty() => return Ok(Scan::Whole(stop + 2)),
+            0 => check_request_line(text)?,
+            _ if text.is_empty() => return Ok(Some(stop + 2)),
             _ if number > FIELDS_MAX => return Err(Refusal::TooManyFields),
-            _ => push_field(fields, text, begin - start)?,
+            _ => {
+                field_name(text)?;
+            }
         }
         at = stop + 2;
         line = Some((at, number + 1));
@@ -131,7 +118,7 @@ fn locate(buf: &[u8], start: usize, from: usize) -> (usize, usize) {
 /// One request head. Its bytes are kept once, as they came; the fields are offsets into them.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// From the request line to the empty line. Invariant: what [`scan`] let pass.
+    /// From the request line to the empty line. Invariant: what [`find_end`] let pass.
     raw: Box<[u8]>,
     method: Span,
     /// Origin-form or `*`. Invariant: [`PathAndQuery`] takes it unchanged.
@@ -152,25 +139,34 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    fn assemble(bytes: &[u8], fields: Vec<Field>) -> Result<Self, Refusal> {
-        let line_len = bytes.iter().position(|&byte| byte == b'\r').unwrap_or(bytes.len());
-        let line = parse_request_line(&bytes[..line_len])?;
-        let meaning = Meaning::of(bytes, &fields, line.minor_version)?;
+    /// Splits a head whose every line was checked.
+    fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        let end = parsed.parse_with_uninit_headers(bytes, &mut slots).map_err(refusal_of)?;
+        if end != httparse::Status::Complete(bytes.len()) {
+            return Err(Refusal::FieldInvalid);
+        }
+        let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(Refusal::RequestLine);
+        };
+        let fields: Vec<Field> = parsed.headers.iter().map(|field| Field::within(bytes, field)).collect();
+        let meaning = Meaning::of(bytes, &fields, minor_version)?;
+        let method = Span::within(bytes, method.as_bytes());
         let mut raw: Box<[u8]> = bytes.into();
-        let target_at = line.method_end + 1;
-        let (target, authority) = origin_form(&mut raw, Span::new(target_at, line.target_end - target_at))?;
+        let (target, authority) = origin_form(&mut raw, Span::within(bytes, target.as_bytes()))?;
         let is_forwardable = target.text(&raw).parse::<PathAndQuery>().is_ok_and(|parsed| parsed == target.text(&raw));
         if !is_forwardable {
             return Err(Refusal::TargetInvalid);
         }
         Ok(Self {
             raw,
-            method: Span::new(0, line.method_end),
+            method,
             target,
             fields,
             host: meaning.host,
             authority,
-            minor_version: line.minor_version,
+            minor_version,
             nominates: meaning.nominates,
             framing: meaning.framing,
             keep_alive: meaning.keep_alive && !meaning.close,
@@ -198,7 +194,7 @@ impl RequestHead {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
-    /// 0 or 1; higher ones are treated as 1.
+    /// 0 or 1.
     pub fn minor_version(&self) -> u8 {
         self.minor_version
     }
@@ -236,13 +232,23 @@ impl RequestHead {
     /// Whether a field of this name ends here: the hop-by-hop fields, those that Connection names, and Expect, which
     /// the proxy has answered itself by the time it forwards.
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
-        is_hop_by_hop(name) || name.eq_ignore_ascii_case("expect") || (self.nominates && self.is_nominated(name))
+        is_hop_by_hop(name)
+            || name.eq_ignore_ascii_case("expect")
+            || (self.nominates && is_nominated(self.fields(), name))
     }
+}
 
-    fn is_nominated(&self, name: &str) -> bool {
-        self.fields()
-            .filter(|(field, _)| field.eq_ignore_ascii_case("connection"))
-            .any(|(_, value)| elements(value).any(|element| element.eq_ignore_ascii_case(name.as_bytes())))
+/// What httparse refuses, the line checks have refused already. Should the two ever differ, the stricter one wins.
+fn refusal_of(error: httparse::Error) -> Refusal {
+    match error {
+        httparse::Error::Token => Refusal::RequestLine,
+        httparse::Error::Version => Refusal::VersionInvalid,
+        httparse::Error::NewLine => Refusal::BareLineEnd,
+        httparse::Error::HeaderName => Refusal::FieldInvalid,
+        httparse::Error::HeaderValue => Refusal::ControlByte,
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        // Only replies have one.
+        httparse::Error::Status => Refusal::RequestLine,
     }
 }
 
@@ -401,6 +407,14 @@ mod tests {
         refused("GET  HTTP/1.1\r\n", Refusal::TargetInvalid);
         refused("CONNECT a.example:443 HTTP/1.1\r\n", Refusal::MethodNotImplemented);
         refused(format!("{} / HTTP/1.1\r\n", "X".repeat(33)), Refusal::MethodTooLong);
+    }
+
+    #[test]
+    fn other_minor_versions_are_refused_like_other_major_ones() {
+        refused("GET / HTTP/1.2\r\n", Refusal::VersionNotSupported);
+        refused("GET / HTTP/1.9\r\n", Refusal::VersionNotSupported);
+        refused("GET / HTTP/1.a\r\n", Refusal::VersionInvalid);
+        refused("GET / HTTP/1\r\n", Refusal::VersionInvalid);
     }
 
     #[test]

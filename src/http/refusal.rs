@@ -16,7 +16,7 @@ pub enum Refusal {
     MethodNotImplemented,
     /// No HTTP version at all.
     VersionInvalid,
-    /// An HTTP version other than 1.x, the preface of HTTP/2 included.
+    /// An HTTP version other than 1.0 and 1.1, the preface of HTTP/2 included.
     VersionNotSupported,
     /// A target of none of the known forms, or with bytes that no URI holds.
     TargetInvalid,

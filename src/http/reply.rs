@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::refusal::Refusal;
-use super::syntax::{elements, is_hop_by_hop};
+use super::syntax::{is_hop_by_hop, is_nominated};
 
 /// Whether the connection outlives a reply, and how that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,12 +159,8 @@ pub fn write_relayed_head<'a>(
     persistence: Persistence,
 ) {
     push_status_line(out, status);
-    let nominations = fields.clone().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-    let is_nominated = |name: &str| {
-        nominations.clone().any(|(_, value)| elements(value).any(|one| one.eq_ignore_ascii_case(name.as_bytes())))
-    };
     for (name, value) in fields.clone() {
-        if !is_hop_by_hop(name) && !name.eq_ignore_ascii_case("content-length") && !is_nominated(name) {
+        if !is_hop_by_hop(name) && !name.eq_ignore_ascii_case("content-length") && !is_nominated(fields.clone(), name) {
             push_field(out, name, value);
         }
     }

@@ -7,14 +7,8 @@ use crate::limits::{METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 /// Longest request line: method and target at their limits, the version, and the spaces between.
 pub(super) const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + TARGET_BYTES_MAX + " HTTP/1.1".len();
 
-/// The three parts of a request line, as offsets into it.
-pub(super) struct RequestLine {
-    pub(super) method_end: usize,
-    pub(super) target_end: usize,
-    pub(super) minor_version: u8,
-}
-
-pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+/// Refuses what no request line may be. The parser of the whole head is more lenient, and comes later.
+pub(super) fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     let (method, rest) = split_token(line);
     if method.len() > METHOD_BYTES_MAX {
         return Err(Refusal::MethodTooLong);
@@ -25,7 +19,7 @@ pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
     if target_len > TARGET_BYTES_MAX {
         return Err(Refusal::TargetTooLong);
     }
-    let minor_version = parse_version(version)?;
+    check_version(version)?;
     if method == b"CONNECT" {
         return Err(Refusal::MethodNotImplemented);
     }
@@ -38,20 +32,15 @@ pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
         b"*" => method == b"OPTIONS",
         _ => strip_scheme(target).is_some(),
     };
-    if !is_valid_form {
-        return Err(Refusal::TargetInvalid);
-    }
-    Ok(RequestLine { method_end: method.len(), target_end: method.len() + 1 + target_len, minor_version })
+    if is_valid_form { Ok(()) } else { Err(Refusal::TargetInvalid) }
 }
 
-fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
+fn check_version(version: &[u8]) -> Result<(), Refusal> {
     match version {
-        b"HTTP/1.1" => Ok(1),
-        b"HTTP/1.0" => Ok(0),
-        // RFC 9110 §2.5: a higher minor version is answered as the highest that is known.
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(1),
+        b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::VersionNotSupported),
+        // As HTTP/2 is called by its name rather than by its version.
         [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9'] => Err(Refusal::VersionNotSupported),
-        [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::VersionNotSupported),
         _ => Err(Refusal::VersionInvalid),
     }
 }

@@ -1,7 +1,7 @@
 //! The smallest parts of the grammar, shared by heads, chunks and replies (RFC 9110 §5.6).
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1) and are never forwarded, in either direction.
-pub(super) const HOP_BY_HOP: [&str; 9] = [
+const HOP_BY_HOP: [&str; 9] = [
     "Connection",
     "Keep-Alive",
     "Proxy-Connection",
@@ -16,6 +16,14 @@ pub(super) const HOP_BY_HOP: [&str; 9] = [
 /// Whether a field of this name concerns one connection only, whatever `Connection` says.
 pub(super) fn is_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|hop| hop.eq_ignore_ascii_case(name))
+}
+
+/// Whether a `Connection` among `fields` makes the one of this name concern one connection only.
+pub(super) fn is_nominated<'a>(mut fields: impl Iterator<Item = (&'a str, &'a [u8])>, name: &str) -> bool {
+    fields.any(|(field, value)| {
+        field.eq_ignore_ascii_case("connection")
+            && elements(value).any(|element| element.eq_ignore_ascii_case(name.as_bytes()))
+    })
 }
 
 /// tchar (RFC 9110 §5.6.2): what methods and field names are made of.
