@@ -88,11 +88,11 @@ pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
 pub const WAITING_ROWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Growth of the write-ahead log after which the keeper checkpoints it. SQLite's own default is 4 MB; with a thread of
 /// its own, rarer and larger is cheaper: pages written many times are moved once.
-pub const WAL_CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 /// Size at which the keeper holds commits up for a moment, so that the log begins anew.
-pub const WAL_QUIET_BYTES: u64 = 32 * 1024 * 1024;
+pub const WAL_QUIET_BYTES: u64 = 48 * 1024 * 1024;
 /// Size of the write-ahead log at which a commit checkpoints it itself.
-pub const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const WAL_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
 // ---- starting ----------------------------------------------------------------------------------------------------
 
