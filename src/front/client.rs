@@ -101,7 +101,7 @@ impl Client {
         self.turn.fetch_or(EVENT, Ordering::AcqRel) & LENT == 0
     }
 
-    /// Whether the borrower has given it back.
+    /// Whether the borrower has given it back without a word. What it returns stays lent until the return is taken.
     pub fn is_given_back(&self) -> bool {
         self.turn.load(Ordering::Acquire) & LENT == 0
     }
@@ -202,20 +202,20 @@ impl Client {
         }
     }
 
+    // What the front still has to do makes the return. Until it takes the return, the connection stays lent: else an
+    // event that comes first would have the front go on without it, and a reply would be lost.
+
     fn give_back_with(&self, bytes: Vec<u8>) {
-        self.turn.fetch_and(!LENT, Ordering::AcqRel);
         self.returns.push(Return { token: self.token, fate: Fate::Write(bytes) });
     }
 
     fn close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
-        self.turn.fetch_and(!LENT, Ordering::AcqRel);
         self.returns.push(Return { token: self.token, fate: Fate::Closed });
     }
 
     fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
-        self.turn.fetch_and(!LENT, Ordering::AcqRel);
         self.returns.push(Return { token: self.token, fate: Fate::Cut });
     }
 
@@ -278,7 +278,7 @@ impl Drop for Loan {
 }
 
 /// What becomes of a connection that a borrower returns.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It goes on: something happened on it meanwhile.
     Parked,
@@ -338,5 +338,38 @@ impl Returns {
         if first {
             self.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the front finds of a connection that `end` returned, after an event on its socket.
+    fn check(end: impl FnOnce(Loan), given_back: bool, fate: Fate) {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let returns = Arc::new(Returns::new(waker, Instant::now()));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let stream = TcpStream::connect(address).expect("it listens");
+        let client = Arc::new(Client::new(stream, address, 7, returns.clone()));
+        client.lend(true);
+        end(Loan::new(client.clone(), true));
+        assert_eq!((client.note_event(), client.is_given_back()), (given_back, given_back), "{fate:?}");
+        let fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
+        assert_eq!(fates, [fate]);
+    }
+
+    #[test]
+    fn an_event_does_not_overtake_what_the_front_still_has_to_do() {
+        check(|loan| loan.give_back_with(b"reply".to_vec()), false, Fate::Write(b"reply".to_vec()));
+        check(Loan::cut, false, Fate::Cut);
+        let last = |mut loan: Loan| {
+            loan.make_last();
+            loan.give_back();
+        };
+        check(last, false, Fate::Closed);
+        check(Loan::give_back, true, Fate::Parked);
     }
 }

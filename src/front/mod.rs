@@ -301,8 +301,8 @@ impl Front {
 
     fn take_back(&mut self, token: usize, fate: Fate) {
         let Some(Some(connection)) = self.connections.get_mut(token) else { return };
-        // A late word about a connection that has gone on since then.
-        if !matches!(connection.state, State::Lent { .. }) || !connection.client.is_given_back() {
+        // A late word about a connection that an event has taken back before.
+        if fate == Fate::Parked && !connection.client.is_given_back() {
             return;
         }
         let State::Lent { keep_alive, .. } = connection.state else { return };

@@ -217,6 +217,18 @@ fn local_routes_answer_while_every_worker_streams() {
 }
 
 #[test]
+fn no_reply_of_a_local_route_is_lost() {
+    // Regression: an event on the socket that came before the statistics' answer had the front read on, and the answer
+    // was dropped. Replies that the front gives at once, in between, bring such events about.
+    let (proxy, _holds) = proxy_before_nobody(&[]);
+    let mut client = proxy.connect();
+    for _ in 0..500 {
+        assert_eq!(client.ask(get("/health")).status(), 200);
+        assert_eq!(client.ask(get("/stats/recent")).status(), 200);
+    }
+}
+
+#[test]
 fn a_full_queue_is_a_503_and_who_waits_in_it_is_answered() {
     const QUEUE_LENGTH_MAX: usize = lms_metrics_proxy::limits::QUEUE_LENGTH_MAX;
     let upstream = Upstream::new();

@@ -173,7 +173,7 @@ fn a_connection_serves_request_after_request() {
 fn pipelined_requests_are_answered_in_order() {
     // Also where a fast answer of the proxy itself follows one that upstream has not given yet.
     let upstream = Upstream::new();
-    let proxy = Proxy::before(&upstream);
+    let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
     let mut client = proxy.connect();
     let bad = "GET /v1/bad HTTP/1.1\r\nHost: localhost\r\nHost: twice\r\n\r\n";
     let asked = [get("/v1/1"), get("/health"), post("/v1/2", "two"), get("/nothing"), get("/stats/recent"), bad.into()];
