@@ -1,1 +1,113 @@
+//! Told to stop, the proxy finishes what runs; it says so, and it never hangs.
+#![cfg(unix)]
 
+use std::net::TcpStream;
+
+use crate::harness::*;
+
+/// A stream of which the client has read one event.
+fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
+    client.through("One");
+    (client, link)
+}
+
+#[test]
+fn an_idle_proxy_ends_at_once_with_exit_code_0() {
+    for signal in ["TERM", "INT"] {
+        let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+        let mut proxy = Proxy::before(&upstream);
+        let mut idle = proxy.connect();
+        idle.ask(chat());
+        proxy.signal(signal);
+        assert_eq!(proxy.wait().code(), Some(0), "{signal}");
+        assert_eq!(idle.rest(), b"");
+        proxy.wait_for_log("stopped");
+        assert_eq!(proxy.row().outcome, "completed");
+    }
+}
+
+#[test]
+fn a_running_stream_is_finished_and_new_connections_are_refused() {
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    proxy.signal("TERM");
+    until("the port to be free", || TcpStream::connect(proxy.address()).is_err().then_some(()));
+    link.send([chunk(&event("two")), chunk(USAGE_EVENT), chunk(DONE), LAST_CHUNK.into()].concat());
+    assert!(client.through(LAST_CHUNK).contains("two"));
+    assert_eq!(client.rest(), b"");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let row = proxy.row();
+    assert_eq!((row.outcome.as_str(), row.total_tokens), ("completed", Some(22)));
+}
+
+#[test]
+fn a_request_that_has_arrived_in_part_is_answered_when_it_is_whole() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let mut proxy = Proxy::before(&upstream);
+    let request = chat();
+    let (begin, rest) = request.split_at(request.len() - 5);
+    let mut client = proxy.connect();
+    client.send(begin);
+    // The front has read what came before this answer was asked for, or finds it when it is told to stop.
+    proxy.json("/health");
+    proxy.signal("TERM");
+    proxy.wait_for_log("told to stop");
+    until("the port to be free", || TcpStream::connect(proxy.address()).is_err().then_some(()));
+    client.send(rest);
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.field("connection")), (CHAT_REPLY, Some("close")));
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.row().outcome, "completed");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::before(&upstream);
+    let (mut client, _link) = streaming(&proxy, &upstream);
+    proxy.signal("TERM");
+    proxy.wait_for_log("told to stop");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(1));
+    assert!(!client.rest().ends_with(LAST_CHUNK.as_bytes()));
+}
+
+#[test]
+fn what_outlasts_the_grace_is_cut_and_its_row_says_so() {
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "1")]);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    let mut silent = proxy.connect();
+    silent.send(chat());
+    let mut silent_link = upstream.accept();
+    silent_link.request();
+    proxy.signal("TERM");
+    // Upstream is told, the client sees a cut reply or none, and both rows are there.
+    link.wait_for_close();
+    silent_link.wait_for_close();
+    assert!(!client.rest().ends_with(LAST_CHUNK.as_bytes()));
+    assert!(!String::from_utf8_lossy(&silent.rest()).contains("HTTP/1.1 200"));
+    assert_eq!(proxy.wait().code(), Some(0));
+    let rows = proxy.rows();
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.outcome == "shutdown" && row.is_error), "{rows:#?}");
+}
+
+#[test]
+fn rows_that_wait_for_the_database_are_written_before_the_end() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let mut proxy = Proxy::before(&upstream);
+    let lock = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+    lock.execute_batch("BEGIN EXCLUSIVE").expect("nobody else writes now");
+    proxy.ask(chat());
+    proxy.signal("TERM");
+    proxy.wait_for_log("told to stop");
+    lock.execute_batch("COMMIT").expect("an open transaction");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.row().outcome, "completed");
+}
