@@ -214,7 +214,7 @@ fn upstream_closing_its_connection_does_not_close_the_clients() {
         client.send(chat());
         let mut link = upstream.accept();
         link.request();
-        link.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+        link.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(client.reply().field("connection"), None);
     }
 }

@@ -192,7 +192,10 @@ fn health_asks_the_running_proxy() {
     check(port, "127.0.0.1", 0);
     check(port, "0.0.0.0", 0);
     // Whoever else answers there is not the proxy.
-    let other = Upstream::answering(|link, _| link.send(reply("404 Not Found", "text/plain", "no")));
+    let other = Upstream::answering(|link, _| {
+        link.send(reply("404 Not Found", "text/plain", "no"));
+        link.fin();
+    });
     check(other.address().port(), "127.0.0.1", 1);
     proxy.kill();
     check(port, "127.0.0.1", 1);

@@ -62,6 +62,7 @@ fn a_request_that_has_arrived_in_part_is_answered_when_it_is_whole() {
     client.send(rest);
     let reply = client.reply();
     assert_eq!((reply.text(), reply.field("connection")), (CHAT_REPLY, Some("close")));
+    client.leave();
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(proxy.row().outcome, "completed");
 }

@@ -78,10 +78,6 @@ impl Proxy {
         self.address
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn folder(&self) -> &Arc<Folder> {
         &self.folder
     }
