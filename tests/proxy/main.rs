@@ -13,4 +13,5 @@ mod relay;
 mod requests;
 mod start;
 mod stop;
+mod transcripts;
 mod truncation;
