@@ -107,3 +107,15 @@ pub const SERIES_MAX: i64 = 10_000;
 /// How long a question to the database waits for a lock. Readers of a write-ahead log meet one only while it is
 /// recovered; local routes promise an answer within 250 ms.
 pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Largest list of prices. A line for each of thousands of models fits.
+pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Most points of an answer over time: more than a year of hours.
+pub const BUCKETS_MAX: usize = 10_000;
+/// Content that one search reads: a few hundredths of a second, during which other questions wait.
+pub const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Words that one search looks for.
+pub const SEARCH_WORDS_MAX: usize = 16;
+/// Exports at once, each a thread. They are for one person at a time; beyond, the answer is 503.
+pub const EXPORTS_MAX: usize = 4;
+/// When a client that was refused for that may well try again.
+pub const EXPORT_RETRY_S: u32 = 30;

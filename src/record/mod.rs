@@ -1,8 +1,10 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 
 pub mod fingerprint;
+pub mod histogram;
 pub mod keeper;
 pub mod open;
+pub mod pack;
 pub mod recorder;
 pub mod rfc3339;
 pub mod row;
@@ -10,6 +12,7 @@ pub mod schema;
 pub mod store;
 pub mod sums;
 pub mod upgrade;
+mod varint;
 
 /// What the tests of this module and of the statistics share.
 #[cfg(test)]

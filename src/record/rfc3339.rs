@@ -10,7 +10,7 @@ const MILLISECONDS: EncodedConfig =
     Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(3) }).encode();
 
 /// The last millisecond of the year 9999: beyond it the text would no longer be 24 characters.
-const MS_MAX: i64 = 253_402_300_799_999;
+pub const MS_MAX: i64 = 253_402_300_799_999;
 
 /// `1768818645123` → `2026-01-19T10:30:45.123Z`. A time before 1970 or after 9999 is moved to that edge.
 pub fn text_of_ms(ms: i64) -> String {

@@ -96,6 +96,10 @@ CREATE TABLE sums (
     last_id INTEGER NOT NULL,
     PRIMARY KEY (span, start, series)
 ) WITHOUT ROWID;
+-- The same sums, and the distributions of durations, for many series in one blob: see pack.rs.
+-- id: span << 32 | start, span 3 being a month.
+CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0);
@@ -140,6 +144,8 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
                 "SELECT max(id) FROM requests",
                 "SELECT max(id) FROM content",
                 "SELECT max(id) FROM series",
+                "SELECT max(id) FROM packed_sums",
+                "SELECT max(id) FROM packed_latencies",
                 "SELECT start FROM sums ORDER BY span DESC, start DESC, series DESC LIMIT 1",
                 "SELECT value FROM meta WHERE name = 'rolled_until'",
             ] {

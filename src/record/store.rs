@@ -88,7 +88,7 @@ impl Store {
     /// Adds the sums of one hour that is over to those of its day and of all time, so that questions about all time
     /// stay cheap. Returns whether there was one: call again while there is. Takes about as long as a commit.
     pub fn roll_up(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
-        self.transact(|conn, _| sums::roll_up(conn, now_ms))
+        self.transact(|conn, series| sums::roll_up(conn, series, now_ms))
     }
 
     fn transact<T>(

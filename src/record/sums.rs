@@ -5,15 +5,18 @@
 //! ```
 //!
 //! A row costs one upsert. An hour that is over is added, once, to its day and to all time by [`roll_up`], which the
-//! keeper calls; `rolled_until` in `meta` says how far that went. A row that comes late, for an hour already rolled
-//! up, is added to all three. So the figures of all time are those of `span` 0 and of the few hours since: [`ALL_TIME`].
+//! keeper calls, and packed for quick reading (see [`super::pack`]); `rolled_until` in `meta` says how far that went. A
+//! row that comes late, for an hour already rolled up, is added to all of these. So the figures of all time are those of
+//! `span` 0 and of the few hours since: [`ALL_TIME`].
 //!
 //! Invariant: for every series, the sums of all hours equal those of its rows, unless rows were removed by clean-up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::pack::{Packs, Sample};
+use super::rfc3339::MS_MAX;
 use super::row::Row;
 use super::schema::UNKNOWN_MODEL;
 use crate::limits::{FIGURE_MAX, SERIES_MAX};
@@ -56,14 +59,19 @@ macro_rules! on_conflict_add {
     };
 }
 
+/// The columns that [`Sums::read`] reads.
+pub const COLUMNS: &str = "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known,
+    total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
+    first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id";
+
 /// A series whose names are too many to be kept apart.
-const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// The hour that a time in milliseconds belongs to, counted from 1970.
 pub fn hour_of_ms(ms: i64) -> i64 {
-    ms.max(0) / HOUR_MS
+    ms.clamp(0, MS_MAX) / HOUR_MS
 }
 
 /// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
@@ -88,7 +96,7 @@ struct Series {
     model: String,
     client: String,
     key: String,
-    outcome: &'static str,
+    outcome: String,
 }
 
 impl Series {
@@ -98,7 +106,7 @@ impl Series {
             model: row.model.as_deref().unwrap_or(UNKNOWN_MODEL).to_owned(),
             client: row.client.clone().unwrap_or_default(),
             key: row.key.clone().unwrap_or_default(),
-            outcome: row.outcome.as_str(),
+            outcome: row.outcome.as_str().to_owned(),
         }
     }
 
@@ -151,12 +159,34 @@ impl SeriesIds {
                 }
             }
         };
+        self.remember(series, id);
+        Ok(id)
+    }
+
+    /// The series that a row of the table was counted in, by its endpoint, model, client, key and outcome. None: somebody
+    /// else has changed the row.
+    pub(super) fn id_of_row(&mut self, conn: &Connection, names: [&str; 5]) -> rusqlite::Result<Option<i64>> {
+        let [endpoint, model, client, key, outcome] = names.map(str::to_owned);
+        let series = Series { endpoint, model, client, key, outcome };
+        if let Some(id) = self.ids.get(&series) {
+            return Ok(Some(*id));
+        }
+        // The same names, else those that it was folded into.
+        for known in [0, self.series_max, 2 * self.series_max] {
+            if let Some(id) = find(conn, &series.clone().folded(known, self.series_max))? {
+                self.remember(series, id);
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn remember(&mut self, series: Series, id: i64) {
         // Names that were folded must not fill the memory either.
         if self.ids.len() as i64 >= 2 * self.series_max {
             self.ids.clear();
         }
         self.ids.insert(series, id);
-        Ok(id)
     }
 }
 
@@ -177,6 +207,8 @@ fn insert(conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
 #[derive(Debug, Default)]
 pub struct Additions {
     additions: Vec<Addition>,
+    /// What each row adds to the distributions, for rows that come late.
+    samples: Vec<(i64, i64, Sample, i64)>,
 }
 
 #[derive(Debug)]
@@ -195,6 +227,15 @@ pub enum Sign {
     Subtract,
 }
 
+impl Sign {
+    fn factor(self) -> i64 {
+        match self {
+            Sign::Add => 1,
+            Sign::Subtract => -1,
+        }
+    }
+}
+
 impl Additions {
     /// Counts one row.
     pub fn count(
@@ -210,9 +251,10 @@ impl Additions {
         let one = Sums::of(id, row, sign);
         // A batch is small: what waited for one commit.
         match self.additions.iter_mut().find(|known| known.hour == hour && known.series == series) {
-            Some(known) => known.sums.add(&one),
+            Some(known) => known.sums.add(&one, 1),
             None => self.additions.push(Addition { hour, series, sums: one }),
         }
+        self.samples.push((hour, series, Sample::of(row), sign.factor()));
         Ok(())
     }
 
@@ -220,14 +262,19 @@ impl Additions {
     pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
         // Asked every time: another process may have rolled up.
         let rolled_until = rolled_until(conn)?;
+        let mut packs = Packs::default();
         for Addition { hour, series, sums } in &self.additions {
             sums.upsert(conn, SPAN_HOUR, *hour, *series)?;
             if *hour < rolled_until {
                 sums.upsert(conn, SPAN_DAY, hour - hour % 24, *series)?;
                 sums.upsert(conn, SPAN_ALL, 0, *series)?;
+                packs.add(conn, *hour, |all_sums, _| Sums::add_to(all_sums, *series, sums))?;
             }
         }
-        Ok(())
+        for (hour, series, sample, sign) in self.samples.iter().filter(|(hour, ..)| *hour < rolled_until) {
+            packs.add(conn, *hour, |_, latencies| latencies.entry(*series).or_default().count(sample, *sign))?;
+        }
+        packs.write(conn)
     }
 }
 
@@ -235,27 +282,42 @@ fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT value FROM meta WHERE name = 'rolled_until'")?.query_row([], |row| row.get(0))
 }
 
-#[derive(Clone, Debug, Default)]
-struct Sums {
-    requests: i64,
-    duration_ms: i64,
-    input: Known,
-    output: Known,
-    total: Known,
-    cached: Known,
-    reasoning: Known,
-    first_token_ms: Known,
-    tokens_per_second: f64,
-    tokens_per_second_known: i64,
-    first_id: i64,
-    last_id: i64,
+/// The sums of one series in one span of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Rows.
+    pub requests: i64,
+    /// Milliseconds.
+    pub duration_ms: i64,
+    /// Tokens of prompts.
+    pub input: Known,
+    /// Tokens of answers.
+    pub output: Known,
+    /// Both.
+    pub total: Known,
+    /// Prompt tokens that came from a cache.
+    pub cached: Known,
+    /// Answer tokens spent on reasoning.
+    pub reasoning: Known,
+    /// Milliseconds from request to first content.
+    pub first_token_ms: Known,
+    /// Added up, for a mean.
+    pub tokens_per_second: f64,
+    /// Rows that know their speed.
+    pub tokens_per_second_known: i64,
+    /// No row of these has a lower id.
+    pub first_id: i64,
+    /// No row of these has a higher id.
+    pub last_id: i64,
 }
 
 /// The sum of a figure, and how many rows knew it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    sum: i64,
-    rows: i64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The sum.
+    pub sum: i64,
+    /// The rows.
+    pub rows: i64,
 }
 
 impl Known {
@@ -263,18 +325,15 @@ impl Known {
         figure(value).map_or(Known::default(), |value| Known { sum: sign * value, rows: sign })
     }
 
-    fn add(&mut self, other: Known) {
-        self.sum += other.sum;
-        self.rows += other.rows;
+    fn add(&mut self, other: Known, sign: i64) {
+        self.sum += sign * other.sum;
+        self.rows += sign * other.rows;
     }
 }
 
 impl Sums {
     fn of(id: i64, row: &Row, sign: Sign) -> Sums {
-        let sign = match sign {
-            Sign::Add => 1,
-            Sign::Subtract => -1,
-        };
+        let sign = sign.factor();
         let speed = rate(row.tokens_per_second);
         Sums {
             requests: sign,
@@ -292,19 +351,65 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, other: &Sums) {
-        self.requests += other.requests;
-        self.duration_ms += other.duration_ms;
-        self.input.add(other.input);
-        self.output.add(other.output);
-        self.total.add(other.total);
-        self.cached.add(other.cached);
-        self.reasoning.add(other.reasoning);
-        self.first_token_ms.add(other.first_token_ms);
-        self.tokens_per_second += other.tokens_per_second;
-        self.tokens_per_second_known += other.tokens_per_second_known;
+    /// The sums of every series in an hour.
+    pub(super) fn of_hour(conn: &Connection, hour: i64) -> rusqlite::Result<Vec<(i64, Sums)>> {
+        let mut statement =
+            conn.prepare_cached(&format!("SELECT {COLUMNS} FROM sums WHERE span = 2 AND start = ?1"))?;
+        statement.query_map([hour], |row| Sums::read(row, 0))?.collect()
+    }
+
+    /// A series and its sums, from the columns [`COLUMNS`] of a query.
+    pub fn read(row: &rusqlite::Row, first: usize) -> rusqlite::Result<(i64, Sums)> {
+        let known = |column: usize| {
+            Ok::<_, rusqlite::Error>(Known { sum: row.get(first + column)?, rows: row.get(first + column + 1)? })
+        };
+        let sums = Sums {
+            requests: row.get(first + 1)?,
+            duration_ms: row.get(first + 2)?,
+            input: known(3)?,
+            output: known(5)?,
+            total: known(7)?,
+            cached: known(9)?,
+            reasoning: known(11)?,
+            first_token_ms: known(13)?,
+            tokens_per_second: row.get(first + 15)?,
+            tokens_per_second_known: row.get(first + 16)?,
+            first_id: row.get(first + 17)?,
+            last_id: row.get(first + 18)?,
+        };
+        Ok((row.get(first)?, sums))
+    }
+
+    /// Adds others, or takes them away with a sign of -1. Of ids the range only grows.
+    pub fn add(&mut self, other: &Sums, sign: i64) {
+        self.requests += sign * other.requests;
+        self.duration_ms += sign * other.duration_ms;
+        for (known, other) in self.known_mut().into_iter().zip(other.known()) {
+            known.add(other, sign);
+        }
+        self.tokens_per_second += sign as f64 * other.tokens_per_second;
+        self.tokens_per_second_known += sign * other.tokens_per_second_known;
         self.first_id = self.first_id.min(other.first_id);
         self.last_id = self.last_id.max(other.last_id);
+    }
+
+    pub(super) fn add_to(all: &mut BTreeMap<i64, Sums>, series: i64, sums: &Sums) {
+        all.entry(series).and_modify(|known| known.add(sums, 1)).or_insert_with(|| sums.clone());
+    }
+
+    pub(super) fn known(&self) -> [Known; 6] {
+        [self.input, self.output, self.total, self.cached, self.reasoning, self.first_token_ms]
+    }
+
+    pub(super) fn known_mut(&mut self) -> [&mut Known; 6] {
+        [
+            &mut self.input,
+            &mut self.output,
+            &mut self.total,
+            &mut self.cached,
+            &mut self.reasoning,
+            &mut self.first_token_ms,
+        ]
     }
 
     fn upsert(&self, conn: &Connection, span: i64, start: i64, series: i64) -> rusqlite::Result<()> {
@@ -340,15 +445,33 @@ impl Sums {
     }
 }
 
-/// Adds the oldest hour that is over and not yet rolled up to its day and to all time, inside the caller's
+/// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the caller's
 /// transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges that
-/// began in it and still run: rows that come later than that cost three upserts each instead of one.
-pub fn roll_up(conn: &Connection, now_ms: i64) -> rusqlite::Result<bool> {
-    let oldest = conn
-        .prepare_cached("SELECT start FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2 ORDER BY start LIMIT 1")?
+/// began in it and still run: rows that come later than that cost more than one upsert.
+pub fn roll_up(conn: &Connection, ids: &mut SeriesIds, now_ms: i64) -> rusqlite::Result<bool> {
+    let Some(hour) = oldest_over(conn, now_ms)? else { return Ok(false) };
+    let mut packs = Packs::default();
+    roll_up_hour(conn, ids, &mut packs, hour)?;
+    packs.write(conn)?;
+    Ok(true)
+}
+
+/// The same for all hours that are over: years of them after an upgrade.
+pub fn roll_up_all(conn: &Connection, ids: &mut SeriesIds, now_ms: i64) -> rusqlite::Result<()> {
+    let mut packs = Packs::default();
+    while let Some(hour) = oldest_over(conn, now_ms)? {
+        roll_up_hour(conn, ids, &mut packs, hour)?;
+    }
+    packs.write(conn)
+}
+
+fn oldest_over(conn: &Connection, now_ms: i64) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT start FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2 ORDER BY start LIMIT 1")?
         .query_row([rolled_until(conn)?, hour_of_ms(now_ms) - 1], |row| row.get::<_, i64>(0))
-        .optional()?;
-    let Some(hour) = oldest else { return Ok(false) };
+        .optional()
+}
+
+fn roll_up_hour(conn: &Connection, ids: &mut SeriesIds, packs: &mut Packs, hour: i64) -> rusqlite::Result<()> {
     let mut add = conn.prepare_cached(concat!(
         "INSERT INTO sums SELECT ?1, ?2, series, requests, duration_ms, input_tokens, input_known, output_tokens, ",
         "output_known, total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, ",
@@ -358,8 +481,9 @@ pub fn roll_up(conn: &Connection, now_ms: i64) -> rusqlite::Result<bool> {
     ))?;
     add.execute([SPAN_DAY, hour - hour % 24, hour])?;
     add.execute([SPAN_ALL, 0, hour])?;
+    packs.add_hour(conn, ids, hour)?;
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rolled_until'")?.execute([hour + 1])?;
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -392,13 +516,14 @@ mod tests {
         let conn = Connection::open_in_memory().expect("opens");
         crate::record::schema::create(&conn).expect("creates");
         let mut additions = Additions::default();
-        additions.count(&conn, &mut SeriesIds::default(), 1, &row(), Sign::Add).expect("counts");
+        let mut ids = SeriesIds::default();
+        additions.count(&conn, &mut ids, 1, &row(), Sign::Add).expect("counts");
         additions.apply(&conn).expect("applies");
         let over = (hour_of_ms(row().start_ms) + 2) * HOUR_MS;
-        assert_eq!(roll_up(&conn, row().start_ms), Ok(false));
-        assert_eq!(roll_up(&conn, over - 1), Ok(false));
-        assert_eq!(roll_up(&conn, over), Ok(true));
-        assert_eq!(roll_up(&conn, over), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, row().start_ms), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, over - 1), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, over), Ok(true));
+        assert_eq!(roll_up(&conn, &mut ids, over), Ok(false));
         let spans = "SELECT count(*), sum(requests) FROM sums WHERE span < 2";
         assert_eq!(conn.query_row(spans, [], |row| Ok((row.get(0)?, row.get(1)?))), Ok((2, 2)));
     }

@@ -11,7 +11,7 @@ use super::rfc3339::{ms_of_text, text_of_ms};
 use super::row::{Content, Outcome, Row};
 use super::schema;
 use super::store::{Entry, insert, now_ms};
-use super::sums::{Additions, SeriesIds, Sign, duration, roll_up};
+use super::sums::{Additions, SeriesIds, Sign, duration, roll_up_all};
 
 /// Rows whose sums are put together before they are written.
 const ROWS_AT_ONCE: usize = 512;
@@ -42,8 +42,7 @@ pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     schema::create(conn)?;
     copy_rows(conn)?;
     // Years of hours: without this the first questions would read them all.
-    let now_ms = now_ms();
-    while roll_up(conn, now_ms)? {}
+    roll_up_all(conn, &mut SeriesIds::default(), now_ms())?;
     conn.execute_batch("DROP TABLE earlier_requests")
 }
 
@@ -308,7 +307,9 @@ mod tests {
         let open_hours = "SELECT count(*) FROM sums WHERE span = 2 AND start >= (SELECT value FROM meta
             WHERE name = 'rolled_until')";
         assert_eq!(conn.query_row(open_hours, [], |row| row.get::<_, i64>(0)), Ok(0));
-        let summary = Reader::open(&folder.join("metrics.db")).and_then(|reader| reader.summary()).expect("answers");
+        let summary = Reader::open(&folder.join("metrics.db"))
+            .and_then(|reader| reader.summary(&Default::default()))
+            .expect("answers");
         let sums = conn
             .query_row(
                 "SELECT count(*), sum(is_error), sum(input_tokens), sum(output_tokens), sum(total_tokens),

@@ -1,0 +1,314 @@
+//! Packs: the sums and distributions of all series for one span of time, in one blob each.
+//!
+//! ```text
+//!  an hour that is over ──roll up──▶ its pack, and added to the packs of its day, its month and all time
+//! ```
+//!
+//! A year has 8760 hours; with a hundred series that is a million rows of `sums`, too many to read for an answer. As
+//! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. Packs hold
+//! exactly the hours before `rolled_until`; a row that comes late for one of them is added to all four packs in the
+//! transaction that writes it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use time::OffsetDateTime;
+
+use super::histogram::Histogram;
+use super::rfc3339::text_of_ms;
+use super::row::Row;
+use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, SeriesIds, Sums, duration, figure, rate};
+use super::varint::{Bytes, push, push_signed};
+
+/// `span` of a month's pack.
+pub const SPAN_MONTH: i64 = 3;
+
+/// The id of a pack. `start`: hours since 1970.
+pub fn pack_id(span: i64, start: i64) -> i64 {
+    span << 32 | start
+}
+
+/// The first hour of the month (UTC) that an hour belongs to.
+pub fn month_of_hour(hour: i64) -> i64 {
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(hour * 3600) else { return hour - hour % 24 };
+    hour - hour % 24 - (i64::from(time.day()) - 1) * 24
+}
+
+/// The first hour of the month after the one that begins with this hour.
+pub fn month_after(month: i64) -> i64 {
+    month_of_hour(month + 32 * 24)
+}
+
+/// The distributions of one series.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latencies {
+    /// Milliseconds from request to end of reply.
+    pub duration_ms: Histogram,
+    /// Milliseconds from request to first content.
+    pub first_token_ms: Histogram,
+    /// Thousandths of tokens per second.
+    pub speed: Histogram,
+}
+
+/// What one row adds to the distributions.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Milliseconds.
+    pub duration_ms: i64,
+    /// Milliseconds.
+    pub first_token_ms: Option<i64>,
+    /// Tokens per second.
+    pub tokens_per_second: Option<f64>,
+}
+
+impl Sample {
+    pub(super) fn of(row: &Row) -> Sample {
+        Sample {
+            duration_ms: duration(row.duration_ms),
+            first_token_ms: figure(row.time_to_first_token_ms),
+            tokens_per_second: rate(row.tokens_per_second),
+        }
+    }
+}
+
+impl Latencies {
+    /// Counts one row, or takes it away with a sign of -1.
+    pub fn count(&mut self, sample: &Sample, sign: i64) {
+        self.duration_ms.count(sample.duration_ms, sign);
+        if let Some(value) = sample.first_token_ms {
+            self.first_token_ms.count(value, sign);
+        }
+        if let Some(value) = sample.tokens_per_second {
+            self.speed.count((value * 1000.0).round() as i64, sign);
+        }
+    }
+
+    /// Adds another one.
+    pub fn add(&mut self, other: &Latencies) {
+        self.duration_ms.add(&other.duration_ms);
+        self.first_token_ms.add(&other.first_token_ms);
+        self.speed.add(&other.speed);
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.duration_ms.encode(out);
+        self.first_token_ms.encode(out);
+        self.speed.encode(out);
+    }
+
+    fn add_encoded(&mut self, mut bytes: Bytes) -> Option<()> {
+        self.duration_ms.add_encoded(&mut bytes)?;
+        self.first_token_ms.add_encoded(&mut bytes)?;
+        self.speed.add_encoded(&mut bytes)
+    }
+}
+
+/// The bytes in the database are no pack.
+fn damaged() -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, "a damaged pack of sums".into())
+}
+
+/// Reads every entry of a pack of sums.
+pub fn visit_sums(bytes: &[u8], mut visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+    let mut bytes = Bytes::new(bytes);
+    let mut series = 0;
+    while !bytes.is_empty() {
+        let (distance, sums) = decode_sums(&mut bytes).ok_or_else(damaged)?;
+        series += distance;
+        visit(series, &sums);
+    }
+    Ok(())
+}
+
+/// The distributions of one series as they lie in a pack, not read yet.
+#[derive(Debug)]
+pub struct Packed<'a>(Bytes<'a>);
+
+impl Packed<'_> {
+    /// Adds them to others.
+    pub fn add_to(self, latencies: &mut Latencies) -> rusqlite::Result<()> {
+        latencies.add_encoded(self.0).ok_or_else(damaged)
+    }
+}
+
+/// Reads every entry of a pack of distributions; those that are not wanted cost next to nothing.
+pub fn visit_latencies(
+    bytes: &[u8],
+    mut visit: impl FnMut(i64, Packed) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let mut bytes = Bytes::new(bytes);
+    let mut series = 0;
+    while !bytes.is_empty() {
+        let mut entry = || {
+            let distance = i64::try_from(bytes.number()?).ok()?;
+            let length = usize::try_from(bytes.number()?).ok()?;
+            Some((distance, bytes.take(length)?))
+        };
+        let (distance, entry) = entry().ok_or_else(damaged)?;
+        series += distance;
+        visit(series, Packed(entry))?;
+    }
+    Ok(())
+}
+
+fn decode_sums(bytes: &mut Bytes) -> Option<(i64, Sums)> {
+    let distance = i64::try_from(bytes.number()?).ok()?;
+    let mut sums = Sums { requests: bytes.signed()?, duration_ms: bytes.signed()?, ..Sums::default() };
+    for known in sums.known_mut() {
+        known.rows = bytes.signed()?;
+        // Often nobody tells a figure: then its sum is not there either.
+        known.sum = if known.rows == 0 { 0 } else { bytes.signed()? };
+    }
+    sums.tokens_per_second_known = bytes.signed()?;
+    sums.tokens_per_second = if sums.tokens_per_second_known == 0 { 0.0 } else { bytes.real()? };
+    sums.first_id = bytes.signed()?;
+    sums.last_id = sums.first_id + bytes.signed()?;
+    Some((distance, sums))
+}
+
+fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pack.len() * 40);
+    let mut before = 0;
+    for (series, sums) in pack {
+        push(&mut out, (series - before) as u64);
+        before = *series;
+        push_signed(&mut out, sums.requests);
+        push_signed(&mut out, sums.duration_ms);
+        for Known { sum, rows } in sums.known() {
+            push_signed(&mut out, rows);
+            if rows != 0 {
+                push_signed(&mut out, sum);
+            }
+        }
+        push_signed(&mut out, sums.tokens_per_second_known);
+        if sums.tokens_per_second_known != 0 {
+            out.extend_from_slice(&sums.tokens_per_second.to_le_bytes());
+        }
+        push_signed(&mut out, sums.first_id);
+        push_signed(&mut out, sums.last_id - sums.first_id);
+    }
+    out
+}
+
+fn encode_latencies(pack: &BTreeMap<i64, Latencies>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pack.len() * 128);
+    let (mut before, mut entry) = (0, Vec::new());
+    for (series, latencies) in pack {
+        push(&mut out, (series - before) as u64);
+        before = *series;
+        entry.clear();
+        latencies.encode(&mut entry);
+        push(&mut out, entry.len() as u64);
+        out.extend_from_slice(&entry);
+    }
+    out
+}
+
+/// Packs on their way through a roll-up: read once, added to, written once.
+#[derive(Debug, Default)]
+pub(super) struct Packs {
+    packs: HashMap<i64, Pack>,
+}
+
+#[derive(Debug, Default)]
+struct Pack {
+    sums: BTreeMap<i64, Sums>,
+    latencies: BTreeMap<i64, Latencies>,
+}
+
+/// Packs held at once. A roll-up of years goes through them in order, so that few are needed again.
+const PACKS_HELD: usize = 64;
+
+impl Packs {
+    /// Adds to all four packs that an hour belongs to.
+    pub(super) fn add(
+        &mut self,
+        conn: &Connection,
+        hour: i64,
+        add: impl Fn(&mut BTreeMap<i64, Sums>, &mut BTreeMap<i64, Latencies>),
+    ) -> rusqlite::Result<()> {
+        if self.packs.len() > PACKS_HELD {
+            self.write(conn)?;
+        }
+        let day = hour - hour % 24;
+        let spans = [(SPAN_HOUR, hour), (SPAN_DAY, day), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
+        for (span, start) in spans {
+            let id = pack_id(span, start);
+            let pack = match self.packs.entry(id) {
+                std::collections::hash_map::Entry::Occupied(pack) => pack.into_mut(),
+                std::collections::hash_map::Entry::Vacant(place) => place.insert(Pack::read(conn, id)?),
+            };
+            add(&mut pack.sums, &mut pack.latencies);
+        }
+        Ok(())
+    }
+
+    /// Adds a whole hour: its sums, and the distributions of its rows.
+    pub(super) fn add_hour(&mut self, conn: &Connection, ids: &mut SeriesIds, hour: i64) -> rusqlite::Result<()> {
+        let sums = Sums::of_hour(conn, hour)?;
+        let latencies = latencies_of_hour(conn, ids, hour, &sums)?;
+        self.add(conn, hour, |all_sums, all_latencies| {
+            for (series, sums) in &sums {
+                Sums::add_to(all_sums, *series, sums);
+            }
+            for (series, latencies) in &latencies {
+                all_latencies.entry(*series).or_default().add(latencies);
+            }
+        })
+    }
+
+    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
+        let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
+        for (id, pack) in self.packs.drain() {
+            write_sums.execute(params![id, encode_sums(&pack.sums)])?;
+            write_latencies.execute(params![id, encode_latencies(&pack.latencies)])?;
+        }
+        Ok(())
+    }
+}
+
+impl Pack {
+    fn read(conn: &Connection, id: i64) -> rusqlite::Result<Pack> {
+        let blob = |query: &str| {
+            let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
+            blob.map(Option::unwrap_or_default)
+        };
+        let mut pack = Pack::default();
+        visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
+            pack.sums.insert(series, sums.clone());
+        })?;
+        visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
+            packed.add_to(pack.latencies.entry(series).or_default())
+        })?;
+        Ok(pack)
+    }
+}
+
+/// The distributions of the rows of one hour, which the sums of that hour lead to.
+fn latencies_of_hour(
+    conn: &Connection,
+    ids: &mut SeriesIds,
+    hour: i64,
+    sums: &[(i64, Sums)],
+) -> rusqlite::Result<BTreeMap<i64, Latencies>> {
+    let mut latencies: BTreeMap<i64, Latencies> = BTreeMap::new();
+    let first_id = sums.iter().map(|(_, sums)| sums.first_id).min().unwrap_or(0);
+    let last_id = sums.iter().map(|(_, sums)| sums.last_id).max().unwrap_or(-1);
+    let mut statement = conn.prepare_cached(
+        "SELECT endpoint, model, coalesce(client, ''), coalesce(key, ''), outcome, duration_ms, time_to_first_token_ms,
+            tokens_per_second
+         FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4",
+    )?;
+    let (from, to) = (text_of_ms(hour * 3_600_000), text_of_ms((hour + 1) * 3_600_000));
+    let mut rows = statement.query(params![first_id, last_id, from, to])?;
+    while let Some(row) = rows.next()? {
+        let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
+        let names = [text(0)?, text(1)?, text(2)?, text(3)?, text(4)?];
+        let sample = Sample { duration_ms: row.get(5)?, first_token_ms: row.get(6)?, tokens_per_second: row.get(7)? };
+        if let Some(series) = ids.id_of_row(conn, names)? {
+            latencies.entry(series).or_default().count(&sample, 1);
+        }
+    }
+    Ok(latencies)
+}
