@@ -41,7 +41,10 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     let database = settings.database.display().to_string();
     let proxy = match Proxy::start(settings) {
         Ok(proxy) => proxy,
-        Err(e) => return fail(&e.to_string()),
+        Err(e) => {
+            fail(&e.to_string());
+            return ExitCode::from(e.exit_code() as u8);
+        }
     };
     log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
     log::info!("listening on http://{}", proxy.address());

@@ -17,8 +17,9 @@ use crate::record::keeper::Keeper;
 use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
-use crate::settings::Settings;
+use crate::settings::{SettingError, Settings};
 use crate::stats::lane::Lane;
+use crate::stats::price::{PriceError, Prices};
 
 /// Why the proxy cannot start. One line each that says what to do.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum StartError {
     Unreadable(PathBuf, rusqlite::Error),
     /// The upstream's URL cannot be used.
     Upstream(String),
+    /// The list of prices cannot be used.
+    Prices(PriceError),
     /// The system gives no thread, poll or descriptor.
     System(io::Error),
 }
@@ -46,12 +49,27 @@ impl fmt::Display for StartError {
             StartError::Database(e) => e.fmt(f),
             StartError::Unreadable(path, e) => write!(f, "the database {} cannot be read: {e}", path.display()),
             StartError::Upstream(e) => f.write_str(e),
+            StartError::Prices(e) => e.fmt(f),
             StartError::System(e) => write!(f, "the system refuses what the proxy needs to start: {e}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl StartError {
+    /// 2 where a setting is what is wrong, else 1.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Prices(_) => SettingError::EXIT_CODE,
+            StartError::Listen(..)
+            | StartError::Database(_)
+            | StartError::Unreadable(..)
+            | StartError::Upstream(_)
+            | StartError::System(_) => 1,
+        }
+    }
+}
 
 impl From<io::Error> for StartError {
     fn from(e: io::Error) -> Self {
@@ -70,6 +88,7 @@ pub struct Proxy {
 impl Proxy {
     /// Opens the database, listens, and starts what runs beside the front.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
+        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::Prices)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
         let listener = TcpListener::bind(wanted).map_err(|e| StartError::Listen(wanted, e))?;
         let address = listener.local_addr()?;
@@ -80,7 +99,7 @@ impl Proxy {
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
         let recorder = Arc::new(Recorder::new(store));
         let keeper = Keeper::start(settings.database.clone(), recorder.clone())?;
-        let lane = Lane::start(settings.database.clone())?;
+        let lane = Lane::start(settings.database.clone(), prices.map(Arc::new))?;
 
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
         let poll = Poll::new()?;

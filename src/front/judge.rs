@@ -64,7 +64,7 @@ impl Judge {
         match local {
             Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),
             _ if !self.may_ask(head) => Ok(Plan::Answer(unauthorized())),
-            Local::Summary | Local::ByModel | Local::Recent => Ok(Plan::Statistics(local)),
+            statistics => Ok(Plan::Statistics(statistics)),
         }
     }
 

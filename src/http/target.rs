@@ -36,18 +36,49 @@ pub enum Local {
     Summary,
     /// Totals by model.
     ByModel,
+    /// Totals by endpoint.
+    ByEndpoint,
+    /// Totals by client.
+    ByClient,
+    /// Totals by credential.
+    ByKey,
+    /// Totals by how requests ended.
+    ByOutcome,
+    /// Totals of hours, days, weeks or months.
+    OverTime,
+    /// Durations and speeds.
+    Latency,
     /// The newest requests.
     Recent,
+    /// Requests, page by page.
+    Requests,
+    /// One request in full.
+    Request(i64),
+    /// Requests that hold given words.
+    Search,
+    /// All matching requests as a file.
+    Export,
 }
 
 impl Local {
-    /// Every local path. A new route is a line here and a variant above.
-    pub const ALL: [(&'static str, Local); 4] = [
+    /// Every local path but that of a single request. A new route is a line here and a variant above.
+    pub const ALL: [(&'static str, Local); 13] = [
         ("/health", Local::Health),
         ("/stats/summary", Local::Summary),
         ("/stats/by-model", Local::ByModel),
+        ("/stats/by-endpoint", Local::ByEndpoint),
+        ("/stats/by-client", Local::ByClient),
+        ("/stats/by-key", Local::ByKey),
+        ("/stats/by-outcome", Local::ByOutcome),
+        ("/stats/over-time", Local::OverTime),
+        ("/stats/latency", Local::Latency),
         ("/stats/recent", Local::Recent),
+        ("/stats/requests", Local::Requests),
+        ("/stats/search", Local::Search),
+        ("/stats/export", Local::Export),
     ];
+    /// What stands before the id of a single request.
+    const REQUEST: &'static str = "/stats/requests/";
     /// The methods of local routes, as the Allow of a 405.
     pub const ALLOW: &'static str = "GET, HEAD";
 
@@ -61,6 +92,13 @@ impl Local {
 pub fn route(path: &str) -> Result<Route, Refusal> {
     if let Some(rest) = FORWARDED.iter().find_map(|prefix| path.strip_prefix(prefix)) {
         return if climbs_out(rest) { Err(Refusal::PathEscapes) } else { Ok(Route::Forward) };
+    }
+    if let Some(id) = path.strip_prefix(Local::REQUEST)
+        && !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(id) = id.parse()
+    {
+        return Ok(Route::Local(Local::Request(id)));
     }
     if let Some((_, local)) = Local::ALL.iter().find(|(known, _)| *known == path) {
         return Ok(Route::Local(*local));
@@ -177,6 +215,12 @@ mod tests {
         for (path, local) in Local::ALL {
             check(path, Ok(Route::Local(local)));
             check(&format!("{path}/"), Ok(Route::Unknown { suggestion: Some(path.to_owned()) }));
+        }
+        check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
+        for path in
+            ["/stats/requests/-1", "/stats/requests/x", "/stats/requests/1/", "/stats/requests/99999999999999999999"]
+        {
+            check(path, Ok(Route::Unknown { suggestion: None }));
         }
         check("*", Ok(Route::Asterisk));
     }

@@ -1,9 +1,19 @@
 //! The JSON of the statistics routes: names, types and order of the fields as the specification fixes them; fields
 //! that came later follow. A figure that nobody told is `null`, in sums it adds nothing.
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-/// `GET /stats/summary`: everything ever recorded.
+/// What it would have cost; absent where there are no prices.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// In whole units of the currency, six decimals. `null`: no price is known.
+    pub cost: Option<f64>,
+    /// As the list of prices names it.
+    pub currency: String,
+}
+
+/// `GET /stats/summary`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// All requests, however they ended.
@@ -32,20 +42,68 @@ pub struct Summary {
     pub total_reasoning_tokens: i64,
     /// Requests whose token total is not known.
     pub requests_without_usage: i64,
+    /// What they would have cost.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
 }
 
-/// `GET /stats/by-model`: most requests first.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ByModel {
-    /// One for each model ever recorded.
-    pub models: Vec<ModelSums>,
+/// What totals are kept apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The model that answered.
+    Model,
+    /// The path.
+    Endpoint,
+    /// Who asked.
+    Client,
+    /// The credential's fingerprint.
+    Key,
+    /// How it ended.
+    Outcome,
 }
 
-/// One model's share of the summary.
+impl By {
+    /// All of them.
+    pub const ALL: [By; 5] = [By::Model, By::Endpoint, By::Client, By::Key, By::Outcome];
+
+    /// The name of the field that tells them apart.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Model => "model",
+            By::Endpoint => "endpoint",
+            By::Client => "client",
+            By::Key => "key",
+            By::Outcome => "outcome",
+        }
+    }
+
+    /// The name of their list.
+    pub fn plural(self) -> &'static str {
+        match self {
+            By::Model => "models",
+            By::Endpoint => "endpoints",
+            By::Client => "clients",
+            By::Key => "keys",
+            By::Outcome => "outcomes",
+        }
+    }
+}
+
+/// `GET /stats/by-model` and its like: most requests first, then by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Groups {
+    /// By what.
+    pub by: By,
+    /// One for each name that has requests.
+    pub groups: Vec<Group>,
+}
+
+/// One name's share of the summary.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelSums {
-    /// Its name, or `unknown`.
-    pub model: String,
+pub struct Group {
+    /// `None`: an unknown client, or a request without a credential. Written under the name of what it is.
+    #[serde(skip)]
+    pub name: Option<String>,
     /// All its requests.
     pub requests: i64,
     /// Tokens of prompts.
@@ -68,18 +126,139 @@ pub struct ModelSums {
     pub reasoning_tokens: i64,
     /// Milliseconds, added up.
     pub duration_ms: i64,
+    /// As in the summary.
+    pub requests_without_usage: i64,
+    /// What they would have cost.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
 }
 
-/// `GET /stats/recent`: newest first.
+#[derive(Serialize)]
+struct NamedGroup<'a> {
+    #[serde(flatten)]
+    name: Name<'a>,
+    #[serde(flatten)]
+    group: &'a Group,
+}
+
+struct Name<'a>(By, Option<&'a str>);
+
+impl Serialize for Name<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0.name(), &self.1)?;
+        map.end()
+    }
+}
+
+impl Serialize for Groups {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = |group| NamedGroup { name: Name(self.by, Group::name(group)), group };
+        let groups: Vec<NamedGroup> = self.groups.iter().map(named).collect();
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.by.plural(), &groups)?;
+        map.end()
+    }
+}
+
+impl Group {
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// `GET /stats/over-time`: the summary of each hour, day, week or month, oldest first, empty ones included.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Recent {
+pub struct OverTime {
+    /// `hour`, `day`, `week` (from Monday) or `month`.
+    pub bucket: &'static str,
+    /// The distance from UTC whose midnights part days.
+    pub tz: String,
+    /// One for each.
+    pub points: Vec<Point>,
+}
+
+/// One bucket of time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// Its beginning, RFC 3339 in the zone asked for.
+    pub start: String,
+    /// The same in milliseconds since 1970.
+    #[serde(skip)]
+    pub start_ms: i64,
+    /// What was requested in it.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// Kept apart by name, where that was asked for.
+    #[serde(flatten)]
+    pub groups: Option<Groups>,
+}
+
+/// `GET /stats/latency`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Latency {
+    /// Of all requests.
+    #[serde(flatten)]
+    pub overall: Distributions,
+    /// How far a percentile may be from the exact one, in percent of it.
+    pub percentile_error_max_percent: u32,
+    /// Of each model, most requests first.
+    pub models: Vec<ModelLatency>,
+}
+
+/// One model's distributions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelLatency {
+    /// Its name, or `unknown`.
+    pub model: String,
+    /// Its distributions.
+    #[serde(flatten)]
+    pub distributions: Distributions,
+}
+
+/// How three figures are distributed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Distributions {
+    /// From request to end of reply.
+    pub duration_ms: Distribution,
+    /// From request to first content.
+    pub time_to_first_token_ms: Distribution,
+    /// As measured or reported.
+    pub tokens_per_second: Distribution,
+}
+
+/// The distribution of one figure over the requests that tell it. `null` where none does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Distribution {
+    /// How many requests tell it.
+    pub count: i64,
+    /// Exact.
+    pub mean: Option<f64>,
+    /// Half of the requests have no more.
+    pub p50: Option<f64>,
+    /// Nine of ten have no more.
+    pub p90: Option<f64>,
+    /// 95 of a hundred have no more.
+    pub p95: Option<f64>,
+    /// 99 of a hundred have no more.
+    pub p99: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+}
+
+/// `GET /stats/recent` and `GET /stats/requests`: newest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Requests {
     /// At most as many as asked for.
-    pub requests: Vec<RecentRequest>,
+    pub requests: Vec<Request>,
+    /// What to give as `after` for the next older ones; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<i64>,
 }
 
 /// One request without its words.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RecentRequest {
+pub struct Request {
     /// Its number in the database.
     pub id: i64,
     /// Path without query.
@@ -130,4 +309,47 @@ pub struct RecentRequest {
     pub error_message: Option<String>,
     /// The reply's own id.
     pub request_id: Option<String>,
+    /// What it would have cost.
+    #[serde(flatten)]
+    pub cost: Option<Cost>,
+}
+
+/// `GET /stats/requests/{id}`: everything of one request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WholeRequest {
+    /// Its figures.
+    #[serde(flatten)]
+    pub request: Request,
+    /// When its reply ended: RFC 3339, UTC, milliseconds.
+    pub end_time: String,
+    /// The request's body as stored.
+    pub prompt: Option<String>,
+    /// The answer's text.
+    pub output: Option<String>,
+    /// The model's reasoning.
+    pub reasoning: Option<String>,
+    /// Tool calls as JSON.
+    pub tool_calls: Option<String>,
+}
+
+/// `GET /stats/search`: newest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Search {
+    /// Those that hold every word.
+    pub requests: Vec<Hit>,
+    /// What to give as `after` to search on: the work of one question is bounded. Absent once everything is searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<i64>,
+}
+
+/// One request that holds the words.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hit {
+    /// Its figures.
+    #[serde(flatten)]
+    pub request: Request,
+    /// Where the first word was found: `prompt`, `output`, `reasoning` or `tool_calls`.
+    pub found_in: &'static str,
+    /// What stands around it.
+    pub excerpt: String,
 }

@@ -1,17 +1,22 @@
 //! The statistics lane: one thread with a read-only connection, so that questions never wait behind generation, nor
 //! generation behind questions. It only puts replies together; the front sends them, so a client that reads slowly
-//! holds up nobody.
+//! holds up nobody. Exports, which are too long for that, have threads of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::{io, panic, thread};
 
 use serde::Serialize;
 
-use super::Reader;
+use super::answers::By;
+use super::export::{Export, Exports, answer};
+use super::price::Prices;
+use super::question::Question;
+use super::{AskError, Reader};
 use crate::exchange::Lend;
-use crate::http::reply::{Persistence, Reply};
-use crate::http::target::{Local, query_pairs};
+use crate::http::reply::Reply;
+use crate::http::target::Local;
 use crate::limits::LANE_QUEUE_LENGTH_MAX;
 
 /// The way to the lane.
@@ -19,11 +24,26 @@ pub struct Lane {
     questions: SyncSender<(Local, Box<Lend>)>,
 }
 
+/// What the lane's thread owns.
+struct Desk {
+    path: PathBuf,
+    prices: Option<Arc<Prices>>,
+    reader: Option<Reader>,
+    exports: Exports,
+}
+
+/// An answer, or what has to be done for it.
+enum Answer {
+    Reply(Reply),
+    Export(Question),
+}
+
 impl Lane {
     /// Starts the lane for the database at `path`. It ends when the `Lane` is dropped.
-    pub fn start(path: PathBuf) -> io::Result<Lane> {
+    pub fn start(path: PathBuf, prices: Option<Arc<Prices>>) -> io::Result<Lane> {
         let (questions, asked) = sync_channel(LANE_QUEUE_LENGTH_MAX);
-        thread::Builder::new().name("statistics".into()).spawn(move || answer_all(&path, &asked))?;
+        let desk = Desk { path, prices, reader: None, exports: Exports::default() };
+        thread::Builder::new().name("statistics".into()).spawn(move || answer_all(desk, &asked))?;
         Ok(Lane { questions })
     }
 
@@ -35,85 +55,73 @@ impl Lane {
     }
 }
 
-fn answer_all(path: &Path, asked: &Receiver<(Local, Box<Lend>)>) {
-    let mut reader = None;
-    for (question, lend) in asked {
-        let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
+fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
+    for (route, lend) in asked {
+        let query = lend.head.query().unwrap_or_default();
+        let now_ms = lend.start_ms;
         // A bug in one answer ends that answer alone.
-        let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| reply(&mut reader, path, question, &lend)));
-        let reply = answered.unwrap_or_else(|_| {
+        let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| desk.answer(route, query, now_ms)));
+        let answered = answered.unwrap_or_else(|_| {
             log::error!("an answer ended by a bug of the proxy");
-            Reply::error(500, "The proxy could not answer, by a bug of its own.", "internal_error")
+            Answer::Reply(Reply::error(500, "The proxy could not answer, by a bug of its own.", "internal_error"))
         });
-        let bytes = reply.encode(persistence, lend.head.method() == "HEAD");
-        lend.loan.give_back_with(bytes);
-    }
-}
-
-fn reply(reader: &mut Option<Reader>, path: &Path, question: Local, lend: &Lend) -> Reply {
-    let answer = ask(reader, path, question, lend.head.query().unwrap_or_default());
-    match answer {
-        Ok(reply) => reply,
-        Err(e) => {
-            // The next question opens the database anew: it may have been replaced.
-            *reader = None;
-            log::warn!("a statistics question was not answered: {e}");
-            Reply::error(503, &format!("The database cannot be read now ({e})."), "database_unavailable")
+        match answered {
+            Answer::Reply(reply) => answer(*lend, &reply),
+            Answer::Export(Question { filter, format, .. }) => {
+                let export = Export { path: desk.path.clone(), prices: desk.prices.clone(), filter, format };
+                desk.exports.start(export, *lend);
+            }
         }
     }
 }
 
-fn ask(reader: &mut Option<Reader>, path: &Path, question: Local, query: &str) -> rusqlite::Result<Reply> {
-    let reader = match reader {
-        Some(reader) => reader,
-        None => reader.insert(Reader::open(path)?),
-    };
-    Ok(match question {
-        Local::Health => unreachable!("the front answers it"),
-        Local::Summary => json(&reader.summary()?),
-        Local::ByModel => json(&reader.by_model()?),
-        Local::Recent => match limit(query) {
-            Ok(limit) => json(&reader.recent(limit)?),
-            Err(message) => Reply::error(400, &message, "bad_request"),
-        },
-    })
+impl Desk {
+    fn answer(&mut self, route: Local, query: &str, now_ms: i64) -> Answer {
+        let question = match Question::read(route, query, now_ms) {
+            Ok(question) if route == Local::Export => return Answer::Export(question),
+            Ok(question) => question,
+            Err(message) => return Answer::Reply(Reply::error(400, &message, "bad_request")),
+        };
+        Answer::Reply(self.ask(route, &question, now_ms).unwrap_or_else(|e| match e {
+            AskError::Refused(message) => Reply::error(400, &message, "bad_request"),
+            AskError::Database(e) => {
+                // The next question opens the database anew: it may have been replaced.
+                self.reader = None;
+                log::warn!("a statistics question was not answered: {e}");
+                Reply::error(503, &format!("The database cannot be read now ({e})."), "database_unavailable")
+            }
+        }))
+    }
+
+    fn ask(&mut self, route: Local, question: &Question, now_ms: i64) -> Result<Reply, AskError> {
+        let reader = match &self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(Reader::open(&self.path)?.with_prices(self.prices.clone())),
+        };
+        let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
+        Ok(match route {
+            Local::Health | Local::Export => unreachable!("others answer it"),
+            Local::Summary => json(&reader.summary(filter)?),
+            Local::ByModel => json(&reader.by(By::Model, filter)?),
+            Local::ByEndpoint => json(&reader.by(By::Endpoint, filter)?),
+            Local::ByClient => json(&reader.by(By::Client, filter)?),
+            Local::ByKey => json(&reader.by(By::Key, filter)?),
+            Local::ByOutcome => json(&reader.by(By::Outcome, filter)?),
+            Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
+            Local::Latency => json(&reader.latency(filter)?),
+            Local::Recent => json(&reader.recent(filter, *limit)?),
+            Local::Requests => json(&reader.requests(filter, *after, *limit)?),
+            Local::Request(id) => match reader.request(id)? {
+                Some(request) => json(&request),
+                None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
+            },
+            Local::Search => json(&reader.search(filter, words, *after, *limit)?),
+        })
+    }
 }
 
 fn json(answer: &impl Serialize) -> Reply {
     let mut body = serde_json::to_vec(answer).expect("figures and strings are always JSON");
     body.push(b'\n');
     Reply::json(200, body)
-}
-
-/// `limit` of the query: 1 to 1000, 100 where it is not given. Outside it is clamped.
-fn limit(query: &str) -> Result<u32, String> {
-    let pairs = query_pairs(query);
-    let Some((_, text)) = pairs.iter().rev().find(|(name, _)| name == "limit") else { return Ok(100) };
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("limit takes a whole number from 1 to 1000.".into());
-    }
-    let number = if text.starts_with('-') { 0 } else { digits.parse().unwrap_or(u32::MAX) };
-    Ok(number.clamp(1, 1000))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_is_clamped_and_must_be_a_number() {
-        let check = |query: &str, expected: Option<u32>| assert_eq!(limit(query).ok(), expected, "{query}");
-        check("", Some(100));
-        check("limit=1", Some(1));
-        check("limit=0", Some(1));
-        check("limit=-5", Some(1));
-        check("limit=1000", Some(1000));
-        check("limit=1001", Some(1000));
-        check("limit=99999999999999999999", Some(1000));
-        check("limit=", None);
-        check("limit=ten", None);
-        check("limit=%2B5", None);
-        check("limit=5&limit=7", Some(7));
-    }
 }

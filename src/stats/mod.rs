@@ -1,11 +1,29 @@
 //! Questions and answers about what was recorded.
 //!
-//! Reads through a connection of its own that cannot write, so that no question waits for a commit. All figures come
-//! from the sums; rows are read only to show the newest ones. Prompts and outputs are never read.
+//! Reads through a connection of its own that cannot write, so that no question waits for a commit. Figures come from
+//! the sums, packed for quick reading, whatever the range; rows are read for the parts of an hour at its edges, and to
+//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out:
+//!
+//! - [`totals`]: summary, by model, endpoint, client, key, outcome, and over time.
+//! - [`latency`]: percentiles.
+//! - [`rows`]: newest requests, pages of them, one whole, words in them.
+//! - [`export`]: all of them, as a stream.
+//! - [`lane`]: the thread that answers; what a query string means.
 
-mod answers;
+pub mod answers;
+pub mod export;
+pub mod filter;
 pub mod lane;
+pub mod latency;
+pub mod price;
+pub mod question;
+mod range;
 pub mod reader;
+pub mod rows;
+pub mod totals;
 
-pub use answers::{ByModel, ModelSums, Recent, RecentRequest, Summary};
-pub use reader::Reader;
+pub use answers::*;
+pub use filter::{Filter, Zone};
+pub use price::Prices;
+pub use reader::{AskError, Reader};
+pub use totals::Bucket;

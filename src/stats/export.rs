@@ -1,0 +1,384 @@
+//! All matching rows as CSV or as JSON lines, oldest first. Each export has a thread and a connection of its own: it
+//! holds up neither the lane nor, by reading in short transactions, a checkpoint, however slowly its client reads. It
+//! never has more than one page of rows in memory.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rusqlite::params_from_iter;
+use rusqlite::types::Value;
+
+use super::Reader;
+use super::answers::Request;
+use super::filter::Filter;
+use super::price::Prices;
+use super::rows::{Condition, REQUEST_COLUMNS};
+use crate::exchange::Lend;
+use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
+use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
+
+/// Ids looked at in one transaction; milliseconds.
+const PAGE_IDS: i64 = 1000;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// RFC 4180, with a header line. No cell begins a formula.
+    Csv,
+    /// One JSON object a line, as in `/stats/requests`.
+    Jsonl,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 2] = [Format::Csv, Format::Jsonl];
+
+    /// Its name in queries, and the end of a file's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Csv => "csv",
+            Format::Jsonl => "jsonl",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Format::Csv => "text/csv; charset=utf-8; header=present",
+            Format::Jsonl => "application/jsonl",
+        }
+    }
+}
+
+/// The exports that run.
+#[derive(Debug, Default)]
+pub struct Exports {
+    running: Arc<AtomicUsize>,
+}
+
+/// What is exported from where.
+pub struct Export {
+    /// The database.
+    pub path: PathBuf,
+    /// For a column of costs.
+    pub prices: Option<Arc<Prices>>,
+    /// Which rows.
+    pub filter: Filter,
+    /// How.
+    pub format: Format,
+}
+
+/// One of the few places; free again when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Exports {
+    /// Starts one for a connection; refuses it when too many run.
+    pub fn start(&self, export: Export, lend: Lend) {
+        let place = Place(self.running.clone());
+        if self.running.fetch_add(1, Ordering::AcqRel) >= EXPORTS_MAX {
+            let busy = Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S);
+            return answer(lend, &busy);
+        }
+        let builder = thread::Builder::new().name("export".into()).stack_size(WORKER_STACK_BYTES);
+        // Should the thread not start, the connection is cut with the closure.
+        let started = builder.spawn(move || {
+            let _place = place;
+            run(&export, lend);
+        });
+        if let Err(e) = started {
+            log::warn!("an export was not started: {e}");
+        }
+    }
+}
+
+/// Sends a reply that is put together already.
+pub(super) fn answer(lend: Lend, reply: &Reply) {
+    let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
+    let bytes = reply.encode(persistence, lend.head.method() == "HEAD");
+    lend.loan.give_back_with(bytes);
+}
+
+fn run(export: &Export, mut lend: Lend) {
+    let pages = Reader::open(&export.path)
+        .and_then(|reader| Pages::open(reader.with_prices(export.prices.clone()), &export.filter));
+    let mut pages = match pages {
+        Ok(pages) => pages,
+        Err(e) => {
+            let message = format!("The database cannot be read now ({e}).");
+            return answer(lend, &Reply::error(503, &message, "database_unavailable"));
+        }
+    };
+    let chunked = lend.head.minor_version() >= 1;
+    if !chunked {
+        // Only the end of the connection can mark the end of the reply.
+        lend.loan.make_last();
+    }
+    let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
+    let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };
+    let name = format!("attachment; filename=\"requests.{}\"", export.format.as_str());
+    let fields: [(&str, &[u8]); 3] = [
+        ("Content-Type", export.format.content_type().as_bytes()),
+        ("Content-Disposition", name.as_bytes()),
+        ("Cache-Control", b"no-store"),
+    ];
+    let mut head = Vec::new();
+    write_relayed_head(&mut head, 200, fields.into_iter(), framing, persistence);
+    let head_only = lend.head.method() == "HEAD";
+    let sent = lend.loan.client().write_all(&head).map_err(Stopped::from);
+    let sent = if head_only { sent } else { sent.and_then(|()| send(export.format, &mut pages, &lend, chunked)) };
+    match sent {
+        Ok(()) => lend.loan.give_back(),
+        Err(e) => {
+            log::info!("an export ended early: {e}");
+            lend.loan.cut();
+        }
+    }
+}
+
+/// Why an export ended before its end.
+enum Stopped {
+    Client(io::Error),
+    Database(rusqlite::Error),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(e: io::Error) -> Self {
+        Stopped::Client(e)
+    }
+}
+
+impl From<rusqlite::Error> for Stopped {
+    fn from(e: rusqlite::Error) -> Self {
+        Stopped::Database(e)
+    }
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Stopped::Client(e) => write!(f, "its client left ({e})"),
+            Stopped::Database(e) => write!(f, "the database cannot be read ({e})"),
+        }
+    }
+}
+
+fn send(format: Format, pages: &mut Pages, lend: &Lend, chunked: bool) -> Result<(), Stopped> {
+    let client = lend.loan.client();
+    let mut text = Vec::new();
+    if format == Format::Csv {
+        write_csv_line(&mut text, CSV_COLUMNS.iter().map(|column| Cell::Text(column)));
+        if pages.reader.prices.is_some() {
+            text.truncate(text.len() - 2);
+            text.extend_from_slice(b",cost,currency\r\n");
+        }
+    }
+    let mut framed = Vec::new();
+    loop {
+        let more = pages.next(|request| write(format, &mut text, request))?;
+        if !text.is_empty() {
+            framed.clear();
+            if chunked {
+                framed.extend_from_slice(format!("{:x}\r\n", text.len()).as_bytes());
+            }
+            framed.append(&mut text);
+            if chunked {
+                framed.extend_from_slice(b"\r\n");
+            }
+            client.write_all(&framed)?;
+        }
+        if !more {
+            break;
+        }
+    }
+    if chunked {
+        client.write_all(b"0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
+/// Matching rows in pages, each read in a transaction of its own. Rows that are written meanwhile are left out.
+pub struct Pages {
+    reader: Reader,
+    condition: Condition,
+    next_id: i64,
+    last_id: i64,
+}
+
+impl Pages {
+    /// From the first row that can match to the last.
+    pub fn open(reader: Reader, filter: &Filter) -> rusqlite::Result<Pages> {
+        let (first, last) = reader.id_range(filter)?.unwrap_or((0, -1));
+        let lowest: Option<i64> = reader.conn.query_row("SELECT min(id) FROM requests", [], |row| row.get(0))?;
+        let condition = Condition::of(filter);
+        Ok(Pages { reader, condition, next_id: first.max(lowest.unwrap_or(0)), last_id: last })
+    }
+
+    /// Reads the next page; false after the last one.
+    pub fn next(&mut self, mut row: impl FnMut(&Request)) -> rusqlite::Result<bool> {
+        if self.next_id > self.last_id {
+            return Ok(false);
+        }
+        let end = self.next_id.saturating_add(PAGE_IDS - 1).min(self.last_id);
+        let query = format!(
+            "SELECT {REQUEST_COLUMNS} FROM requests WHERE id BETWEEN ? AND ?{} ORDER BY id",
+            self.condition.sql
+        );
+        let mut statement = self.reader.conn.prepare_cached(&query)?;
+        let mut values = vec![Value::Integer(self.next_id), Value::Integer(end)];
+        values.extend(self.condition.values.iter().cloned());
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(one) = rows.next()? {
+            row(&self.reader.request_of(one)?);
+        }
+        self.next_id = end.saturating_add(1);
+        Ok(self.next_id <= self.last_id)
+    }
+}
+
+const CSV_COLUMNS: [&str; 25] = [
+    "id",
+    "start_time",
+    "endpoint",
+    "model",
+    "requested_model",
+    "client",
+    "key",
+    "outcome",
+    "is_error",
+    "error_message",
+    "http_status",
+    "was_streamed",
+    "finish_reason",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "usage_source",
+    "duration_ms",
+    "time_to_first_token_ms",
+    "tokens_per_second",
+    "model_load_ms",
+    "attempt",
+    "request_id",
+];
+
+/// What a cell holds.
+enum Cell<'a> {
+    Nothing,
+    Number(String),
+    Text(&'a str),
+}
+
+fn write(format: Format, out: &mut Vec<u8>, request: &Request) {
+    match format {
+        Format::Jsonl => {
+            serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
+            out.push(b'\n');
+        }
+        Format::Csv => write_csv(out, request),
+    }
+}
+
+fn write_csv(out: &mut Vec<u8>, r: &Request) {
+    let number = |number: Option<i64>| number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()));
+    let real = |number: Option<f64>| number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()));
+    let flag = |flag: bool| Cell::Text(if flag { "true" } else { "false" });
+    fn optional(text: &Option<String>) -> Cell<'_> {
+        text.as_deref().map_or(Cell::Nothing, Cell::Text)
+    }
+    let cells = [
+        number(Some(r.id)),
+        Cell::Text(&r.start_time),
+        Cell::Text(&r.endpoint),
+        Cell::Text(&r.model),
+        optional(&r.requested_model),
+        optional(&r.client),
+        optional(&r.key),
+        Cell::Text(&r.outcome),
+        flag(r.is_error),
+        optional(&r.error_message),
+        number(r.http_status),
+        flag(r.was_streamed),
+        optional(&r.finish_reason),
+        number(r.input_tokens),
+        number(r.output_tokens),
+        number(r.total_tokens),
+        number(r.cached_tokens),
+        number(r.reasoning_tokens),
+        optional(&r.usage_source),
+        number(Some(r.duration_ms)),
+        number(r.time_to_first_token_ms),
+        real(r.tokens_per_second),
+        number(r.model_load_ms),
+        number(r.attempt),
+        optional(&r.request_id),
+    ];
+    let costs = r.cost.iter().flat_map(|cost| [real(cost.cost), Cell::Text(&cost.currency)]);
+    write_csv_line(out, cells.into_iter().chain(costs));
+}
+
+/// RFC 4180 §2: commas between cells, CRLF behind the line, quotes around what holds one of these, doubled inside.
+///
+/// A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection").
+fn write_csv_line<'a>(out: &mut Vec<u8>, cells: impl Iterator<Item = Cell<'a>>) {
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        match cell {
+            Cell::Nothing => {}
+            Cell::Number(number) => out.extend_from_slice(number.as_bytes()),
+            Cell::Text(text) => {
+                let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+                let quoted = text.contains(['"', ',', '\r', '\n']);
+                if quoted {
+                    out.push(b'"');
+                }
+                if formula {
+                    out.push(b'\'');
+                }
+                if quoted {
+                    out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+                    out.push(b'"');
+                } else {
+                    out.extend_from_slice(text.as_bytes());
+                }
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_where_needed_and_begin_no_formula() {
+        let check = |text: &str, expected: &str| {
+            let mut out = Vec::new();
+            write_csv_line(&mut out, [Cell::Text(text), Cell::Nothing, Cell::Number("-5".to_owned())].into_iter());
+            assert_eq!(String::from_utf8(out).expect("text"), format!("{expected},,-5\r\n"));
+        };
+        check("plain", "plain");
+        check("a,b", "\"a,b\"");
+        check("say \"hi\"", "\"say \"\"hi\"\"\"");
+        check("two\r\nlines", "\"two\r\nlines\"");
+        check("=1+1", "'=1+1");
+        check("=\"a\",1", "\"'=\"\"a\"\",1\"");
+        for first in ["+", "-", "@", "\t"] {
+            check(&format!("{first}x"), &format!("'{first}x"));
+        }
+        check("\rx", "\"'\rx\"");
+        check("", "");
+    }
+}

@@ -1,0 +1,232 @@
+//! Which requests a question is about, and how that is said in a query string. Pure: time is an argument.
+
+use time::format_description::well_known::Iso8601;
+use time::{Date, Month, PrimitiveDateTime, Time};
+
+use crate::record::rfc3339::{MS_MAX, ms_of_text};
+use crate::record::row::Outcome;
+
+/// What a request must be to count. Empty lists and absent ends ask for nothing; several names mean any of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Started at or after this moment: milliseconds since 1970.
+    pub from_ms: Option<i64>,
+    /// Started before this moment.
+    pub to_ms: Option<i64>,
+    /// Paths.
+    pub endpoints: Vec<String>,
+    /// Models that answered; `unknown` where nobody told.
+    pub models: Vec<String>,
+    /// Who asked; an empty name where that is unknown.
+    pub clients: Vec<String>,
+    /// Fingerprints of credentials; an empty one where there was none.
+    pub keys: Vec<String>,
+    /// How it ended.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The parameters of a [`Filter`], as an error names them.
+pub const FILTERS: &str = "from, to, model, endpoint, client, key, outcome";
+
+const TIMES: &str = "a time as 2026-01-19T10:30:45Z, a date as 2026-01-19, or a span before now as -24h, -7d or -4w";
+
+impl Filter {
+    /// Everything since a moment.
+    pub fn since(from_ms: i64) -> Filter {
+        Filter { from_ms: Some(from_ms), ..Filter::default() }
+    }
+
+    /// Whether it asks for names or outcomes.
+    pub fn has_names(&self) -> bool {
+        !(self.endpoints.is_empty()
+            && self.models.is_empty()
+            && self.clients.is_empty()
+            && self.keys.is_empty()
+            && self.outcomes.is_empty())
+    }
+
+    /// Whether a request of these names counts. Unknown client and key are empty.
+    pub fn matches(&self, names: &Names) -> bool {
+        let any = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+        any(&self.endpoints, names.endpoint)
+            && any(&self.models, names.model)
+            && any(&self.clients, names.client)
+            && any(&self.keys, names.key)
+            && (self.outcomes.is_empty() || self.outcomes.iter().any(|outcome| outcome.as_str() == names.outcome))
+    }
+
+    /// Takes one parameter. `None`: it is none of a filter's. `zone`: whose midnight a date means.
+    pub fn take(&mut self, name: &str, value: &str, now_ms: i64, zone: Zone) -> Option<Result<(), String>> {
+        let time = |value: &str| {
+            moment(value, now_ms, zone)
+                .map(Some)
+                .ok_or_else(|| format!("{name} is {}: it takes {TIMES}.", shown(value)))
+        };
+        match name {
+            "from" => return Some(time(value).map(|ms| self.from_ms = ms)),
+            "to" => return Some(time(value).map(|ms| self.to_ms = ms)),
+            "endpoint" => self.endpoints.push(value.to_owned()),
+            "model" => self.models.push(value.to_owned()),
+            "client" => self.clients.push(value.to_owned()),
+            "key" => self.keys.push(value.to_owned()),
+            "outcome" => match Outcome::ALL.iter().find(|outcome| outcome.as_str() == value) {
+                Some(outcome) => self.outcomes.push(*outcome),
+                None => {
+                    let all = Outcome::ALL.map(Outcome::as_str).join(", ");
+                    return Some(Err(format!("outcome is {}: it takes one of {all}.", shown(value))));
+                }
+            },
+            _ => return None,
+        }
+        Some(Ok(()))
+    }
+}
+
+/// What a request is filed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Names<'a> {
+    /// Path.
+    pub endpoint: &'a str,
+    /// Model, or `unknown`.
+    pub model: &'a str,
+    /// Who asked, or empty.
+    pub client: &'a str,
+    /// Fingerprint, or empty.
+    pub key: &'a str,
+    /// How it ended.
+    pub outcome: &'a str,
+}
+
+/// A fixed distance from UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// East of Greenwich is positive.
+    pub minutes: i32,
+}
+
+impl Zone {
+    /// `+02:00`, `-05:30`, `Z` or `UTC`. In a query string a `+` that nobody escaped has become a space.
+    pub fn parse(text: &str) -> Option<Zone> {
+        if text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
+            return Some(Zone::default());
+        }
+        let (sign, rest) = match text.split_at_checked(1)? {
+            ("+" | " ", rest) => (1, rest),
+            ("-", rest) => (-1, rest),
+            _ => return None,
+        };
+        let digits: Vec<i32> = rest.bytes().filter(|byte| *byte != b':').map(|byte| i32::from(byte) - 48).collect();
+        let well_formed = matches!(rest.len(), 4 | 5) && (rest.len() == 4 || rest.as_bytes()[2] == b':');
+        let [h1, h2, m1, m2] = digits[..] else { return None };
+        if !well_formed || digits.iter().any(|digit| !(0..=9).contains(digit)) {
+            return None;
+        }
+        let (hours, minutes) = (h1 * 10 + h2, m1 * 10 + m2);
+        (hours <= 14 && minutes <= 59).then_some(Zone { minutes: sign * (hours * 60 + minutes) })
+    }
+
+    /// What it adds to UTC.
+    pub fn ms(self) -> i64 {
+        i64::from(self.minutes) * 60_000
+    }
+
+    /// `+02:00`.
+    pub fn text(self) -> String {
+        let sign = if self.minutes < 0 { '-' } else { '+' };
+        format!("{sign}{:02}:{:02}", self.minutes.abs() / 60, self.minutes.abs() % 60)
+    }
+}
+
+/// A moment as `from` and `to` take it. A date is its first moment.
+fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
+    if let Some(span) = text.strip_prefix('-') {
+        let unit = span.chars().last()?;
+        let digits = &span[..span.len() - unit.len_utf8()];
+        let unit_ms = match unit {
+            'm' => 60_000,
+            'h' => 3_600_000,
+            'd' => 86_400_000,
+            'w' => 7 * 86_400_000,
+            _ => return None,
+        };
+        let well_formed = (1..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let count: i64 = if well_formed { digits.parse().ok()? } else { return None };
+        return Some((now_ms - count * unit_ms).max(0));
+    }
+    if text.len() == 10 {
+        let date = Date::parse(text, &Iso8601::DATE).ok()?;
+        return Some((ms_of_date(date) - zone.ms()).clamp(0, MS_MAX));
+    }
+    if !text.contains(['T', 't', ' ']) {
+        return None;
+    }
+    // An offset's `+` that has become a space is put back; the space between date and time is not one of these.
+    let (date, time) = text.split_at_checked(11)?;
+    ms_of_text(&format!("{date}{}", time.replace(' ', "+")))
+}
+
+/// The date's first moment in UTC, in milliseconds.
+pub(super) fn ms_of_date(date: Date) -> i64 {
+    PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc().unix_timestamp() * 1000
+}
+
+/// The first day of the month after that of `date`.
+pub(super) fn next_month(date: Date) -> Option<Date> {
+    let (year, month) = match date.month() {
+        Month::December => (date.year() + 1, Month::January),
+        month => (date.year(), month.next()),
+    };
+    Date::from_calendar_date(year, month, 1).ok()
+}
+
+/// A value as an error shows it: not longer than needed to recognise it.
+pub(super) fn shown(value: &str) -> String {
+    format!("{:?}", value.chars().take(60).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::rfc3339::text_of_ms;
+
+    const NOW: &str = "2026-03-01T12:00:00.000Z";
+
+    fn check(value: &str, zone: &str, expected: Option<&str>) {
+        let now_ms = ms_of_text(NOW).expect("a time");
+        let zone = Zone::parse(zone).expect("a zone");
+        assert_eq!(moment(value, now_ms, zone).map(text_of_ms).as_deref(), expected, "{value}");
+    }
+
+    #[test]
+    fn moments_are_times_dates_or_spans_before_now() {
+        check("2026-01-19T10:30:45Z", "Z", Some("2026-01-19T10:30:45.000Z"));
+        check("2026-01-19T10:30:45.5+02:00", "Z", Some("2026-01-19T08:30:45.500Z"));
+        check("2026-01-19T10:30:45 02:00", "Z", Some("2026-01-19T08:30:45.000Z"));
+        check("2026-01-19", "Z", Some("2026-01-19T00:00:00.000Z"));
+        check("2026-01-19", "+02:00", Some("2026-01-18T22:00:00.000Z"));
+        check("-24h", "Z", Some("2026-02-28T12:00:00.000Z"));
+        check("-7d", "+02:00", Some("2026-02-22T12:00:00.000Z"));
+        check("-4w", "Z", Some("2026-02-01T12:00:00.000Z"));
+        check("-90m", "Z", Some("2026-03-01T10:30:00.000Z"));
+        check("-999999w", "Z", Some("1970-01-01T00:00:00.000Z"));
+        for bad in ["", "-", "-h", "-5", "-5y", "-+5d", "-5ü", "24h", "2026-1-1", "2026-02-30", "yesterday", "2026"] {
+            check(bad, "Z", None);
+        }
+    }
+
+    #[test]
+    fn zones_are_offsets() {
+        let check = |text: &str, minutes: Option<i32>| {
+            assert_eq!(Zone::parse(text).map(|zone| zone.minutes), minutes, "{text}");
+        };
+        check("+02:00", Some(120));
+        check(" 02:00", Some(120));
+        check("-0530", Some(-330));
+        check("Z", Some(0));
+        check("utc", Some(0));
+        for bad in ["", "+", "2", "+2", "+02:0", "+0200:", "+15:00", "+02:60", "+ab:cd", "Europe/Berlin", "+:0200"] {
+            check(bad, None);
+        }
+        assert_eq!(Zone { minutes: -330 }.text(), "-05:30");
+    }
+}

@@ -1,0 +1,190 @@
+//! What a query string asks of a route. Pure: time is an argument.
+
+use super::answers::By;
+use super::export::Format;
+use super::filter::{FILTERS, Filter, Zone, shown};
+use super::totals::Bucket;
+use crate::http::target::{Local, query_pairs};
+
+/// A question in full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    /// Which requests.
+    pub filter: Filter,
+    /// How many, 1 to 1000.
+    pub limit: u32,
+    /// Only those with a lower id.
+    pub after: Option<i64>,
+    /// How time is parted.
+    pub bucket: Bucket,
+    /// Whose midnights part days.
+    pub zone: Zone,
+    /// What the points of time are kept apart by.
+    pub by: Option<By>,
+    /// Words to look for.
+    pub words: String,
+    /// How rows are written.
+    pub format: Format,
+}
+
+/// What a route takes beside the filters.
+fn parameters(route: Local) -> &'static [&'static str] {
+    match route {
+        Local::OverTime => &["bucket", "tz", "by"],
+        Local::Recent => &["limit"],
+        Local::Requests => &["after", "limit"],
+        Local::Search => &["q", "after", "limit"],
+        Local::Export => &["format"],
+        Local::Health
+        | Local::Summary
+        | Local::ByModel
+        | Local::ByEndpoint
+        | Local::ByClient
+        | Local::ByKey
+        | Local::ByOutcome
+        | Local::Latency
+        | Local::Request(_) => &[],
+    }
+}
+
+impl Question {
+    /// Reads a query. An error says which parameter is wrong and what it takes.
+    pub fn read(route: Local, query: &str, now_ms: i64) -> Result<Question, String> {
+        let pairs = query_pairs(query);
+        let takes = parameters(route);
+        let mut question = Question {
+            filter: Filter::default(),
+            limit: 100,
+            after: None,
+            bucket: Bucket::Day,
+            zone: Zone::default(),
+            by: None,
+            words: String::new(),
+            format: Format::Csv,
+        };
+        // The zone says whose midnight a date means, wherever it stands.
+        if let Some((_, tz)) = pairs.iter().find(|(name, _)| name == "tz" && takes.contains(&"tz")) {
+            let wrong = || format!("tz is {}: it takes a distance from UTC as +02:00.", shown(tz));
+            question.zone = Zone::parse(tz).ok_or_else(wrong)?;
+        }
+        for (name, value) in &pairs {
+            // The judge has looked at the token.
+            if name == "token" {
+                continue;
+            }
+            if !matches!(route, Local::Request(_))
+                && let Some(taken) = question.filter.take(name, value, now_ms, question.zone)
+            {
+                taken?;
+            } else if takes.contains(&name.as_str()) {
+                question.take(name, value)?;
+            } else {
+                return Err(unknown(name, route));
+            }
+        }
+        Ok(question)
+    }
+
+    fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let wrong = |takes: &str| Err(format!("{name} is {}: it takes {takes}.", shown(value)));
+        match name {
+            "limit" => self.limit = limit(value)?,
+            "after" => match value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit())) {
+                Some(id) => self.after = Some(id),
+                None => return wrong("the id of a request"),
+            },
+            "bucket" => match Bucket::ALL.iter().find(|bucket| bucket.as_str() == value) {
+                Some(bucket) => self.bucket = *bucket,
+                None => return wrong("hour, day, week or month"),
+            },
+            "by" => match By::ALL.iter().find(|by| by.name() == value) {
+                Some(by) => self.by = Some(*by),
+                None => return wrong("model, endpoint, client, key or outcome"),
+            },
+            "format" => match Format::ALL.iter().find(|format| format.as_str() == value) {
+                Some(format) => self.format = *format,
+                None => return wrong("csv or jsonl"),
+            },
+            "q" => value.clone_into(&mut self.words),
+            // Read before the others.
+            "tz" => {}
+            other => return Err(format!("There is no parameter {}.", shown(other))),
+        }
+        Ok(())
+    }
+}
+
+fn unknown(name: &str, route: Local) -> String {
+    let own = parameters(route).iter().map(|name| format!(", {name}")).collect::<String>();
+    match route {
+        Local::Request(_) => format!("There is no parameter {}: this route takes none.", shown(name)),
+        _ => format!("There is no parameter {}: this route takes {FILTERS}{own}.", shown(name)),
+    }
+}
+
+/// 1 to 1000; outside it is clamped.
+fn limit(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("limit is {}: it takes a whole number from 1 to 1000.", shown(text)));
+    }
+    let number = if text.starts_with('-') { 0 } else { digits.parse().unwrap_or(u32::MAX) };
+    Ok(number.clamp(1, 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::Outcome;
+
+    const NOW_MS: i64 = 1_768_818_645_678;
+
+    #[test]
+    fn a_limit_is_clamped_and_must_be_a_number() {
+        let check = |query: &str, expected: Option<u32>| {
+            let question = Question::read(Local::Recent, query, NOW_MS);
+            assert_eq!(question.ok().map(|question| question.limit), expected, "{query}");
+        };
+        check("", Some(100));
+        check("limit=1", Some(1));
+        check("limit=0", Some(1));
+        check("limit=-5", Some(1));
+        check("limit=1000", Some(1000));
+        check("limit=1001", Some(1000));
+        check("limit=99999999999999999999", Some(1000));
+        check("limit=", None);
+        check("limit=ten", None);
+        check("limit=%2B5", None);
+        check("limit=5&limit=7", Some(7));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_with_what_would_be() {
+        let check = |route: Local, query: &str, words: &[&str]| {
+            let error = Question::read(route, query, NOW_MS).expect_err(query);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        check(Local::Summary, "modle=a", &["\"modle\"", "from, to, model, endpoint, client, key, outcome."]);
+        check(Local::Summary, "limit=5", &["\"limit\""]);
+        check(Local::Recent, "modle=a", &["\"modle\"", ", limit."]);
+        check(Local::Summary, "from=soon", &["from is \"soon\"", "2026-01-19T10:30:45Z", "-24h"]);
+        check(Local::Summary, "to=", &["to is \"\""]);
+        check(Local::Summary, "outcome=good", &["outcome is \"good\"", "completed, client_closed, truncated"]);
+        check(Local::OverTime, "bucket=year", &["bucket is \"year\"", "hour, day, week or month"]);
+        check(Local::OverTime, "tz=CET", &["tz is \"CET\"", "+02:00"]);
+        check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
+        check(Local::Export, "format=xls", &["format is \"xls\"", "csv or jsonl"]);
+        check(Local::Requests, "after=-1", &["after is \"-1\""]);
+        check(Local::Request(1), "model=a", &["\"model\"", "takes none"]);
+    }
+
+    #[test]
+    fn repeated_names_are_any_of_them_and_a_date_is_in_the_zone_asked_for() {
+        let query = "from=2026-01-19&model=a&model=b+c&outcome=completed&outcome=truncated&client=&tz=+02:00&token=x";
+        let filter = Question::read(Local::OverTime, query, NOW_MS).expect("a question").filter;
+        assert_eq!(filter.models, ["a", "b c"]);
+        assert_eq!(filter.outcomes, [Outcome::Completed, Outcome::Truncated]);
+        assert_eq!(filter.clients, [""]);
+        assert_eq!(filter.from_ms, Some(1_768_780_800_000 - 2 * 3_600_000));
+    }
+}

@@ -1,0 +1,346 @@
+//! Rows themselves: the newest, pages of them, one whole, and those that hold given words.
+//!
+//! There is no index on anything but ids. Where a filter asks for names or times, packs and sums tell which ids can
+//! match, the newest first: a name that was last used in spring costs no walk through the summer.
+
+use std::collections::BinaryHeap;
+
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, Row, params_from_iter};
+
+use super::answers::{Hit, Request, Requests, Search, WholeRequest};
+use super::filter::{Filter, Names};
+use super::range::{Cut, HOUR_MS, cut};
+use super::reader::{AskError, Reader, bounds};
+use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
+use crate::record::pack::{SPAN_MONTH, month_after, pack_id, visit_sums};
+use crate::record::rfc3339::whole_seconds;
+use crate::record::sums::{OTHER, SPAN_DAY, SPAN_HOUR};
+
+/// What [`Reader::request_of`] reads.
+pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
+    start_time, is_error, was_streamed, outcome, http_status, requested_model, cached_tokens, reasoning_tokens,
+    time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
+    error_message, request_id, end_time";
+
+/// Rows of `content` looked at in one search, however short they are.
+const SEARCH_ROWS_MAX: usize = 20_000;
+/// Bytes of an excerpt on either side of the word.
+const EXCERPT_BYTES: usize = 80;
+
+/// Ids that can match, and the pack that knows them better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ids {
+    last: i64,
+    first: i64,
+    /// Span and start of the pack.
+    of: (i64, i64),
+}
+
+/// The condition of a filter on rows.
+pub(super) struct Condition {
+    /// Follows `WHERE` conditions on ids.
+    pub sql: String,
+    /// The values for its question marks.
+    pub values: Vec<Value>,
+}
+
+impl Condition {
+    pub(super) fn of(filter: &Filter) -> Condition {
+        let mut condition = Condition { sql: String::new(), values: Vec::new() };
+        if filter.from_ms.is_some() || filter.to_ms.is_some() {
+            let (from, to) = bounds(filter.from_ms, filter.to_ms);
+            condition.sql.push_str(" AND start_time >= ? AND start_time < ?");
+            condition.values.extend([Value::Text(from), Value::Text(to)]);
+        }
+        let outcomes: Vec<String> = filter.outcomes.iter().map(|outcome| outcome.as_str().to_owned()).collect();
+        condition.any_of("endpoint", &filter.endpoints);
+        condition.any_of("model", &filter.models);
+        condition.any_of("coalesce(client, '')", &filter.clients);
+        condition.any_of("coalesce(key, '')", &filter.keys);
+        condition.any_of("outcome", &outcomes);
+        condition
+    }
+
+    fn any_of(&mut self, column: &str, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        let marks = vec!["?"; names.len()].join(", ");
+        self.sql.push_str(&format!(" AND {column} IN ({marks})"));
+        self.values.extend(names.iter().cloned().map(Value::Text));
+    }
+}
+
+impl Reader {
+    /// The newest rows that the filter lets pass, newest first.
+    pub fn recent(&self, filter: &Filter, limit: u32) -> rusqlite::Result<Requests> {
+        self.requests(filter, None, limit).map(|found| Requests { next_after: None, ..found })
+    }
+
+    /// The same, only those with a lower id than `after`.
+    pub fn requests(&self, filter: &Filter, after: Option<i64>, limit: u32) -> rusqlite::Result<Requests> {
+        self.at_once(|| {
+            let mut requests = Vec::new();
+            let mut highest = after.map_or(i64::MAX, |after| after.saturating_sub(1));
+            let condition = Condition::of(filter);
+            let query = format!(
+                "SELECT {REQUEST_COLUMNS} FROM requests WHERE id BETWEEN ? AND ?{} ORDER BY id DESC LIMIT ?",
+                condition.sql
+            );
+            let mut statement = self.conn.prepare_cached(&query)?;
+            let mut left = self.ids(filter)?;
+            while let Some(ids) = left.pop() {
+                let missing = i64::from(limit) - requests.len() as i64;
+                if missing <= 0 {
+                    break;
+                }
+                if ids.first > highest {
+                    continue;
+                }
+                if self.narrow(filter, ids, &mut left)? {
+                    continue;
+                }
+                // All rows of these ids are looked at, so what others say of the same ids is done.
+                let mut values = vec![Value::Integer(ids.first), Value::Integer(ids.last.min(highest))];
+                values.extend(condition.values.iter().cloned());
+                values.push(Value::Integer(missing));
+                let found = statement.query_map(params_from_iter(values), |row| self.request_of(row))?;
+                for request in found {
+                    requests.push(request?);
+                }
+                highest = ids.first - 1;
+            }
+            let next_after =
+                requests.last().filter(|_| requests.len() == limit as usize).map(|oldest: &Request| oldest.id);
+            Ok(Requests { requests, next_after })
+        })
+    }
+
+    /// Everything of one request; `None`: there is none of that id.
+    pub fn request(&self, id: i64) -> rusqlite::Result<Option<WholeRequest>> {
+        let query = format!(
+            "SELECT {REQUEST_COLUMNS}, prompt, output, reasoning, tool_calls
+             FROM requests LEFT JOIN (SELECT id AS content_id, prompt, output, reasoning, tool_calls FROM content)
+                ON content_id = id
+             WHERE id = ?1"
+        );
+        let mut statement = self.conn.prepare_cached(&query)?;
+        statement
+            .query_row([id], |row| {
+                Ok(WholeRequest {
+                    request: self.request_of(row)?,
+                    end_time: row.get(25)?,
+                    prompt: row.get(26)?,
+                    output: row.get(27)?,
+                    reasoning: row.get(28)?,
+                    tool_calls: row.get(29)?,
+                })
+            })
+            .optional()
+    }
+
+    /// Requests whose stored content holds every word, without regard to case, newest first. One question reads a
+    /// bounded amount of content; `next_after` continues.
+    pub fn search(&self, filter: &Filter, words: &str, after: Option<i64>, limit: u32) -> Result<Search, AskError> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
+        if words.is_empty() || words.len() > SEARCH_WORDS_MAX {
+            return Err(AskError::Refused(format!("q takes words to look for, {SEARCH_WORDS_MAX} at most.")));
+        }
+        self.at_once(|| {
+            let condition = Condition::of(filter);
+            let mut one = self
+                .conn
+                .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
+            let mut statement = self.conn.prepare_cached(
+                "SELECT id, prompt, output, reasoning, tool_calls FROM content WHERE id < ?1 ORDER BY id DESC",
+            )?;
+            let mut rows = statement.query([after.unwrap_or(i64::MAX)])?;
+            let (mut hits, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+            while let Some(row) = rows.next()? {
+                let id: i64 = row.get(0)?;
+                let mut texts = [""; 4];
+                for (column, text) in texts.iter_mut().enumerate() {
+                    *text =
+                        row.get_ref(column + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
+                    bytes += text.len();
+                }
+                looked_at += 1;
+                if let Some((found_in, excerpt)) = find(&words, texts) {
+                    let mut values = vec![Value::Integer(id)];
+                    values.extend(condition.values.iter().cloned());
+                    let request = one.query_row(params_from_iter(values), |row| self.request_of(row)).optional()?;
+                    hits.extend(request.map(|request| Hit { request, found_in, excerpt }));
+                }
+                if hits.len() >= limit as usize || bytes >= SEARCH_BYTES_MAX || looked_at >= SEARCH_ROWS_MAX {
+                    return Ok(Search { requests: hits, next_after: Some(id) });
+                }
+            }
+            Ok(Search { requests: hits, next_after: None })
+        })
+    }
+
+    pub(super) fn request_of(&self, row: &Row) -> rusqlite::Result<Request> {
+        let start_time: String = row.get(7)?;
+        let tokens_per_second: Option<f64> = row.get(16)?;
+        let model: String = row.get(2)?;
+        let (input, output, cached): (Option<i64>, Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?, row.get(13)?);
+        let told = |count: Option<i64>| count.unwrap_or(0);
+        let price = self.prices.as_ref().and_then(|prices| prices.of(&model));
+        let cost = price
+            .filter(|_| input.is_some() || output.is_some())
+            .map(|price| price.cost(told(input), told(cached), told(output)));
+        Ok(Request {
+            id: row.get(0)?,
+            endpoint: row.get(1)?,
+            model,
+            input_tokens: input,
+            output_tokens: output,
+            total_tokens: row.get(5)?,
+            duration_ms: row.get(6)?,
+            start_time: whole_seconds(&start_time),
+            is_error: row.get(8)?,
+            was_streamed: row.get(9)?,
+            outcome: row.get(10)?,
+            http_status: row.get(11)?,
+            requested_model: row.get(12)?,
+            cached_tokens: cached,
+            reasoning_tokens: row.get(14)?,
+            time_to_first_token_ms: row.get(15)?,
+            tokens_per_second: tokens_per_second.map(|rate| (rate * 100.0).round() / 100.0),
+            finish_reason: row.get(17)?,
+            usage_source: row.get(18)?,
+            model_load_ms: row.get(19)?,
+            client: row.get(20)?,
+            key: row.get(21)?,
+            attempt: row.get(22)?,
+            error_message: row.get(23)?,
+            request_id: row.get(24)?,
+            cost: self.cost(cost),
+        })
+    }
+
+    /// The lowest and highest id that can match.
+    pub(super) fn id_range(&self, filter: &Filter) -> rusqlite::Result<Option<(i64, i64)>> {
+        self.at_once(|| {
+            let ids = self.ids(filter)?;
+            let first = ids.iter().map(|ids| ids.first).min();
+            let last = ids.iter().map(|ids| ids.last).max();
+            Ok(first.zip(last))
+        })
+    }
+
+    /// Where to look, the highest ids on top.
+    fn ids(&self, filter: &Filter) -> rusqlite::Result<BinaryHeap<Ids>> {
+        let mut heap = BinaryHeap::new();
+        const WITHIN: (i64, i64) = (SPAN_HOUR, 0);
+        if *filter == Filter::default() {
+            let last: Option<i64> =
+                self.conn.prepare_cached("SELECT max(id) FROM requests")?.query_row([], |row| row.get(0))?;
+            heap.extend(last.map(|last| Ids { last, first: i64::MIN, of: WITHIN }));
+            return Ok(heap);
+        }
+        let packed = self.packed()?;
+        let all = (filter.from_ms.is_none() && filter.to_ms.is_none()).then_some(packed.first * HOUR_MS);
+        let pieces = cut(filter.from_ms.or(all), filter.to_ms, packed, Cut::Additive);
+        for (id, _) in &pieces.packs {
+            heap.extend(self.ids_of_pack(filter, (id >> 32, id & 0xFFFF_FFFF))?);
+        }
+        let edges = pieces.rows.iter().map(|(from, to)| (from / HOUR_MS, (to + HOUR_MS - 1) / HOUR_MS));
+        for (from, to) in edges.chain(pieces.open) {
+            let series = self.series()?;
+            let mut statement = self.conn.prepare_cached(
+                "SELECT series, first_id, last_id FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
+            )?;
+            let mut rows = statement.query([from, to])?;
+            while let Some(row) = rows.next()? {
+                let of: i64 = row.get(0)?;
+                let known = usize::try_from(of).ok().and_then(|of| series.get(of)?.as_ref());
+                if known.is_some_and(|series| may_match(filter, &series.names())) {
+                    heap.push(Ids { first: row.get(1)?, last: row.get(2)?, of: WITHIN });
+                }
+            }
+        }
+        Ok(heap)
+    }
+
+    /// Puts what the packs of the next smaller span know in the place of `ids`; false where there is nothing smaller.
+    fn narrow(&self, filter: &Filter, ids: Ids, heap: &mut BinaryHeap<Ids>) -> rusqlite::Result<bool> {
+        let (span, start) = ids.of;
+        let (smaller, step, end) = match span {
+            SPAN_MONTH => (SPAN_DAY, 24, month_after(start)),
+            SPAN_DAY => (SPAN_HOUR, 1, start + 24),
+            _ => return Ok(false),
+        };
+        for start in (start..end).step_by(step) {
+            heap.extend(self.ids_of_pack(filter, (smaller, start))?);
+        }
+        Ok(true)
+    }
+
+    fn ids_of_pack(&self, filter: &Filter, of: (i64, i64)) -> rusqlite::Result<Option<Ids>> {
+        let series = self.series()?;
+        let mut ids: Option<Ids> = None;
+        self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(of.0, of.1), |pack| {
+            visit_sums(pack, |at, sums| {
+                let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
+                if sums.requests > 0 && known.is_some_and(|series| may_match(filter, &series.names())) {
+                    let ids = ids.get_or_insert(Ids { first: sums.first_id, last: sums.last_id, of });
+                    ids.first = ids.first.min(sums.first_id);
+                    ids.last = ids.last.max(sums.last_id);
+                }
+            })
+        })?;
+        Ok(ids)
+    }
+}
+
+/// Whether rows of a series can pass the filter. Names that were folded into `other` may be any.
+fn may_match(filter: &Filter, names: &Names) -> bool {
+    if !filter.has_names() {
+        return true;
+    }
+    let folded = |wanted: &[String], name: &str| if name == OTHER { Vec::new() } else { wanted.to_vec() };
+    if [names.endpoint, names.model, names.client, names.key].contains(&OTHER) {
+        let lenient = Filter {
+            endpoints: folded(&filter.endpoints, names.endpoint),
+            models: folded(&filter.models, names.model),
+            clients: folded(&filter.clients, names.client),
+            keys: folded(&filter.keys, names.key),
+            ..filter.clone()
+        };
+        return lenient.matches(names);
+    }
+    filter.matches(names)
+}
+
+/// Where the first word stands, if every word stands somewhere.
+fn find(words: &[String], texts: [&str; 4]) -> Option<(&'static str, String)> {
+    const PARTS: [&str; 4] = ["prompt", "output", "reasoning", "tool_calls"];
+    // Lower case changes the length of some letters; only words that need it pay for that.
+    let plain = words.iter().all(|word| word.is_ascii());
+    let lower = texts.map(|text| if plain { text.to_ascii_lowercase() } else { text.to_lowercase() });
+    let place_of = |word: &String| {
+        let finder = memchr::memmem::Finder::new(word.as_bytes());
+        lower.iter().enumerate().find_map(|(part, text)| Some((part, finder.find(text.as_bytes())?)))
+    };
+    let (part, at) = place_of(&words[0])?;
+    words[1..]
+        .iter()
+        .all(|word| place_of(word).is_some())
+        .then(|| (PARTS[part], excerpt(texts[part], at, words[0].len())))
+}
+
+fn excerpt(text: &str, at: usize, length: usize) -> String {
+    let boundary = |mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let (from, to) = (boundary(at.saturating_sub(EXCERPT_BYTES)), boundary(at + length + EXCERPT_BYTES));
+    let before = if from > 0 { "…" } else { "" };
+    let behind = if to < text.len() { "…" } else { "" };
+    format!("{before}{}{behind}", &text[from..to])
+}
