@@ -71,5 +71,5 @@ fn reply(transcript: &str) -> Option<Vec<u8>> {
     };
     let (is_json, strips) = (field("form") == Some("json"), field("injected") == Some("yes"));
     let choice = (place as u8) << 2 | u8::from(is_json) << 1 | u8::from(strips);
-    Some([&[choice], &[7; 8], body.as_bytes()].concat())
+    Some([&[choice], &[7; 8][..], body.as_bytes()].concat())
 }
