@@ -27,3 +27,6 @@ pub use filter::{Filter, Zone};
 pub use price::Prices;
 pub use reader::{AskError, Reader};
 pub use totals::Bucket;
+
+#[cfg(test)]
+mod tests;

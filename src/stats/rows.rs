@@ -109,7 +109,7 @@ impl Reader {
                 for request in found {
                     requests.push(request?);
                 }
-                highest = ids.first - 1;
+                highest = ids.first.saturating_sub(1);
             }
             let next_after =
                 requests.last().filter(|_| requests.len() == limit as usize).map(|oldest: &Request| oldest.id);

@@ -12,6 +12,7 @@ mod record;
 mod relay;
 mod requests;
 mod start;
+mod statistics;
 mod stop;
 mod transcripts;
 mod truncation;

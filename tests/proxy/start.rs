@@ -56,6 +56,7 @@ fn a_bad_value_is_exit_code_2_and_one_line() {
     check("CONTENT_DAYS", "-1", "0 to 36500");
     check("CONTENT_MB_MAX", "1.5", "0 to 1048576");
     check("RETENTION_DAYS", "ever", "0 to 36500");
+    check("MODEL_PRICES", "/nowhere/prices.json", "cannot be read");
     check("MAX_WORKERS", "0", "1 to 10000");
     check("MAX_BODY_MB", "1e3", "1 to 4096");
     check("ALLOWED_HOSTS", "http://a", "host names");

@@ -1,0 +1,218 @@
+//! How long statistics, recording and starting take on a small database and on a large one, in one run.
+//!
+//! ```text
+//! cargo run --release --example ten_million_rows -- 10000000 /some/folder
+//! ```
+//!
+//! Makes two databases, of ten thousand rows and of as many as asked for (a million, unless told), over the same year and
+//! twenty models, through the store that the proxy records with; a database that is there already is used again. Then
+//! asks every question of both in turn, and prints medians in milliseconds and their ratio.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::store::{DbSync, Store};
+use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
+
+const SMALL: u64 = 10_000;
+/// 2025-01-01T00:00:00Z.
+const START_MS: i64 = 1_735_689_600_000;
+const HOUR_MS: i64 = 3_600_000;
+const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+/// "Now" is in the middle of an hour shortly before the year's end.
+const NOW_MS: i64 = START_MS + YEAR_MS - 20 * 60_000;
+const BATCH: u64 = 1000;
+const TRIES: usize = 15;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let rows = arguments.next().map_or(1_000_000, |text| text.parse().expect("the number of rows"));
+    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/ten_million_rows".to_owned()));
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let (small, large) = (make(&folder, SMALL), make(&folder, rows));
+
+    println!("{:<42} {:>10} {:>10} {:>7}", "median, ms", SMALL, rows, "ratio");
+    let (one, other) = (Reader::open(&small).expect("opens"), Reader::open(&large).expect("opens"));
+    for (name, ask) in questions() {
+        compare(name, || ask(&one), || ask(&other));
+    }
+    let (mut one, mut other) = (open(&small), open(&large));
+    let mut random = Random(7);
+    let mut write = |store: &mut Store| {
+        let row = row(&mut random, NOW_MS);
+        store.write(&[row]).expect("writes").len()
+    };
+    // Recording is short: a hundred rows a measurement.
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..TRIES {
+        a.push(timed(|| (0..100).map(|_| write(&mut one)).sum::<usize>()));
+        b.push(timed(|| (0..100).map(|_| write(&mut other)).sum::<usize>()));
+    }
+    print("recording 100 rows, one by one", a, b);
+    drop((one, other));
+    compare(
+        "opening the database to write",
+        || open(&small).row_count().is_ok() as usize,
+        || open(&large).row_count().is_ok() as usize,
+    );
+}
+
+type Ask = Box<dyn Fn(&Reader) -> usize>;
+
+/// Every question, answered as JSON; its length keeps the compiler honest.
+fn questions() -> Vec<(&'static str, Ask)> {
+    fn json(answer: &impl serde::Serialize) -> usize {
+        serde_json::to_vec(answer).expect("serialises").len()
+    }
+    let all = Filter::default;
+    let days = |days: i64| Filter::since(NOW_MS - days * 24 * HOUR_MS);
+    let model = || Filter { models: vec!["model-07".to_owned()], ..Filter::default() };
+    let rare = || Filter { models: vec!["model-in-spring".to_owned()], ..Filter::default() };
+    let half = Filter { from_ms: Some(START_MS + 31 * 24 * HOUR_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
+    let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
+        Box::new(move |r| json(&r.over_time(&filter, bucket, Zone { minutes }, None, NOW_MS).expect("answers")))
+    };
+    let by = |by: By| -> Ask { Box::new(move |r| json(&r.by(by, &Filter::default()).expect("answers"))) };
+    let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
+    let recent = |filter: Filter| -> Ask { Box::new(move |r| json(&r.recent(&filter, 100).expect("answers"))) };
+    let latency = |filter: Filter| -> Ask { Box::new(move |r| json(&r.latency(&filter).expect("answers"))) };
+    let by_30 = days(30);
+    let middle = Filter { to_ms: Some(START_MS + YEAR_MS / 2), ..Filter::default() };
+    vec![
+        ("summary", summary(all())),
+        ("summary, one model", summary(model())),
+        ("summary, -24h", summary(days(1))),
+        ("summary, -7d", summary(days(7))),
+        ("summary, -30d", summary(days(30))),
+        ("summary, 11 months to the millisecond", summary(half)),
+        ("by-model", by(By::Model)),
+        ("by-endpoint", by(By::Endpoint)),
+        ("by-client", by(By::Client)),
+        ("by-key", by(By::Key)),
+        ("by-outcome", by(By::Outcome)),
+        ("by-model, -30d", Box::new(move |r| json(&r.by(By::Model, &by_30).expect("answers")))),
+        ("over-time, a day of hours", over(Bucket::Hour, 120, days(1))),
+        ("over-time, a year of days", over(Bucket::Day, 0, all())),
+        ("over-time, a year of days, +02:00", over(Bucket::Day, 120, all())),
+        ("over-time, a year of weeks, +02:00", over(Bucket::Week, 120, all())),
+        ("over-time, a year of months, +02:00", over(Bucket::Month, 120, all())),
+        ("over-time, 30 days, +05:30", over(Bucket::Day, 330, days(30))),
+        ("over-time, a year of hours", over(Bucket::Hour, 0, all())),
+        ("latency", latency(all())),
+        ("latency, -7d", latency(days(7))),
+        ("latency, -30d", latency(days(30))),
+        ("recent", recent(all())),
+        ("recent, one model", recent(model())),
+        ("recent, a model used in spring", recent(rare())),
+        ("requests before mid-year", recent(middle)),
+        ("one request", Box::new(|r| json(&r.request(5000).expect("answers")))),
+    ]
+}
+
+fn compare(name: &str, small: impl Fn() -> usize, large: impl Fn() -> usize) {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..TRIES {
+        a.push(timed(&small));
+        b.push(timed(&large));
+    }
+    print(name, a, b);
+}
+
+fn print(name: &str, mut a: Vec<f64>, mut b: Vec<f64>) {
+    a.sort_by(f64::total_cmp);
+    b.sort_by(f64::total_cmp);
+    let (a, b) = (a[TRIES / 2], b[TRIES / 2]);
+    println!("{name:<42} {a:>10.3} {b:>10.3} {:>7.2}", b / a);
+}
+
+fn timed(ask: impl FnOnce() -> usize) -> f64 {
+    let began = Instant::now();
+    let answered = ask();
+    assert!(answered > 0);
+    began.elapsed().as_secs_f64() * 1000.0
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path, DbSync::Normal).expect("opens")
+}
+
+/// A database of so many rows, evenly over the year, its hours rolled up as the keeper does.
+fn make(folder: &Path, rows: u64) -> PathBuf {
+    let path = folder.join(format!("{rows}.db"));
+    if path.exists() {
+        return path;
+    }
+    let began = Instant::now();
+    let unfinished = folder.join("unfinished.db");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(folder.join(format!("unfinished.db{suffix}")));
+    }
+    let mut store = open(&unfinished);
+    let mut random = Random(rows);
+    let mut written = 0;
+    while written < rows {
+        let batch = BATCH.min(rows - written);
+        let start = |i: u64| START_MS + ((written + i) as i128 * i128::from(NOW_MS - START_MS) / rows as i128) as i64;
+        let batch: Vec<Row> = (0..batch).map(|i| row(&mut random, start(i))).collect();
+        written += store.write(&batch).expect("writes").len() as u64;
+        while store.roll_up(batch[batch.len() - 1].start_ms).expect("rolls up") {}
+    }
+    drop(store);
+    std::fs::rename(&unfinished, &path).expect("renames");
+    eprintln!("{rows} rows made in {:.0} s: {}", began.elapsed().as_secs_f64(), path.display());
+    path
+}
+
+/// Marsaglia's xorshift64 ("Xorshift RNGs", 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// A chat as a household has them: twenty models, the first ones more often; three programs; few failures.
+fn row(random: &mut Random, start_ms: i64) -> Row {
+    let model = random.below(20).min(random.below(20));
+    let outcome = match random.below(50) {
+        0 => Outcome::ClientClosed,
+        1 => Outcome::UpstreamError,
+        _ => Outcome::Completed,
+    };
+    let known = outcome != Outcome::UpstreamError;
+    let (input, output) = (20 + random.below(4000), 1 + random.below(1500));
+    let spring = (START_MS + 100 * 24 * HOUR_MS..START_MS + 101 * 24 * HOUR_MS).contains(&start_ms);
+    let name = if spring && random.below(5) == 0 { "model-in-spring".to_owned() } else { format!("model-{model:02}") };
+    let client = random.below(3);
+    Row {
+        endpoint: if model == 19 { "/v1/embeddings" } else { "/v1/chat/completions" }.to_owned(),
+        model: Some(name.clone()),
+        requested_model: Some(name),
+        start_ms,
+        duration_ms: 200 + random.below(1 << (4 + random.below(13))),
+        input_tokens: known.then_some(input),
+        output_tokens: known.then_some(output),
+        total_tokens: known.then_some(input + output),
+        cached_tokens: (random.below(3) == 0).then(|| random.below(input)),
+        reasoning_tokens: None,
+        request_id: Some(format!("chatcmpl-{:016x}", random.0)),
+        outcome,
+        error_message: (!known).then(|| "The model could not be loaded.".to_owned()),
+        http_status: Some(if known { 200 } else { 500 }),
+        was_streamed: random.below(3) > 0,
+        time_to_first_token_ms: known.then(|| 30 + random.below(1 << (3 + random.below(10)))),
+        tokens_per_second: known.then(|| 2.0 + random.below(20_000) as f64 / 100.0),
+        finish_reason: known.then(|| "stop".to_owned()),
+        usage_source: known.then_some("usage"),
+        model_load_ms: None,
+        client: Some(["open-webui", "openai-python", "curl"][client as usize].to_owned()),
+        key: (client == 1).then(|| "3f9a12cd".to_owned()),
+        attempt: None,
+        content: Content::default(),
+    }
+}

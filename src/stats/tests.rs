@@ -1,0 +1,563 @@
+//! Every figure of every answer, against plain SQL over the rows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::export::Pages;
+use super::totals::{average, one_decimal};
+use super::*;
+use crate::record::row::{Content, Outcome, Row};
+use crate::record::store::{DbSync, Store};
+use crate::record::testing::{Folder, Random, random_row, row};
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Model-2 and unknown models have no price.
+const PRICES: &str = r#"{"currency": "EUR", "models": [
+    {"model": "MODEL-0", "input": 3, "cached_input": 0.5, "output": 12},
+    {"model": "*-1", "input": 0.25, "output": 2}]}"#;
+
+/// What a row costs by that list, in SQL.
+const COST: &str = "CASE model
+    WHEN 'model-0' THEN (coalesce(input_tokens, 0) - coalesce(cached_tokens, 0)) * 3.0 + coalesce(cached_tokens, 0) * 0.5
+        + coalesce(output_tokens, 0) * 12.0
+    WHEN 'model-1' THEN coalesce(input_tokens, 0) * 0.25 + coalesce(output_tokens, 0) * 2.0 END / 1e6";
+
+/// A store, a reader beside it, and a third connection for plain SQL over the rows.
+struct Bench {
+    store: Store,
+    reader: Reader,
+    plain: Connection,
+    path: PathBuf,
+    _folder: Folder,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let store = Store::open(&path, DbSync::Normal).expect("opens");
+        Bench::on(store, path, folder)
+    }
+
+    fn on(store: Store, path: PathBuf, folder: Folder) -> Bench {
+        let prices = Arc::new(Prices::parse(PRICES).expect("a list"));
+        let reader = Reader::open(&path).expect("opens").with_prices(Some(prices));
+        let plain = Connection::open(&path).expect("opens");
+        let view = "CREATE TEMP VIEW r AS
+            SELECT *, CAST(round(unixepoch(start_time, 'subsec') * 1000) AS INTEGER) AS ms FROM requests";
+        plain.execute_batch(view).expect("made");
+        Bench { store, reader, plain, path, _folder: folder }
+    }
+
+    fn numbers(&self, query: &str) -> Vec<i64> {
+        let mut statement = self.plain.prepare(query).expect(query);
+        statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect(query)
+    }
+
+    fn number(&self, query: &str) -> i64 {
+        self.plain.query_row(query, [], |row| row.get::<_, Option<i64>>(0)).expect(query).unwrap_or(0)
+    }
+
+    fn summary(&self, condition: &str) -> Summary {
+        let query = format!(
+            "SELECT count(*), sum(outcome = 'completed'), sum(is_error), sum(input_tokens), sum(output_tokens),
+                sum(total_tokens), sum(duration_ms), sum(outcome = 'client_closed'), sum(cached_tokens),
+                sum(reasoning_tokens), sum(total_tokens IS NULL), sum({COST}), count({COST})
+             FROM r WHERE {condition}"
+        );
+        let read = |row: &rusqlite::Row| {
+            let count = |column| row.get(column).map(Option::<i64>::unwrap_or_default);
+            let cost: Option<f64> = row.get(11)?;
+            let known = count(12)? > 0 || count(0)? == 0;
+            Ok(Summary {
+                total_requests: count(0)?,
+                successful_requests: count(1)?,
+                failed_requests: count(2)?,
+                total_input_tokens: count(3)?,
+                total_output_tokens: count(4)?,
+                total_tokens: count(5)?,
+                average_input_tokens: average(count(3)?, count(0)?),
+                average_output_tokens: average(count(4)?, count(0)?),
+                total_duration_ms: count(6)?,
+                cancelled_requests: count(7)?,
+                total_cached_tokens: count(8)?,
+                total_reasoning_tokens: count(9)?,
+                requests_without_usage: count(10)?,
+                cost: Some(Cost { cost: known.then_some(cost.unwrap_or(0.0)), currency: "EUR".to_owned() }),
+            })
+        };
+        self.plain.prepare_cached(&query).and_then(|mut query| query.query_row([], read)).expect("a query")
+    }
+}
+
+/// The condition of a filter, from its fields.
+fn condition(filter: &Filter) -> String {
+    let mut parts = vec!["1".to_owned()];
+    parts.extend(filter.from_ms.map(|from| format!("ms >= {from}")));
+    parts.extend(filter.to_ms.map(|to| format!("ms < {to}")));
+    let outcomes: Vec<String> = filter.outcomes.iter().map(|outcome| outcome.as_str().to_owned()).collect();
+    let lists = [
+        ("endpoint", &filter.endpoints),
+        ("model", &filter.models),
+        ("client", &filter.clients),
+        ("key", &filter.keys),
+        ("outcome", &outcomes),
+    ];
+    for (column, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
+        let any: Vec<String> = names.iter().map(|name| format!("coalesce({column}, '') = '{name}'")).collect();
+        parts.push(format!("({})", any.join(" OR ")));
+    }
+    parts.join(" AND ")
+}
+
+fn random_filter(random: &mut Random) -> Filter {
+    let mut moment = || {
+        let ms = row().start_ms - 2 * DAY_MS + random.below(45 * DAY_MS as u64) as i64;
+        match random.below(4) {
+            0 => None,
+            1 => Some(ms),
+            2 => Some(ms - ms % HOUR_MS),
+            _ => Some(ms - ms % DAY_MS),
+        }
+    };
+    let (from_ms, to_ms) = (moment(), moment());
+    let mut some = |of: &[&str]| -> Vec<String> {
+        let wanted = of.iter().filter(|_| random.below(4) == 0).map(|name| (*name).to_owned()).collect();
+        if random.below(3) == 0 { wanted } else { Vec::new() }
+    };
+    Filter {
+        from_ms,
+        to_ms,
+        endpoints: some(&["/v1/chat/completions", "/v1/embeddings", "/nowhere"]),
+        models: some(&["model-0", "model-1", "unknown"]),
+        clients: some(&["client-0", "client-1", ""]),
+        keys: some(&["key-1", ""]),
+        outcomes: Outcome::ALL.into_iter().filter(|_| random.below(12) == 0).collect(),
+    }
+}
+
+/// Sums may be added up in another order: equal but for the last digits.
+fn assert_same(answer: &Summary, plain: &Summary, about: &str) {
+    let costs = |summary: &Summary| summary.cost.as_ref().expect("there are prices").cost;
+    let near = match (costs(answer), costs(plain)) {
+        (Some(a), Some(b)) => (a - b).abs() < 2e-6,
+        (a, b) => a == b,
+    };
+    assert!(near, "{about}: {answer:?} {plain:?}");
+    assert_eq!(Summary { cost: None, ..answer.clone() }, Summary { cost: None, ..plain.clone() }, "{about}");
+}
+
+fn check(bench: &Bench, filter: &Filter, random: &mut Random) {
+    let condition = condition(filter);
+    let about = format!("{filter:?}");
+    assert_same(&bench.reader.summary(filter).expect("answers"), &bench.summary(&condition), &about);
+    for by in By::ALL {
+        check_by(bench, by, filter, &condition);
+    }
+    check_over_time(bench, filter, random);
+    check_latency(bench, filter, &condition);
+    check_rows(bench, filter, &condition, 1 + random.below(40) as u32);
+}
+
+fn check_by(bench: &Bench, by: By, filter: &Filter, condition: &str) {
+    let column = by.name();
+    let query = format!(
+        "SELECT {column}, coalesce({column}, '') FROM r WHERE {condition} GROUP BY 1 ORDER BY count(*) DESC, 2"
+    );
+    let mut statement = bench.plain.prepare(&query).expect("a query");
+    let names = statement.query_map([], |row| row.get::<_, Option<String>>(0));
+    let names: Vec<Option<String>> = names.and_then(Iterator::collect).expect("a query");
+    let answer = bench.reader.by(by, filter).expect("answers");
+    assert_eq!(answer.groups.iter().map(|group| group.name.clone()).collect::<Vec<_>>(), names, "{by:?} {filter:?}");
+    for group in answer.groups {
+        let name = group.name.clone().unwrap_or_default();
+        let plain = bench.summary(&format!("{condition} AND coalesce({column}, '') = '{name}'"));
+        assert_eq!(group.avg_tokens_per_request, average(group.total_tokens, group.requests));
+        assert_same(&as_summary(&group), &plain, &format!("{by:?} {name} {filter:?}"));
+    }
+}
+
+fn as_summary(group: &Group) -> Summary {
+    Summary {
+        total_requests: group.requests,
+        successful_requests: group.successful_requests,
+        failed_requests: group.failed_requests,
+        total_input_tokens: group.input_tokens,
+        total_output_tokens: group.output_tokens,
+        total_tokens: group.total_tokens,
+        average_input_tokens: average(group.input_tokens, group.requests),
+        average_output_tokens: average(group.output_tokens, group.requests),
+        total_duration_ms: group.duration_ms,
+        cancelled_requests: group.cancelled_requests,
+        total_cached_tokens: group.cached_tokens,
+        total_reasoning_tokens: group.reasoning_tokens,
+        requests_without_usage: group.requests_without_usage,
+        cost: group.cost.clone(),
+    }
+}
+
+fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
+    let bucket = Bucket::ALL[random.below(4) as usize];
+    let zone = Zone { minutes: [0, 120, -300, 330, 840, -570][random.below(6) as usize] };
+    let about = format!("{bucket:?} {zone:?} {filter:?}");
+    let now_ms = row().start_ms + 50 * DAY_MS;
+    let by = (random.below(3) == 0).then_some(By::Model);
+    let points = bench.reader.over_time(filter, bucket, zone, by, now_ms).expect("answers").points;
+    // The bucket that SQLite's calendar puts a moment in.
+    let bucket_of = |ms: i64| {
+        let seconds = (ms + zone.ms()).div_euclid(1000);
+        let how = match bucket {
+            Bucket::Hour => {
+                return bench.plain.query_row("SELECT strftime('%FT%H', ?1, 'unixepoch')", [seconds], |row| row.get(0));
+            }
+            Bucket::Day => "'unixepoch'",
+            Bucket::Week => "'unixepoch', 'weekday 0', '-6 days'",
+            Bucket::Month => "'unixepoch', 'start of month'",
+        };
+        bench.plain.query_row(&format!("SELECT strftime('%FT00', ?1, {how})"), [seconds], |row| row.get::<_, String>(0))
+    };
+    for (at, point) in points.iter().enumerate() {
+        // Points are many; those with rows, and some without, are enough.
+        if point.summary.total_requests == 0 && at % 16 > 0 {
+            continue;
+        }
+        let expected = bucket_of(point.start_ms).expect("a query");
+        let offset = if zone.minutes == 0 { "Z".to_owned() } else { zone.text() };
+        assert_eq!(point.start, format!("{expected}:00:00{offset}"), "{about}");
+        let next = points.get(at + 1).map(|next| next.start_ms);
+        if let Some(next) = next {
+            assert_eq!(bucket_of(next - 1).expect("a query"), expected, "{about}");
+        }
+        let within = Filter {
+            from_ms: filter.from_ms.max(Some(point.start_ms)),
+            to_ms: [filter.to_ms, next].into_iter().flatten().min(),
+            ..filter.clone()
+        };
+        assert_same(&point.summary, &bench.summary(&condition(&within)), &format!("{} {about}", point.start));
+        assert_eq!(point.groups, by.map(|by| bench.reader.by(by, &within).expect("answers")), "{about}");
+    }
+    let total: i64 = points.iter().map(|point| point.summary.total_requests).sum();
+    assert_eq!(total, bench.summary(&condition(filter)).total_requests, "{about}");
+}
+
+fn check_latency(bench: &Bench, filter: &Filter, condition: &str) {
+    let latency = bench.reader.latency(filter).expect("answers");
+    check_distributions(bench, &latency.overall, condition);
+    let requests: i64 = latency.models.iter().map(|model| model.distributions.duration_ms.count).sum();
+    assert_eq!(requests, latency.overall.duration_ms.count);
+    for model in &latency.models {
+        check_distributions(bench, &model.distributions, &format!("{condition} AND model = '{}'", model.model));
+    }
+}
+
+fn check_distributions(bench: &Bench, told: &Distributions, condition: &str) {
+    for (column, told) in [
+        ("duration_ms", &told.duration_ms),
+        ("time_to_first_token_ms", &told.time_to_first_token_ms),
+        ("tokens_per_second", &told.tokens_per_second),
+    ] {
+        let about = format!("{column} {condition}");
+        let query = format!("SELECT {column} FROM r WHERE {column} IS NOT NULL AND {condition} ORDER BY 1");
+        let mut statement = bench.plain.prepare(&query).expect("a query");
+        let values = statement.query_map([], |row| row.get::<_, f64>(0));
+        let values: Vec<f64> = values.and_then(Iterator::collect).expect("a query");
+        assert_eq!(told.count, values.len() as i64, "{about}");
+        if values.is_empty() {
+            assert_eq!(*told, Distribution::default(), "{about}");
+            continue;
+        }
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let told_mean = told.mean.expect("a mean");
+        assert!((told_mean - one_decimal(mean)).abs() < 0.11, "{about}: mean {told_mean} of {mean}");
+        for (percent, told) in [(50, told.p50), (90, told.p90), (95, told.p95), (99, told.p99)] {
+            let exact = values[(values.len() * percent).div_ceil(100).max(1) - 1];
+            let told = told.expect("a percentile");
+            assert!((told - exact).abs() <= 0.05 * exact + 0.01, "{about}: p{percent} is {told} of {exact}");
+        }
+        // A row that was corrected after its hour was packed may have been the largest.
+        let (told, exact) = (told.max.expect("a maximum"), values[values.len() - 1]);
+        assert!(told >= exact - 0.01 && told <= exact * 1.081 + 0.01, "{about}: max is {told} of {exact}");
+    }
+}
+
+fn check_rows(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
+    let ids = bench.numbers(&format!("SELECT id FROM r WHERE {condition} ORDER BY id DESC"));
+    let recent = bench.reader.recent(filter, limit).expect("answers").requests;
+    assert_eq!(recent.iter().map(|request| request.id).collect::<Vec<_>>(), ids[..ids.len().min(limit as usize)]);
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = bench.reader.requests(filter, after, limit).expect("answers");
+        assert!(page.requests.len() <= limit as usize);
+        paged.extend(page.requests);
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged.iter().map(|request| request.id).collect::<Vec<_>>(), ids, "{filter:?}");
+    let prices = bench.reader.prices.clone();
+    let reader = Reader::open(&bench.path).expect("opens").with_prices(prices);
+    let mut pages = Pages::open(reader, filter).expect("opens");
+    let mut exported = Vec::new();
+    while pages.next(|request| exported.push(request.clone())).expect("reads") {}
+    exported.reverse();
+    assert_eq!(exported, paged, "{filter:?}");
+}
+
+#[test]
+fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
+    let mut random = Random::new(20_260_119);
+    let mut bench = Bench::new();
+    check(&bench, &Filter::default(), &mut random);
+    let mut written: Vec<(i64, Row)> = Vec::new();
+    let some_row = |random: &mut Random| {
+        let row = random_row(random);
+        // Most on few days, some over six weeks and two changes of month.
+        let days = if random.below(3) == 0 { random.below(38) } else { 0 };
+        Row { start_ms: row.start_ms + days as i64 * DAY_MS, ..row }
+    };
+    for turn in 0..40 {
+        let rows: Vec<Row> = (0..random.below(30)).map(|_| some_row(&mut random)).collect();
+        let ids = bench.store.write(&rows).expect("writes");
+        written.extend(ids.into_iter().zip(rows));
+        if !written.is_empty() && random.below(2) == 0 {
+            let index = random.below(written.len() as u64) as usize;
+            let after = some_row(&mut random);
+            bench.store.correct(written[index].0, &written[index].1, &after).expect("corrects");
+            written[index].1 = after;
+        }
+        // Some rows come for hours that are packed already.
+        let now_ms = row().start_ms + turn * DAY_MS * 3 / 4;
+        while random.below(8) > 0 && bench.store.roll_up(now_ms).expect("rolls up") {}
+        check(&bench, &Filter::default(), &mut random);
+        for _ in 0..2 {
+            check(&bench, &random_filter(&mut random), &mut random);
+        }
+    }
+    assert_eq!(bench.store.row_count().expect("answers"), written.len() as u64);
+    let packed = bench.number("SELECT count(*) FROM packed_sums WHERE id >> 32 = 2");
+    assert!(packed > 100, "{packed} hours were packed");
+    check_spans(&bench);
+    let stored = written.iter().filter(|(_, row)| !row.content.is_empty()).count() as i64;
+    assert_eq!(bench.number("SELECT count(*) FROM content"), stored);
+}
+
+/// Sums of hours equal the rows; sums of days and of all time equal those of the hours rolled up.
+fn check_spans(bench: &Bench) {
+    let hours = "SELECT unixepoch(start_time) / 3600 AS hour, series.id AS series, count(*) AS requests,
+            sum(duration_ms) AS duration_ms, coalesce(sum(input_tokens), 0) AS input_tokens,
+            count(input_tokens) AS input_known, count(time_to_first_token_ms) AS first_token_known,
+            coalesce(sum(time_to_first_token_ms), 0) AS first_token_ms, count(tokens_per_second) AS speed_known,
+            min(requests.id) AS first_id, max(requests.id) AS last_id
+        FROM requests JOIN series ON series.endpoint = requests.endpoint AND series.model = requests.model
+            AND series.client = coalesce(requests.client, '') AND series.key = coalesce(requests.key, '')
+            AND series.outcome = requests.outcome GROUP BY 1, 2";
+    let wrong = format!(
+        "SELECT count(*) FROM ({hours}) AS h FULL JOIN
+            (SELECT * FROM sums WHERE span = 2 AND requests <> 0) AS s ON h.hour = s.start AND h.series = s.series
+         WHERE h.requests IS NOT s.requests OR h.duration_ms IS NOT s.duration_ms
+            OR h.input_tokens IS NOT s.input_tokens OR h.input_known IS NOT s.input_known
+            OR h.first_token_known IS NOT s.first_token_known OR h.first_token_ms IS NOT s.first_token_ms
+            OR h.speed_known IS NOT s.tokens_per_second_known
+            OR s.first_id > h.first_id OR s.last_id < h.last_id"
+    );
+    assert_eq!(bench.number(&wrong), 0);
+    for (span, start) in [(1, "start - start % 24"), (0, "0")] {
+        let wrong = format!(
+            "SELECT count(*) FROM
+                (SELECT {start} AS start, series, sum(requests) AS requests, sum(output_tokens) AS output_tokens
+                 FROM sums WHERE span = 2 AND start < (SELECT value FROM meta WHERE name = 'rolled_until')
+                 GROUP BY 1, 2) AS h
+             FULL JOIN (SELECT * FROM sums WHERE span = {span}) AS s
+                ON h.start = s.start AND h.series = s.series
+             WHERE h.requests IS NOT s.requests OR h.output_tokens IS NOT s.output_tokens"
+        );
+        assert_eq!(bench.number(&wrong), 0);
+    }
+}
+
+#[test]
+fn statistics_of_an_upgraded_database_equal_its_rows() {
+    let folder = Folder::new();
+    let path = folder.join("metrics.db");
+    let earlier = "CREATE TABLE requests (id INTEGER PRIMARY KEY, endpoint TEXT, model TEXT, start_time TEXT,
+            end_time TEXT, duration_ms INTEGER, input_tokens INTEGER, output_tokens INTEGER, total_tokens INTEGER,
+            prompt TEXT, output TEXT, is_error INTEGER, http_status INTEGER);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+        INSERT INTO requests SELECT i * 2, '/v1/chat/completions', 'model-' || i % 3,
+            strftime('%Y-%m-%dT%H:%M:%fZ', 1768818645 + i * 1997, 'unixepoch'), NULL, i * 7 % 5000,
+            iif(i % 5, i, NULL), i * 2, i * 3, 'prompt ' || i, NULL, i % 7 = 0, iif(i % 7 = 0, 500, 200) FROM n";
+    Connection::open(&path).and_then(|conn| conn.execute_batch(earlier)).expect("made");
+    let mut bench = Bench::on(Store::open(&path, DbSync::Normal).expect("upgrades"), path, folder);
+    let mut random = Random::new(7);
+    bench.store.write(&[row()]).expect("writes");
+    check(&bench, &Filter::default(), &mut random);
+    for _ in 0..40 {
+        check(&bench, &random_filter(&mut random), &mut random);
+    }
+}
+
+#[test]
+fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
+    let mut random = Random::new(99);
+    let mut bench = Bench::new();
+    let rows: Vec<Row> = (0..400).map(|_| random_row(&mut random)).collect();
+    bench.store.write(&rows).expect("writes");
+    while bench.store.roll_up(row().start_ms + 90 * DAY_MS).expect("rolls up") {}
+    let hour = row().start_ms - row().start_ms % HOUR_MS;
+    let filters = [
+        Filter::default(),
+        Filter { models: vec!["model-1".to_owned()], ..Filter::default() },
+        Filter { to_ms: Some(hour + 30 * HOUR_MS), ..Filter::default() },
+        Filter { from_ms: Some(hour + 3 * HOUR_MS), to_ms: Some(hour + 41 * HOUR_MS), ..Filter::default() },
+    ];
+    let answers = |bench: &Bench| {
+        let answer = |filter: &Filter| {
+            let (summary, models) = (bench.reader.summary(filter), bench.reader.by(By::Model, filter));
+            let points = bench.reader.over_time(filter, Bucket::Day, Zone { minutes: 120 }, None, row().start_ms);
+            let latency = bench.reader.latency(filter);
+            (summary.expect("answers"), models.expect("answers"), points.expect("answers"), latency.expect("answers"))
+        };
+        filters.iter().map(answer).collect::<Vec<_>>()
+    };
+    let before = answers(&bench);
+    bench.plain.execute_batch("DELETE FROM content; DELETE FROM requests WHERE id < 300").expect("removes");
+    assert_eq!(answers(&bench), before);
+}
+
+#[test]
+fn an_empty_database_answers_zeros() {
+    let bench = Bench::new();
+    check(&bench, &Filter::default(), &mut Random::new(1));
+    assert_eq!(bench.store.row_count().expect("answers"), 0);
+    let reader = Reader::open(&bench.path).expect("opens");
+    let filter = Filter::default();
+    let json = serde_json::to_string(&reader.summary(&filter).expect("answers")).expect("serialises");
+    assert!(
+        json.starts_with(r#"{"total_requests":0,"successful_requests":0,"failed_requests":0,"total_input_tokens":0,"#)
+    );
+    assert!(json.contains(r#""average_input_tokens":0.0,"#) && !json.contains("cost"), "{json}");
+    let json = serde_json::to_string(&reader.by(By::Model, &filter).expect("answers")).expect("serialises");
+    assert_eq!(json, r#"{"models":[]}"#);
+    let json = serde_json::to_string(&reader.recent(&filter, 100).expect("answers")).expect("serialises");
+    assert_eq!(json, r#"{"requests":[]}"#);
+    let points = reader.over_time(&filter, Bucket::Day, Zone::default(), None, 0).expect("answers").points;
+    assert_eq!(points, []);
+}
+
+#[test]
+fn answers_have_the_promised_shape() {
+    let mut bench = Bench::new();
+    bench.store.write(&[row()]).expect("writes");
+    let filter = Filter::default();
+    let check = |answer: String, fixed: &str| assert!(answer.contains(fixed), "{answer}");
+    let reader = &bench.reader;
+    let json = |answer: &dyn Fn() -> serde_json::Value| answer().to_string();
+    let recent = serde_json::to_string(&reader.recent(&filter, 100).expect("answers")).expect("serialises");
+    check(
+        recent,
+        r#"{"requests":[{"id":1,"endpoint":"/v1/chat/completions","model":"llama-3.2-1b-instruct","input_tokens":85,"output_tokens":320,"total_tokens":405,"duration_ms":850,"start_time":"2026-01-19T10:30:45Z","is_error":false,"was_streamed":false,"outcome":"completed","#,
+    );
+    let by = |by| serde_json::to_string(&reader.by(by, &filter).expect("answers")).expect("serialises");
+    check(
+        by(By::Model),
+        r#"{"models":[{"model":"llama-3.2-1b-instruct","requests":1,"input_tokens":85,"output_tokens":320,"total_tokens":405,"avg_tokens_per_request":405.0,"#,
+    );
+    check(by(By::Client), r#"{"clients":[{"client":null,"requests":1,"#);
+    check(by(By::Outcome), r#""cost":null,"currency":"EUR"}]}"#);
+    let points = reader.over_time(&filter, Bucket::Month, Zone { minutes: 120 }, Some(By::Model), 0).expect("answers");
+    let points = serde_json::to_string(&points).expect("serialises");
+    check(
+        points,
+        r#"{"bucket":"month","tz":"+02:00","points":[{"start":"2026-01-01T00:00:00+02:00","total_requests":1,"#,
+    );
+    let latency = reader.latency(&filter).expect("answers");
+    let latency = json(&|| serde_json::to_value(&latency).expect("serialises"));
+    check(latency, r#""max":850.0,"mean":850.0,"p50":"#);
+    let whole = reader.request(1).expect("answers").expect("is there");
+    assert_eq!((whole.prompt.as_deref(), whole.output.as_deref(), whole.reasoning), (Some("hello"), Some("hi"), None));
+    assert_eq!(whole.end_time, "2026-01-19T10:30:46.528Z");
+    assert_eq!(reader.request(2).expect("answers"), None);
+}
+
+#[test]
+fn unknown_is_null_and_an_untold_model_is_unknown() {
+    let mut bench = Bench::new();
+    let silent = Row { model: None, input_tokens: None, output_tokens: None, total_tokens: Some(u64::MAX), ..row() };
+    bench.store.write(&[silent]).expect("writes");
+    check(&bench, &Filter::default(), &mut Random::new(1));
+    let request = &bench.reader.recent(&Filter::default(), 1).expect("answers").requests[0];
+    assert_eq!(request.model, "unknown");
+    assert_eq!((request.input_tokens, request.output_tokens, request.total_tokens), (None, None, None));
+}
+
+#[test]
+fn averages_are_rounded_to_one_decimal() {
+    assert_eq!(average(45_621, 150), 304.1);
+    assert_eq!(average(12_543, 150), 83.6);
+    assert_eq!(average(28_877, 20), 1443.8);
+    assert_eq!(average(1, 3), 0.3);
+    assert_eq!(average(0, 0), 0.0);
+}
+
+#[test]
+fn what_the_reader_sees_is_committed_and_it_cannot_write() {
+    let bench = Bench::new();
+    assert!(bench.reader.conn.execute_batch("DELETE FROM requests").is_err());
+    assert!(Reader::open(&bench.path.with_extension("missing")).is_err());
+}
+
+#[test]
+fn outcomes_are_filed_as_successful_failed_or_cancelled() {
+    let mut bench = Bench::new();
+    let one = |outcome: &Outcome| Row { outcome: *outcome, content: Content::default(), ..row() };
+    let rows: Vec<Row> = Outcome::ALL.iter().map(one).collect();
+    bench.store.write(&rows).expect("writes");
+    let summary = bench.reader.summary(&Filter::default()).expect("answers");
+    assert_eq!(
+        (summary.successful_requests, summary.failed_requests, summary.cancelled_requests),
+        (1, Outcome::ALL.iter().filter(|outcome| outcome.is_failure()).count() as i64, 1)
+    );
+}
+
+#[test]
+fn too_many_points_are_refused_with_what_to_do() {
+    let mut bench = Bench::new();
+    bench.store.write(&[Row { start_ms: 0, ..row() }]).expect("writes");
+    let ask = |bucket| bench.reader.over_time(&Filter::default(), bucket, Zone::default(), None, row().start_ms);
+    let error = ask(Bucket::Hour).expect_err("half a million hours").to_string();
+    assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
+    assert_eq!(ask(Bucket::Month).expect("answers").points.len(), 56 * 12 + 1);
+}
+
+#[test]
+fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
+    let mut bench = Bench::new();
+    let said = |prompt: &str, output: &str| {
+        let (prompt, output) = (Some(prompt.to_owned()), Some(output.to_owned()));
+        Row { content: Content { prompt, output, ..Content::default() }, ..row() }
+    };
+    let rows = [said("The Quick fox", "jumps"), said("über alles", "ÜBERmut"), said("quick", "and dirty"), row()];
+    bench.store.write(&rows).expect("writes");
+    let check = |words: &str, after: Option<i64>, limit: u32, expected: &[i64]| {
+        let found = bench.reader.search(&Filter::default(), words, after, limit).expect("answers");
+        let ids: Vec<i64> = found.requests.iter().map(|hit| hit.request.id).collect();
+        assert_eq!(ids, expected, "{words}");
+        found
+    };
+    check("QUICK", None, 10, &[3, 1]);
+    check("quick jumps", None, 10, &[1]);
+    check("quick", Some(3), 10, &[1]);
+    check("absent", None, 10, &[]);
+    check("Über", None, 10, &[2]);
+    assert_eq!(check("quick", None, 1, &[3]).next_after, Some(3));
+    let found = check("fox", None, 10, &[1]);
+    assert_eq!((found.requests[0].found_in, found.requests[0].excerpt.as_str()), ("prompt", "The Quick fox"));
+    assert!(matches!(bench.reader.search(&Filter::default(), "  ", None, 1), Err(AskError::Refused(_))));
+    let none = Filter { models: vec!["another".to_owned()], ..Filter::default() };
+    assert_eq!(bench.reader.search(&none, "quick", None, 10).expect("answers").requests, []);
+}

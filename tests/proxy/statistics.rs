@@ -1,0 +1,155 @@
+//! Statistics as their readers ask for them: filters, files, costs. Their figures are checked beside the queries.
+
+use std::fs;
+use std::sync::Arc;
+
+use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::store::{DbSync, Store};
+use rusqlite::Connection;
+
+use crate::harness::*;
+
+fn recorded(number: usize) -> Row {
+    Row {
+        endpoint: "/v1/chat/completions".to_owned(),
+        model: Some(if number % 2 == 0 { "even" } else { "odd" }.to_owned()),
+        requested_model: None,
+        start_ms: 1_768_818_645_678 + number as i64 * 1000,
+        duration_ms: 850,
+        input_tokens: Some(1000),
+        output_tokens: Some(500),
+        total_tokens: Some(1500),
+        cached_tokens: None,
+        reasoning_tokens: None,
+        request_id: Some(format!("chatcmpl-{number}")),
+        outcome: Outcome::Completed,
+        error_message: (number == 0).then(|| "=cmd(\"a\"), bad".to_owned()),
+        http_status: Some(200),
+        was_streamed: false,
+        time_to_first_token_ms: None,
+        tokens_per_second: None,
+        finish_reason: Some("stop".to_owned()),
+        usage_source: Some("usage"),
+        model_load_ms: None,
+        client: None,
+        key: None,
+        attempt: None,
+        content: Content { prompt: Some(format!("prompt {number}")), ..Content::default() },
+    }
+}
+
+/// A proxy on a database that holds so many rows.
+fn proxy_on(rows: usize, settings: &[(&str, &str)]) -> Proxy {
+    let folder = Arc::new(Folder::new());
+    let mut store = Store::open(&folder.database(), DbSync::Normal).expect("opens");
+    let rows: Vec<Row> = (0..rows).map(recorded).collect();
+    for batch in rows.chunks(1000) {
+        store.write(batch).expect("writes");
+    }
+    drop(store);
+    fs::write(
+        folder.path().join("prices.json"),
+        r#"{"currency": "USD", "models": [{"model": "e*", "input": 1, "output": 2}]}"#,
+    )
+    .expect("written");
+    Proxy::start(&folder, settings)
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+#[test]
+fn every_route_answers_and_takes_filters() {
+    let proxy = proxy_on(10, &[("MODEL_PRICES", "prices.json")]);
+    let check = |path: &str, pointer: &str, expected: serde_json::Value| {
+        let answer = proxy.json(path);
+        assert_eq!(answer.pointer(pointer), Some(&expected), "{path}: {answer}");
+    };
+    check("/stats/summary", "/total_requests", 10.into());
+    check("/stats/summary", "/cost", 0.01.into());
+    check("/stats/summary?model=odd", "/total_requests", 5.into());
+    check("/stats/summary?model=odd&model=even", "/total_requests", 10.into());
+    check("/stats/summary?model=odd", "/cost", serde_json::Value::Null);
+    check("/stats/summary?from=2026-01-19T10:30:50Z", "/total_requests", 5.into());
+    check("/stats/summary?to=2026-01-19", "/total_requests", 0.into());
+    check("/stats/summary?from=-1h", "/total_requests", 0.into());
+    check("/stats/by-model", "/models/0/model", "even".into());
+    check("/stats/by-model", "/models/0/cost", 0.01.into());
+    check("/stats/by-endpoint", "/endpoints/0/requests", 10.into());
+    check("/stats/by-client", "/clients/0/client", serde_json::Value::Null);
+    check("/stats/by-key", "/keys/0/requests", 10.into());
+    check("/stats/by-outcome?outcome=completed", "/outcomes/0/outcome", "completed".into());
+    let month = "/stats/over-time?bucket=month&tz=+02:00&from=2026-01-01&to=2026-03-01";
+    check(month, "/points/0/total_requests", 10.into());
+    check(month, "/points/1/start", "2026-02-01T00:00:00+02:00".into());
+    check(month, "/points/1/total_requests", 0.into());
+    check("/stats/latency", "/duration_ms/max", 850.0.into());
+    check("/stats/latency?model=odd", "/models/0/duration_ms/count", 5.into());
+    check("/stats/recent?model=odd&limit=2", "/requests/1/id", 8.into());
+    check("/stats/requests?limit=4&after=7", "/requests/0/id", 6.into());
+    check("/stats/requests?limit=4&after=7", "/next_after", 3.into());
+    check("/stats/requests/3", "/prompt", "prompt 2".into());
+    check("/stats/search?q=PROMPT+7", "/requests/0/excerpt", "prompt 7".into());
+    for (path, status) in [
+        ("/stats/summary?modle=odd", 400),
+        ("/stats/over-time?bucket=hour&from=1990-01-01", 400),
+        ("/stats/search", 400),
+        ("/stats/export?format=xls", 400),
+        ("/stats/requests/11", 404),
+        ("/stats/requests/x", 404),
+    ] {
+        assert_eq!(proxy.ask(get(path)).status(), status, "{path}");
+    }
+    let error = &proxy.ask(get("/stats/by-model?modle=odd")).json()["error"];
+    assert_eq!(error["code"], "bad_request");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("\"modle\"")), "{error}");
+}
+
+#[test]
+fn an_export_is_a_file_of_all_matching_rows() {
+    let proxy = proxy_on(2500, &[("MODEL_PRICES", "prices.json")]);
+    let mut client = proxy.connect();
+    let csv = client.ask(get("/stats/export"));
+    assert_eq!(csv.field("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    assert_eq!(csv.field("content-disposition"), Some("attachment; filename=\"requests.csv\""));
+    let lines: Vec<&str> = csv.text().split_terminator("\r\n").collect();
+    assert_eq!(lines.len(), 2501);
+    assert!(lines[0].starts_with("id,start_time,endpoint,model,") && lines[0].ends_with("request_id,cost,currency"));
+    assert!(lines[1].contains(r#",false,"'=cmd(""a""), bad",200,"#), "{}", lines[1]);
+    assert!(lines[2500].starts_with("2500,2026-01-19T11:12:24Z,") && lines[2500].ends_with("chatcmpl-2499,,USD"));
+    // The connection goes on.
+    let jsonl = client.ask(get("/stats/export?format=jsonl&model=even&from=2026-01-19T11:00:00Z"));
+    let rows: Vec<serde_json::Value> =
+        jsonl.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.first().map(|row| &row["id"]), Some(&1757.into()));
+    assert!(rows.iter().all(|row| row["model"] == "even" && row["cost"] == 0.002));
+    client.send("HEAD /stats/export HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.bodiless_reply().status(), 200);
+    let old = proxy.ask("GET /stats/export?to=2026-01-19T10:30:50Z HTTP/1.0\r\n\r\n");
+    assert_eq!((old.field("transfer-encoding"), old.text().lines().count()), (None, 6));
+}
+
+#[test]
+fn a_reader_of_an_export_that_stalls_holds_up_nobody() {
+    let proxy = proxy_on(15_000, &[]);
+    let mut stalled: Vec<Client> = (0..4).map(|_| proxy.connect()).collect();
+    for client in &mut stalled {
+        client.send(get("/stats/export?format=jsonl"));
+        client.wait_for("\"id\":1,");
+    }
+    let refused = proxy.ask(get("/stats/export"));
+    assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("30")));
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 15_000);
+    // No export keeps the write-ahead log from being moved whole: it reads in short transactions.
+    let other = Connection::open(proxy.folder().database()).expect("opens");
+    until("a checkpoint", || {
+        let busy = other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        (busy == Ok(0)).then_some(())
+    });
+    // Who reads on gets the rest.
+    let first = stalled.remove(0).reply();
+    assert_eq!(first.text().lines().count(), 15_000);
+    drop(stalled);
+    until("a free place", || (proxy.ask(get("/stats/export?from=-1h")).status() == 200).then_some(()));
+}
