@@ -94,6 +94,17 @@ pub const WAL_QUIET_BYTES: u64 = 48 * 1024 * 1024;
 /// Size of the write-ahead log at which a commit checkpoints it itself.
 pub const WAL_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
+/// Most rows that one step of clean-up removes. Rows stand side by side: 256 are some 20 pages.
+pub const CLEAN_ROWS_MAX: usize = 256;
+/// Most content that one step of clean-up removes, unless a single row holds more. Freeing a text walks through its
+/// pages.
+pub const CLEAN_BYTES_MAX: i64 = 1024 * 1024;
+/// Most pages that one step of clean-up gives back to the file system.
+pub const CLEAN_PAGES_MAX: i64 = 64;
+/// Free space that clean-up leaves in the file while requests come: they fill it again. Twice what they write between
+/// two looks of the keeper.
+pub const CLEAN_SPARE_BYTES: u64 = 2 * WAL_CHECKPOINT_BYTES;
+
 // ---- starting ----------------------------------------------------------------------------------------------------
 
 /// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.

@@ -12,6 +12,7 @@ use crate::exchange::Shared;
 use crate::exchange::pool::Pool;
 use crate::exchange::upstream::Names;
 use crate::front::{self, Front, Judge, Stop};
+use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::keeper::Keeper;
 use crate::record::open::OpenError;
@@ -98,7 +99,12 @@ impl Proxy {
         let rows = store.row_count().map_err(unreadable)?;
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
         let recorder = Arc::new(Recorder::new(store));
-        let keeper = Keeper::start(settings.database.clone(), recorder.clone())?;
+        let retention = Retention {
+            days: settings.retention_days,
+            content_days: settings.content_days,
+            content_bytes_max: settings.content_bytes_total_max,
+        };
+        let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let lane = Lane::start(settings.database.clone(), prices.map(Arc::new))?;
 
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);

@@ -1,20 +1,29 @@
 //! The keeper: one thread that looks after the database behind the workers' backs. It checkpoints the write-ahead log
-//! on a connection of its own, so that no commit waits for an fsync, and tries rows again that the database refused.
+//! on a connection of its own, so that no commit waits for an fsync, tries rows again that the database refused, and
+//! cleans up.
+//!
+//! It sleeps until it is woken: by rows that wait, by a log that has grown (so clean-up comes as often as content does),
+//! or after [`WAKE_GAP`]. While clean-up is at work, it rests after each step for as long as the step took, so that
+//! commits take their turn.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::recorder::Recorder;
-use crate::limits::{WAL_BYTES_MAX, WAL_QUIET_BYTES};
+use super::clean::{Cleaner, Retention};
+use super::recorder::{AlarmState, Recorder};
+use super::store::now_ms;
+use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_QUIET_BYTES};
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
-/// How often it looks whether an hour is over whose sums can be rolled up.
-const ROLL_UP_GAP: Duration = Duration::from_secs(600);
+/// How often it looks whether an hour is over, whose sums can be rolled up, and whether something became too old.
+const WAKE_GAP: Duration = Duration::from_secs(600);
+/// Shortest rest after a step of clean-up: a thread that waits for the desk gets it.
+const REST_MIN: Duration = Duration::from_millis(1);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -25,10 +34,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts it for the database at `path`.
-    pub fn start(path: PathBuf, recorder: Arc<Recorder>) -> io::Result<Keeper> {
+    /// Starts it for the database at `path`, of which it keeps what `retention` says.
+    pub fn start(path: PathBuf, recorder: Arc<Recorder>, retention: Retention) -> io::Result<Keeper> {
         let own = recorder.clone();
-        let thread = thread::Builder::new().name("keeper".into()).spawn(move || keep(&path, &own))?;
+        let thread = thread::Builder::new().name("keeper".into()).spawn(move || keep(&path, &own, retention))?;
         Ok(Keeper { recorder, thread })
     }
 
@@ -41,23 +50,43 @@ impl Keeper {
     }
 }
 
-fn keep(path: &Path, recorder: &Recorder) {
+fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let mut connection = None;
     let mut rows_wait = false;
+    let mut cleaner = Cleaner::new(retention);
+    roll_up(recorder);
+    cleaner.begin(0);
     loop {
-        roll_up(recorder);
-        let alarm = recorder.alarm().wait(Some(if rows_wait { RETRY_GAP } else { ROLL_UP_GAP }));
+        let rest = match (rows_wait, cleaner.is_at_work()) {
+            // A database that takes no rows is not cleaned either.
+            (true, _) => RETRY_GAP,
+            (false, true) => clean(&mut cleaner, &mut connection, path, recorder),
+            (false, false) => WAKE_GAP,
+        };
+        let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
+        let alarm = recorder.alarm().wait(Some(rest));
         if alarm.stop {
             break;
         }
         if rows_wait || alarm.rows_wait {
             rows_wait = !recorder.retry();
         }
-        if alarm.log_grew
-            && let Err(e) = checkpoint(&mut connection, path, recorder)
-        {
-            connection = None;
-            log::debug!("the write-ahead log was not checkpointed: {e}");
+        if alarm.log_grew {
+            roll_up(recorder);
+            cleaner.begin(CLEAN_SPARE_BYTES);
+            match checkpoint(&mut connection, path, recorder) {
+                // Clean-up would only let the log grow further.
+                Ok(left_bytes) if left_bytes > WAL_BYTES_MAX => cleaner.rest(),
+                Ok(_) => {}
+                Err(e) => {
+                    connection = None;
+                    log::debug!("the write-ahead log was not checkpointed: {e}");
+                }
+            }
+        } else if alarm == AlarmState::default() && !was_at_work {
+            // Nothing was written for a while: nothing is about to fill the free space.
+            roll_up(recorder);
+            cleaner.begin(0);
         }
     }
     let deadline = Instant::now() + LAST_TRY;
@@ -71,30 +100,46 @@ fn keep(path: &Path, recorder: &Recorder) {
     }
 }
 
+/// One step of clean-up; returns for how long to rest then.
+fn clean(cleaner: &mut Cleaner, connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) -> Duration {
+    let began = Instant::now();
+    let stepped = connected(connection, path).and_then(|connection| cleaner.step(connection, recorder, now_ms()));
+    if let Err(e) = stepped {
+        *connection = None;
+        cleaner.rest();
+        log::debug!("clean-up was put off: {e}");
+        return WAKE_GAP;
+    }
+    if cleaner.is_at_work() { began.elapsed().max(REST_MIN) } else { WAKE_GAP }
+}
+
 fn roll_up(recorder: &Recorder) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if let Err(e) = recorder.roll_up(now.as_millis() as i64) {
+    if let Err(e) = recorder.roll_up(now_ms()) {
         // The sums of the hours themselves are there; only questions take longer.
         log::debug!("the sums were not rolled up: {e}");
     }
 }
 
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
-/// it are they held for the rest, so that the log stays bounded.
-fn checkpoint(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) -> rusqlite::Result<()> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => connection.insert(open(path)?),
-    };
-    let left_bytes = passive(connection)?;
+/// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
+fn checkpoint(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) -> rusqlite::Result<u64> {
+    let connection = connected(connection, path)?;
+    let mut left_bytes = passive(connection)?;
     if left_bytes > WAL_QUIET_BYTES {
         // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
-        let left_bytes = recorder.while_quiet(|| passive(connection))?;
+        left_bytes = recorder.while_quiet(|| passive(connection))?;
         if left_bytes > WAL_BYTES_MAX {
             log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open");
         }
     }
-    Ok(())
+    Ok(left_bytes)
+}
+
+fn connected<'a>(connection: &'a mut Option<Connection>, path: &Path) -> rusqlite::Result<&'a Connection> {
+    match connection {
+        Some(connection) => Ok(connection),
+        None => Ok(connection.insert(open(path)?)),
+    }
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {

@@ -1,5 +1,6 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 
+pub mod clean;
 pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;

@@ -229,6 +229,18 @@ impl Recorder {
         Ok(())
     }
 
+    /// One short transaction of clean-up; commits wait for it. `log_bytes`: what it adds to the write-ahead log beside
+    /// the pages that every commit changes, roughly.
+    pub(super) fn clean<T>(
+        &self,
+        log_bytes: usize,
+        step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let done = self.desk().store.clean(step);
+        self.alarm_for_log(COMMIT_LOG_BYTES + log_bytes);
+        done
+    }
+
     /// Runs `work` while nothing is committed.
     pub fn while_quiet<T>(&self, work: impl FnOnce() -> T) -> T {
         let _desk = self.desk();

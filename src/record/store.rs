@@ -60,13 +60,10 @@ impl Store {
 
     /// Replaces a row whose figures changed after it was written: `before` as it was written, `after` as it should
     /// be. A row that clean-up has removed meanwhile is [`rusqlite::Error::QueryReturnedNoRows`], and nothing changes.
+    /// What was said stays as it was written: clean-up has counted its size.
     pub fn correct(&mut self, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
         self.transact(|conn, series| {
             update(conn, id, after)?;
-            if before.content != after.content {
-                conn.prepare_cached("DELETE FROM content WHERE id = ?1")?.execute([id])?;
-                insert_content(conn, id, &after.content)?;
-            }
             let mut additions = Additions::default();
             additions.count(conn, series, id, before, Sign::Subtract)?;
             additions.count(conn, series, id, after, Sign::Add)?;
@@ -89,6 +86,11 @@ impl Store {
     /// stay cheap. Returns whether there was one: call again while there is. Takes about as long as a commit.
     pub fn roll_up(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
         self.transact(|conn, series| sums::roll_up(conn, series, now_ms))
+    }
+
+    /// One step of clean-up, in a transaction of its own. On an error nothing is changed.
+    pub(super) fn clean<T>(&mut self, step: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.transact(|conn, _| step(conn))
     }
 
     fn transact<T>(

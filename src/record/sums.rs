@@ -67,7 +67,7 @@ pub const COLUMNS: &str = "series, requests, duration_ms, input_tokens, input_kn
 /// A series whose names are too many to be kept apart.
 pub const OTHER: &str = "other";
 
-const HOUR_MS: i64 = 3_600_000;
+pub(super) const HOUR_MS: i64 = 3_600_000;
 
 /// The hour that a time in milliseconds belongs to, counted from 1970.
 pub fn hour_of_ms(ms: i64) -> i64 {
@@ -269,6 +269,7 @@ impl Additions {
                 sums.upsert(conn, SPAN_DAY, hour - hour % 24, *series)?;
                 sums.upsert(conn, SPAN_ALL, 0, *series)?;
                 packs.add(conn, *hour, |all_sums, _| Sums::add_to(all_sums, *series, sums))?;
+                super::clean::late(conn, *hour)?;
             }
         }
         for (hour, series, sample, sign) in self.samples.iter().filter(|(hour, ..)| *hour < rolled_until) {
@@ -278,7 +279,7 @@ impl Additions {
     }
 }
 
-fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("SELECT value FROM meta WHERE name = 'rolled_until'")?.query_row([], |row| row.get(0))
 }
 

@@ -1,0 +1,679 @@
+//! Clean-up: removes what is older, or more, than the settings keep, and gives the freed space back.
+//!
+//! ```text
+//!  resting ──begin──▶ rows by age ──▶ content by age ──▶ content is counted ──▶ content by size ──▶ space ──▶ resting
+//! ```
+//!
+//! Works in steps. A step first looks, on a connection of its own, so that no commit waits; what it found goes in one
+//! short transaction through the recorder's desk. Killed between two steps, the next start goes on: what is still to
+//! be done is read from the database alone. Sums are never touched; times are arguments; the keeper decides when.
+//!
+//! - By age: an hour's sums know the ids of its rows, so that only hours that became too old since the last time are
+//!   looked at. `rows_kept_from` and `content_kept_from` in `meta` say how far that went; a row that comes for an hour
+//!   before takes them back ([`late`]). A row leaves when the whole hour it began in is too old.
+//! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
+//!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
+//!   removes content by other means deletes the two names from `meta`, and it is counted anew.
+//! - The newest row stays, whatever its age: otherwise its id would be used again.
+//!
+//! How long a step holds the desk, and so a commit, is in `limits.rs` beside the sizes of a step.
+
+use std::mem;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::recorder::Recorder;
+use super::rfc3339::text_of_ms;
+use super::sums::{HOUR_MS, hour_of_ms, rolled_until};
+use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX};
+
+/// Last id whose content is in `content_bytes`.
+const COUNTED: &str = "content_counted";
+/// What the counted content holds.
+const BYTES: &str = "content_bytes";
+
+/// Rows and content looked at in one step.
+const LOOK_ROWS: i64 = 512;
+/// Pages that moving one page for the file's end writes, roughly: its new place, its parent, the map of parents.
+const LOG_PAGES_PER_PAGE: i64 = 3;
+
+/// Size of the content in the row at hand; told from its header, without reading the text.
+macro_rules! octets {
+    () => {
+        "coalesce(octet_length(prompt), 0) + coalesce(octet_length(output), 0) + coalesce(octet_length(reasoning), 0)
+            + coalesce(octet_length(tool_calls), 0)"
+    };
+}
+
+/// What the settings keep. 0 = no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Retention {
+    /// `RETENTION_DAYS`: rows.
+    pub days: u32,
+    /// `CONTENT_DAYS`: what was said.
+    pub content_days: u32,
+    /// `CONTENT_MB_MAX`, in bytes.
+    pub content_bytes_max: u64,
+}
+
+/// Where the clean-up stands.
+#[derive(Debug)]
+pub struct Cleaner {
+    retention: Retention,
+    phase: Phase,
+    spare_bytes: u64,
+    /// Asked to begin while it was at work.
+    again: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Resting,
+    /// About to look for what is too old.
+    Start(Aged),
+    Walk(Walk),
+    Count,
+    Size,
+    /// `None`: about to look how many pages are to be given back.
+    Space(Option<i64>),
+}
+
+/// What grows old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aged {
+    Rows,
+    Content,
+}
+
+/// Looking through the hours that became too old.
+#[derive(Debug)]
+struct Walk {
+    what: Aged,
+    /// The name in `meta` as it was when the walk began.
+    from: i64,
+    /// The first hour that is not too old.
+    until: i64,
+    /// The next hour to look at, and the ids of it that are left.
+    hour: i64,
+    ids: Option<(i64, i64)>,
+    /// The newest row was found too old in this hour, and stays: the next walk begins with it.
+    newest_in: Option<i64>,
+}
+
+impl Aged {
+    fn name(self) -> &'static str {
+        match self {
+            Aged::Rows => "rows_kept_from",
+            Aged::Content => "content_kept_from",
+        }
+    }
+
+    fn next(self) -> Phase {
+        match self {
+            Aged::Rows => Phase::Start(Aged::Content),
+            Aged::Content => Phase::Count,
+        }
+    }
+}
+
+impl Cleaner {
+    /// Rests until it is told to begin.
+    pub fn new(retention: Retention) -> Cleaner {
+        Cleaner { retention, phase: Phase::Resting, spare_bytes: 0, again: false }
+    }
+
+    /// Begins, now or when what it is at is done. `spare_bytes`: free space that stays in the file, for rows to come
+    /// are about to fill it.
+    pub fn begin(&mut self, spare_bytes: u64) {
+        if self.is_at_work() {
+            self.again = true;
+        } else {
+            self.spare_bytes = spare_bytes;
+            self.phase = Phase::Start(Aged::Rows);
+        }
+    }
+
+    /// Gives up until it is told to begin.
+    pub fn rest(&mut self) {
+        self.phase = Phase::Resting;
+        self.again = false;
+    }
+
+    /// Whether [`Cleaner::step`] has something to do.
+    pub fn is_at_work(&self) -> bool {
+        !matches!(self.phase, Phase::Resting)
+    }
+
+    /// One step: looks on `own`, removes through the recorder. After an error it rests.
+    pub fn step(&mut self, own: &Connection, recorder: &Recorder, now_ms: i64) -> rusqlite::Result<()> {
+        self.phase = match mem::replace(&mut self.phase, Phase::Resting) {
+            Phase::Resting => Phase::Resting,
+            Phase::Start(what) => self.start(own, what, now_ms)?,
+            Phase::Walk(walk) => walk.step(own, recorder)?,
+            Phase::Count => self.count(own, recorder)?,
+            Phase::Size => self.fit(own, recorder)?,
+            Phase::Space(pages) => self.give_back(own, recorder, pages)?,
+        };
+        if !self.is_at_work() && mem::take(&mut self.again) {
+            self.begin(self.spare_bytes);
+        }
+        Ok(())
+    }
+
+    fn start(&self, own: &Connection, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
+        let days = match what {
+            Aged::Rows => self.retention.days,
+            Aged::Content => self.retention.content_days,
+        };
+        if days == 0 {
+            return Ok(what.next());
+        }
+        // Only hours that are rolled up: a row that comes for one of them is noticed as late.
+        let until = (hour_of_ms(now_ms) - 24 * i64::from(days)).min(rolled_until(own)?);
+        let from = number(own, what.name())?.unwrap_or(0);
+        Ok(if from < until {
+            Phase::Walk(Walk { what, from, until, hour: from, ids: None, newest_in: None })
+        } else {
+            what.next()
+        })
+    }
+
+    /// Adds content that came since to the counter.
+    fn count(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
+        if self.retention.content_bytes_max == 0 {
+            return Ok(Phase::Space(None));
+        }
+        let from = number(own, COUNTED)?.unwrap_or(0);
+        // Reads the pages that the transaction is about to need.
+        let found: Option<i64> = own
+            .prepare_cached(concat!(
+                "SELECT max(id), sum(octets) FROM (SELECT id, ",
+                octets!(),
+                " AS octets FROM content WHERE id > ?1 ORDER BY id LIMIT ?2)"
+            ))?
+            .query_row([from, LOOK_ROWS], |row| row.get(0))?;
+        let Some(until) = found else { return Ok(Phase::Size) };
+        recorder.clean(0, |conn| {
+            if number(conn, COUNTED)?.unwrap_or(0) != from {
+                return Ok(());
+            }
+            let octets: i64 = conn
+                .prepare_cached(concat!(
+                    "SELECT coalesce(sum(",
+                    octets!(),
+                    "), 0) FROM content WHERE id > ?1 AND id <= ?2"
+                ))?
+                .query_row([from, until], |row| row.get(0))?;
+            // All that was counted may have been removed by hand.
+            let before = exists(conn, "SELECT 1 FROM content WHERE id <= ?1", from)?;
+            let known = if before { number(conn, BYTES)?.unwrap_or(0) } else { 0 };
+            set(conn, BYTES, known + octets)?;
+            set(conn, COUNTED, until)
+        })?;
+        Ok(Phase::Count)
+    }
+
+    /// Removes the oldest content while there is too much.
+    fn fit(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
+        let max = i64::try_from(self.retention.content_bytes_max).unwrap_or(i64::MAX);
+        let excess = number(own, BYTES)?.unwrap_or(0) - max;
+        if excess <= 0 {
+            return Ok(Phase::Space(None));
+        }
+        let counted = number(own, COUNTED)?.unwrap_or(0);
+        let mut batch = Batch::default();
+        let mut oldest =
+            own.prepare_cached(concat!("SELECT id, ", octets!(), " FROM content WHERE id <= ?1 ORDER BY id LIMIT ?2"))?;
+        let mut found = oldest.query([counted, CLEAN_ROWS_MAX as i64])?;
+        while batch.bytes < excess
+            && let Some(row) = found.next()?
+            && batch.take(row.get(0)?, row.get(1)?)
+        {}
+        drop(found);
+        if batch.ids.is_empty() {
+            return Ok(Phase::Space(None));
+        }
+        batch.remove(Aged::Content, own, recorder)?;
+        Ok(Phase::Size)
+    }
+
+    /// Moves pages from the end of the file to free places, so that the file can be cut. Does nothing in a database
+    /// that could not be readied for it when it was upgraded.
+    fn give_back(&self, own: &Connection, recorder: &Recorder, pages: Option<i64>) -> rusqlite::Result<Phase> {
+        let page_bytes = pragma(own, "page_size")?;
+        let pages = match pages {
+            Some(pages) => pages,
+            None => pragma(own, "freelist_count")? - i64::try_from(self.spare_bytes).unwrap_or(i64::MAX) / page_bytes,
+        };
+        if pages <= 0 {
+            return Ok(Phase::Resting);
+        }
+        let log_bytes = CLEAN_PAGES_MAX * LOG_PAGES_PER_PAGE * page_bytes;
+        let freed = recorder.clean(log_bytes as usize, |conn| {
+            let before = pragma(conn, "freelist_count")?;
+            let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({})", pages.min(CLEAN_PAGES_MAX)))?;
+            let mut moved = vacuum.query([])?;
+            while moved.next()?.is_some() {}
+            Ok(before - pragma(conn, "freelist_count")?)
+        })?;
+        if freed <= 0 {
+            return Ok(Phase::Resting);
+        }
+        if freed >= pages {
+            // The file itself is cut by a checkpoint.
+            recorder.alarm().raise(|alarm| alarm.log_grew = true);
+            return Ok(Phase::Resting);
+        }
+        Ok(Phase::Space(Some(pages - freed)))
+    }
+}
+
+impl Walk {
+    fn step(mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
+        let Some((next, last)) = self.ids.take() else { return self.next_hour(own, recorder) };
+        let newest: i64 = own.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+        let mut look = match self.what {
+            Aged::Rows => own.prepare_cached(concat!(
+                "SELECT requests.id, start_time, content.id IS NOT NULL, ",
+                octets!(),
+                " FROM requests LEFT JOIN content ON content.id = requests.id
+                 WHERE requests.id BETWEEN ?1 AND ?2 ORDER BY requests.id LIMIT ?3"
+            ))?,
+            Aged::Content => own.prepare_cached(concat!(
+                "SELECT content.id, start_time, 1, ",
+                octets!(),
+                " FROM content LEFT JOIN requests ON content.id = requests.id
+                 WHERE content.id BETWEEN ?1 AND ?2 ORDER BY content.id LIMIT ?3"
+            ))?,
+        };
+        let too_old_before = text_of_ms(self.until * HOUR_MS);
+        let mut found = look.query([next, last, LOOK_ROWS])?;
+        let mut batch = Batch::default();
+        self.ids = None;
+        let mut looked = 0;
+        while let Some(row) = found.next()? {
+            let (id, start_time, has_content): (i64, Option<String>, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            looked += 1;
+            // Content without a row is nobody's.
+            if start_time.is_none_or(|start_time| start_time < too_old_before) {
+                let stays = self.what == Aged::Rows && id == newest;
+                if stays {
+                    self.newest_in.get_or_insert(self.hour);
+                }
+                if (has_content || !stays) && !batch.take(id, row.get(3)?) {
+                    self.ids = Some((id, last));
+                    break;
+                }
+            }
+            if looked == LOOK_ROWS {
+                self.ids = Some((id + 1, last));
+            }
+        }
+        drop(found);
+        drop(look);
+        if self.ids.is_none() {
+            self.hour += 1;
+        }
+        batch.remove(self.what, own, recorder)?;
+        Ok(Phase::Walk(self))
+    }
+
+    fn next_hour(mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
+        let hour = own
+            .prepare_cached(
+                "SELECT start, min(first_id), max(last_id) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2
+                 GROUP BY start ORDER BY start LIMIT 1",
+            )?
+            .query_row([self.hour, self.until], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
+            .optional()?;
+        if let Some((hour, ids)) = hour {
+            (self.hour, self.ids) = (hour, Some(ids));
+            return Ok(Phase::Walk(self));
+        }
+        let done = self.newest_in.unwrap_or(self.hour);
+        if done > self.from {
+            recorder.clean(0, |conn| {
+                // Unless a late row has taken it back meanwhile.
+                if number(conn, self.what.name())?.unwrap_or(0) == self.from {
+                    set(conn, self.what.name(), done)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(self.what.next())
+    }
+}
+
+/// What one step removes.
+#[derive(Debug, Default)]
+struct Batch {
+    ids: Vec<i64>,
+    bytes: i64,
+}
+
+impl Batch {
+    /// Whether it fits; one always does.
+    fn take(&mut self, id: i64, bytes: i64) -> bool {
+        let full = self.ids.len() >= CLEAN_ROWS_MAX || self.bytes + bytes > CLEAN_BYTES_MAX;
+        if full && !self.ids.is_empty() {
+            return false;
+        }
+        self.ids.push(id);
+        self.bytes += bytes;
+        true
+    }
+
+    fn remove(&self, what: Aged, own: &Connection, recorder: &Recorder) -> rusqlite::Result<()> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        // Freeing a text reads it page by page. Read here first, it comes from memory when commits wait.
+        let mut read = own.prepare_cached(
+            "SELECT length(prompt) + length(output) + length(reasoning) + length(tool_calls) FROM content WHERE id = ?1",
+        )?;
+        for id in &self.ids {
+            read.query_row([id], |_| Ok(())).optional()?;
+        }
+        // Freed pages are not written, only the lists that name them.
+        recorder.clean(self.ids.len() * 1024, |conn| remove(conn, what, &self.ids))
+    }
+}
+
+/// Removes content, and its rows where they are too old, inside the caller's transaction.
+fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
+    let counted = number(conn, COUNTED)?.unwrap_or(0);
+    let mut size = conn.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
+    let mut remove_content = conn.prepare_cached("DELETE FROM content WHERE id = ?1")?;
+    let mut remove_row =
+        conn.prepare_cached("DELETE FROM requests WHERE id = ?1 AND id < (SELECT max(id) FROM requests)")?;
+    let mut bytes = 0;
+    for id in ids {
+        if let Some(octets) = size.query_row([id], |row| row.get::<_, i64>(0)).optional()? {
+            remove_content.execute([id])?;
+            bytes += if *id <= counted { octets } else { 0 };
+        }
+        match what {
+            Aged::Rows => {
+                remove_row.execute([id])?;
+            }
+            Aged::Content => {}
+        }
+    }
+    if bytes > 0 {
+        set(conn, BYTES, (number(conn, BYTES)?.unwrap_or(0) - bytes).max(0))?;
+    }
+    Ok(())
+}
+
+/// A row came for an hour that is rolled up, inside the caller's transaction: clean-up looks at that hour again.
+pub(super) fn late(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name IN (?2, ?3) AND value > ?1")?.execute(params![
+        hour,
+        Aged::Rows.name(),
+        Aged::Content.name()
+    ])?;
+    Ok(())
+}
+
+fn number(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+}
+
+fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")?
+        .execute(params![name, value])?;
+    Ok(())
+}
+
+fn exists(conn: &Connection, query: &str, id: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached(query)?.exists([id])
+}
+
+fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
+    conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::{Content, Row};
+    use crate::record::store::{DbSync, Store};
+    use crate::record::testing::{Folder, Random, random_row, row};
+
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    /// The begin of an hour, five days after [`row`] and two after the last of [`random_row`].
+    const NOW_MS: i64 = 1_768_816_800_000 + 5 * DAY_MS;
+    const NONE: Retention = Retention { days: 0, content_days: 0, content_bytes_max: 0 };
+
+    struct Bench {
+        recorder: Recorder,
+        own: Connection,
+        folder: Folder,
+    }
+
+    impl Bench {
+        fn new(rows: &[Row]) -> Bench {
+            let folder = Folder::new();
+            let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
+            for batch in rows.chunks(100) {
+                store.write(batch).expect("writes");
+            }
+            while store.roll_up(NOW_MS).expect("rolls up") {}
+            let own = Connection::open(folder.join("metrics.db")).expect("opens");
+            Bench { recorder: Recorder::new(store), own, folder }
+        }
+
+        fn write(&self, row: Row) -> i64 {
+            self.recorder.commit(row, |_| ()).expect("is written")
+        }
+
+        /// Cleans until nothing is left to do; how many steps it took.
+        fn clean(&self, retention: Retention, now_ms: i64) -> usize {
+            let mut cleaner = Cleaner::new(retention);
+            cleaner.begin(0);
+            let mut steps = 0;
+            while cleaner.is_at_work() {
+                cleaner.step(&self.own, &self.recorder, now_ms).expect("a step");
+                steps += 1;
+            }
+            steps
+        }
+
+        fn number(&self, query: &str) -> i64 {
+            self.own.query_row(query, [], |row| row.get(0)).expect(query)
+        }
+
+        fn text(&self, query: &str) -> String {
+            let query = format!("SELECT coalesce(group_concat(line, '; '), '') FROM ({query})");
+            self.own.query_row(&query, [], |row| row.get(0)).expect("a query")
+        }
+
+        fn ids(&self, table: &str) -> String {
+            self.text(&format!("SELECT id AS line FROM {table} ORDER BY id"))
+        }
+
+        fn sums(&self) -> String {
+            self.text("SELECT format('%d %d %d %d %d %d', span, start, series, requests, input_tokens, last_id) AS line FROM sums")
+        }
+
+        fn content_bytes(&self) -> i64 {
+            self.number(concat!("SELECT coalesce(sum(", octets!(), "), 0) FROM content"))
+        }
+    }
+
+    fn random_rows(count: usize) -> Vec<Row> {
+        let mut random = Random::new(7);
+        (0..count).map(|_| random_row(&mut random)).collect()
+    }
+
+    fn sized(bytes: usize) -> Row {
+        Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
+    }
+
+    /// Cleans rows of three days in any order; what is left, as plain SQL, and the sums as they were.
+    fn check(retention: Retention, rows_left: &str, content_left: &str) {
+        let bench = Bench::new(&random_rows(600));
+        let cut = |days: u32| text_of_ms(if days == 0 { 0 } else { NOW_MS - i64::from(days) * DAY_MS });
+        let expected = |table: &str, condition: &str| {
+            let condition = condition
+                .replace("CONTENT_CUT", &format!("'{}'", cut(retention.content_days)))
+                .replace("CUT", &format!("'{}'", cut(retention.days)));
+            bench
+                .text(&format!("SELECT id AS line FROM {table} JOIN requests USING (id) WHERE {condition} ORDER BY id"))
+        };
+        let (rows, content) = (expected("requests AS one", rows_left), expected("content", content_left));
+        let sums = bench.sums();
+        bench.clean(retention, NOW_MS);
+        assert_eq!(bench.ids("requests"), rows, "{retention:?}");
+        assert_eq!(bench.ids("content"), content, "{retention:?}");
+        assert_eq!(bench.sums(), sums, "{retention:?}");
+        assert_eq!(bench.number("PRAGMA freelist_count"), 0, "{retention:?}");
+    }
+
+    #[test]
+    fn what_is_older_is_removed_and_nothing_else() {
+        let newest = "requests.start_time >= CUT OR id = (SELECT max(id) FROM requests)";
+        check(NONE, "true", "true");
+        check(Retention { days: 100, content_days: 100, ..NONE }, "true", "true");
+        check(Retention { days: 4, ..NONE }, newest, "start_time >= CUT");
+        check(Retention { days: 3, ..NONE }, newest, "start_time >= CUT");
+        check(Retention { content_days: 3, ..NONE }, "true", "start_time >= CONTENT_CUT");
+        check(
+            Retention { days: 4, content_days: 3, ..NONE },
+            newest,
+            "start_time >= CONTENT_CUT AND start_time >= CUT",
+        );
+        check(Retention { days: 1, content_days: 1, ..NONE }, "id = (SELECT max(id) FROM requests)", "false");
+    }
+
+    #[test]
+    fn content_beyond_the_size_is_removed_oldest_first_and_no_more() {
+        for max in [1, 1000, 100_000, 1_000_000, 3_000_000, u64::MAX] {
+            let bench = Bench::new(&random_rows(600));
+            let all = bench.ids("content");
+            bench.clean(Retention { content_bytes_max: max, ..NONE }, NOW_MS);
+            let (left, bytes) = (bench.ids("content"), bench.content_bytes());
+            assert!(all.ends_with(&left), "{max}: the newest stay");
+            assert!(u64::try_from(bytes).expect("a size") <= max, "{max}");
+            // The largest content has some 14 KB.
+            assert!(left == all || u64::try_from(bytes + 20_000).expect("a size") > max, "{max}");
+            assert_eq!(bench.number("SELECT count(*) FROM requests"), 600);
+            assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'content_bytes'"), bytes, "{max}");
+        }
+    }
+
+    #[test]
+    fn the_newest_row_stays_until_another_comes_and_no_id_is_used_twice() {
+        let bench = Bench::new(&[row(), row(), row()]);
+        let retention = Retention { days: 1, ..NONE };
+        bench.clean(retention, NOW_MS);
+        assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("3", ""));
+        bench.clean(retention, NOW_MS);
+        assert_eq!(bench.write(Row { start_ms: NOW_MS, ..row() }), 4);
+        bench.clean(retention, NOW_MS);
+        assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("4", "4"));
+    }
+
+    #[test]
+    fn a_row_that_comes_late_for_a_cleaned_hour_is_removed() {
+        let bench = Bench::new(&random_rows(10));
+        let retention = Retention { days: 1, ..NONE };
+        bench.clean(retention, NOW_MS);
+        bench.write(row());
+        bench.write(Row { start_ms: NOW_MS, ..row() });
+        bench.clean(retention, NOW_MS);
+        assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("12", "12"));
+    }
+
+    #[test]
+    fn killed_between_any_two_steps_it_goes_on_where_it_was() {
+        let retention = Retention { days: 4, content_days: 3, content_bytes_max: 300_000 };
+        let rows = random_rows(600);
+        let whole = Bench::new(&rows);
+        let steps = whole.clean(retention, NOW_MS);
+        for killed_after in (0..steps).step_by(7) {
+            let bench = Bench::new(&rows);
+            let mut cleaner = Cleaner::new(retention);
+            cleaner.begin(0);
+            for _ in 0..killed_after {
+                cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
+                let wrong = concat!(
+                    "SELECT (SELECT coalesce(sum(",
+                    octets!(),
+                    "), 0) FROM content WHERE id <= (SELECT value FROM meta WHERE name = 'content_counted'))
+                    <> coalesce((SELECT value FROM meta WHERE name = 'content_bytes'), 0)
+                    OR EXISTS (SELECT 1 FROM content WHERE id NOT IN (SELECT id FROM requests))"
+                );
+                assert_eq!(bench.number(wrong), 0, "{killed_after}");
+            }
+            bench.clean(retention, NOW_MS);
+            assert_eq!(bench.ids("requests"), whole.ids("requests"), "{killed_after}");
+            assert_eq!(bench.ids("content"), whole.ids("content"), "{killed_after}");
+        }
+    }
+
+    #[test]
+    fn no_step_removes_more_than_its_share() {
+        let bench = Bench::new(&vec![sized(200_000); 40]);
+        let mut cleaner = Cleaner::new(Retention { days: 1, ..NONE });
+        cleaner.begin(0);
+        let (mut bytes, mut pages) = (bench.content_bytes(), bench.number("PRAGMA page_count"));
+        while cleaner.is_at_work() {
+            cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
+            let (bytes_now, pages_now) = (bench.content_bytes(), bench.number("PRAGMA page_count"));
+            assert!(bytes - bytes_now <= CLEAN_BYTES_MAX);
+            // The map of parents has pages of its own.
+            assert!(pages - pages_now <= CLEAN_PAGES_MAX + 1);
+            (bytes, pages) = (bytes_now, pages_now);
+        }
+        assert_eq!((bytes, bench.ids("requests").as_str()), (0, "40"));
+    }
+
+    #[test]
+    fn freed_space_goes_back_to_the_file_system_but_for_what_is_to_be_spared() {
+        let bench = Bench::new(&vec![sized(100_000); 100]);
+        let size = || std::fs::metadata(bench.folder.join("metrics.db")).expect("is there").len();
+        let checkpoint = || bench.own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
+        checkpoint();
+        assert!(size() > 10_000_000);
+        let mut cleaner = Cleaner::new(Retention { content_days: 1, ..NONE });
+        cleaner.begin(4_000_000);
+        while cleaner.is_at_work() {
+            cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
+        }
+        assert!(bench.recorder.alarm().wait(Some(std::time::Duration::ZERO)).log_grew, "the file wants to be cut");
+        checkpoint();
+        assert!((4_000_000..4_300_000).contains(&size()), "{}", size());
+        bench.clean(NONE, NOW_MS);
+        checkpoint();
+        assert!(size() < 200_000, "{}", size());
+        assert_eq!(bench.text("SELECT integrity_check AS line FROM pragma_integrity_check"), "ok");
+    }
+
+    #[test]
+    fn content_removed_by_hand_costs_no_new_content() {
+        let bench = Bench::new(&vec![sized(1000); 10]);
+        let retention = Retention { content_bytes_max: 10_000, ..NONE };
+        bench.clean(retention, NOW_MS);
+        bench.own.execute_batch("DELETE FROM content").expect("removed");
+        bench.write(sized(1000));
+        bench.clean(retention, NOW_MS);
+        assert_eq!(bench.ids("content"), "11");
+    }
+
+    #[test]
+    fn a_database_that_refuses_ends_the_pass_and_the_next_one_cleans() {
+        let bench = Bench::new(&[row(), row()]);
+        let retention = Retention { days: 1, ..NONE };
+        let mut cleaner = Cleaner::new(retention);
+        cleaner.begin(0);
+        bench.own.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        while cleaner.is_at_work() {
+            let _ = cleaner.step(&bench.own, &bench.recorder, NOW_MS);
+        }
+        bench.own.execute_batch("ROLLBACK").expect("unlocks");
+        assert_eq!(bench.ids("requests"), "1; 2");
+        bench.clean(retention, NOW_MS);
+        assert_eq!(bench.ids("requests"), "2");
+    }
+}
