@@ -54,7 +54,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let mut connection = None;
     let mut rows_wait = false;
     let mut cleaner = Cleaner::new(retention);
-    roll_up(recorder);
+    roll_up(&mut connection, path, recorder);
     cleaner.begin(0);
     loop {
         let rest = match (rows_wait, cleaner.is_at_work()) {
@@ -72,7 +72,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             rows_wait = !recorder.retry();
         }
         if alarm.log_grew {
-            roll_up(recorder);
+            roll_up(&mut connection, path, recorder);
             cleaner.begin(CLEAN_SPARE_BYTES);
             match checkpoint(&mut connection, path, recorder) {
                 // Clean-up would only let the log grow further.
@@ -85,7 +85,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             }
         } else if alarm == AlarmState::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
-            roll_up(recorder);
+            roll_up(&mut connection, path, recorder);
             cleaner.begin(0);
         }
     }
@@ -113,9 +113,11 @@ fn clean(cleaner: &mut Cleaner, connection: &mut Option<Connection>, path: &Path
     if cleaner.is_at_work() { began.elapsed().max(REST_MIN) } else { WAKE_GAP }
 }
 
-fn roll_up(recorder: &Recorder) {
-    if let Err(e) = recorder.roll_up(now_ms()) {
+fn roll_up(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) {
+    let rolled_up = connected(connection, path).and_then(|reading| recorder.roll_up(reading, now_ms()));
+    if let Err(e) = rolled_up {
         // The sums of the hours themselves are there; only questions take longer.
+        *connection = None;
         log::debug!("the sums were not rolled up: {e}");
     }
 }

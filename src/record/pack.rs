@@ -204,6 +204,24 @@ fn encode_latencies(pack: &BTreeMap<i64, Latencies>) -> Vec<u8> {
     out
 }
 
+/// What the rows of an hour come to. Reading them takes longer than a commit may wait.
+#[derive(Clone, Debug)]
+pub struct HourRead {
+    hour: i64,
+    /// As they were then: a row that came or was corrected since would show.
+    sums: Vec<(i64, Sums)>,
+    latencies: BTreeMap<i64, Latencies>,
+}
+
+impl HourRead {
+    /// Reads an hour from one state of the database: inside the caller's transaction.
+    pub(super) fn new(conn: &Connection, ids: &mut SeriesIds, hour: i64) -> rusqlite::Result<HourRead> {
+        let sums = Sums::of_hour(conn, hour)?;
+        let latencies = latencies_of_hour(conn, ids, hour, &sums)?;
+        Ok(HourRead { hour, sums, latencies })
+    }
+}
+
 /// Packs on their way through a roll-up: read once, added to, written once.
 #[derive(Debug, Default)]
 pub(super) struct Packs {
@@ -243,10 +261,20 @@ impl Packs {
         Ok(())
     }
 
-    /// Adds a whole hour: its sums, and the distributions of its rows.
-    pub(super) fn add_hour(&mut self, conn: &Connection, ids: &mut SeriesIds, hour: i64) -> rusqlite::Result<()> {
+    /// Adds a whole hour. `read` beforehand spares reading its rows, if nothing has changed since.
+    pub(super) fn add_hour(
+        &mut self,
+        conn: &Connection,
+        ids: &mut SeriesIds,
+        hour: i64,
+        read: Option<HourRead>,
+    ) -> rusqlite::Result<()> {
         let sums = Sums::of_hour(conn, hour)?;
-        let latencies = latencies_of_hour(conn, ids, hour, &sums)?;
+        let read = match read.filter(|read| read.hour == hour && read.sums == sums) {
+            Some(read) => read,
+            None => HourRead::new(conn, ids, hour)?,
+        };
+        let HourRead { hour, sums, latencies } = read;
         self.add(conn, hour, |all_sums, all_latencies| {
             for (series, sums) in &sums {
                 Sums::add_to(all_sums, *series, sums);

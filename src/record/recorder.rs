@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::row::Row;
 use super::store::Store;
+use super::sums;
 use crate::front::client::Loan;
 use crate::limits::{WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 
@@ -222,10 +223,12 @@ impl Recorder {
         self.figures.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Adds the sums of hours that are over to those of their days and of all time.
-    pub fn roll_up(&self, now_ms: i64) -> rusqlite::Result<()> {
+    /// Adds the sums of hours that are over to those of their days and of all time. Rows are read through `reading`.
+    pub fn roll_up(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<()> {
         // One short transaction each: commits take their turn in between.
-        while self.desk().store.roll_up(now_ms)? {}
+        while let Some(read) = sums::read_ahead(reading, now_ms)? {
+            self.desk().store.roll_up_read(Some(read), now_ms)?;
+        }
         Ok(())
     }
 

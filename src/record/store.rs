@@ -23,6 +23,7 @@ use rusqlite::{Connection, params};
 
 use super::open;
 pub use super::open::{DbSync, OpenError};
+use super::pack::HourRead;
 use super::rfc3339::text_of_ms;
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
@@ -85,7 +86,12 @@ impl Store {
     /// Adds the sums of one hour that is over to those of its day and of all time, so that questions about all time
     /// stay cheap. Returns whether there was one: call again while there is. Takes about as long as a commit.
     pub fn roll_up(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
-        self.transact(|conn, series| sums::roll_up(conn, series, now_ms))
+        self.roll_up_read(None, now_ms)
+    }
+
+    /// The same with what [`sums::read_ahead`] has read on another connection, so that no commit waits for that.
+    pub fn roll_up_read(&mut self, read: Option<HourRead>, now_ms: i64) -> rusqlite::Result<bool> {
+        self.transact(|conn, series| sums::roll_up(conn, series, read, now_ms))
     }
 
     /// One step of clean-up, in a transaction of its own. On an error nothing is changed.

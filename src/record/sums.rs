@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::pack::{Packs, Sample};
+use super::pack::{HourRead, Packs, Sample};
 use super::rfc3339::MS_MAX;
 use super::row::Row;
 use super::schema::UNKNOWN_MODEL;
@@ -449,19 +449,31 @@ impl Sums {
 /// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the caller's
 /// transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges that
 /// began in it and still run: rows that come later than that cost more than one upsert.
-pub fn roll_up(conn: &Connection, ids: &mut SeriesIds, now_ms: i64) -> rusqlite::Result<bool> {
+///
+/// `read` is what [`read_ahead`] found on another connection.
+pub fn roll_up(conn: &Connection, ids: &mut SeriesIds, read: Option<HourRead>, now_ms: i64) -> rusqlite::Result<bool> {
     let Some(hour) = oldest_over(conn, now_ms)? else { return Ok(false) };
     let mut packs = Packs::default();
-    roll_up_hour(conn, ids, &mut packs, hour)?;
+    roll_up_hour(conn, ids, &mut packs, hour, read)?;
     packs.write(conn)?;
     Ok(true)
+}
+
+/// Reads the rows of the hour that is to be rolled up next, while rows are written on other connections. `None`: there
+/// is no such hour.
+pub fn read_ahead(conn: &Connection, now_ms: i64) -> rusqlite::Result<Option<HourRead>> {
+    let transaction = conn.unchecked_transaction()?;
+    let hour = oldest_over(conn, now_ms)?;
+    let read = hour.map(|hour| HourRead::new(conn, &mut SeriesIds::default(), hour)).transpose()?;
+    transaction.finish()?;
+    Ok(read)
 }
 
 /// The same for all hours that are over: years of them after an upgrade.
 pub fn roll_up_all(conn: &Connection, ids: &mut SeriesIds, now_ms: i64) -> rusqlite::Result<()> {
     let mut packs = Packs::default();
     while let Some(hour) = oldest_over(conn, now_ms)? {
-        roll_up_hour(conn, ids, &mut packs, hour)?;
+        roll_up_hour(conn, ids, &mut packs, hour, None)?;
     }
     packs.write(conn)
 }
@@ -472,7 +484,13 @@ fn oldest_over(conn: &Connection, now_ms: i64) -> rusqlite::Result<Option<i64>> 
         .optional()
 }
 
-fn roll_up_hour(conn: &Connection, ids: &mut SeriesIds, packs: &mut Packs, hour: i64) -> rusqlite::Result<()> {
+fn roll_up_hour(
+    conn: &Connection,
+    ids: &mut SeriesIds,
+    packs: &mut Packs,
+    hour: i64,
+    read: Option<HourRead>,
+) -> rusqlite::Result<()> {
     let mut add = conn.prepare_cached(concat!(
         "INSERT INTO sums SELECT ?1, ?2, series, requests, duration_ms, input_tokens, input_known, output_tokens, ",
         "output_known, total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, ",
@@ -482,7 +500,7 @@ fn roll_up_hour(conn: &Connection, ids: &mut SeriesIds, packs: &mut Packs, hour:
     ))?;
     add.execute([SPAN_DAY, hour - hour % 24, hour])?;
     add.execute([SPAN_ALL, 0, hour])?;
-    packs.add_hour(conn, ids, hour)?;
+    packs.add_hour(conn, ids, hour, read)?;
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rolled_until'")?.execute([hour + 1])?;
     Ok(())
 }
@@ -521,10 +539,10 @@ mod tests {
         additions.count(&conn, &mut ids, 1, &row(), Sign::Add).expect("counts");
         additions.apply(&conn).expect("applies");
         let over = (hour_of_ms(row().start_ms) + 2) * HOUR_MS;
-        assert_eq!(roll_up(&conn, &mut ids, row().start_ms), Ok(false));
-        assert_eq!(roll_up(&conn, &mut ids, over - 1), Ok(false));
-        assert_eq!(roll_up(&conn, &mut ids, over), Ok(true));
-        assert_eq!(roll_up(&conn, &mut ids, over), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, None, row().start_ms), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, None, over - 1), Ok(false));
+        assert_eq!(roll_up(&conn, &mut ids, None, over), Ok(true));
+        assert_eq!(roll_up(&conn, &mut ids, None, over), Ok(false));
         let spans = "SELECT count(*), sum(requests) FROM sums WHERE span < 2";
         assert_eq!(conn.query_row(spans, [], |row| Ok((row.get(0)?, row.get(1)?))), Ok((2, 2)));
     }

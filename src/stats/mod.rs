@@ -2,13 +2,11 @@
 //!
 //! Reads through a connection of its own that cannot write, so that no question waits for a commit. Figures come from
 //! the sums, packed for quick reading, whatever the range; rows are read for the parts of an hour at its edges, and to
-//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out:
+//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out.
 //!
-//! - [`totals`]: summary, by model, endpoint, client, key, outcome, and over time.
-//! - [`latency`]: percentiles.
-//! - [`rows`]: newest requests, pages of them, one whole, words in them.
-//! - [`export`]: all of them, as a stream.
-//! - [`lane`]: the thread that answers; what a query string means.
+//! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
+//! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means, and
+//! [`lane`] is the thread that answers.
 
 pub mod answers;
 pub mod export;

@@ -12,7 +12,7 @@ use crate::harness::*;
 fn recorded(number: usize) -> Row {
     Row {
         endpoint: "/v1/chat/completions".to_owned(),
-        model: Some(if number % 2 == 0 { "even" } else { "odd" }.to_owned()),
+        model: Some(if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned()),
         requested_model: None,
         start_ms: 1_768_818_645_678 + number as i64 * 1000,
         duration_ms: 850,
