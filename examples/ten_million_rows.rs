@@ -176,6 +176,12 @@ impl Random {
     }
 }
 
+/// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at most.
+fn skewed(random: &mut Random, from: u64, more: u64) -> u64 {
+    let magnitude = from + random.below(more);
+    random.below(1 << magnitude)
+}
+
 /// A chat as a household has them: twenty models, the first ones more often; three programs; few failures.
 fn row(random: &mut Random, start_ms: i64) -> Row {
     let model = random.below(20).min(random.below(20));
@@ -194,7 +200,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         model: Some(name.clone()),
         requested_model: Some(name),
         start_ms,
-        duration_ms: 200 + random.below(1 << (4 + random.below(13))),
+        duration_ms: 200 + skewed(random, 4, 13),
         input_tokens: known.then_some(input),
         output_tokens: known.then_some(output),
         total_tokens: known.then_some(input + output),
@@ -205,7 +211,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         error_message: (!known).then(|| "The model could not be loaded.".to_owned()),
         http_status: Some(if known { 200 } else { 500 }),
         was_streamed: random.below(3) > 0,
-        time_to_first_token_ms: known.then(|| 30 + random.below(1 << (3 + random.below(10)))),
+        time_to_first_token_ms: known.then(|| 30 + skewed(random, 3, 10)),
         tokens_per_second: known.then(|| 2.0 + random.below(20_000) as f64 / 100.0),
         finish_reason: known.then(|| "stop".to_owned()),
         usage_source: known.then_some("usage"),
