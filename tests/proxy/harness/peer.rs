@@ -86,14 +86,20 @@ impl Peer {
     /// Reads once. False at the end or at a reset.
     fn more(&mut self) -> bool {
         let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece) {
-            Ok(0) => false,
-            Ok(n) => {
-                self.unread.extend_from_slice(&piece[..n]);
-                true
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return false,
+                Ok(n) => {
+                    self.unread.extend_from_slice(&piece[..n]);
+                    return true;
+                }
+                // Linux interrupts reads that have a time-out without any signal handler, say when a machine sleeps.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
+                    return false;
+                }
+                Err(e) => panic!("reading failed: {e}; so far: {:?}", String::from_utf8_lossy(&self.unread)),
             }
-            Err(e) if is_timeout(&e) => panic!("nothing came; so far: {:?}", String::from_utf8_lossy(&self.unread)),
-            Err(_) => false,
         }
     }
 
@@ -194,16 +200,16 @@ impl Peer {
 
     /// Waits for a byte without taking it.
     pub fn wait_for_byte(&self) {
-        let n = self.stream.peek(&mut [0]).expect("a byte comes");
-        assert_eq!(n, 1, "the connection ended instead");
+        loop {
+            match self.stream.peek(&mut [0]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                peeked => return assert_eq!(peeked.expect("a byte comes"), 1, "the connection ended instead"),
+            }
+        }
     }
 }
 
 /// One character for each byte: a head may hold any.
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
-}
-
-fn is_timeout(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

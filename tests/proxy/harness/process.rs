@@ -155,13 +155,15 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking()
             && let Ok(lines) = self.log.lines.lock()
         {
             let last = &lines.0[lines.0.len().saturating_sub(LINES_SHOWN)..];
-            eprintln!("the proxy's log:\n{}", last.join("\n"));
+            let state = ended.ok().flatten().map_or("still running".into(), |status| status.to_string());
+            eprintln!("the proxy ({state}) logged:\n{}", last.join("\n"));
         }
     }
 }
