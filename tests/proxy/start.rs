@@ -218,7 +218,8 @@ fn a_database_of_the_earlier_program_is_upgraded_and_counted() {
     let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
     let url = upstream.url();
     for total in [3, 4] {
-        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+        // Its words are older than those that are kept by default.
+        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url), ("CONTENT_DAYS", "0")]);
         assert!(proxy.wait_for_log("recording in").contains(&format!("{} rows", total - 1)));
         proxy.ask(chat());
         let summary = proxy.json("/stats/summary");
