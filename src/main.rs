@@ -46,11 +46,6 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
             return ExitCode::from(e.exit_code() as u8);
         }
     };
-    log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
-    log::info!("listening on http://{}", proxy.address());
-    log::info!("forwarding to {upstream}");
-    log::info!("recording in {database}, {} rows so far", proxy.rows());
-
     let stop = proxy.stop();
     let on_signal = move || {
         if stop.ask() > 0 {
@@ -62,6 +57,11 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     if let Err(e) = ctrlc::set_handler(on_signal) {
         return fail(&format!("signals cannot be caught: {e}"));
     }
+    log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
+    log::info!("listening on http://{}", proxy.address());
+    log::info!("forwarding to {upstream}");
+    log::info!("recording in {database}, {} rows so far", proxy.rows());
+
     match proxy.run() {
         Ok(()) => {
             log::info!("stopped");

@@ -374,6 +374,10 @@ impl Dial {
                 return Err(ureq::Error::Timeout(Timeout::Connect));
             }
             match TcpStream::connect_timeout(&address, left) {
+                // A port of this machine that nobody listens on may be given to this very socket, and connect to itself.
+                Ok(stream) if stream.local_addr().is_ok_and(|own| own == address) => {
+                    refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
+                }
                 Ok(stream) => {
                     self.names.prefer(address);
                     return Ok(self.wire(stream)?);

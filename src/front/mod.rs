@@ -607,7 +607,9 @@ impl Front {
             self.reclaim(token);
             self.step(token, |_, _, connection| match connection.state {
                 State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
-                _ => Next::Keep,
+                // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
+                State::Lingering { drained: 0, .. } => Next::Drop,
+                State::Parked { .. } | State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Keep,
             });
         }
         let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
