@@ -36,6 +36,7 @@
 //! - [`settings`]: environment and flags.
 //! - [`logging`]: one line a record, ours alone.
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
+//! - [`figures`]: what is counted in memory alone.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers.
 //! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
 //! - [`exchange`]: workers, upstream, relay.
@@ -44,6 +45,7 @@
 //! - [`stats`]: questions and answers about what was recorded.
 
 pub mod exchange;
+pub mod figures;
 pub mod front;
 pub mod http;
 pub mod limits;

@@ -56,6 +56,13 @@ pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stack of a worker. A TLS handshake is the deepest call; only touched pages cost memory.
 pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 
+/// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.
+pub const LISTENERS_MAX: usize = 64;
+/// Events that wait for a listener who reads slowly. Some hundreds of requests; beyond, the listener is cut off.
+pub const LISTENER_BYTES_MAX: usize = 256 * 1024;
+/// When a client that was refused for that may well try again.
+pub const LISTENER_RETRY_S: u32 = 30;
+
 // ---- upstream ----------------------------------------------------------------------------------------------------
 
 /// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
@@ -135,3 +142,7 @@ pub const SEARCH_WORDS_MAX: usize = 16;
 pub const EXPORTS_MAX: usize = 4;
 /// When a client that was refused for that may well try again.
 pub const EXPORT_RETRY_S: u32 = 30;
+/// Models that have series of their own in `/metrics`; further ones are `other`. Each brings some fifty lines.
+pub const METRICS_MODELS_MAX: usize = 100;
+/// Endpoints that have series of their own in `/metrics`; further ones are `other`. LM Studio has a dozen.
+pub const METRICS_ENDPOINTS_MAX: usize = 32;

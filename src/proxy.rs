@@ -11,6 +11,7 @@ use mio::net::TcpListener;
 use crate::exchange::Shared;
 use crate::exchange::pool::Pool;
 use crate::exchange::upstream::Names;
+use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
@@ -19,7 +20,7 @@ use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::settings::{SettingError, Settings};
-use crate::stats::lane::Lane;
+use crate::stats::lane::{Lane, Sources};
 use crate::stats::price::{PriceError, Prices};
 
 /// Why the proxy cannot start. One line each that says what to do.
@@ -105,16 +106,19 @@ impl Proxy {
             content_bytes_max: settings.content_bytes_total_max,
         };
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
-        let lane = Lane::start(settings.database.clone(), prices.map(Arc::new))?;
+        let database = settings.database.clone();
 
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
         let poll = Poll::new()?;
         let returns = front::returns(&poll)?;
         let judge = Judge::new(&settings);
         let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
-        let shared = Arc::new(Shared { settings, recorder, names, fingerprints });
+        let shared = Arc::new(Shared { settings, recorder: recorder.clone(), names, fingerprints });
         let pool = Pool::new(shared, workers);
-        let front = Front::new(poll, listener, returns, judge, pool, lane, grace)?;
+        let figures = Arc::new(Figures::default());
+        let sources = Sources { figures: figures.clone(), recorder, pool: pool.clone() };
+        let lane = Lane::start(database, prices.map(Arc::new), sources)?;
+        let front = Front::new(poll, listener, returns, judge, pool, lane, figures, grace)?;
         Ok(Proxy { front, keeper, address, rows })
     }
 

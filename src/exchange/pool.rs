@@ -37,6 +37,17 @@ struct State {
     workers: usize,
 }
 
+/// How busy the pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Threads there are.
+    pub workers: usize,
+    /// Those of them that have a job.
+    pub busy: usize,
+    /// Jobs that wait for one.
+    pub queued: usize,
+}
+
 /// Where one worker waits for its next job.
 #[derive(Default)]
 struct Seat {
@@ -72,10 +83,10 @@ impl Pool {
         }
     }
 
-    /// Threads there are, and jobs that wait for one.
-    pub fn load(&self) -> (usize, usize) {
+    /// How busy it is at this moment.
+    pub fn load(&self) -> Load {
         let state = self.state();
-        (state.workers, state.queue.len())
+        Load { workers: state.workers, busy: state.workers - state.idle.len(), queued: state.queue.len() }
     }
 
     fn give(self: &Arc<Pool>, job: Job, queue_max: usize) -> Result<(), Job> {

@@ -5,6 +5,7 @@ use crate::http::reply::Reply;
 use crate::http::target::{Local, Route, query_pairs, route};
 use crate::http::{HostPolicy, RequestHead};
 use crate::settings::{Settings, Token};
+use crate::stats::page::page;
 
 use super::gather::Verdict;
 
@@ -63,6 +64,8 @@ impl Judge {
         }
         match local {
             Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),
+            // The page itself asks for the token, when the answer says that one is missing.
+            Local::Page => Ok(Plan::Answer(page(if self.may_ask(head) { 200 } else { 401 }))),
             _ if !self.may_ask(head) => Ok(Plan::Answer(unauthorized())),
             statistics => Ok(Plan::Statistics(statistics)),
         }

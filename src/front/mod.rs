@@ -26,8 +26,10 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::exchange::Lend;
 use crate::exchange::pool::Pool;
+use crate::figures::Figures;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{CONTINUE, Persistence, Reply};
+use crate::http::target::Local;
 use crate::limits::*;
 use crate::stats::lane::Lane;
 use client::{CalledOff, Client, Fate, Loan, Returns};
@@ -74,7 +76,7 @@ struct Connection {
 
 enum State {
     Parked { since_ms: u64 },
-    Lent { generates: bool, keep_alive: bool },
+    Lent { ends_with_client: bool, keep_alive: bool },
     Writing { bytes: Vec<u8>, written: usize, keep_alive: bool, since_ms: u64 },
     Lingering { since_ms: u64, drained: usize },
 }
@@ -109,6 +111,7 @@ pub struct Front {
     judge: Judge,
     pool: Arc<Pool>,
     lane: Lane,
+    figures: Arc<Figures>,
     grace: Duration,
 }
 
@@ -126,6 +129,7 @@ impl Front {
         judge: Judge,
         pool: Arc<Pool>,
         lane: Lane,
+        figures: Arc<Figures>,
         grace: Duration,
     ) -> io::Result<Front> {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -147,6 +151,7 @@ impl Front {
             judge,
             pool,
             lane,
+            figures,
             grace,
         })
     }
@@ -255,6 +260,7 @@ impl Front {
         self.arm(token, &mut connection);
         self.connections[token] = Some(connection);
         self.open += 1;
+        self.figures.connections.store(self.open, Ordering::Relaxed);
     }
 
     // ---- events ------------------------------------------------------------------------------------------------
@@ -264,7 +270,7 @@ impl Front {
         match &connection.state {
             State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
             State::Writing { .. } => self.step(token, Self::write),
-            State::Lent { generates, .. } => {
+            State::Lent { ends_with_client, .. } => {
                 if connection.client.note_event() {
                     return self.take_back(token, Fate::Parked);
                 }
@@ -273,7 +279,7 @@ impl Front {
                 }
                 // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
                 // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
-                if gone || (read_closed && *generates) {
+                if gone || (read_closed && *ends_with_client) {
                     connection.client.call_off(CalledOff::ClientLeft);
                 }
             }
@@ -292,6 +298,7 @@ impl Front {
                 drop(connection);
                 self.freed.push(token);
                 self.open -= 1;
+                self.figures.connections.store(self.open, Ordering::Relaxed);
                 if self.accept_again_ms.is_some() {
                     self.accept();
                 }
@@ -456,9 +463,12 @@ impl Front {
             Plan::Statistics(question) => Some(question),
             Plan::Forward => None,
         };
-        let generates = question.is_none() && request.head.method() == "POST";
+        let ends_with_client = match question {
+            Some(question) => question == Local::Live,
+            None => request.head.method() == "POST",
+        };
         connection.client.lend(pending || self.stopping.is_some());
-        connection.state = State::Lent { generates, keep_alive };
+        connection.state = State::Lent { ends_with_client, keep_alive };
         let loan = Loan::new(connection.client.clone(), keep_alive);
         let lend = Lend::new(loan, request.head, request.body);
         let taken = match question {
@@ -466,6 +476,7 @@ impl Front {
             None => self.pool.lend(lend),
         };
         if let Err(lend) = taken {
+            self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
             log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
             let busy = Reply::overloaded("Every worker is busy and the queue is full.", OVERLOADED_RETRY_S);
             let persistence = if keep_alive { lend.head.persistence() } else { Persistence::Close };
@@ -476,6 +487,7 @@ impl Front {
 
     fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
         log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
+        self.figures.note_refusal(refusal);
         self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
     }
 
@@ -590,6 +602,7 @@ impl Front {
         if self.stopping.is_none() {
             self.listener = None;
             self.accept_again_ms = None;
+            self.lane.close();
             self.stopping = Some(Stopping { grace_ends_ms: now_ms + self.grace.as_millis() as u64, called_off: false });
             // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
             for token in 0..self.connections.len() {

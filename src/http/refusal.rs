@@ -86,6 +86,48 @@ pub enum Refusal {
 type Facts = (u16, &'static str, &'static str, &'static str);
 
 impl Refusal {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Refusal; 38] = [
+        Refusal::TlsHello,
+        Refusal::EmptyLines,
+        Refusal::RequestLine,
+        Refusal::MethodTooLong,
+        Refusal::MethodNotImplemented,
+        Refusal::VersionInvalid,
+        Refusal::VersionNotSupported,
+        Refusal::TargetInvalid,
+        Refusal::TargetTooLong,
+        Refusal::PathEscapes,
+        Refusal::BareLineEnd,
+        Refusal::ControlByte,
+        Refusal::FieldInvalid,
+        Refusal::SpaceBeforeColon,
+        Refusal::FoldedField,
+        Refusal::LookAlikeField,
+        Refusal::HeadTooLarge,
+        Refusal::TooManyFields,
+        Refusal::HostMissing,
+        Refusal::HostRepeated,
+        Refusal::HostInvalid,
+        Refusal::HostNotAllowed,
+        Refusal::OriginNotAllowed,
+        Refusal::LengthInvalid,
+        Refusal::LengthRepeated,
+        Refusal::LengthAndCoding,
+        Refusal::CodingInvalid,
+        Refusal::CodingUnknown,
+        Refusal::CodingInOldVersion,
+        Refusal::ConnectionInvalid,
+        Refusal::ExpectationFailed,
+        Refusal::ChunkInvalid,
+        Refusal::ChunkLineTooLong,
+        Refusal::TrailerInvalid,
+        Refusal::TrailersTooLarge,
+        Refusal::BodyTooLarge,
+        Refusal::HeadTimeout,
+        Refusal::BodyTimeout,
+    ];
+
     /// The status of the reply.
     pub fn status(self) -> u16 {
         self.facts().0
@@ -159,8 +201,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_client_error_or_something_not_supported() {
-        for refusal in [Refusal::TlsHello, Refusal::CodingUnknown, Refusal::VersionNotSupported, Refusal::BodyTooLarge]
-        {
+        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, place);
             assert!(matches!(refusal.status(), 400..=499 | 501 | 505), "{refusal:?}");
             assert!(refusal.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{refusal:?}");
             assert!(refusal.message().ends_with('.'), "{refusal:?}");

@@ -58,11 +58,19 @@ pub enum Local {
     Search,
     /// All matching requests as a file.
     Export,
+    /// Requests as they end, one event each.
+    Live,
+    /// A report for a terminal.
+    Report,
+    /// The page for a browser.
+    Page,
+    /// Figures for Prometheus.
+    Metrics,
 }
 
 impl Local {
     /// Every local path but that of a single request. A new route is a line here and a variant above.
-    pub const ALL: [(&'static str, Local); 13] = [
+    pub const ALL: [(&'static str, Local); 17] = [
         ("/health", Local::Health),
         ("/stats/summary", Local::Summary),
         ("/stats/by-model", Local::ByModel),
@@ -76,6 +84,10 @@ impl Local {
         ("/stats/requests", Local::Requests),
         ("/stats/search", Local::Search),
         ("/stats/export", Local::Export),
+        ("/stats/live", Local::Live),
+        ("/stats", Local::Report),
+        ("/", Local::Page),
+        ("/metrics", Local::Metrics),
     ];
     /// What stands before the id of a single request.
     const REQUEST: &'static str = "/stats/requests/";
@@ -214,7 +226,8 @@ mod tests {
     fn local_paths_are_exact() {
         for (path, local) in Local::ALL {
             check(path, Ok(Route::Local(local)));
-            check(&format!("{path}/"), Ok(Route::Unknown { suggestion: Some(path.to_owned()) }));
+            let suggestion = (path != "/").then(|| path.to_owned());
+            check(&format!("{path}/"), Ok(Route::Unknown { suggestion }));
         }
         check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
         for path in
@@ -240,7 +253,6 @@ mod tests {
         likely("/api/chat", Some("/api/v1/chat"));
         likely("/api/models/load", Some("/api/v1/models/load"));
         likely("/v1", Some("/v1/models"));
-        likely("/", None);
         likely("/favicon.ico", None);
         likely("/chatter", None);
         likely("/v1%2fmodels", None);

@@ -4,6 +4,7 @@ pub mod clean;
 pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;
+pub mod news;
 pub mod open;
 pub mod pack;
 pub mod recorder;

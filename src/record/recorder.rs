@@ -15,6 +15,7 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::news::News;
 use super::row::Row;
 use super::store::Store;
 use super::sums;
@@ -129,6 +130,8 @@ pub struct Recorder {
     log_growth: AtomicU64,
     /// Tells the keeper that rows wait, or that the log has grown.
     alarm: Alarm,
+    /// Tells that rows are in.
+    news: News,
 }
 
 /// Wakes the keeper.
@@ -187,6 +190,7 @@ impl Recorder {
             figures: Figures::default(),
             log_growth: AtomicU64::new(0),
             alarm: Alarm::default(),
+            news: News::default(),
         }
     }
 
@@ -253,6 +257,11 @@ impl Recorder {
     /// What wakes the keeper.
     pub fn alarm(&self) -> &Alarm {
         &self.alarm
+    }
+
+    /// What tells that rows were committed.
+    pub fn news(&self) -> &News {
+        &self.news
     }
 
     /// Counters.
@@ -354,6 +363,7 @@ impl Desk {
             match self.store.write(&rows) {
                 Ok(ids) => {
                     figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
+                    recorder.news.note();
                     return ids;
                 }
                 Err(e) => self.waiting.fail(&e),
@@ -392,6 +402,7 @@ impl Desk {
                 }
             };
             figures.written.fetch_add(written as u64, Ordering::Relaxed);
+            recorder.news.note();
             self.waiting.remove(written, figures);
         }
         if mem::take(&mut self.waiting.failing) {

@@ -2,26 +2,46 @@
 //! generation behind questions. It only puts replies together; the front sends them, so a client that reads slowly
 //! holds up nobody. Exports, which are too long for that, have threads of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::{io, panic, thread};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io, panic, thread};
 
 use serde::Serialize;
 
 use super::answers::By;
 use super::export::{Export, Exports, answer};
+use super::live::Live;
+use super::metrics::{self, Process};
 use super::price::Prices;
 use super::question::Question;
-use super::{AskError, Reader};
+use super::report::Report;
+use super::{AskError, Filter, Reader};
 use crate::exchange::Lend;
+use crate::exchange::pool::Pool;
+use crate::figures::Figures;
+use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
 use crate::limits::LANE_QUEUE_LENGTH_MAX;
+use crate::record::recorder::Recorder;
 
 /// The way to the lane.
 pub struct Lane {
     questions: SyncSender<(Local, Box<Lend>)>,
+    live: Arc<Live>,
+}
+
+/// Where the figures come from that are not in the database.
+pub struct Sources {
+    /// Counters of the front.
+    pub figures: Arc<Figures>,
+    /// Counters of rows, and news of them.
+    pub recorder: Arc<Recorder>,
+    /// The workers.
+    pub pool: Arc<Pool>,
 }
 
 /// What the lane's thread owns.
@@ -30,21 +50,28 @@ struct Desk {
     prices: Option<Arc<Prices>>,
     reader: Option<Reader>,
     exports: Exports,
+    live: Arc<Live>,
+    sources: Sources,
+    started_s: f64,
 }
 
 /// An answer, or what has to be done for it.
 enum Answer {
     Reply(Reply),
     Export(Question),
+    Live(Filter),
 }
 
 impl Lane {
     /// Starts the lane for the database at `path`. It ends when the `Lane` is dropped.
-    pub fn start(path: PathBuf, prices: Option<Arc<Prices>>) -> io::Result<Lane> {
+    pub fn start(path: PathBuf, prices: Option<Arc<Prices>>, sources: Sources) -> io::Result<Lane> {
         let (questions, asked) = sync_channel(LANE_QUEUE_LENGTH_MAX);
-        let desk = Desk { path, prices, reader: None, exports: Exports::default() };
+        let live = Live::start(path.clone(), prices.clone(), sources.recorder.clone())?;
+        let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let exports = Exports::default();
+        let desk = Desk { path, prices, reader: None, exports, live: live.clone(), sources, started_s };
         thread::Builder::new().name("statistics".into()).spawn(move || answer_all(desk, &asked))?;
-        Ok(Lane { questions })
+        Ok(Lane { questions, live })
     }
 
     /// Has a question answered; back it comes when too many wait already.
@@ -55,12 +82,23 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// The proxy stops: listeners, who would stay for ever, are sent home.
+    pub fn close(&self) {
+        self.live.close();
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
     for (route, lend) in asked {
-        let query = lend.head.query().unwrap_or_default();
-        let now_ms = lend.start_ms;
         // A bug in one answer ends that answer alone.
-        let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| desk.answer(route, query, now_ms)));
+        let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| desk.answer(route, &lend.head, lend.start_ms)));
         let answered = answered.unwrap_or_else(|_| {
             log::error!("an answer ended by a bug of the proxy");
             Answer::Reply(Reply::error(500, "The proxy could not answer, by a bug of its own.", "internal_error"))
@@ -71,18 +109,20 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
                 let export = Export { path: desk.path.clone(), prices: desk.prices.clone(), filter, format };
                 desk.exports.start(export, *lend);
             }
+            Answer::Live(filter) => desk.live.join(filter, *lend),
         }
     }
 }
 
 impl Desk {
-    fn answer(&mut self, route: Local, query: &str, now_ms: i64) -> Answer {
-        let question = match Question::read(route, query, now_ms) {
+    fn answer(&mut self, route: Local, head: &RequestHead, now_ms: i64) -> Answer {
+        let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
             Ok(question) if route == Local::Export => return Answer::Export(question),
+            Ok(question) if route == Local::Live => return Answer::Live(question.filter),
             Ok(question) => question,
             Err(message) => return Answer::Reply(Reply::error(400, &message, "bad_request")),
         };
-        Answer::Reply(self.ask(route, &question, now_ms).unwrap_or_else(|e| match e {
+        Answer::Reply(self.ask(route, head, &question, now_ms).unwrap_or_else(|e| match e {
             AskError::Refused(message) => Reply::error(400, &message, "bad_request"),
             AskError::Database(e) => {
                 // The next question opens the database anew: it may have been replaced.
@@ -93,14 +133,14 @@ impl Desk {
         }))
     }
 
-    fn ask(&mut self, route: Local, question: &Question, now_ms: i64) -> Result<Reply, AskError> {
+    fn ask(&mut self, route: Local, head: &RequestHead, question: &Question, now_ms: i64) -> Result<Reply, AskError> {
         let reader = match &self.reader {
             Some(reader) => reader,
             None => self.reader.insert(Reader::open(&self.path)?.with_prices(self.prices.clone())),
         };
         let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
         Ok(match route {
-            Local::Health | Local::Export => unreachable!("others answer it"),
+            Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
             Local::Summary => json(&reader.summary(filter)?),
             Local::ByModel => json(&reader.by(By::Model, filter)?),
             Local::ByEndpoint => json(&reader.by(By::Endpoint, filter)?),
@@ -115,10 +155,51 @@ impl Desk {
                 Some(request) => json(&request),
                 None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
             },
+            Local::Report => {
+                let report = Report::read(reader, filter, *zone, now_ms)?;
+                if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text().into_bytes()) }
+            }
+            Local::Metrics => {
+                let process = self.sources.process(&self.path, self.live.listening(), self.started_s);
+                Reply::new(200, metrics::CONTENT_TYPE, metrics::text(reader, &process)?.into_bytes())
+            }
             Local::Search => json(&reader.search(filter, words, *after, *limit)?),
         })
     }
 }
+
+impl Sources {
+    fn process(&self, database: &Path, listeners: usize, started_s: f64) -> Process {
+        let rows = self.recorder.figures();
+        let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        Process {
+            load: self.pool.load(),
+            connections: self.figures.connections.load(Ordering::Relaxed),
+            listeners,
+            rows_written: rows.written.load(Ordering::Relaxed),
+            rows_dropped: rows.dropped.load(Ordering::Relaxed),
+            rows_waiting: rows.waiting.load(Ordering::Relaxed),
+            refusals: self.figures.refusals().collect(),
+            database_bytes: bytes(database) + bytes(Path::new(&log)),
+            started_s,
+        }
+    }
+}
+
+/// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.
+fn wants_json(head: &RequestHead) -> bool {
+    head.field("accept").is_some_and(|accept| {
+        let mut types = accept.split(|byte| *byte == b',').map(|range| {
+            range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+        });
+        types.any(|kind| kind == b"application/json")
+    })
+}
+
+/// The type of the report.
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn json(answer: &impl Serialize) -> Reply {
     let mut body = serde_json::to_vec(answer).expect("figures and strings are always JSON");

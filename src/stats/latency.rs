@@ -25,7 +25,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    fn add(&mut self, other: &Measured) {
+    /// Adds those of another model.
+    pub fn add(&mut self, other: &Measured) {
         self.latencies.add(&other.latencies);
         self.sums.add(&other.sums, 1);
     }

@@ -35,6 +35,7 @@ fn parameters(route: Local) -> &'static [&'static str] {
         Local::Requests => &["after", "limit"],
         Local::Search => &["q", "after", "limit"],
         Local::Export => &["format"],
+        Local::Report => &["tz"],
         Local::Health
         | Local::Summary
         | Local::ByModel
@@ -43,6 +44,9 @@ fn parameters(route: Local) -> &'static [&'static str] {
         | Local::ByKey
         | Local::ByOutcome
         | Local::Latency
+        | Local::Live
+        | Local::Page
+        | Local::Metrics
         | Local::Request(_) => &[],
     }
 }
@@ -72,7 +76,7 @@ impl Question {
             if name == "token" {
                 continue;
             }
-            if !matches!(route, Local::Request(_))
+            if !matches!(route, Local::Request(_) | Local::Metrics)
                 && let Some(taken) = question.filter.take(name, value, now_ms, question.zone)
             {
                 taken?;
@@ -117,7 +121,7 @@ impl Question {
 fn unknown(name: &str, route: Local) -> String {
     let own = parameters(route).iter().map(|name| format!(", {name}")).collect::<String>();
     match route {
-        Local::Request(_) => format!("There is no parameter {}: this route takes none.", shown(name)),
+        Local::Request(_) | Local::Metrics => format!("There is no parameter {}: this route takes none.", shown(name)),
         _ => format!("There is no parameter {}: this route takes {FILTERS}{own}.", shown(name)),
     }
 }

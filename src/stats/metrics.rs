@@ -1,0 +1,334 @@
+//! `GET /metrics`: the Prometheus text format, version 0.0.4.
+//!
+//! Counters of requests and tokens and the histograms are those of all time in the database, so they go on over a
+//! restart and over the removal of old rows. What is counted in memory begins at zero with the process, as Prometheus
+//! expects of counters.
+//!
+//! Labels are bounded: the first [`METRICS_MODELS_MAX`] models ever seen have series of their own, later ones are
+//! `other`. The first, not the busiest, for a series must not change what it counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Display, Write};
+
+use super::filter::Filter;
+use super::latency::Measured;
+use super::reader::Reader;
+use crate::exchange::pool::Load;
+use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
+use crate::record::histogram::Histogram;
+use crate::record::sums::{ALL_TIME, OTHER};
+
+/// The type of the reply, with the version that scrapers look for.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Upper bounds of the buckets of durations, in milliseconds: those that OpenTelemetry's GenAI conventions advise for
+/// `gen_ai.server.request.duration`, and on to ten minutes, for models are loaded and prompts read that long here.
+const DURATION_BOUNDS_MS: [i64; 17] =
+    [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 20_480, 40_960, 81_920, 163_840, 327_680, 600_000];
+/// The same for `gen_ai.server.time_to_first_token`: from 1 ms to 10 s as advised, without the close ones below 10 ms.
+const FIRST_TOKEN_BOUNDS_MS: [i64; 19] =
+    [1, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000, 30_000, 60_000, 120_000, 600_000];
+
+/// What the process itself is doing at the moment of the scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Workers.
+    pub load: Load,
+    /// Connections held.
+    pub connections: usize,
+    /// Listeners of `/stats/live`.
+    pub listeners: usize,
+    /// Rows committed since the start.
+    pub rows_written: u64,
+    /// Rows given up since the start.
+    pub rows_dropped: u64,
+    /// Rows that wait for the database.
+    pub rows_waiting: u64,
+    /// Refused requests by reason, since the start.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// The database file with its log.
+    pub database_bytes: u64,
+    /// When the process began, in seconds since 1970.
+    pub started_s: f64,
+}
+
+/// Counts of one model, endpoint and outcome.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    requests: i64,
+    input: i64,
+    output: i64,
+    cached: i64,
+    reasoning: i64,
+}
+
+/// Everything there is to scrape.
+pub fn text(reader: &Reader, process: &Process) -> rusqlite::Result<String> {
+    let (models, counts) = counts(reader)?;
+    let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
+    for (model, of_model) in reader.measured(&Filter::default())? {
+        measured.entry(models.name(model)).or_default().add(&of_model);
+    }
+    let mut page = Page::default();
+    page.add_requests(&counts);
+    page.add_distributions(&measured);
+    page.add_process(process);
+    Ok(page.text)
+}
+
+/// The first so many names, by when they were first seen; every other one is `other`.
+struct Names(HashMap<String, ()>);
+
+impl Names {
+    fn first(seen: impl Iterator<Item = (i64, String)>, most: usize) -> Names {
+        let mut firsts: HashMap<String, i64> = HashMap::new();
+        for (series, name) in seen {
+            let first = firsts.entry(name).or_insert(series);
+            *first = series.min(*first);
+        }
+        let mut ordered: Vec<(i64, String)> = firsts.into_iter().map(|(name, first)| (first, name)).collect();
+        ordered.sort_unstable();
+        Names(ordered.into_iter().take(most).map(|(_, name)| (name, ())).collect())
+    }
+
+    fn name(&self, name: String) -> String {
+        if self.0.contains_key(&name) { name } else { OTHER.to_owned() }
+    }
+}
+
+type Labels = (String, String, String);
+
+fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)> {
+    let query = format!(
+        "{ALL_TIME} SELECT min(series), model, endpoint, outcome, sum(requests), sum(input_tokens),
+            sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens)
+         FROM counted JOIN series ON series.id = counted.series GROUP BY model, endpoint, outcome"
+    );
+    let mut statement = reader.conn.prepare_cached(&query)?;
+    let rows = statement.query_map([], |row| {
+        let counts = Counts {
+            requests: row.get(4)?,
+            input: row.get(5)?,
+            output: row.get(6)?,
+            cached: row.get(7)?,
+            reasoning: row.get(8)?,
+        };
+        Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?), counts))
+    })?;
+    let rows: Vec<(i64, Labels, Counts)> = rows.collect::<rusqlite::Result<_>>()?;
+    let models = Names::first(rows.iter().map(|(id, (model, _, _), _)| (*id, model.clone())), METRICS_MODELS_MAX);
+    let endpoints = rows.iter().map(|(id, (_, endpoint, _), _)| (*id, endpoint.clone()));
+    let endpoints = Names::first(endpoints, METRICS_ENDPOINTS_MAX);
+    let mut counted: BTreeMap<Labels, Counts> = BTreeMap::new();
+    for (_, (model, endpoint, outcome), counts) in rows {
+        let all = counted.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default();
+        all.requests += counts.requests;
+        all.input += counts.input;
+        all.output += counts.output;
+        all.cached += counts.cached;
+        all.reasoning += counts.reasoning;
+    }
+    Ok((models, counted))
+}
+
+/// The text as it grows.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn add_requests(&mut self, counts: &BTreeMap<Labels, Counts>) {
+        self.family("lms_proxy_requests_total", "counter", "Recorded requests by how they ended, of all time.");
+        for ((model, endpoint, outcome), counts) in counts {
+            let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
+            self.sample("lms_proxy_requests_total", &labels, counts.requests);
+        }
+        let families: [(&str, &str, fn(&Counts) -> i64); 4] = [
+            ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input),
+            ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| counts.output),
+            (
+                "lms_proxy_cached_input_tokens_total",
+                "Those of the prompts' tokens that came from a cache, of all time.",
+                |counts| counts.cached,
+            ),
+            (
+                "lms_proxy_reasoning_output_tokens_total",
+                "Those of the answers' tokens that were reasoning, of all time.",
+                |counts| counts.reasoning,
+            ),
+        ];
+        for (name, help, figure) in families {
+            self.family(name, "counter", help);
+            for ((model, endpoint, outcome), counts) in counts {
+                let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
+                self.sample(name, &labels, figure(counts));
+            }
+        }
+    }
+
+    fn add_distributions(&mut self, measured: &BTreeMap<String, Measured>) {
+        let duration = "lms_proxy_request_duration_seconds";
+        self.family(duration, "histogram", "From the whole request to the end of its reply, of all time.");
+        for (model, of_model) in measured {
+            let sum_ms = of_model.sums.duration_ms;
+            self.histogram(duration, model, &of_model.latencies.duration_ms, &DURATION_BOUNDS_MS, sum_ms);
+        }
+        let first_token = "lms_proxy_time_to_first_token_seconds";
+        self.family(first_token, "histogram", "From the whole request to the first content, of all time.");
+        for (model, of_model) in measured {
+            let sum_ms = of_model.sums.first_token_ms.sum;
+            self.histogram(first_token, model, &of_model.latencies.first_token_ms, &FIRST_TOKEN_BOUNDS_MS, sum_ms);
+        }
+    }
+
+    #[rustfmt::skip] // One metric, one line.
+    fn add_process(&mut self, process: &Process) {
+        self.gauge("lms_proxy_exchanges_in_flight", "Requests that a worker is answering.", process.load.busy);
+        self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", process.load.queued);
+        self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", process.load.workers);
+        self.gauge("lms_proxy_connections", "Client connections that are open.", process.connections);
+        self.gauge("lms_proxy_live_listeners", "Listeners of /stats/live.", process.listeners);
+        self.gauge("lms_proxy_rows_waiting", "Rows in memory that the database does not take at present.", process.rows_waiting);
+        self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", process.rows_written);
+        self.counter("lms_proxy_rows_dropped_total", "Rows lost since the start; any is an error.", process.rows_dropped);
+        self.gauge("lms_proxy_database_size_bytes", "The database file with its write-ahead log.", process.database_bytes);
+        self.family("lms_proxy_refusals_total", "counter", "Requests refused before they were forwarded, since the start.");
+        for (reason, count) in &process.refusals {
+            self.sample("lms_proxy_refusals_total", &[("reason", reason)], count);
+        }
+        self.gauge("process_start_time_seconds", "When the proxy was started, in seconds since 1970.", process.started_s);
+        self.family("lms_proxy_build_info", "gauge", "Always 1; the version is a label.");
+        self.sample("lms_proxy_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            self.text.push_str(if at == 0 { "{" } else { "," });
+            let _ = write!(self.text, "{label}=\"");
+            self.text.extend(text.chars().flat_map(escaped).flatten());
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn histogram(&mut self, name: &str, model: &str, counts: &Histogram, bounds_ms: &[i64], sum_ms: i64) {
+        let total = counts.total();
+        if total == 0 {
+            return;
+        }
+        let bucket = format!("{name}_bucket");
+        for bound_ms in bounds_ms {
+            let le = seconds(*bound_ms).to_string();
+            self.sample(&bucket, &[("model", model), ("le", &le)], counts.at_most(*bound_ms));
+        }
+        self.sample(&bucket, &[("model", model), ("le", "+Inf")], total);
+        self.sample(&format!("{name}_sum"), &[("model", model)], seconds(sum_ms));
+        self.sample(&format!("{name}_count"), &[("model", model)], total);
+    }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+/// A character of a label's value: backslash, quote and line end are escaped.
+fn escaped(c: char) -> [Option<char>; 2] {
+    match c {
+        '\\' => [Some('\\'), Some('\\')],
+        '"' => [Some('\\'), Some('"')],
+        '\n' => [Some('\\'), Some('n')],
+        c => [None, Some(c)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::{Outcome, Row};
+    use crate::record::store::{DbSync, Store};
+    use crate::record::testing::{Folder, row};
+
+    fn scrape(rows: &[Row]) -> String {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+        store.write(rows).expect("writes");
+        let refusals = vec![("host_missing", 3)];
+        let process = Process { rows_written: 7, refusals, ..Process::default() };
+        text(&Reader::open(&path).expect("opens"), &process).expect("answers")
+    }
+
+    #[track_caller]
+    fn check(text: &str, line: &str) {
+        assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+    }
+
+    #[test]
+    fn counters_are_kept_apart_by_model_endpoint_and_outcome() {
+        let failed = Row { outcome: Outcome::Truncated, output_tokens: None, ..row() };
+        let text = scrape(&[row(), row(), failed]);
+        let labels = r#"{model="llama-3.2-1b-instruct",endpoint="/v1/chat/completions",outcome="#;
+        check(&text, &format!(r#"lms_proxy_requests_total{labels}"completed"}} 2"#));
+        check(&text, &format!(r#"lms_proxy_requests_total{labels}"truncated"}} 1"#));
+        check(&text, &format!(r#"lms_proxy_input_tokens_total{labels}"completed"}} 170"#));
+        check(&text, &format!(r#"lms_proxy_output_tokens_total{labels}"truncated"}} 0"#));
+        check(&text, r#"lms_proxy_refusals_total{reason="host_missing"} 3"#);
+        check(&text, "lms_proxy_rows_written_total 7");
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_with_the_count() {
+        let slow = Row { duration_ms: 3_600_000, ..row() };
+        let text = scrape(&[row(), row(), slow]);
+        let bucket = |le: &str, count: u32| {
+            let name = "lms_proxy_request_duration_seconds_bucket";
+            check(&text, &format!(r#"{name}{{model="llama-3.2-1b-instruct",le="{le}"}} {count}"#));
+        };
+        bucket("0.64", 0);
+        bucket("1.28", 2);
+        bucket("600", 2);
+        bucket("+Inf", 3);
+        check(&text, r#"lms_proxy_request_duration_seconds_sum{model="llama-3.2-1b-instruct"} 3601.7"#);
+        check(&text, r#"lms_proxy_request_duration_seconds_count{model="llama-3.2-1b-instruct"} 3"#);
+        assert!(!text.contains("first_token_seconds_bucket"), "none told it");
+    }
+
+    #[test]
+    fn later_models_are_other_and_nothing_of_them_is_lost() {
+        let named = |at: usize| Row { model: Some(format!("model-{at:03}")), ..row() };
+        // The highest names come first: being first is what counts.
+        let text = scrape(&(0..METRICS_MODELS_MAX + 20).rev().map(named).collect::<Vec<_>>());
+        let labels =
+            |model: &str| format!(r#"{{model="{model}",endpoint="/v1/chat/completions",outcome="completed"}}"#);
+        check(&text, &format!("lms_proxy_requests_total{} 20", labels(OTHER)));
+        check(&text, &format!("lms_proxy_requests_total{} 1", labels("model-020")));
+        assert!(!text.contains("model-019"));
+        check(&text, r#"lms_proxy_request_duration_seconds_count{model="other"} 20"#);
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_label() {
+        let text = scrape(&[Row { model: Some("a\"b\\c\nd".to_owned()), ..row() }]);
+        assert!(text.contains(r#"lms_proxy_requests_total{model="a\"b\\c\nd",endpoint"#), "{text}");
+    }
+}
