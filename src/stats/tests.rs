@@ -321,7 +321,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
         let days = if random.below(3) == 0 { random.below(38) } else { 0 };
         Row { start_ms: row.start_ms + days as i64 * DAY_MS, ..row }
     };
-    for turn in 0..40 {
+    for turn in 0..24 {
         let rows: Vec<Row> = (0..random.below(30)).map(|_| some_row(&mut random)).collect();
         let ids = bench.store.write(&rows).expect("writes");
         written.extend(ids.into_iter().zip(rows));
@@ -332,7 +332,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
             written[index].1 = after;
         }
         // Some rows come for hours that are packed already.
-        let now_ms = row().start_ms + turn * DAY_MS * 3 / 4;
+        let now_ms = row().start_ms + turn * DAY_MS * 5 / 4;
         let mut read = sums::read_ahead(&bench.plain, now_ms).expect("reads");
         if !written.is_empty() {
             // What was read ahead is outdated by a correction.
