@@ -11,8 +11,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rusqlite::Connection;
+
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
+use lms_metrics_proxy::record::sums::{self, SeriesIds};
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
 const SMALL: u64 = 10_000;
@@ -156,12 +159,20 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
         let start = |i: u64| START_MS + ((written + i) as i128 * i128::from(NOW_MS - START_MS) / rows as i128) as i64;
         let batch: Vec<Row> = (0..batch).map(|i| row(&mut random, start(i))).collect();
         written += store.write(&batch).expect("writes").len() as u64;
-        while store.roll_up(batch[batch.len() - 1].start_ms).expect("rolls up") {}
     }
     drop(store);
+    roll_up(&unfinished);
     std::fs::rename(&unfinished, &path).expect("renames");
     eprintln!("{rows} rows made in {:.0} s: {}", began.elapsed().as_secs_f64(), path.display());
     path
+}
+
+/// All hours at once, as after an upgrade.
+fn roll_up(path: &Path) {
+    let conn = Connection::open(path).expect("opens");
+    conn.execute_batch("PRAGMA synchronous = NORMAL; BEGIN").expect("begins");
+    sums::roll_up_all(&conn, &mut SeriesIds::default(), NOW_MS).expect("rolls up");
+    conn.execute_batch("COMMIT").expect("commits");
 }
 
 /// Marsaglia's xorshift64 ("Xorshift RNGs", 2003).
