@@ -42,11 +42,9 @@ impl HostPolicy {
 
 /// The name or address in `host`: without port, and without the dot of a fully qualified name.
 fn name_of(host: &str) -> &str {
-    let name = match host.rfind(':') {
-        Some(colon) if host[colon + 1..].bytes().all(|byte| byte.is_ascii_digit()) && !host[..colon].contains(':') => {
-            &host[..colon]
-        }
-        Some(colon) if host[..colon].ends_with(']') => &host[..colon],
+    let name = match host.rsplit_once(':') {
+        Some((name, _)) if name.ends_with(']') => name,
+        Some((name, port)) if !name.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) | None => host,
     };
     name.strip_suffix('.').unwrap_or(name)
