@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
-use ureq::http::{Method, Request, Response, Uri, request};
+use ureq::http::{Method, Request, Response, StatusCode, Uri, request};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport,
@@ -152,6 +152,12 @@ impl Upstream {
                 false => request.body(()).map(|request| self.agent.run(request)),
             };
             let error = match replied.map_err(|e| unsendable(&e))? {
+                // `Upgrade` is never sent on: whatever comes now, no client of ours could make sense of it.
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    drop(response);
+                    self.disconnect();
+                    return Err(NoReply::Failed("it switched to a protocol that nobody asked for".into()));
+                }
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };

@@ -16,3 +16,4 @@ mod statistics;
 mod stop;
 mod transcripts;
 mod truncation;
+mod upstream_faults;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use super::rows::{Row, rows_of};
+use super::rows::{Row, count_of, rows_of};
 use super::{Client, Folder, Message, PATIENCE, Upstream, until};
 
 /// The binary, in `folder`, knowing nothing of this process's environment.
@@ -53,7 +53,19 @@ impl Proxy {
 
     /// With these settings, its database in `folder`.
     pub fn start(folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
-        let mut command = command(folder.path());
+        Proxy::spawn(command(folder.path()), folder, settings)
+    }
+
+    /// The same, begun by a shell that does `before` first: limits and ignored signals are inherited.
+    #[cfg(unix)]
+    pub fn start_after(before: &str, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).env_clear().stdin(Stdio::null());
+        shell.args(["-c", &format!("{before}; exec \"$0\""), env!("CARGO_BIN_EXE_lms_metrics_proxy")]);
+        Proxy::spawn(shell, folder, settings)
+    }
+
+    fn spawn(mut command: Command, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
         command.env("PORT", "0").env("RUST_LOG", "info").envs(settings.iter().copied());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -127,6 +139,24 @@ impl Proxy {
             assert!(!lines.1 && !left.is_zero(), "{words:?} was never logged: {:#?}", lines.0);
             lines = self.log.grew.wait_timeout(lines, left).expect("no panic under it").0;
         }
+    }
+
+    /// How many lines of the log so far have these words.
+    pub fn logged(&self, words: &str) -> usize {
+        self.log.lines.lock().expect("no panic under it").0.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// What must hold after every fault: it answers, its database is sound, and no bug of its own came to light.
+    pub fn check_sound(&self) {
+        assert_eq!(self.json("/health")["status"], "ok");
+        let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
+        assert_eq!(count_of(&self.folder.database(), sound), 1);
+        assert_eq!((self.logged("bug"), self.logged("panicked")), (0, 0));
+    }
+
+    #[cfg(unix)]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal, by its name.

@@ -22,11 +22,23 @@ impl Upstream {
         let (sender, links) = channel();
         // After the test nobody takes them up any more.
         let taken_up = move |link| drop(sender.send(link));
-        Upstream::start(links, Arc::new(taken_up))
+        Upstream::start(any_port(), links, Arc::new(taken_up))
     }
 
     /// Each request is answered by `answer`, on a thread of its connection.
     pub fn answering(answer: impl Fn(&mut Link, Message) + Send + Sync + 'static) -> Upstream {
+        Upstream::answering_on(any_port(), answer)
+    }
+
+    /// The same where another upstream has just listened.
+    pub fn answering_again(
+        address: SocketAddr,
+        answer: impl Fn(&mut Link, Message) + Send + Sync + 'static,
+    ) -> Upstream {
+        Upstream::answering_on(until("the port to be free", || TcpListener::bind(address).ok()), answer)
+    }
+
+    fn answering_on(listener: TcpListener, answer: impl Fn(&mut Link, Message) + Send + Sync + 'static) -> Upstream {
         let (_, links) = channel();
         let answer = Arc::new(answer);
         let answered = move |mut link: Link| {
@@ -37,11 +49,10 @@ impl Upstream {
                 }
             });
         };
-        Upstream::start(links, Arc::new(answered))
+        Upstream::start(listener, links, Arc::new(answered))
     }
 
-    fn start(links: Receiver<Link>, on_link: Arc<dyn Fn(Link) + Send + Sync>) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    fn start(listener: TcpListener, links: Receiver<Link>, on_link: Arc<dyn Fn(Link) + Send + Sync>) -> Upstream {
         let address = listener.local_addr().expect("a bound socket");
         let (accepted, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, end) = (accepted.clone(), ends.clone());
@@ -75,6 +86,10 @@ impl Upstream {
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
+}
+
+fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
 }
 
 impl Drop for Upstream {
