@@ -9,8 +9,8 @@ use mio::Poll;
 use mio::net::TcpListener;
 
 use crate::exchange::Shared;
+use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
-use crate::exchange::upstream::Names;
 use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
 use crate::record::clean::Retention;

@@ -3,10 +3,12 @@
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply, hand row and tail to
 //! the recorder. The [`pool`] gives it its jobs.
 
+pub mod dial;
 mod draft;
 pub mod pool;
 pub mod relay;
 pub mod upstream;
+pub mod wire;
 pub mod worker;
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::http::head::RequestHead;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
-use upstream::Names;
+use dial::Names;
 
 /// A connection lent together with the request to answer on it.
 pub struct Lend {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ureq::http::HeaderMap;
 
-use super::upstream::WireState;
+use super::wire::WireState;
 use crate::front::client::{CalledOff, Client};
 use crate::http::reply::ReplyFraming;
 use crate::usage::{Flow, Form, Report, Tap};

@@ -622,7 +622,9 @@ impl Front {
                 State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
                 // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
                 State::Lingering { drained: 0, .. } => Next::Drop,
-                State::Parked { .. } | State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Keep,
+                State::Parked { .. } | State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => {
+                    Next::Keep
+                }
             });
         }
         let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);

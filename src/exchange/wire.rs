@@ -1,0 +1,245 @@
+//! The socket under a worker's ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for four
+//! reasons. The front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send.
+//! Its buffers grow with what comes, so that a slow stream costs a few kilobytes. And a reset is an error even where
+//! ureq would take it for the clean end of a close-delimited body.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+
+use crate::front::client::Interrupt;
+
+/// What a worker and the socket under its agent tell each other.
+#[derive(Default)]
+pub struct WireState {
+    /// Owned by the agent alone: a connection that it gives up is closed at once, and upstream sees that.
+    socket: Mutex<Weak<TcpStream>>,
+    /// Connections attempted so far: tells a fresh one from a pooled one.
+    pub(super) dials: AtomicU64,
+    /// Bytes of the current request that the socket took.
+    pub(super) sent: AtomicU64,
+    /// Bytes read for the current request.
+    pub(super) received: AtomicU64,
+    /// How large a buffer the current request's head and body want.
+    pub(super) output_bytes: AtomicUsize,
+    /// Input that ureq has not used up yet.
+    buffered: AtomicUsize,
+    /// That input holds the end of a chunked body.
+    ends: AtomicBool,
+    /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
+    pub(super) timed_out: AtomicBool,
+}
+
+impl WireState {
+    fn socket(&self) -> MutexGuard<'_, Weak<TcpStream>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether more of the reply can be read without waiting for upstream.
+    pub fn has_input(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the end of a chunked body has come already, so that reading on to it will not wait.
+    pub fn has_end(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
+    }
+}
+
+impl Interrupt for WireState {
+    fn interrupt(&self) {
+        if let Some(socket) = self.socket().upgrade() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// A socket and its buffers, as ureq wants them.
+pub struct Wire {
+    socket: Arc<TcpStream>,
+    state: Arc<WireState>,
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    progress: bool,
+    output: Vec<u8>,
+    /// Output that waits for more: it is sent when ureq begins to wait for input, or when it is much.
+    pending: usize,
+    /// Whether it was read from since ureq last asked if it is open.
+    used: bool,
+}
+
+/// Input is read in pieces of this size at first, and of up to [`INPUT_BYTES_MAX`] once they come full.
+const INPUT_BYTES_MIN: usize = 2 * 1024;
+const INPUT_BYTES_MAX: usize = 32 * 1024;
+/// Output is gathered up to this size.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl Wire {
+    /// Takes over a connected socket. From now on the front can interrupt it through `state`.
+    pub fn new(stream: TcpStream, state: Arc<WireState>) -> Wire {
+        let socket = Arc::new(stream);
+        *state.socket() = Arc::downgrade(&socket);
+        Wire {
+            socket,
+            state,
+            input: Vec::new(),
+            start: 0,
+            end: 0,
+            progress: false,
+            output: Vec::new(),
+            pending: 0,
+            used: false,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.pending {
+            match (&*self.socket).write(&self.output[sent..self.pending]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    sent += n;
+                    self.state.sent.fetch_add(n as u64, Ordering::Relaxed);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.note(e)),
+            }
+        }
+        self.pending = 0;
+        Ok(())
+    }
+
+    /// Remembers a time-out, which looks different from one operating system to the next.
+    fn note(&self, e: io::Error) -> io::Error {
+        if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            self.state.timed_out.store(true, Ordering::Relaxed);
+            return io::ErrorKind::TimedOut.into();
+        }
+        e
+    }
+
+    /// Whether upstream has closed the idle connection, or sent bytes that nobody asked for.
+    fn is_quiet(&self) -> io::Result<bool> {
+        self.socket.set_nonblocking(true)?;
+        let quiet = matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        self.socket.set_nonblocking(false)?;
+        Ok(quiet)
+    }
+}
+
+impl Transport for Wire {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        self.pending += amount;
+        if self.pending >= OUTPUT_BYTES_MAX {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        if self.pending > 0 {
+            self.flush()?;
+            // A stream may go on for hours; what sent its request is given back now.
+            self.output = Vec::new();
+        }
+        self.used = true;
+        let socket = self.socket.clone();
+        loop {
+            match (&*socket).read(self.input_append_buf()) {
+                Ok(n) => {
+                    self.input_appended(n);
+                    return Ok(n > 0);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // ureq takes these for the end of a close-delimited body. They are not: the reply is cut short.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
+                    return Err(io::Error::other("connection reset").into());
+                }
+                Err(e) => return Err(self.note(e).into()),
+            }
+        }
+    }
+
+    /// ureq asks twice: when it puts a connection aside, and when it takes it up again. Only the second answer counts,
+    /// and it costs three system calls.
+    fn is_open(&mut self) -> bool {
+        if std::mem::take(&mut self.used) { self.start == self.end } else { self.is_quiet().unwrap_or(false) }
+    }
+}
+
+impl Buffers for Wire {
+    fn output(&mut self) -> &mut [u8] {
+        let wanted = self.state.output_bytes.load(Ordering::Relaxed).clamp(1024, OUTPUT_BYTES_MAX * 2);
+        if self.output.len() < self.pending + 1024 || self.pending == 0 && self.output.len() < wanted {
+            self.output.resize((self.pending + 1024).max(wanted), 0);
+        }
+        &mut self.output[self.pending..]
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            let came_full = self.end > 0 && self.end == self.input.len();
+            (self.start, self.end) = (0, 0);
+            if came_full && self.input.len() < INPUT_BYTES_MAX {
+                self.input.resize(self.input.len() * 2, 0);
+            }
+        } else if self.end == self.input.len() {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.end == self.input.len() {
+                // One thing larger than the buffer: a head. ureq bounds it.
+                self.input.resize(self.input.len() * 2, 0);
+            }
+        }
+        if self.input.is_empty() {
+            self.input.resize(INPUT_BYTES_MIN, 0);
+        }
+        &mut self.input[self.end..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.end += amount;
+        self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
+        self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
+        self.state.ends.store(self.input().ends_with(b"0\r\n\r\n"), Ordering::Relaxed);
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.start += amount;
+        self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        // The scratch space serves chunked request bodies; ours are whole and have a length.
+        (&mut [], self.output())
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.start < self.end && self.progress
+    }
+}
