@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::worker::Worker;
 use super::{Lend, Shared};
 use crate::limits::*;
-use crate::record::recorder::Tail;
+use crate::record::tail::Tail;
 
 /// What a worker can be asked to do.
 pub enum Job {

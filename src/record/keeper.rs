@@ -13,8 +13,9 @@ use std::{io, thread};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
-use super::recorder::{AlarmState, Recorder};
+use super::recorder::Recorder;
 use super::store::now_ms;
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_QUIET_BYTES};
 

@@ -1,5 +1,6 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 
+pub mod alarm;
 pub mod clean;
 pub mod fingerprint;
 pub mod histogram;
@@ -13,6 +14,7 @@ pub mod row;
 pub mod schema;
 pub mod store;
 pub mod sums;
+pub mod tail;
 pub mod upgrade;
 mod varint;
 

@@ -15,54 +15,16 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::alarm::Alarm;
 use super::news::News;
 use super::row::Row;
 use super::store::Store;
 use super::sums;
-use crate::front::client::Loan;
+use super::tail::Tail;
 use crate::limits::{WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 
 /// Most rows in one transaction, so that its replies do not wait for too long.
 const BATCH_ROWS_MAX: usize = 256;
-
-/// The last bytes of a reply, and what becomes of its connection then.
-pub struct Tail {
-    loan: Loan,
-    bytes: Vec<u8>,
-    complete: bool,
-}
-
-impl Tail {
-    /// Not `complete`: with these bytes the reply is not whole, and the client shall see it.
-    pub fn new(loan: Loan, bytes: Vec<u8>, complete: bool) -> Tail {
-        Tail { loan, bytes, complete }
-    }
-
-    /// Sends the bytes, waiting where the client reads slowly, and returns the connection.
-    pub fn send(self) {
-        match self.loan.client().write_all(&self.bytes) {
-            Ok(()) => self.end(),
-            Err(_) => self.loan.cut(),
-        }
-    }
-
-    /// Sends what the socket takes at once. The rest, if any, comes back.
-    pub fn send_now(mut self) -> Option<Tail> {
-        match self.loan.client().write_now(&self.bytes) {
-            Ok(n) if n == self.bytes.len() => self.end(),
-            Ok(n) => {
-                self.bytes.drain(..n);
-                return Some(self);
-            }
-            Err(_) => self.loan.cut(),
-        }
-        None
-    }
-
-    fn end(self) {
-        if self.complete { self.loan.give_back() } else { self.loan.cut() }
-    }
-}
 
 /// A row on its way into the database.
 struct Entry {
@@ -132,50 +94,6 @@ pub struct Recorder {
     alarm: Alarm,
     /// Tells that rows are in.
     news: News,
-}
-
-/// Wakes the keeper.
-#[derive(Default)]
-pub struct Alarm {
-    state: Mutex<AlarmState>,
-    bell: Condvar,
-}
-
-/// What the keeper is woken for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AlarmState {
-    /// Rows wait for the database.
-    pub rows_wait: bool,
-    /// The write-ahead log may have grown enough to be checkpointed.
-    pub log_grew: bool,
-    /// The proxy ends.
-    pub stop: bool,
-}
-
-impl Alarm {
-    /// Raises the alarm.
-    pub fn raise(&self, what: impl FnOnce(&mut AlarmState)) {
-        what(&mut self.state());
-        self.bell.notify_one();
-    }
-
-    /// Waits until there is something to do, and takes it. `at_most`: also comes back after that.
-    pub fn wait(&self, at_most: Option<std::time::Duration>) -> AlarmState {
-        let quiet = |state: &mut AlarmState| *state == AlarmState::default();
-        let mut state = match at_most {
-            None => self.bell.wait_while(self.state(), quiet).unwrap_or_else(PoisonError::into_inner),
-            Some(at_most) => {
-                let waited = self.bell.wait_timeout_while(self.state(), at_most, quiet);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        let stop = state.stop;
-        AlarmState { stop, ..mem::replace(&mut *state, AlarmState { stop, ..AlarmState::default() }) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, AlarmState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
