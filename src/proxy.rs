@@ -116,9 +116,9 @@ impl Proxy {
         let shared = Arc::new(Shared { settings, recorder: recorder.clone(), names, fingerprints });
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
-        let sources = Sources { figures: figures.clone(), recorder, pool: pool.clone() };
+        let sources = Sources { figures, recorder, pool: pool.clone() };
         let lane = Lane::start(database, prices.map(Arc::new), sources)?;
-        let front = Front::new(poll, listener, returns, judge, pool, lane, figures, grace)?;
+        let front = Front::new(poll, listener, returns, judge, pool, lane, grace)?;
         Ok(Proxy { front, keeper, address, rows })
     }
 

@@ -129,7 +129,6 @@ impl Front {
         judge: Judge,
         pool: Arc<Pool>,
         lane: Lane,
-        figures: Arc<Figures>,
         grace: Duration,
     ) -> io::Result<Front> {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -150,8 +149,8 @@ impl Front {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             judge,
             pool,
+            figures: lane.figures().clone(),
             lane,
-            figures,
             grace,
         })
     }

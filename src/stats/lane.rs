@@ -32,6 +32,7 @@ use crate::record::recorder::Recorder;
 pub struct Lane {
     questions: SyncSender<(Local, Box<Lend>)>,
     live: Arc<Live>,
+    figures: Arc<Figures>,
 }
 
 /// Where the figures come from that are not in the database.
@@ -69,9 +70,10 @@ impl Lane {
         let live = Live::start(path.clone(), prices.clone(), sources.recorder.clone())?;
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let exports = Exports::default();
+        let figures = sources.figures.clone();
         let desk = Desk { path, prices, reader: None, exports, live: live.clone(), sources, started_s };
         thread::Builder::new().name("statistics".into()).spawn(move || answer_all(desk, &asked))?;
-        Ok(Lane { questions, live })
+        Ok(Lane { questions, live, figures })
     }
 
     /// Has a question answered; back it comes when too many wait already.
@@ -83,6 +85,11 @@ impl Lane {
 }
 
 impl Lane {
+    /// What the front counts, and this lane tells.
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
     /// The proxy stops: listeners, who would stay for ever, are sent home.
     pub fn close(&self) {
         self.live.close();

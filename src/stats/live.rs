@@ -175,8 +175,9 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
             listeners.iter_mut().for_each(|listener| listener.push(": still here\n\n"));
             spoke = Instant::now();
         }
+        let before = listeners.len();
         listeners.retain_mut(Listener::send);
-        if more {
+        if more || listeners.len() < before {
             continue;
         }
         let waits = if listeners.iter().any(|listener| !listener.unsent.is_empty()) { UNSENT_GAP } else { KEEP_ALIVE };

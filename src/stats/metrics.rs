@@ -96,6 +96,10 @@ impl Names {
     }
 }
 
+/// One of the counts.
+type Figure = fn(&Counts) -> i64;
+
+/// Model, endpoint, outcome.
 type Labels = (String, String, String);
 
 fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)> {
@@ -144,7 +148,7 @@ impl Page {
             let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
             self.sample("lms_proxy_requests_total", &labels, counts.requests);
         }
-        let families: [(&str, &str, fn(&Counts) -> i64); 4] = [
+        let families: [(&str, &str, Figure); 4] = [
             ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input),
             ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| counts.output),
             (

@@ -7,6 +7,7 @@
 mod cancel;
 mod errors;
 mod harness;
+mod live;
 mod many;
 mod record;
 mod relay;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::harness::*;
 
-fn recorded(number: usize) -> Row {
+pub fn recorded(number: usize) -> Row {
     Row {
         endpoint: "/v1/chat/completions".to_owned(),
         model: Some(if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned()),
