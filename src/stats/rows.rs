@@ -23,6 +23,8 @@ pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, out
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
     error_message, request_id, end_time";
 
+/// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
+const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
 /// Rows of `content` looked at in one search, however short they are.
 const SEARCH_ROWS_MAX: usize = 20_000;
 /// Bytes of an excerpt on either side of the word.
@@ -264,8 +266,11 @@ impl Reader {
         Ok(heap)
     }
 
-    /// Puts what the packs of the next smaller span know in the place of `ids`; false where there is nothing smaller.
+    /// Puts what the packs of the next smaller span know in the place of `ids`; false where that is of no use.
     fn narrow(&self, filter: &Filter, ids: Ids, heap: &mut BinaryHeap<Ids>) -> rusqlite::Result<bool> {
+        if ids.last.saturating_sub(ids.first) < NARROWED_IDS_MIN {
+            return Ok(false);
+        }
         let (span, start) = ids.of;
         let (smaller, step, end) = match span {
             SPAN_MONTH => (SPAN_DAY, 24, month_after(start)),
