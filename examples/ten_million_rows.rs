@@ -16,6 +16,8 @@ use rusqlite::Connection;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::record::sums::{self, SeriesIds};
+use lms_metrics_proxy::stats::metrics::{self, Process};
+use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
 const SMALL: u64 = 10_000;
@@ -109,6 +111,13 @@ fn questions() -> Vec<(&'static str, Ask)> {
         ("recent, one model", recent(model())),
         ("recent, a model used in spring", recent(rare())),
         ("requests before mid-year", recent(middle)),
+        (
+            "report",
+            Box::new(|r| {
+                Report::read(r, &Filter::default(), Zone { minutes: 120 }, NOW_MS).expect("answers").text().len()
+            }),
+        ),
+        ("metrics", Box::new(|r| metrics::text(r, &Process::default()).expect("answers").len())),
         ("one request", Box::new(|r| json(&r.request(5000).expect("answers")))),
     ]
 }
