@@ -22,6 +22,7 @@
 //! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | statistics lane (one) | a read-only database connection | the database |
+//! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
 //!
 //! Invariants:
