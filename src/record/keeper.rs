@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
+use super::place::FileId;
 use super::recorder::Recorder;
 use super::store::now_ms;
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_QUIET_BYTES};
@@ -55,6 +56,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let mut connection = None;
     let mut rows_wait = false;
     let mut cleaner = Cleaner::new(retention);
+    let mut file = FileId::of(path);
     roll_up(&mut connection, path, recorder);
     cleaner.begin(0);
     loop {
@@ -68,6 +70,13 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         let alarm = recorder.alarm().wait(Some(rest));
         if alarm.stop {
             break;
+        }
+        let file_now = FileId::of(path);
+        if file_now != file {
+            // What was found in another file holds for this one no longer.
+            file = file_now;
+            connection = None;
+            cleaner.rest();
         }
         if rows_wait || alarm.rows_wait {
             rows_wait = !recorder.retry();

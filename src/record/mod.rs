@@ -8,6 +8,7 @@ pub mod keeper;
 pub mod news;
 pub mod open;
 pub mod pack;
+pub mod place;
 pub mod recorder;
 pub mod rfc3339;
 pub mod row;

@@ -11,9 +11,9 @@
 //! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{fmt, mem};
 
 use super::alarm::Alarm;
 use super::news::News;
@@ -145,6 +145,11 @@ impl Recorder {
         self.figures.waiting.load(Ordering::Relaxed) == 0
     }
 
+    /// Opens the database anew where its path leads elsewhere by now; for who wants to read it there.
+    pub fn find_database(&self) {
+        self.desk().find_database();
+    }
+
     /// Adds the sums of hours that are over to those of their days and of all time. Rows are read through `reading`.
     pub fn roll_up(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<()> {
         // One short transaction each: commits take their turn in between.
@@ -271,17 +276,44 @@ impl Drop for Shift<'_> {
 }
 
 impl Desk {
+    /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
+    /// way of writing.
+    fn find_database(&mut self) -> bool {
+        if !self.store.must_reopen() {
+            return true;
+        }
+        let place = self.store.place();
+        let (path, held, taken) = (place.path().display().to_string(), place.is_held(), place.is_taken());
+        match self.store.reopen() {
+            // Damaged before; whether it is now, writing will tell.
+            Ok(()) if held => {}
+            Ok(()) if taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
+            Ok(()) => log::error!("{path} was deleted or moved, with the rows it held; a new one was begun"),
+            Err(e) => {
+                self.waiting.fail(&e);
+                return false;
+            }
+        }
+        true
+    }
+
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
     fn write(&mut self, rows: Vec<Row>, recorder: &Recorder) -> Vec<i64> {
         let figures = &recorder.figures;
+        if rows.is_empty() && self.waiting.rows.is_empty() {
+            return Vec::new();
+        }
+        if !self.find_database() {
+            self.waiting.keep(rows, figures);
+            recorder.alarm.raise(|alarm| alarm.rows_wait = true);
+            return Vec::new();
+        }
         if self.waiting.rows.is_empty() {
-            if rows.is_empty() {
-                return Vec::new();
-            }
             match self.store.write(&rows) {
                 Ok(ids) => {
                     figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
                     recorder.news.note();
+                    self.waiting.recover();
                     return ids;
                 }
                 Err(e) => self.waiting.fail(&e),
@@ -323,16 +355,20 @@ impl Desk {
             recorder.news.note();
             self.waiting.remove(written, figures);
         }
-        if mem::take(&mut self.waiting.failing) {
-            log::warn!("the database takes rows again; none waits any more");
-        }
+        self.waiting.recover();
     }
 }
 
 impl Waiting {
-    fn fail(&mut self, error: &rusqlite::Error) {
+    fn fail(&mut self, error: &dyn fmt::Display) {
         if !mem::replace(&mut self.failing, true) {
             log::error!("the database does not take rows ({error}); they wait in memory and are tried again");
+        }
+    }
+
+    fn recover(&mut self) {
+        if mem::take(&mut self.failing) {
+            log::warn!("the database takes rows again; none waits any more");
         }
     }
 

@@ -19,11 +19,12 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
+use super::place::Place;
 use super::rfc3339::text_of_ms;
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
@@ -34,13 +35,48 @@ use super::sums::{self, ALL_TIME, Additions, SeriesIds, Sign, duration, figure, 
 pub struct Store {
     conn: Connection,
     series: SeriesIds,
+    place: Place,
+    sync: DbSync,
+    /// The last error says that the file is damaged: before the next attempt it is opened anew, for somebody may have
+    /// repaired it, and the connection remembers bad pages.
+    damaged: bool,
 }
 
 impl Store {
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
     /// database of the earlier program is upgraded in place. One that is refused is left as it is.
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
-        Ok(Store { conn: open::open(path, sync)?, series: SeriesIds::default() })
+        let conn = open::open(path, sync)?;
+        Ok(Store { conn, series: SeriesIds::default(), place: Place::of(path), sync, damaged: false })
+    }
+
+    /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
+    /// or is damaged.
+    pub fn must_reopen(&self) -> bool {
+        self.damaged || !self.place.is_held()
+    }
+
+    /// Opens the database at its path anew. Until that succeeds nothing is written: rows in a file that is gone are
+    /// lost. What stood in that file stays there.
+    pub fn reopen(&mut self) -> Result<(), OpenError> {
+        let key = self.fingerprint_key();
+        if !self.place.is_held() {
+            // A file that was only moved has all its rows then, also without the log that is left behind.
+            let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            self.place.clear();
+        }
+        let fresh = Store::open(self.place.path(), self.sync)?;
+        if let (Ok(key), Ok(0)) = (key, fresh.row_count()) {
+            // The rows to come have their credentials fingerprinted with the secret of this run.
+            let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
+        }
+        *self = fresh;
+        Ok(())
+    }
+
+    /// Where the database lies.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written.
@@ -60,11 +96,12 @@ impl Store {
     }
 
     /// Replaces a row whose figures changed after it was written: `before` as it was written, `after` as it should
-    /// be. A row that clean-up has removed meanwhile is [`rusqlite::Error::QueryReturnedNoRows`], and nothing changes.
+    /// be. A row that clean-up has removed meanwhile, or that went with a deleted file, is
+    /// [`rusqlite::Error::QueryReturnedNoRows`], and nothing changes.
     /// What was said stays as it was written: clean-up has counted its size.
     pub fn correct(&mut self, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
         self.transact(|conn, series| {
-            update(conn, id, after)?;
+            update(conn, id, before, after)?;
             let mut additions = Additions::default();
             additions.count(conn, series, id, before, Sign::Subtract)?;
             additions.count(conn, series, id, after, Sign::Add)?;
@@ -103,18 +140,23 @@ impl Store {
         &mut self,
         work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        if !self.place.is_held() {
+            return Err(gone("the database file was deleted, moved or replaced"));
+        }
         let conn = &self.conn;
         // Only a panic in the middle of a transaction leaves one open.
         if !conn.is_autocommit() {
             self.series.forget();
             conn.execute_batch("ROLLBACK")?;
         }
-        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let done = work(conn, &mut self.series).and_then(|done| {
+        let begun = conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        let done = begun.and_then(|_| work(conn, &mut self.series)).and_then(|done| {
             conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(done)
         });
-        if done.is_err() {
+        if let Err(e) = &done {
+            let code = e.sqlite_error_code();
+            self.damaged = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
             self.series.forget();
             // Some errors (disk full, I/O) roll back by themselves. Should this fail, the next transaction begins
             // with it.
@@ -124,6 +166,12 @@ impl Store {
         }
         done
     }
+}
+
+/// The error of a database that cannot be written because it is not where it was.
+pub(super) fn gone(words: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
+    rusqlite::Error::SqliteFailure(code, Some(words.to_owned()))
 }
 
 /// Milliseconds since 1970 by the clock on the wall.
@@ -204,7 +252,7 @@ fn insert_content(conn: &Connection, id: i64, content: &Content) -> rusqlite::Re
     Ok(())
 }
 
-fn update(conn: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
+fn update(conn: &Connection, id: i64, before: &Row, row: &Row) -> rusqlite::Result<()> {
     let changed = conn
         .prepare_cached(
             "UPDATE requests SET endpoint = ?2, model = ?3, start_time = ?4, end_time = ?5, duration_ms = ?6,
@@ -212,7 +260,7 @@ fn update(conn: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
                 error_message = ?12, http_status = ?13, was_streamed = ?14, outcome = ?15, requested_model = ?16,
                 cached_tokens = ?17, reasoning_tokens = ?18, time_to_first_token_ms = ?19, tokens_per_second = ?20,
                 finish_reason = ?21, usage_source = ?22, model_load_ms = ?23, client = ?24, key = ?25, attempt = ?26
-             WHERE id = ?1",
+             WHERE id = ?1 AND start_time = ?27",
         )?
         .execute(params![
             id,
@@ -241,6 +289,8 @@ fn update(conn: &Connection, id: i64, row: &Row) -> rusqlite::Result<()> {
             row.client,
             row.key,
             row.attempt,
+            // The same id in another file is another row.
+            text_of_ms(before.start_ms),
         ])?;
     if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
 }
@@ -349,5 +399,74 @@ mod tests {
         store.write(&[row()]).expect_err("locked");
         other.execute_batch("ROLLBACK").expect("unlocks");
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
+    }
+
+    /// What `happens` to an open database with one row; then another is written. Rows before and after, at the path.
+    #[cfg(unix)]
+    fn check_found_again(happens: impl FnOnce(&Folder), expected: &[i64]) -> (Store, Folder) {
+        let (mut store, folder) = store();
+        store.write(&[row()]).expect("writes");
+        let key = store.fingerprint_key().expect("a key");
+        assert!(!store.must_reopen());
+        happens(&folder);
+        assert!(store.must_reopen());
+        store.write(&[row()]).expect_err("into a file that is gone");
+        store.correct(1, &row(), &row()).expect_err("in a file that is gone");
+        store.reopen().expect("opens");
+        assert!(!store.must_reopen());
+        assert_eq!(store.write(&[row()]).expect("writes"), expected);
+        assert_eq!(store.fingerprint_key(), Ok(key));
+        let sound = store.conn.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+        assert_eq!(sound, Ok("ok".to_owned()));
+        (store, folder)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_deleted_database_is_begun_anew() {
+        let remove = |folder: &Folder, name: &str| std::fs::remove_file(folder.join(name)).expect("removed");
+        check_found_again(|folder| remove(folder, "metrics.db"), &[1]);
+        let all = |folder: &Folder| {
+            for name in ["metrics.db", "metrics.db-wal", "metrics.db-shm"] {
+                remove(folder, name);
+            }
+        };
+        check_found_again(all, &[1]);
+        check_found_again(|folder| std::fs::remove_dir_all(folder.join("")).expect("removed"), &[1]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_database_that_was_moved_away_takes_all_its_rows_along() {
+        let rename = |folder: &Folder| {
+            std::fs::rename(folder.join("metrics.db"), folder.join("old.db")).expect("renamed");
+        };
+        let (_store, folder) = check_found_again(rename, &[1]);
+        let old = Store::open(&folder.join("old.db"), DbSync::Normal).expect("opens");
+        assert_eq!(old.row_count(), Ok(1));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn rows_go_into_the_database_that_took_the_place_of_another() {
+        // The log of the first must not be applied to the second.
+        let replace = |folder: &Folder| {
+            let copy = folder.join("copy.db");
+            let vacuum = format!("VACUUM INTO '{}'", copy.display());
+            let first = Connection::open(folder.join("metrics.db")).expect("opens");
+            first.execute_batch(&vacuum).expect("copies");
+            drop(first);
+            std::fs::rename(copy, folder.join("metrics.db")).expect("renamed");
+        };
+        let (store, _folder) = check_found_again(replace, &[2]);
+        assert_eq!(store.row_count(), Ok(2));
+    }
+
+    #[test]
+    fn the_same_id_of_another_file_is_another_row() {
+        let (mut store, _folder) = store();
+        store.write(&[row()]).expect("writes");
+        let other = Row { start_ms: row().start_ms + 1, ..row() };
+        assert_eq!(store.correct(1, &other, &other), Err(rusqlite::Error::QueryReturnedNoRows));
     }
 }

@@ -26,6 +26,7 @@ use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
 use crate::limits::LANE_QUEUE_LENGTH_MAX;
+use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 
 /// The way to the lane.
@@ -48,8 +49,10 @@ pub struct Sources {
 /// What the lane's thread owns.
 struct Desk {
     path: PathBuf,
+    recorder: Arc<Recorder>,
     prices: Option<Arc<Prices>>,
-    reader: Option<Reader>,
+    /// With the file that it reads.
+    reader: Option<(Option<FileId>, Reader)>,
     exports: Exports,
     live: Arc<Live>,
     sources: Sources,
@@ -71,7 +74,16 @@ impl Lane {
         let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let exports = Exports::default();
         let figures = sources.figures.clone();
-        let desk = Desk { path, prices, reader: None, exports, live: live.clone(), sources, started_s };
+        let desk = Desk {
+            path,
+            recorder: sources.recorder.clone(),
+            prices,
+            reader: None,
+            exports,
+            live: live.clone(),
+            sources,
+            started_s,
+        };
         thread::Builder::new().name("statistics".into()).spawn(move || answer_all(desk, &asked))?;
         Ok(Lane { questions, live, figures })
     }
@@ -141,9 +153,17 @@ impl Desk {
     }
 
     fn ask(&mut self, route: Local, head: &RequestHead, question: &Question, now_ms: i64) -> Result<Reply, AskError> {
+        let file = FileId::of(&self.path);
         let reader = match &self.reader {
-            Some(reader) => reader,
-            None => self.reader.insert(Reader::open(&self.path)?.with_prices(self.prices.clone())),
+            Some((open, reader)) if file.is_some() && *open == file => reader,
+            _ => {
+                if self.reader.take().is_some() || file.is_none() {
+                    // Deleted or replaced meanwhile: rows go where the path leads now, so answers come from there.
+                    self.recorder.find_database();
+                }
+                let reader = Reader::open(&self.path)?.with_prices(self.prices.clone());
+                &self.reader.insert((FileId::of(&self.path), reader)).1
+            }
         };
         let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
         Ok(match route {
