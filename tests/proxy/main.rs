@@ -5,6 +5,7 @@
 //! Whatever does not come within [`harness::PATIENCE`] ends the test.
 
 mod cancel;
+mod disk;
 mod errors;
 mod harness;
 mod live;

@@ -59,9 +59,20 @@ impl Proxy {
     /// The same, begun by a shell that does `before` first: limits and ignored signals are inherited.
     #[cfg(unix)]
     pub fn start_after(before: &str, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
+        Proxy::start_by_shell(&format!("{before}; exec \"$0\""), folder, settings)
+    }
+
+    /// The same, begun by another program that is given the binary's path.
+    #[cfg(unix)]
+    pub fn start_by(program: &str, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
+        Proxy::start_by_shell(&format!("exec {program} \"$0\""), folder, settings)
+    }
+
+    #[cfg(unix)]
+    fn start_by_shell(script: &str, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
         let mut shell = Command::new("sh");
         shell.current_dir(folder.path()).env_clear().stdin(Stdio::null());
-        shell.args(["-c", &format!("{before}; exec \"$0\""), env!("CARGO_BIN_EXE_lms_metrics_proxy")]);
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_lms_metrics_proxy")]);
         Proxy::spawn(shell, folder, settings)
     }
 
@@ -148,9 +159,14 @@ impl Proxy {
 
     /// What must hold after every fault: it answers, its database is sound, and no bug of its own came to light.
     pub fn check_sound(&self) {
+        self.check_sound_with(&self.folder.database());
+    }
+
+    /// The same where the database lies elsewhere.
+    pub fn check_sound_with(&self, database: &Path) {
         assert_eq!(self.json("/health")["status"], "ok");
         let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
-        assert_eq!(count_of(&self.folder.database(), sound), 1);
+        assert_eq!(count_of(database, sound), 1);
         assert_eq!((self.logged("bug"), self.logged("panicked")), (0, 0));
     }
 

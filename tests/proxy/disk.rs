@@ -1,0 +1,262 @@
+//! A database that cannot be written for a while, or is gone: replies go out all the same, rows wait and are written
+//! when it works again. How a locked one is dealt with is `record`'s.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::harness::*;
+
+/// The database lies in a folder that can be taken away.
+const ELSEWHERE: (&str, &str) = ("DATABASE_URL", "sqlite:./disk/metrics.db");
+
+fn database(proxy: &Proxy) -> PathBuf {
+    proxy.folder().path().join("disk/metrics.db")
+}
+
+fn answering() -> Upstream {
+    Upstream::answering(|link, _| link.send(chat_reply()))
+}
+
+/// Asks so many times; every reply is whole, whatever happens to its row.
+fn ask(proxy: &Proxy, times: usize) {
+    for _ in 0..times {
+        assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY);
+    }
+}
+
+/// Rows are waiting for a database that takes none: the proxy answers, and says in the log once what is wrong.
+fn check_waits(proxy: &Proxy) {
+    ask(proxy, 3);
+    proxy.wait_for_log("does not take rows");
+    assert_eq!(proxy.ask(get("/health")).status(), 200);
+    assert!([200, 503].contains(&proxy.ask(get("/stats/summary")).status()));
+    assert_eq!(proxy.logged("does not take rows"), 1);
+}
+
+/// It works again: every row is there, the statistics know them, and nothing is broken.
+fn check_catches_up(proxy: &Proxy, database: &Path, rows: usize) {
+    until("rows", || {
+        // Another program may well meet the moment in which the file is made.
+        let ready = fs::metadata(database).is_ok_and(|file| file.len() > 0);
+        (ready && proxy.logged("takes rows again") == 1).then_some(())
+    });
+    assert_eq!(rows_of(database).len(), rows);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], rows);
+    ask(proxy, 1);
+    assert_eq!(rows_of(database).len(), rows + 1);
+    proxy.check_sound_with(database);
+}
+
+// ---- deleted, moved, damaged ---------------------------------------------------------------------------------------
+
+/// After one row `happens` to the database's folder; the next row stands in a database of its own.
+fn check_begun_anew(happens: impl FnOnce(&Path)) {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 1);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+    happens(database(&proxy).parent().expect("a folder"));
+    ask(&proxy, 1);
+    proxy.wait_for_log("was deleted or moved");
+    assert_eq!(rows_of(&database(&proxy)).len(), 1);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+    ask(&proxy, 2);
+    assert_eq!(rows_of(&database(&proxy)).len(), 3);
+    proxy.check_sound_with(&database(&proxy));
+}
+
+#[test]
+fn a_database_deleted_while_running_is_begun_anew() {
+    check_begun_anew(|folder| fs::remove_file(folder.join("metrics.db")).expect("removed"));
+    check_begun_anew(|folder| {
+        for name in ["metrics.db", "metrics.db-wal", "metrics.db-shm"] {
+            fs::remove_file(folder.join(name)).expect("removed");
+        }
+    });
+    check_begun_anew(|folder| fs::remove_dir_all(folder).expect("removed"));
+    check_begun_anew(|folder| fs::rename(folder, folder.with_extension("old")).expect("renamed"));
+}
+
+#[test]
+fn statistics_do_not_wait_for_the_next_row_to_find_that_the_database_was_deleted() {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 1);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+    fs::remove_dir_all(database(&proxy).parent().expect("a folder")).expect("removed");
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 0);
+    ask(&proxy, 1);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+    proxy.check_sound_with(&database(&proxy));
+}
+
+#[test]
+fn a_backup_put_in_its_place_is_gone_on_with() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    ask(&proxy, 2);
+    let backup = proxy.folder().path().join("backup.db");
+    let connection = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+    connection.execute_batch(&format!("VACUUM INTO '{}'", backup.display())).expect("copied");
+    drop(connection);
+    ask(&proxy, 3);
+    fs::rename(backup, proxy.folder().database()).expect("renamed");
+    ask(&proxy, 1);
+    proxy.wait_for_log("was replaced by another database");
+    assert_eq!(proxy.rows().len(), 3);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 3);
+    proxy.check_sound();
+}
+
+#[test]
+fn rows_wait_while_no_database_can_be_made() {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 1);
+    let folder = database(&proxy).parent().expect("a folder").to_path_buf();
+    fs::remove_dir_all(&folder).expect("removed");
+    fs::write(&folder, "in the way").expect("written");
+    check_waits(&proxy);
+    fs::remove_file(&folder).expect("removed");
+    check_catches_up(&proxy, &database(&proxy), 3);
+}
+
+/// Overwrites every page in the middle of the file, with nothing of it left in the log.
+fn damage(database: &Path) {
+    let connection = rusqlite::Connection::open(database).expect("a database");
+    // A change by another process has the proxy read its pages again.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); UPDATE meta SET value = value").expect("changed");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
+    drop(connection);
+    let mut bytes = fs::read(database).expect("readable");
+    bytes[4096..].fill(0x5a);
+    fs::write(database, bytes).expect("written");
+}
+
+#[test]
+fn rows_wait_while_the_database_is_damaged_and_are_written_when_it_was_moved_away() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    ask(&proxy, 1);
+    let path = proxy.folder().database();
+    damage(&path);
+    check_waits(&proxy);
+    fs::rename(&path, path.with_extension("damaged")).expect("renamed");
+    check_catches_up(&proxy, &path, 3);
+}
+
+#[test]
+fn a_database_that_takes_no_rows_to_the_end_does_not_hold_up_the_end() {
+    let upstream = answering();
+    let mut proxy = Proxy::before(&upstream);
+    damage(&proxy.folder().database());
+    check_waits(&proxy);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    proxy.wait_for_log("3 rows are lost");
+}
+
+// ---- full, failing -------------------------------------------------------------------------------------------------
+
+/// A file system of a megabyte, as long as it lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where mounting is not allowed.
+    fn new(at: PathBuf) -> Option<SmallDisk> {
+        fs::create_dir_all(&at).expect("the folder is writable");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&at).output();
+        mount.is_ok_and(|done| done.status.success()).then_some(SmallDisk(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the proxy may still have it open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn rows_wait_while_the_disk_is_full() {
+    let folder = Arc::new(Folder::new());
+    let Some(_disk) = SmallDisk::new(folder.path().join("disk")) else {
+        return eprintln!("skipped: no small file system can be mounted here");
+    };
+    let upstream = answering();
+    let url = upstream.url();
+    let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url), ELSEWHERE]);
+    ask(&proxy, 1);
+    let filler = folder.path().join("disk/filler");
+    fs::write(&filler, vec![0; 2_000_000]).expect_err("the disk is full");
+    // What is allocated already may take some rows.
+    let mut asked = 1;
+    until("a full disk", || {
+        ask(&proxy, 1);
+        asked += 1;
+        (proxy.logged("does not take rows") > 0).then_some(())
+    });
+    check_waits(&proxy);
+    fs::remove_file(&filler).expect("removed");
+    check_catches_up(&proxy, &database(&proxy), asked + 3);
+}
+
+#[test]
+fn rows_wait_while_files_cannot_grow() {
+    // Writing beyond the limit of a process is an I/O error (EFBIG). Nobody has to be root for it.
+    let upstream = answering();
+    let url = upstream.url();
+    let folder = Arc::new(Folder::new());
+    let proxy = Proxy::start_after("trap '' XFSZ", &folder, &[("LM_STUDIO_URL", &url)]);
+    let limit = |bytes: &str| {
+        let id = proxy.id().to_string();
+        let done = Command::new("prlimit").args(["--pid", &id, &format!("--fsize={bytes}:")]).status();
+        done.is_ok_and(|status| status.success())
+    };
+    ask(&proxy, 1);
+    if !limit("4096") {
+        return eprintln!("skipped: there is no prlimit");
+    }
+    check_waits(&proxy);
+    assert!(limit("unlimited"));
+    check_catches_up(&proxy, &folder.database(), 4);
+}
+
+/// Of the proxy's writes and syncs the ones in `window` fail with `error`.
+fn check_injected(error: &str, window: &str) {
+    let can = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    if !can.is_ok_and(|done| done.status.success()) {
+        return eprintln!("skipped: there is no strace, or it may not trace");
+    }
+    let upstream = answering();
+    let url = upstream.url();
+    let folder = Arc::new(Folder::new());
+    let calls = "pwrite64,fdatasync,ftruncate,fallocate";
+    // -D: the proxy stays our own child.
+    let strace =
+        format!("strace -D -f -qq -o /dev/null -e trace={calls} -e inject={calls}:error={error}:when={window}");
+    let proxy = Proxy::start_by(&strace, &folder, &[("LM_STUDIO_URL", &url)]);
+    let mut asked = 0;
+    until("the end of the failures", || {
+        ask(&proxy, 1);
+        asked += 1;
+        (proxy.logged("takes rows again") > 0).then_some(())
+    });
+    proxy.wait_for_log("does not take rows");
+    // Calls are counted for each thread, so another one may meet failures of its own.
+    assert_eq!(proxy.wait_for_rows(asked).len(), asked, "{error} {window}");
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], asked);
+    proxy.check_sound();
+}
+
+#[test]
+fn rows_wait_while_writing_fails() {
+    // Calls before the window make the database; the window begins at different points of a commit.
+    for window in ["200..230", "203..240", "207..211"] {
+        check_injected("ENOSPC", window);
+        check_injected("EIO", window);
+    }
+}
