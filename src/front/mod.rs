@@ -103,6 +103,8 @@ pub struct Front {
     unfinished: Vec<usize>,
     open: usize,
     accept_again_ms: Option<u64>,
+    /// Connections wait that could not be accepted; said in the log once.
+    accept_failing: bool,
     returns: Arc<Returns>,
     stop: Arc<Stop>,
     stopping: Option<Stopping>,
@@ -142,6 +144,7 @@ impl Front {
             unfinished: Vec::new(),
             open: 0,
             accept_again_ms: None,
+            accept_failing: false,
             returns,
             stop,
             stopping: None,
@@ -221,12 +224,19 @@ impl Front {
             }
             match listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut self.accept_failing) {
+                        log::warn!("every connection that waited is accepted");
+                    }
+                    return;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
                     // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
-                    log::warn!("cannot accept a connection: {e}; trying again");
+                    if !std::mem::replace(&mut self.accept_failing, true) {
+                        log::warn!("cannot accept a connection ({e}); trying again until it works");
+                    }
                     self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
                     return;
                 }

@@ -8,6 +8,7 @@ mod cancel;
 mod disk;
 mod errors;
 mod harness;
+mod hostile;
 mod live;
 mod many;
 mod record;

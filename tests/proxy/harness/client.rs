@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::peer::{Message, Peer};
@@ -69,4 +69,28 @@ impl Client {
 
     /// Closes the connection.
     pub fn leave(self) {}
+
+    /// Closes it with bytes unread, which resets it (RFC 2525 §2.17).
+    pub fn reset(self) {
+        self.0.wait_for_byte();
+    }
+
+    /// Reads on to the last chunk and keeps nothing; how many bytes came.
+    pub fn rest_of_chunks(&mut self) -> usize {
+        let mut piece = vec![0; 1 << 16];
+        let (mut count, mut end) = (0, Vec::new());
+        while !end.ends_with(b"\r\n0\r\n\r\n") {
+            let n = self.0.stream().read(&mut piece).expect("an open connection");
+            assert_ne!(n, 0, "the connection ended before the last chunk");
+            count += n;
+            end.extend_from_slice(&piece[n.saturating_sub(16)..n]);
+            end.drain(..end.len().saturating_sub(16));
+        }
+        count
+    }
+
+    /// Takes a few bytes of what has come, or waits for some.
+    pub fn sip(&mut self) -> usize {
+        self.0.stream().read(&mut [0; 64]).expect("an open connection")
+    }
 }

@@ -6,6 +6,8 @@ mod peer;
 mod process;
 mod rows;
 mod upstream;
+#[cfg(target_os = "linux")]
+mod vitals;
 mod words;
 
 use std::time::{Duration, Instant};

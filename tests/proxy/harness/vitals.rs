@@ -1,0 +1,32 @@
+//! What a running proxy takes of the machine, as Linux tells it (proc(5)).
+
+use std::fs;
+
+use super::Proxy;
+
+impl Proxy {
+    /// Memory in use, in KB.
+    pub fn resident_kb(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a running process").count()
+    }
+
+    /// Processor time used so far, in ticks of 10 ms.
+    pub fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a running process");
+        // Fields are counted behind the name in parentheses, which is field 2; 14 and 15 are user and system time.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let mut fields = fields.split(' ').skip(11).map(|field| field.parse::<u64>().expect("a number"));
+        fields.next().expect("user time") + fields.next().expect("system time")
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a documented line");
+        line.split_whitespace().next().expect("a number").parse().expect("a number")
+    }
+}
