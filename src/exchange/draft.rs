@@ -21,6 +21,7 @@ pub struct Draft {
     attempt: Option<u32>,
     began: Instant,
     start_ms: i64,
+    has_row: bool,
 }
 
 /// What became of the request.
@@ -59,7 +60,13 @@ impl Draft {
             asked,
             began,
             start_ms,
+            has_row: false,
         }
+    }
+
+    /// Whether a row was made of it.
+    pub fn has_row(&self) -> bool {
+        self.has_row
     }
 
     /// Whether the client asked for a stream.
@@ -71,6 +78,7 @@ impl Draft {
     pub fn row(&mut self, ending: Ending) -> Row {
         let Ending { outcome, http_status, error, report, streamed } = ending;
         let us_to_ms = |us: u64| us / 1000;
+        self.has_row = true;
         Row {
             endpoint: self.endpoint.clone(),
             model: report.model.clone().or_else(|| self.asked.model.clone()),

@@ -160,6 +160,9 @@ impl Pool {
             Ok(()) => worker,
             Err(_) => {
                 log::error!("an exchange ended by a bug of the proxy; its connection was cut");
+                if catch_unwind(AssertUnwindSafe(|| worker.record_bug())).is_err() {
+                    log::error!("nor could it be recorded");
+                }
                 Worker::new(self.shared.clone(), self.clone())
             }
         }

@@ -27,6 +27,8 @@ pub struct Worker {
     pool: Arc<Pool>,
     upstream: Upstream,
     buffers: Buffers,
+    /// The row in the making, where the route is recorded. It outlives a panic of the exchange.
+    draft: Option<Box<Draft>>,
 }
 
 #[derive(Default)]
@@ -44,7 +46,7 @@ impl Worker {
     /// A worker without a connection yet.
     pub fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Worker {
         let upstream = Upstream::new(&shared.settings, &shared.names);
-        Worker { shared, pool, upstream, buffers: Buffers::default() }
+        Worker { shared, pool, upstream, buffers: Buffers::default(), draft: None }
     }
 
     /// Does one job.
@@ -65,11 +67,23 @@ impl Worker {
         self.buffers = Buffers::default();
     }
 
+    /// Records the exchange that a panic has just ended, unless its row was made already. Its client saw the
+    /// connection cut, but tokens may have been spent.
+    pub fn record_bug(&mut self) {
+        let Some(mut draft) = self.draft.take().filter(|draft| !draft.has_row()) else { return };
+        let error = Some("the exchange ended by a bug of the proxy; its log says where".to_string());
+        let streamed = draft.asked_stream();
+        let ending =
+            Ending { outcome: Outcome::Truncated, http_status: None, error, report: Report::default(), streamed };
+        self.shared.recorder.commit(draft.row(ending), |tails| self.pool.finish(tails));
+    }
+
     fn exchange(&mut self, lend: Lend) {
         let Lend { loan, head, body, began, start_ms } = lend;
         let recorded = is_recorded(head.method(), head.path());
-        let draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
-        let injected = draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
+        self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
+        bug_on_purpose(&head, "asking");
+        let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
         let strip = injected.is_some();
 
         let reply = match loan.client().interrupts(Some(self.upstream.wire().clone())) {
@@ -78,7 +92,7 @@ impl Worker {
         };
         // A stream may go on for hours: its request is given back now.
         drop((body, injected));
-        let exchange = Exchange { loan, head, draft, began, strip };
+        let exchange = Exchange { loan, head, recorded, began, strip };
         match reply {
             Ok(reply) => self.relay(exchange, reply),
             Err(why) => self.answer(exchange, why),
@@ -116,7 +130,7 @@ impl Worker {
     fn relay(&mut self, mut exchange: Exchange, reply: Response<Body>) {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
-        let form = if exchange.draft.is_some() { form(&parts.headers) } else { Form::Opaque };
+        let form = if exchange.recorded { form(&parts.headers) } else { Form::Opaque };
         let strip = exchange.strip && form == Form::Events;
         let has_body = exchange.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
         let framing = framing(&exchange.head, status, &parts.headers, has_body, strip);
@@ -144,7 +158,7 @@ impl Worker {
             passed: std::mem::take(&mut self.buffers.passed),
         };
         let mut early = None;
-        let draft = &mut exchange.draft;
+        let draft = &mut self.draft;
         let (recorder, pool) = (&self.shared.recorder, &self.pool);
         let relayed = relay.run(&mut body.into_reader(), &mut self.buffers.read, |report| {
             if let Some(draft) = draft {
@@ -153,6 +167,7 @@ impl Worker {
                 early = Some((id, row));
             }
         });
+        bug_on_purpose(&exchange.head, "relaying");
         self.buffers.passed = std::mem::take(&mut relay.passed);
         drop(relay);
         // From here on the upstream connection may serve the next exchange.
@@ -164,12 +179,14 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn finish(&self, exchange: Exchange, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
-        let Exchange { loan, head, draft, .. } = exchange;
+    fn finish(&mut self, exchange: Exchange, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
+        let Exchange { loan, head, .. } = exchange;
         log_exchange(&loan, &head, &ending, exchange.began);
         let tail = Tail::new(loan, tail, complete);
-        let Some(mut draft) = draft else { return tail.send() };
+        let Some(draft) = &mut self.draft else { return tail.send() };
+        bug_on_purpose(&head, "finishing");
         let row = draft.row(ending);
+        self.draft = None;
         match early {
             None => self.shared.recorder.finish(row, tail, |tails| self.pool.finish(tails)),
             Some((id, before)) => {
@@ -217,7 +234,7 @@ impl Worker {
                 (Outcome::Shutdown, Some(reply.status()), Some(message.to_string()), Some(reply))
             }
         };
-        let streamed = exchange.draft.as_ref().is_some_and(|draft| draft.asked_stream());
+        let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: Report::default(), streamed };
         let head_only = exchange.head.method() == "HEAD";
         let bytes = reply.as_ref().map(|reply| reply.encode(exchange.persistence(), head_only)).unwrap_or_default();
@@ -229,8 +246,8 @@ impl Worker {
 struct Exchange {
     loan: Loan,
     head: RequestHead,
-    /// The row in the making, where the route is recorded.
-    draft: Option<Box<Draft>>,
+    /// The route is recorded.
+    recorded: bool,
     began: Instant,
     /// The usage event was asked for by us: it must not reach the client.
     strip: bool,
@@ -290,6 +307,19 @@ fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
     // What upstream itself said about an error is more telling than what we make of its end.
     let error = if report.error.is_some() { None } else { error.map(str::to_string) };
     Ending { outcome, http_status: Some(status), error, report, streamed: form == Form::Events }
+}
+
+/// A panic where `?bug=PLACE` of a request asks for one, so that a test can see what a bug does. Only debug builds know
+/// how, and only when their environment says so.
+fn bug_on_purpose(head: &RequestHead, place: &str) {
+    #[cfg(debug_assertions)]
+    if head.query().and_then(|query| query.strip_prefix("bug=")) == Some(place)
+        && std::env::var_os("BUGS_ON_PURPOSE").is_some()
+    {
+        panic!("on purpose, while {place}");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (head, place);
 }
 
 fn log_exchange(loan: &Loan, head: &RequestHead, ending: &Ending, began: Instant) {

@@ -7,7 +7,8 @@ pub enum Outcome {
     Completed,
     /// The client left before the reply's end. Leaving after a stream's terminal event is `Completed`.
     ClientClosed,
-    /// Upstream died in the middle of the reply, or a stream ended without its terminal event.
+    /// Upstream died in the middle of the reply, a stream ended without its terminal event, or a bug of the proxy ended
+    /// the exchange (the error message says so).
     Truncated,
     /// Upstream answered with a status of 400 or above.
     UpstreamError,

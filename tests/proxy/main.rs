@@ -4,6 +4,7 @@
 //! other. So "upstream is silent" and "one event so far" are states, not pauses, and no test sleeps or measures time.
 //! Whatever does not come within [`harness::PATIENCE`] ends the test.
 
+mod bug;
 mod cancel;
 mod disk;
 mod errors;
