@@ -670,3 +670,48 @@ pub fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok(Arc::new(Returns::new(waker, Instant::now())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection of which `bytes` have arrived.
+    fn connection(bytes: &[u8]) -> Connection {
+        let poll = Poll::new().expect("a poll");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let stream = mio::net::TcpStream::connect(address).expect("it listens");
+        let client = Arc::new(Client::new(stream, address, 0, returns(&poll).expect("a waker")));
+        let mut gather = Gather::default();
+        let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
+        let mut verdict = Some(verdict);
+        gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
+        let state = State::Parked { since_ms: 5000 };
+        Connection { client, gather, unread: Vec::new(), state, scheduled: None, ended: false, read_closed: false }
+    }
+
+    /// How long a connection in this state may stay in it.
+    fn check(bytes: &str, state: impl FnOnce(u64) -> State, limit: Option<Duration>) {
+        let mut connection = connection(bytes.as_bytes());
+        connection.state = state(5000);
+        let expected = limit.map_or(u64::MAX, |limit| 5000 + limit.as_millis() as u64);
+        assert_eq!(Front::deadline(&connection), expected, "{bytes:?}");
+    }
+
+    #[test]
+    fn each_state_has_its_own_deadline() {
+        let parked = |since_ms| State::Parked { since_ms };
+        check("", parked, Some(IDLE_TIME_MAX));
+        check("POST /v1/x HT", parked, Some(HEAD_TIME_MAX));
+        let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+        check(&head[..head.len() - 1], parked, Some(HEAD_TIME_MAX));
+        check(head, parked, Some(BODY_GAP_MAX));
+        check(&format!("{head}Hell"), parked, Some(BODY_GAP_MAX));
+        check(&format!("{head}Hello"), parked, Some(IDLE_TIME_MAX));
+        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, keep_alive: true, since_ms };
+        check("", writing, Some(WRITE_STALL_MAX));
+        check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
+        // A model may think for as long as it likes.
+        check("", |_| State::Lent { generates: true, keep_alive: true }, None);
+    }
+}

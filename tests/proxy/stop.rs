@@ -112,3 +112,64 @@ fn rows_that_wait_for_the_database_are_written_before_the_end() {
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(proxy.row().outcome, "completed");
 }
+
+#[test]
+fn a_stop_under_load_loses_no_row() {
+    // Half of the streams end within the grace, half outlast it; beside them short requests come and go.
+    const STREAMS: usize = 40;
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "3")]);
+    let streams: Vec<(Client, Link)> = (0..STREAMS).map(|_| streaming(&proxy, &upstream)).collect();
+    let short = Upstream::answering(|link, _| {
+        link.try_send(chat_reply());
+    });
+    let mut hammered = Proxy::with(&short, &[]);
+    let address = hammered.address();
+    let (seen, sent) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut client = Client::connect(address);
+                    let (mut seen, mut sent) = (0, 0);
+                    loop {
+                        sent += 1;
+                        match client.try_ask(chat()) {
+                            Some(reply) if reply.status() == 200 && reply.ended == Ended::Whole => seen += 1,
+                            _ => return (seen, sent),
+                        }
+                    }
+                })
+            })
+            .collect();
+        hammered.wait_for_rows(200);
+        hammered.signal("TERM");
+        let counts = clients.into_iter().map(|client| client.join().expect("no client panics"));
+        counts.fold((0, 0), |(seen, sent), (s, t)| (seen + s, sent + t))
+    });
+    assert_eq!(hammered.wait().code(), Some(0));
+    let rows = hammered.rows().len();
+    assert!((seen..=sent).contains(&rows), "{rows} rows of {seen} replies seen and {sent} requests sent");
+    assert_eq!(hammered.logged("bug"), 0);
+
+    proxy.signal("TERM");
+    proxy.wait_for_log("told to stop");
+    let mut outlast = Vec::new();
+    for (number, (mut client, mut link)) in streams.into_iter().enumerate() {
+        if number % 2 == 0 {
+            link.send([chunk(USAGE_EVENT), chunk(DONE), LAST_CHUNK.into()].concat());
+            client.through(LAST_CHUNK);
+        } else {
+            outlast.push((client, link));
+        }
+    }
+    for (client, link) in &mut outlast {
+        link.wait_for_close();
+        assert!(!client.rest().ends_with(LAST_CHUNK.as_bytes()));
+    }
+    assert_eq!(proxy.wait().code(), Some(0));
+    let rows = proxy.rows();
+    let count = |outcome: &str| rows.iter().filter(|row| row.outcome == outcome).count();
+    assert_eq!((count("completed"), count("shutdown"), rows.len()), (STREAMS / 2, STREAMS / 2, STREAMS));
+    assert_eq!(count_of(&proxy.folder().database(), "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
+    assert_eq!(proxy.logged("bug"), 0);
+}
