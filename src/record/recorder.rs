@@ -297,6 +297,15 @@ impl Desk {
         true
     }
 
+    fn fail(&mut self, error: &rusqlite::Error) {
+        if self.store.is_damaged() {
+            let path = self.store.place().path().display();
+            self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
+        } else {
+            self.waiting.fail(error);
+        }
+    }
+
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
     fn write(&mut self, rows: Vec<Row>, recorder: &Recorder) -> Vec<i64> {
         let figures = &recorder.figures;
@@ -316,7 +325,7 @@ impl Desk {
                     self.waiting.recover();
                     return ids;
                 }
-                Err(e) => self.waiting.fail(&e),
+                Err(e) => self.fail(&e),
             }
             self.waiting.keep(rows, figures);
             recorder.alarm.raise(|alarm| alarm.rows_wait = true);
@@ -346,7 +355,7 @@ impl Desk {
                     }
                 },
                 Err(e) => {
-                    self.waiting.fail(&e);
+                    self.fail(&e);
                     recorder.alarm.raise(|alarm| alarm.rows_wait = true);
                     return;
                 }

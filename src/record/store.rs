@@ -56,6 +56,11 @@ impl Store {
         self.damaged || !self.place.is_held()
     }
 
+    /// Whether the last attempt to write found the file damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Opens the database at its path anew. Until that succeeds nothing is written: rows in a file that is gone are
     /// lost. What stood in that file stays there.
     pub fn reopen(&mut self) -> Result<(), OpenError> {

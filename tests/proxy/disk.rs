@@ -144,6 +144,7 @@ fn rows_wait_while_the_database_is_damaged_and_are_written_when_it_was_moved_awa
     let path = proxy.folder().database();
     damage(&path);
     check_waits(&proxy);
+    proxy.wait_for_log("move it away to begin anew");
     fs::rename(&path, path.with_extension("damaged")).expect("renamed");
     check_catches_up(&proxy, &path, 3);
 }
