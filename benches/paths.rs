@@ -1,0 +1,218 @@
+//! What each request and each event costs, part by part. `cargo bench` runs all, `cargo bench -- tap` those named so.
+//!
+//! Sockets are left out: `tests/proxy` runs whole exchanges, and nginx beside the proxy is measured elsewhere. Statistics
+//! on many rows: `cargo run --release --example ten_million_rows`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+
+use lms_metrics_proxy::http::{ChunkDecoder, read_head};
+use lms_metrics_proxy::record::recorder::Recorder;
+use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::store::{DbSync, Store};
+use lms_metrics_proxy::usage::{Dialect, Form, Tap, asked, inject, prompt};
+
+fn main() {
+    divan::main();
+}
+
+// ---- a request ---------------------------------------------------------------------------------------------------
+
+/// As the OpenAI client for Python sends it.
+const HEAD: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\n\
+    Host: localhost:8080\r\n\
+    Accept-Encoding: gzip, deflate\r\n\
+    Connection: keep-alive\r\n\
+    Accept: application/json\r\n\
+    Content-Type: application/json\r\n\
+    User-Agent: OpenAI/Python 1.109.1\r\n\
+    X-Stainless-Lang: python\r\n\
+    X-Stainless-Package-Version: 1.109.1\r\n\
+    X-Stainless-OS: Linux\r\n\
+    X-Stainless-Arch: x64\r\n\
+    X-Stainless-Runtime: CPython\r\n\
+    X-Stainless-Runtime-Version: 3.12.3\r\n\
+    Authorization: Bearer not-needed\r\n\
+    X-Stainless-Async: false\r\n\
+    x-stainless-retry-count: 0\r\n\
+    x-stainless-read-timeout: 600\r\n\
+    Content-Length: 1024\r\n\r\n";
+
+const CURL_HEAD: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: curl/8.5.0\r\n\
+    Accept: */*\r\nContent-Type: application/json\r\nContent-Length: 120\r\n\r\n";
+
+#[divan::bench(args = ["curl", "openai-python"])]
+fn intake(bencher: Bencher, client: &str) {
+    let head = if client == "curl" { CURL_HEAD } else { HEAD };
+    bencher.counter(BytesCount::of_slice(head)).bench(|| read_head(black_box(head), &mut 0));
+}
+
+/// A body of 1 MB that comes in chunks of one size.
+#[divan::bench(args = [64, 1024, 16384])]
+fn chunk_decoding(bencher: Bencher, chunk_bytes: usize) {
+    let count = 1_048_576 / chunk_bytes;
+    let mut encoded = Vec::new();
+    for _ in 0..count {
+        encoded.extend_from_slice(format!("{chunk_bytes:x}\r\n").as_bytes());
+        encoded.extend(std::iter::repeat_n(b'x', chunk_bytes));
+        encoded.extend_from_slice(b"\r\n");
+    }
+    encoded.extend_from_slice(b"0\r\n\r\n");
+    bencher.counter(BytesCount::of_slice(&encoded)).bench(|| {
+        let mut body = Vec::with_capacity(count * chunk_bytes);
+        ChunkDecoder::new(u64::MAX).decode(black_box(&encoded), &mut body).map(|_| body)
+    });
+}
+
+/// A streaming request whose prompt has about so many bytes, half of them escaped here and there.
+fn body(prompt_bytes: usize) -> Vec<u8> {
+    let words = r#"Some words of a prompt, \"quoted\" and on\nseveral lines. "#.repeat(prompt_bytes / 58 + 1);
+    format!(r#"{{"model":"llama-3.2-1b-instruct","messages":[{{"role":"user","content":"{words}"}}],"stream":true}}"#)
+        .into_bytes()
+}
+
+const BODIES: [usize; 3] = [100, 10_000, 1_000_000];
+
+#[divan::bench(args = BODIES)]
+fn injection(bencher: Bencher, prompt_bytes: usize) {
+    let body = body(prompt_bytes);
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| inject::edit(black_box(&body)));
+}
+
+#[divan::bench(args = BODIES)]
+fn what_is_asked(bencher: Bencher, prompt_bytes: usize) {
+    let body = body(prompt_bytes);
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| asked::read(black_box(&body)));
+}
+
+#[divan::bench(args = BODIES)]
+fn prompt_kept(bencher: Bencher, prompt_bytes: usize) {
+    let body = body(prompt_bytes);
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| prompt::prompt_text(black_box(&body), 256 * 1024));
+}
+
+// ---- a reply -----------------------------------------------------------------------------------------------------
+
+/// Events of one stream. Each comes in a read of its own, as paced streams do.
+const EVENTS: usize = 1000;
+
+/// One event of a chat as LM Studio sends it; of another stream, one of about the same length that tells nothing.
+fn event(n: usize) -> Vec<u8> {
+    format!(
+        "data: {{\"id\":\"chatcmpl-um3b\",\"object\":\"chat.completion.chunk\",\"created\":1747835957,\
+         \"model\":\"gemma-2-2b-it\",\"system_fingerprint\":\"gemma-2-2b-it\",\"choices\":[{{\"index\":0,\
+         \"delta\":{{\"content\":\" word{n}\"}},\"logprobs\":null,\"finish_reason\":null}}]}}\n\n"
+    )
+    .into_bytes()
+}
+
+/// Bytes kept of the answer's words; 0 with `LOG_CONTENT=none`. `strip`: the usage event is to be taken out, so that each
+/// event is looked at before it leaves.
+#[divan::bench(args = [(0, false), (0, true), (262_144, false), (262_144, true)])]
+fn tap_per_event(bencher: Bencher, (kept_bytes, strip): (usize, bool)) {
+    let events: Vec<Vec<u8>> = (0..EVENTS).map(event).collect();
+    let mut out = Vec::with_capacity(4096);
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let mut tap = Tap::new(Dialect::Chat, Form::Events, strip, kept_bytes);
+        for (n, event) in events.iter().enumerate() {
+            out.clear();
+            tap.feed(black_box(event), n as u64, &mut out);
+        }
+        tap
+    });
+}
+
+/// The same events in reads of 4 KiB, as a flooded stream comes.
+#[divan::bench(args = [0, 262_144])]
+fn tap_flooded(bencher: Bencher, kept_bytes: usize) {
+    let events: Vec<u8> = (0..EVENTS).flat_map(event).collect();
+    let mut out = Vec::with_capacity(8192);
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let mut tap = Tap::new(Dialect::Chat, Form::Events, true, kept_bytes);
+        for read in events.chunks(4096) {
+            out.clear();
+            tap.feed(black_box(read), 1, &mut out);
+        }
+        tap
+    });
+}
+
+// ---- a row -------------------------------------------------------------------------------------------------------
+
+/// Rows of one measurement, shared among the writers.
+const ROWS: usize = 2048;
+
+fn row() -> Row {
+    Row {
+        endpoint: "/v1/chat/completions".to_owned(),
+        model: Some("llama-3.2-1b-instruct".to_owned()),
+        requested_model: Some("llama-3.2-1b-instruct".to_owned()),
+        start_ms: 1_768_818_645_678,
+        duration_ms: 850,
+        input_tokens: Some(85),
+        output_tokens: Some(320),
+        total_tokens: Some(405),
+        cached_tokens: None,
+        reasoning_tokens: None,
+        request_id: Some("chatcmpl-um3b".to_owned()),
+        outcome: Outcome::Completed,
+        error_message: None,
+        http_status: Some(200),
+        was_streamed: true,
+        time_to_first_token_ms: Some(120),
+        tokens_per_second: Some(43.8),
+        finish_reason: Some("stop".to_owned()),
+        usage_source: Some("usage"),
+        model_load_ms: None,
+        client: Some("OpenAI/Python".to_owned()),
+        key: None,
+        attempt: None,
+        content: Content {
+            prompt: Some(r#"{"messages":[{"role":"user","content":"Say hello."}]}"#.to_owned()),
+            output: Some("Hello! How can I help you today?".to_owned()),
+            reasoning: None,
+            tool_calls: None,
+        },
+    }
+}
+
+/// A database of its own, in the folder that cargo gives to benchmarks, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("paths-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("the folder for benchmarks is writable");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Rows committed while each of so many writers waits for its own. Starting the writers is part of it.
+#[divan::bench(args = [1, 16, 256], sample_size = 1, sample_count = 20)]
+fn recorder(bencher: Bencher, writers: usize) {
+    let folder = Folder::new(&format!("recorder-{writers}"));
+    let store = Store::open(&folder.0.join("metrics.db"), DbSync::Normal).expect("a new database opens");
+    let recorder = Recorder::new(store);
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
+        thread::scope(|scope| {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    for _ in 0..ROWS / writers {
+                        // No reply hangs on these rows, so there is nothing to pass on.
+                        recorder.commit(row(), |_| {}).expect("nothing else uses the database");
+                    }
+                });
+            }
+        });
+    });
+}
