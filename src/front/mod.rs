@@ -687,7 +687,7 @@ mod tests {
         let mut verdict = Some(verdict);
         gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
         let state = State::Parked { since_ms: 5000 };
-        Connection { client, gather, unread: Vec::new(), state, scheduled: None, ended: false, read_closed: false }
+        Connection { client, gather, unread: Vec::new(), state, scheduled: None, ended: false }
     }
 
     /// How long a connection in this state may stay in it.
@@ -712,6 +712,6 @@ mod tests {
         check("", writing, Some(WRITE_STALL_MAX));
         check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
         // A model may think for as long as it likes.
-        check("", |_| State::Lent { generates: true, keep_alive: true }, None);
+        check("", |_| State::Lent { ends_with_client: true, keep_alive: true }, None);
     }
 }
