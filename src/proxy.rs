@@ -11,6 +11,7 @@ use mio::net::TcpListener;
 use crate::exchange::Shared;
 use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
+use crate::exchange::upstream::Shelf;
 use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
 use crate::record::clean::Retention;
@@ -113,7 +114,7 @@ impl Proxy {
         let returns = front::returns(&poll)?;
         let judge = Judge::new(&settings);
         let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
-        let shared = Arc::new(Shared { settings, recorder: recorder.clone(), names, fingerprints });
+        let shared = Arc::new(Shared { settings, recorder: recorder.clone(), names, shelf: Shelf::new(), fingerprints });
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder, pool: pool.clone() };

@@ -1,12 +1,26 @@
-//! The exchanges: what a worker does with a lent connection, from the request to its row.
+//! The exchanges: what becomes of a lent connection, from the request to its row.
+//!
+//! ```text
+//!  lend ──▶ pool ──▶ worker: ask upstream, relay, commit ──▶ give back
+//!             ▲         │
+//!             │         └── a stream that has begun ──▶ streams: relay what flows
+//!             └──── its end, or anything to wait for ─────┘
+//! ```
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply, hand row and tail to
-//! the recorder. The [`pool`] gives it its jobs.
+//! the recorder. The [`pool`] gives it its jobs. While a stream does nothing but flow, no thread of its own waits for
+//! its next event: the lane of [`streams`] relays all of them, and gives each back to a worker for whatever takes time.
+//!
+//! The lane is there because a thread for each stream costs more than relaying. Measured on two cores, processor time
+//! an event, nginx beside it in the same run: 100 paced streams 22.0 us (nginx 10.7), 1000 paced 19.8 (10.7), 16 that
+//! flood 3.7 (1.0). A bare thread that only reads and writes, with no parsing at all, still took 16.7, 18.2 and 3.3 us:
+//! waking a thread for every event is what costs.
 
 pub mod dial;
 mod draft;
 pub mod pool;
 pub mod relay;
+pub mod streams;
 pub mod upstream;
 pub mod wire;
 pub mod worker;
@@ -20,6 +34,7 @@ use crate::record::fingerprint::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
+use upstream::Shelf;
 
 /// A connection lent together with the request to answer on it.
 pub struct Lend {
@@ -51,6 +66,8 @@ pub struct Shared {
     pub recorder: Arc<Recorder>,
     /// Upstream's addresses.
     pub names: Arc<Names>,
+    /// Connections to upstream that wait for the next exchange.
+    pub shelf: Shelf,
     /// What credentials are fingerprinted with.
     pub fingerprints: FingerprintKey,
 }

@@ -1,15 +1,18 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
-//! The worker that was busy last gets the next job: its stack, its buffers and its upstream connection are warm. When
-//! all are busy and no more may start, jobs wait in a bounded queue; beyond that they are refused.
+//! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
+//! exchanges in flight, whoever has them in hand: a worker, or the lane of [`super::streams`]. Further ones wait in a
+//! bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::worker::Worker;
+use super::relay::Step;
+use super::streams::Streams;
+use super::worker::{Done, Exchange, Worker};
 use super::{Lend, Shared};
 use crate::limits::*;
 use crate::record::tail::Tail;
@@ -18,6 +21,8 @@ use crate::record::tail::Tail;
 pub enum Job {
     /// Answer a request.
     Exchange(Box<Lend>),
+    /// Go on with what the lane of streams has given back.
+    Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
     Finish(Vec<Tail>),
 }
@@ -25,16 +30,23 @@ pub enum Job {
 /// The pool of workers.
 pub struct Pool {
     shared: Arc<Shared>,
-    workers_max: usize,
+    in_flight_max: usize,
     state: Mutex<State>,
+    /// Started with the first stream. `None`: it could not be.
+    streams: OnceLock<Option<Streams>>,
 }
 
 #[derive(Default)]
 struct State {
     /// Waiting workers, the last busy one on top.
     idle: Vec<Arc<Seat>>,
-    queue: VecDeque<Job>,
+    /// Requests that wait for an exchange to end.
+    queue: VecDeque<Box<Lend>>,
+    /// Jobs of exchanges in flight that wait for a worker.
+    urgent: VecDeque<Job>,
     workers: usize,
+    /// Exchanges begun and not ended.
+    in_flight: usize,
 }
 
 /// How busy the pool is.
@@ -42,9 +54,9 @@ struct State {
 pub struct Load {
     /// Threads there are.
     pub workers: usize,
-    /// Those of them that have a job.
-    pub busy: usize,
-    /// Jobs that wait for one.
+    /// Exchanges begun and not ended.
+    pub in_flight: usize,
+    /// Requests that wait for one to end.
     pub queued: usize,
 }
 
@@ -62,57 +74,91 @@ enum Waited {
 }
 
 impl Pool {
-    /// A pool of at most `workers_max` threads. None is started yet.
-    pub fn new(shared: Arc<Shared>, workers_max: usize) -> Arc<Pool> {
-        Arc::new(Pool { shared, workers_max, state: Mutex::new(State::default()) })
+    /// A pool for at most `in_flight_max` exchanges at once. No thread is started yet.
+    pub fn new(shared: Arc<Shared>, in_flight_max: usize) -> Arc<Pool> {
+        Arc::new(Pool { shared, in_flight_max, state: Mutex::default(), streams: OnceLock::new() })
     }
 
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
     pub fn lend(self: &Arc<Pool>, lend: Lend) -> Result<(), Box<Lend>> {
-        match self.give(Job::Exchange(Box::new(lend)), QUEUE_LENGTH_MAX) {
+        let lend = Box::new(lend);
+        let mut state = self.state();
+        if state.in_flight >= self.in_flight_max {
+            if state.queue.len() >= QUEUE_LENGTH_MAX {
+                return Err(lend);
+            }
+            state.queue.push_back(lend);
+            return Ok(());
+        }
+        state.in_flight += 1;
+        match self.give(state, Job::Exchange(lend)) {
             Ok(()) => Ok(()),
-            Err(Job::Exchange(lend)) => Err(lend),
-            Err(Job::Finish(_)) => unreachable!("the job given comes back"),
+            Err(Job::Exchange(lend)) => {
+                self.state().in_flight -= 1;
+                Err(lend)
+            }
+            Err(Job::Resume(..) | Job::Finish(_)) => unreachable!("the job given comes back"),
         }
     }
 
-    /// Has a worker finish replies. Always taken: their exchanges have left the count of those in flight.
-    pub fn finish(self: &Arc<Pool>, tails: Vec<Tail>) {
-        if self.give(Job::Finish(tails), usize::MAX).is_err() {
-            unreachable!("an unbounded queue takes every job");
+    /// Lends a stream to the lane; back it comes when there is none.
+    pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
+        let streams = self.streams.get_or_init(|| {
+            let started = Streams::start(self);
+            if let Err(e) = &started {
+                log::debug!("every stream keeps its worker: {e}");
+            }
+            started.ok()
+        });
+        match streams {
+            Some(streams) => streams.lend(exchange),
+            None => Err(exchange),
         }
+    }
+
+    /// Has a worker go on with a stream.
+    pub fn resume(self: &Arc<Pool>, exchange: Box<Exchange>, step: Step) {
+        self.always_give(Job::Resume(exchange, step));
+    }
+
+    /// Has a worker finish replies.
+    pub fn finish(self: &Arc<Pool>, tails: Vec<Tail>) {
+        self.always_give(Job::Finish(tails));
     }
 
     /// How busy it is at this moment.
     pub fn load(&self) -> Load {
         let state = self.state();
-        Load { workers: state.workers, busy: state.workers - state.idle.len(), queued: state.queue.len() }
+        Load { workers: state.workers, in_flight: state.in_flight, queued: state.queue.len() }
     }
 
-    fn give(self: &Arc<Pool>, job: Job, queue_max: usize) -> Result<(), Job> {
-        let mut state = self.state();
+    fn always_give(self: &Arc<Pool>, job: Job) {
+        if self.give(self.state(), job).is_err() {
+            // Nobody can be started and nobody runs. Dropped, its connections are cut; but whoever has such a job runs
+            // on a worker, or had its exchange from one, and the last few workers stay.
+            log::error!("no thread can be started to end an exchange");
+        }
+    }
+
+    /// Gives the job to an idle worker, to a new one, or to the next that ends its job. Back it comes when there is
+    /// none at all.
+    fn give(self: &Arc<Pool>, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), Job> {
         if let Some(seat) = state.idle.pop() {
             drop(state);
             seat.give(job);
             return Ok(());
         }
-        if state.workers < self.workers_max {
+        // Exchanges alone need no more threads than this; what would start another will find one soon.
+        if state.workers < self.in_flight_max {
             state.workers += 1;
             drop(state);
-            return self.start(job, queue_max);
+            return self.start(job);
         }
-        Self::enqueue(state, job, queue_max)
-    }
-
-    fn enqueue(mut state: MutexGuard<'_, State>, job: Job, queue_max: usize) -> Result<(), Job> {
-        if state.queue.len() >= queue_max {
-            return Err(job);
-        }
-        state.queue.push_back(job);
+        state.urgent.push_back(job);
         Ok(())
     }
 
-    fn start(self: &Arc<Pool>, job: Job, queue_max: usize) -> Result<(), Job> {
+    fn start(self: &Arc<Pool>, job: Job) -> Result<(), Job> {
         // The job lies in the seat, not in the closure: if the thread cannot start, it is still there.
         let seat = Arc::new(Seat { job: Mutex::new(Some(job)), given: Condvar::new() });
         let (pool, own_seat) = (self.clone(), seat.clone());
@@ -124,7 +170,11 @@ impl Pool {
         log::warn!("cannot start another worker ({e}); {workers} are running");
         let job = seat.take().expect("a thread that did not start took nothing");
         // With nobody running, nobody would ever come for it.
-        Self::enqueue(state, job, if workers == 0 { 0 } else { queue_max })
+        if workers == 0 {
+            return Err(job);
+        }
+        state.urgent.push_back(job);
+        Ok(())
     }
 
     fn work(self: &Arc<Pool>, seat: &Arc<Seat>) {
@@ -132,15 +182,13 @@ impl Pool {
         loop {
             while let Some(job) = seat.take() {
                 worker = self.run(worker, job);
-                if !self.sit_down(seat) {
-                    return;
-                }
+                self.sit_down(seat);
             }
             // First the upstream connection grows too old to be of use; then the thread itself does.
             match seat.wait(UPSTREAM_IDLE_TIME_MAX) {
                 Waited::Job(job) => seat.put(job),
                 Waited::Idle => {
-                    worker.disconnect();
+                    worker.rest();
                     if let Waited::Job(job) = seat.wait(WORKER_IDLE_TIME_MAX - UPSTREAM_IDLE_TIME_MAX) {
                         seat.put(job);
                     } else if self.leave(seat) {
@@ -156,29 +204,39 @@ impl Pool {
     /// Runs one job. A panic ends that exchange alone: its connection was cut by what it unwound through, and the
     /// worker goes on with new state.
     fn run(self: &Arc<Pool>, mut worker: Worker, job: Job) -> Worker {
-        match catch_unwind(AssertUnwindSafe(|| worker.run(job))) {
-            Ok(()) => worker,
-            Err(_) => {
-                log::error!("an exchange ended by a bug of the proxy; its connection was cut");
-                if catch_unwind(AssertUnwindSafe(|| worker.record_bug())).is_err() {
-                    log::error!("nor could it be recorded");
-                }
-                Worker::new(self.shared.clone(), self.clone())
+        let is_exchange = match job {
+            Job::Exchange(_) | Job::Resume(..) => true,
+            Job::Finish(_) => false,
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| worker.run(job)));
+        if done.is_err() {
+            log::error!("an exchange ended by a bug of the proxy; its connection was cut");
+            if catch_unwind(AssertUnwindSafe(|| worker.record_bug())).is_err() {
+                log::error!("nor could it be recorded");
             }
+            worker = Worker::new(self.shared.clone(), self.clone());
         }
+        if is_exchange && !matches!(done, Ok(Done::Lent)) {
+            self.state().in_flight -= 1;
+        }
+        worker
     }
 
-    /// Takes the next job of the queue, or waits among the idle. False when the worker shall end.
-    fn sit_down(&self, seat: &Arc<Seat>) -> bool {
+    /// Takes the next job, or waits among the idle.
+    fn sit_down(&self, seat: &Arc<Seat>) {
         let mut state = self.state();
-        match state.queue.pop_front() {
-            Some(job) => {
-                drop(state);
-                seat.put(job);
-            }
-            None => state.idle.push(seat.clone()),
+        if let Some(job) = state.urgent.pop_front() {
+            drop(state);
+            seat.put(job);
+        } else if state.in_flight < self.in_flight_max
+            && let Some(lend) = state.queue.pop_front()
+        {
+            state.in_flight += 1;
+            drop(state);
+            seat.put(Job::Exchange(lend));
+        } else {
+            state.idle.push(seat.clone());
         }
-        true
     }
 
     /// Leaves the pool, unless this is one of the kept few or was just given a job.

@@ -3,10 +3,23 @@
 //! Nothing waits but the end. The last bytes of a reply (the last read of a body of known length, the terminal chunk,
 //! a stream's terminal event) are not sent but left in [`Relayed::tail`], for the recorder to send when the row is
 //! committed. Where upstream stays silent after a stream's terminal event, the row is committed before the wait.
+//!
+//! A relay never waits for its client, and for upstream only while that socket blocks; [`Relay::advance`] goes as far as
+//! it can and says why it stopped. So a worker and the lane of streams drive the same machine.
+//!
+//! ```text
+//!              ┌──────────── write what is left ─────────────┐
+//!  head ──▶ advance ─┬─▶ Full (the client takes no more) ────┘
+//!              ▲     ├─▶ Dry (upstream has no more), More (its turn is over) ──▶ later, advance
+//!              │     ├─▶ Terminal ──▶ commit, release ──▶ advance
+//!              │     └─▶ Ended ──▶ finish ──▶ Relayed
+//! ```
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Instant;
 
+use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
 use super::wire::WireState;
@@ -40,6 +53,25 @@ impl From<CalledOff> for Ended {
     }
 }
 
+/// Why a relay stopped for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Upstream has sent no more. Only where its socket does not block.
+    Dry,
+    /// There is more to read, but others shall have their turn.
+    More,
+    /// The client takes no more: [`Relay::write_rest`].
+    Full,
+    /// The stream's terminal event has come, but not its end: commit the row, then [`Relay::release`].
+    Terminal,
+    /// It is over: [`Relay::finish`].
+    Ended(Ended),
+    /// Its socket cannot be polled: somebody must wait for it.
+    Unpolled,
+    /// Relaying it met a bug of the proxy.
+    Bug,
+}
+
 /// What is left to do when a reply was relayed.
 pub struct Relayed {
     /// How it ended.
@@ -53,11 +85,11 @@ pub struct Relayed {
 }
 
 /// One reply on its way.
-pub struct Relay<'a> {
-    /// Where it goes.
-    pub client: &'a Client,
-    /// The socket it comes from.
-    pub wire: &'a WireState,
+pub struct Relay {
+    /// Where it comes from.
+    pub body: BodyReader<'static>,
+    /// The socket under it.
+    pub wire: Arc<WireState>,
     /// What reads along.
     pub tap: Tap,
     /// When the exchange began.
@@ -66,121 +98,118 @@ pub struct Relay<'a> {
     pub framing: ReplyFraming,
     /// Upstream ends the body by closing its connection.
     pub closed: bool,
-    /// Bytes for the client that wait for company: the head at first.
+    /// Bytes for the client that wait: the head, for company; what a full socket did not take.
     pub out: Vec<u8>,
-    /// What the tap lets through of one read.
-    pub passed: Vec<u8>,
+    /// Bytes of a body of known length still to come.
+    left: u64,
+    /// The terminal event is held.
+    terminal: bool,
+}
+
+/// Memory that relays use in turn.
+pub struct Scratch {
+    read: Vec<u8>,
+    passed: Vec<u8>,
 }
 
 /// The first size of the buffer for reads, and the size it grows to when reads fill it.
 const READ_BYTES_MIN: usize = 2 * 1024;
 const READ_BYTES_MAX: usize = 32 * 1024;
+/// Larger buffers are given back when a relay has sent what was in them.
+const OUT_BYTES_KEPT: usize = 4 * 1024;
 
-impl Relay<'_> {
-    /// Relays the whole body. `commit` is called at most once, when a stream's terminal event has come and upstream
-    /// keeps the connection open without a word.
-    pub fn run(&mut self, body: &mut dyn Read, buffer: &mut Vec<u8>, mut commit: impl FnMut(Report)) -> Relayed {
-        let mut left = match self.framing {
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch { read: vec![0; READ_BYTES_MIN], passed: Vec::new() }
+    }
+}
+
+impl Relay {
+    /// A reply of which `out`, its head, is still to be sent.
+    pub fn new(
+        body: BodyReader<'static>,
+        wire: Arc<WireState>,
+        tap: Tap,
+        began: Instant,
+        framing: ReplyFraming,
+        closed: bool,
+        out: Vec<u8>,
+    ) -> Relay {
+        let left = match framing {
             ReplyFraming::Length(length) => length,
             ReplyFraming::Chunked | ReplyFraming::None => u64::MAX,
         };
-        let mut terminal = Flow::Open;
-        buffer.resize(READ_BYTES_MIN.max(buffer.len()), 0);
+        Relay { body, wire, tap, began, framing, closed, out, left, terminal: false }
+    }
+
+    /// Relays what there is, but not much more than `turn_bytes`.
+    pub fn advance(&mut self, client: &Client, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        let mut taken = 0;
         loop {
-            if terminal == Flow::Terminal && left > 0 && !self.wire.has_end() {
-                commit(self.tap.report());
-                self.release();
-                terminal = Flow::Open;
+            if self.terminal && self.left > 0 && !self.wire.has_end() {
+                return Step::Terminal;
             }
             // The last bytes of a known length wait for their row; a head for its body, if that is here.
-            if left > 0
-                && !self.wire.has_input()
-                && let Err(ended) = self.send()
-            {
-                return self.finish(ended);
-            }
-            let n = match body.read(buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) => {
-                    let ended = self.why(&e);
-                    return self.finish(ended);
+            if self.left > 0 && !self.wire.has_input() {
+                match self.send(client) {
+                    Ok(true) => {}
+                    Ok(false) => return Step::Full,
+                    Err(ended) => return Step::Ended(ended),
                 }
+            }
+            if taken >= turn_bytes {
+                return Step::More;
+            }
+            let n = match self.body.read(&mut scratch.read) {
+                Ok(0) => {
+                    let called_off = client.called_off().map(Ended::from);
+                    return Step::Ended(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }));
+                }
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Step::Dry,
+                Err(e) => return Step::Ended(self.why(client, &e)),
             };
-            left = left.saturating_sub(n as u64);
-            if self.take(&buffer[..n]) == Flow::Terminal {
-                terminal = Flow::Terminal;
+            taken += n;
+            self.left = self.left.saturating_sub(n as u64);
+            self.take(&scratch.read[..n], &mut scratch.passed);
+            if n == scratch.read.len() && n < READ_BYTES_MAX {
+                scratch.read.resize(n * 2, 0);
             }
-            if left > 0
-                && let Err(ended) = self.send()
-            {
-                return self.finish(ended);
-            }
-            if n == buffer.len() && n < READ_BYTES_MAX {
-                buffer.resize(n * 2, 0);
-            }
-        }
-        let called_off = self.client.called_off().map(Ended::from);
-        self.finish(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }))
-    }
-
-    /// One read's worth: through the tap, framed, to what waits to be sent.
-    fn take(&mut self, bytes: &[u8]) -> Flow {
-        self.passed.clear();
-        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let flow = self.tap.feed(bytes, now_us, &mut self.passed);
-        self.frame();
-        flow
-    }
-
-    fn release(&mut self) {
-        self.passed.clear();
-        self.tap.release(&mut self.passed);
-        self.frame();
-    }
-
-    fn frame(&mut self) {
-        if self.passed.is_empty() {
-            return;
-        }
-        match self.framing {
-            ReplyFraming::Chunked => {
-                write_chunk_size(&mut self.out, self.passed.len());
-                self.out.extend_from_slice(&self.passed);
-                self.out.extend_from_slice(b"\r\n");
-            }
-            ReplyFraming::Length(_) | ReplyFraming::None => {
-                self.out.extend_from_slice(&self.passed);
+            if self.left > 0 {
+                match self.send(client) {
+                    Ok(true) => {}
+                    Ok(false) => return Step::Full,
+                    Err(ended) => return Step::Ended(ended),
+                }
             }
         }
     }
 
-    fn send(&mut self) -> Result<(), Ended> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        let sent = self.client.write_all(&self.out);
-        self.out.clear();
-        // Whoever called it off is the reason why writing failed; else the client is gone, or reads nothing.
-        sent.map_err(|_| self.client.called_off().map_or(Ended::ClientLeft, Ended::from))
+    /// After [`Step::Full`]: writes what is left, as long as the client takes any of it.
+    pub fn write_rest(&mut self, client: &Client) -> Result<(), Ended> {
+        let sent = client.write_all(&self.out);
+        self.out = Vec::new();
+        sent.map_err(|_| left_by(client))
     }
 
-    fn why(&self, error: &io::Error) -> Ended {
-        match self.client.called_off() {
-            Some(why) => why.into(),
-            None if self.wire.timed_out() => Ended::TimedOut,
-            None => {
-                log::debug!("upstream broke off its reply: {error}");
-                Ended::Broken
-            }
-        }
+    /// What the tap understood so far.
+    pub fn report(&self) -> Report {
+        self.tap.report()
+    }
+
+    /// After [`Step::Terminal`], when the row is committed: the terminal event may leave.
+    pub fn release(&mut self) {
+        let mut passed = Vec::new();
+        self.tap.release(&mut passed);
+        self.frame(&passed);
+        self.terminal = false;
     }
 
     /// Puts together what is still to be sent. What upstream sent before it broke off reaches the client, too.
-    fn finish(&mut self, ended: Ended) -> Relayed {
-        self.passed.clear();
-        self.tap.end(&mut self.passed);
-        self.frame();
+    pub fn finish(mut self, ended: Ended) -> Relayed {
+        let mut passed = Vec::new();
+        self.tap.end(&mut passed);
+        self.frame(&passed);
         let report = self.tap.report();
         let complete = match ended {
             Ended::Whole => true,
@@ -193,12 +222,69 @@ impl Relay<'_> {
         }
         let tail = match ended {
             Ended::ClientLeft | Ended::Shutdown => Vec::new(),
-            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut => std::mem::take(&mut self.out),
+            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut => self.out,
         };
         Relayed { ended, report, tail, complete }
     }
+
+    /// One read's worth: through the tap, framed, to what waits to be sent.
+    fn take(&mut self, bytes: &[u8], passed: &mut Vec<u8>) {
+        passed.clear();
+        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if self.tap.feed(bytes, now_us, passed) == Flow::Terminal {
+            self.terminal = true;
+        }
+        self.frame(passed);
+    }
+
+    fn frame(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.framing {
+            ReplyFraming::Chunked => {
+                self.out.reserve(bytes.len() + 20);
+                write_chunk_size(&mut self.out, bytes.len());
+                self.out.extend_from_slice(bytes);
+                self.out.extend_from_slice(b"\r\n");
+            }
+            ReplyFraming::Length(_) | ReplyFraming::None => self.out.extend_from_slice(bytes),
+        }
+    }
+
+    /// Sends what waits; false when the client did not take all of it.
+    fn send(&mut self, client: &Client) -> Result<bool, Ended> {
+        if self.out.is_empty() {
+            return Ok(true);
+        }
+        let sent = client.write_now(&self.out).map_err(|_| left_by(client))?;
+        if sent < self.out.len() {
+            self.out.drain(..sent);
+            return Ok(false);
+        }
+        self.out.clear();
+        if self.out.capacity() > OUT_BYTES_KEPT {
+            self.out = Vec::new();
+        }
+        Ok(true)
+    }
+
+    fn why(&self, client: &Client, error: &io::Error) -> Ended {
+        match client.called_off() {
+            Some(why) => why.into(),
+            None if self.wire.timed_out() => Ended::TimedOut,
+            None => {
+                log::debug!("upstream broke off its reply: {error}");
+                Ended::Broken
+            }
+        }
+    }
 }
 
+/// Whoever called it off is the reason why writing failed; else the client is gone, or reads nothing.
+fn left_by(client: &Client) -> Ended {
+    client.called_off().map_or(Ended::ClientLeft, Ended::from)
+}
 fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
     let digits = size.max(1).ilog2() as usize / 4 + 1;
     for digit in (0..digits).rev() {

@@ -1,9 +1,11 @@
-//! The upstream side of an exchange: one ureq agent a worker, with one connection of its own ([`super::wire`]).
+//! The upstream side of an exchange: a ureq agent with one connection of its own ([`super::wire`]), and the shelf where
+//! agents wait for the next exchange.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
 use ureq::http::{Method, Request, Response, StatusCode, Uri, request};
@@ -11,6 +13,7 @@ use ureq::{Agent, Body};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
 use super::wire::WireState;
+use crate::limits::UPSTREAM_IDLE_TIME_MAX;
 use crate::settings::Settings;
 
 /// Why there is no reply to relay.
@@ -24,7 +27,44 @@ pub enum NoReply {
     TimedOut(String),
 }
 
-/// A worker's way to upstream.
+/// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
+pub struct Shelf {
+    idle: Mutex<Vec<(Instant, Upstream)>>,
+}
+
+impl Shelf {
+    /// An empty shelf.
+    pub fn new() -> Shelf {
+        Shelf { idle: Mutex::new(Vec::new()) }
+    }
+
+    /// A way to upstream, with a connection if there is one.
+    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
+        let idle = self.idle().pop();
+        idle.map_or_else(|| Upstream::new(settings, names), |(_, upstream)| upstream)
+    }
+
+    /// Keeps it for the next exchange.
+    pub fn put(&self, upstream: Upstream) {
+        self.idle().push((Instant::now(), upstream));
+    }
+
+    /// Closes connections that have grown too old to be of use.
+    pub fn clear_out(&self) {
+        let mut idle = self.idle();
+        // The order is that of time.
+        let young = idle.iter().position(|(since, _)| since.elapsed() < UPSTREAM_IDLE_TIME_MAX).unwrap_or(idle.len());
+        let old: Vec<_> = idle.drain(..young).collect();
+        drop(idle);
+        drop(old);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Upstream)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A way to upstream.
 pub struct Upstream {
     agent: Agent,
     wire: Arc<WireState>,

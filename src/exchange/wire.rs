@@ -1,7 +1,8 @@
-//! The socket under a worker's ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for four
-//! reasons. The front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send.
-//! Its buffers grow with what comes, so that a slow stream costs a few kilobytes. And a reset is an error even where
-//! ureq would take it for the clean end of a close-delimited body.
+//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for five reasons. The
+//! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers
+//! grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would take it
+//! for the clean end of a close-delimited body. And the body of a stream can be read without blocking, by the lane that
+//! relays many of them.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -32,6 +33,12 @@ pub struct WireState {
     ends: AtomicBool,
     /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
     pub(super) timed_out: AtomicBool,
+    /// The socket does not block: whoever reads is told when there is something.
+    polled: AtomicBool,
+    /// Nothing is left in the polled socket until its next event.
+    drained: AtomicBool,
+    /// Upstream has ended its side: no further event will tell so.
+    hung_up: AtomicBool,
 }
 
 impl WireState {
@@ -47,6 +54,31 @@ impl WireState {
     /// Whether the end of a chunked body has come already, so that reading on to it will not wait.
     pub fn has_end(&self) -> bool {
         self.ends.load(Ordering::Relaxed)
+    }
+
+    /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do again.
+    pub fn set_polled(&self, polled: bool) -> io::Result<()> {
+        // The flags outlive a socket: the next one blocks.
+        self.polled.store(false, Ordering::Relaxed);
+        let socket = self.socket().upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        socket.set_nonblocking(polled)?;
+        self.polled.store(polled, Ordering::Relaxed);
+        self.drained.store(polled, Ordering::Relaxed);
+        self.hung_up.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// An event of the polled socket. `hung_up`: upstream has ended its side.
+    pub fn ready(&self, hung_up: bool) {
+        self.drained.store(false, Ordering::Relaxed);
+        if hung_up {
+            self.hung_up.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The socket, for registering it.
+    pub fn descriptor(&self) -> Option<Arc<TcpStream>> {
+        self.socket().upgrade()
     }
 
     /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
@@ -163,14 +195,29 @@ impl Transport for Wire {
             self.output = Vec::new();
         }
         self.used = true;
+        let polled = self.state.polled.load(Ordering::Relaxed);
+        if polled && self.state.drained.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
         let socket = self.socket.clone();
         loop {
-            match (&*socket).read(self.input_append_buf()) {
+            let room = self.input_append_buf();
+            let wanted = room.len();
+            match (&*socket).read(room) {
                 Ok(n) => {
+                    // A read that did not get all it wanted has drained the socket (epoll(7), question 9), but for an
+                    // end that was told already.
+                    if polled && n < wanted && !self.state.hung_up.load(Ordering::Relaxed) {
+                        self.state.drained.store(true, Ordering::Relaxed);
+                    }
                     self.input_appended(n);
                     return Ok(n > 0);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if polled && e.kind() == io::ErrorKind::WouldBlock => {
+                    self.state.drained.store(true, Ordering::Relaxed);
+                    return Err(e.into());
+                }
                 // ureq takes these for the end of a close-delimited body. They are not: the reply is cut short.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
                     return Err(io::Error::other("connection reset").into());
@@ -202,10 +249,14 @@ impl Buffers for Wire {
 
     fn input_append_buf(&mut self) -> &mut [u8] {
         if self.start == self.end {
-            let came_full = self.end > 0 && self.end == self.input.len();
+            let (came, length) = (self.end, self.input.len());
             (self.start, self.end) = (0, 0);
-            if came_full && self.input.len() < INPUT_BYTES_MAX {
-                self.input.resize(self.input.len() * 2, 0);
+            if came > 0 && came == length && length < INPUT_BYTES_MAX {
+                self.input.resize(length * 2, 0);
+            } else if came < length / 8 && length > INPUT_BYTES_MIN {
+                // It came fast once; now it comes slowly, for hours perhaps.
+                self.input.truncate(length / 2);
+                self.input.shrink_to_fit();
             }
         } else if self.end == self.input.len() {
             self.input.copy_within(self.start..self.end, 0);

@@ -8,14 +8,14 @@ use ureq::http::{HeaderMap, Response};
 
 use super::draft::{Draft, Ending};
 use super::pool::{Job, Pool};
-use super::relay::{Ended, Relay, form};
+use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
 use super::{Lend, Shared};
-use crate::front::client::{CalledOff, Loan};
+use crate::front::client::{CalledOff, Client, Loan};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, Persistence, Reply, ReplyFraming};
 use crate::limits::OVERLOADED_RETRY_S;
-use crate::record::row::Outcome;
+use crate::record::row::{Outcome, Row};
 use crate::record::tail::Tail;
 use crate::settings::LogContent;
 use crate::usage::inject::ask_for_usage;
@@ -25,46 +25,47 @@ use crate::usage::{Dialect, Form, Report, Tap, is_recorded};
 pub struct Worker {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
-    upstream: Upstream,
-    buffers: Buffers,
+    scratch: Scratch,
     /// The row in the making, where the route is recorded. It outlives a panic of the exchange.
     draft: Option<Box<Draft>>,
 }
 
-#[derive(Default)]
-struct Buffers {
-    read: Vec<u8>,
-    passed: Vec<u8>,
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is over, and with it the exchange, if it was one.
+    Over,
+    /// The exchange goes on in the lane of streams.
+    Lent,
 }
 
 /// A usual reply's head, with a first event or a short body.
 const HEAD_BYTES: usize = 1024;
-/// Buffers that grew beyond this are given back after the exchange.
-const BUFFER_BYTES_KEPT: usize = 8 * 1024;
 
 impl Worker {
-    /// A worker without a connection yet.
+    /// A worker without a job yet.
     pub fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Worker {
-        let upstream = Upstream::new(&shared.settings, &shared.names);
-        Worker { shared, pool, upstream, buffers: Buffers::default(), draft: None }
+        Worker { shared, pool, scratch: Scratch::default(), draft: None }
     }
 
     /// Does one job.
-    pub fn run(&mut self, job: Job) {
+    pub fn run(&mut self, job: Job) -> Done {
         match job {
             Job::Exchange(lend) => self.exchange(*lend),
+            Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => {
                 // Whoever reads slowly waits for nobody else's sake.
                 let slow: Vec<Tail> = tails.into_iter().filter_map(Tail::send_now).collect();
                 slow.into_iter().for_each(Tail::send);
+                Done::Over
             }
         }
     }
 
-    /// Closes the idle upstream connection.
-    pub fn disconnect(&mut self) {
-        self.upstream.disconnect();
-        self.buffers = Buffers::default();
+    /// Nothing was to be done for a while: what is kept only to be quick is given back.
+    pub fn rest(&mut self) {
+        self.shared.shelf.clear_out();
+        self.scratch = Scratch::default();
     }
 
     /// Records the exchange that a panic has just ended, unless its row was made already. Its client saw the
@@ -78,7 +79,7 @@ impl Worker {
         self.shared.recorder.commit(draft.row(ending), |tails| self.pool.finish(tails));
     }
 
-    fn exchange(&mut self, lend: Lend) {
+    fn exchange(&mut self, lend: Lend) -> Done {
         let Lend { loan, head, body, began, start_ms } = lend;
         let recorded = is_recorded(head.method(), head.path());
         self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
@@ -86,16 +87,20 @@ impl Worker {
         let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
         let strip = injected.is_some();
 
-        let reply = match loan.client().interrupts(Some(self.upstream.wire().clone())) {
-            Ok(()) => self.ask(&head, injected.as_deref().unwrap_or(&body), recorded),
+        let mut upstream = self.shared.shelf.take(&self.shared.settings, &self.shared.names);
+        let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
+            Ok(()) => ask(&mut upstream, &head, injected.as_deref().unwrap_or(&body), recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         // A stream may go on for hours: its request is given back now.
         drop((body, injected));
-        let exchange = Exchange { loan, head, recorded, began, strip };
+        let request = Request { loan, head, recorded, began, strip };
         match reply {
-            Ok(reply) => self.relay(exchange, reply),
-            Err(why) => self.answer(exchange, why),
+            Ok(reply) => self.begin(request, upstream, reply),
+            Err(why) => {
+                self.answer(request, upstream, why);
+                Done::Over
+            }
         }
     }
 
@@ -107,81 +112,121 @@ impl Worker {
         }
     }
 
-    /// Sends the request on: everything end-to-end as it came. Generating routes ask for no encoding, for an encoded
-    /// reply cannot be read along.
-    #[inline(never)]
-    fn ask(&mut self, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Response<Body>, NoReply> {
-        let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
-        let dropped = |name: &str| {
-            own(name)
-                || head.is_hop_by_hop(name)
-                || name.eq_ignore_ascii_case("expect")
-                || recorded && name.eq_ignore_ascii_case("accept-encoding")
-        };
-        let fields = head.fields().filter(|(name, _)| !dropped(name));
-        let identity = recorded.then_some(("accept-encoding", &b"identity"[..]));
-        self.upstream.ask(head.method(), head.target(), fields.chain(identity), body)
-    }
-
     // ---- a reply -----------------------------------------------------------------------------------------------
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn relay(&mut self, mut exchange: Exchange, reply: Response<Body>) {
+    fn begin(&mut self, mut request: Request, upstream: Upstream, reply: Response<Body>) -> Done {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
-        let form = if exchange.recorded { form(&parts.headers) } else { Form::Opaque };
-        let strip = exchange.strip && form == Form::Events;
-        let has_body = exchange.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
-        let framing = framing(&exchange.head, status, &parts.headers, has_body, strip);
+        let form = if request.recorded { form(&parts.headers) } else { Form::Opaque };
+        let strip = request.strip && form == Form::Events;
+        let has_body = request.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
+        let framing = framing(&request.head, status, &parts.headers, has_body, strip);
         if has_body && framing == ReplyFraming::None {
-            exchange.loan.make_last();
+            request.loan.make_last();
         }
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
         let mut out = Vec::with_capacity(HEAD_BYTES);
         let fields: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        reply::write_relayed_head(&mut out, status, fields.iter().copied(), framing, exchange.persistence());
+        reply::write_relayed_head(&mut out, status, fields.iter().copied(), framing, request.persistence());
 
         let content = match self.shared.settings.log_content {
             LogContent::Full => self.shared.settings.content_bytes_max,
             LogContent::None => 0,
         };
-        let mut relay = Relay {
-            client: exchange.loan.client(),
-            wire: self.upstream.wire(),
-            tap: Tap::new(Dialect::of(exchange.head.path()), form, strip, content),
-            began: exchange.began,
-            framing,
-            closed: has_body && !framed,
-            out,
-            passed: std::mem::take(&mut self.buffers.passed),
-        };
-        let mut early = None;
-        let draft = &mut self.draft;
-        let (recorder, pool) = (&self.shared.recorder, &self.pool);
-        let relayed = relay.run(&mut body.into_reader(), &mut self.buffers.read, |report| {
-            if let Some(draft) = draft {
-                let row = draft.row(ending(Ended::Whole, status, report, form));
-                let id = recorder.commit(row.clone(), |tails| pool.finish(tails));
-                early = Some((id, row));
-            }
-        });
-        bug_on_purpose(&exchange.head, "relaying");
-        self.buffers.passed = std::mem::take(&mut relay.passed);
-        drop(relay);
-        // From here on the upstream connection may serve the next exchange.
-        let _ = exchange.loan.client().interrupts(None);
-
-        let ending = ending(relayed.ended, status, relayed.report, form);
-        self.finish(exchange, ending, relayed.tail, relayed.complete, early);
-        self.buffers.trim();
+        let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content);
+        let closed = has_body && !framed;
+        let wire = upstream.wire().clone();
+        let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
+        // What has come whole already, or is about to, needs nobody to wait for it.
+        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.wire.has_end();
+        let is_lent = flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
+        let exchange = Box::new(Exchange { request, upstream, relay, status, form, is_lent, early: None, draft: None });
+        self.carry(exchange)
     }
 
     #[inline(never)]
-    fn finish(&mut self, exchange: Exchange, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
-        let Exchange { loan, head, .. } = exchange;
-        log_exchange(&loan, &head, &ending, exchange.began);
+    fn resume(&mut self, mut exchange: Box<Exchange>, step: Step) -> Done {
+        self.draft = exchange.draft.take();
+        match self.heed(&mut exchange, step) {
+            Some(ended) => self.end(exchange, ended),
+            None => self.carry(exchange),
+        }
+    }
+
+    /// Relays until the end, or until a stream does nothing but flow.
+    fn carry(&mut self, mut exchange: Box<Exchange>) -> Done {
+        loop {
+            match exchange.advance(&mut self.scratch, usize::MAX) {
+                Step::Dry if exchange.is_lent => {
+                    exchange.draft = self.draft.take();
+                    match self.pool.lend_stream(exchange) {
+                        Ok(()) => return Done::Lent,
+                        Err(back) => exchange = back,
+                    }
+                    self.draft = exchange.draft.take();
+                    self.heed(&mut exchange, Step::Unpolled);
+                }
+                step => {
+                    if let Some(ended) = self.heed(&mut exchange, step) {
+                        return self.end(exchange, ended);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what takes time. The end, if that is what it comes to.
+    fn heed(&mut self, exchange: &mut Exchange, step: Step) -> Option<Ended> {
+        match step {
+            Step::Dry | Step::More => None,
+            Step::Full => exchange.relay.write_rest(exchange.request.loan.client()).err(),
+            Step::Terminal => {
+                self.commit_early(exchange);
+                exchange.relay.release();
+                // The end is near, or else upstream is silent: either way its next bytes are waited for here.
+                exchange.stop_polling();
+                None
+            }
+            Step::Unpolled => {
+                exchange.stop_polling();
+                None
+            }
+            Step::Ended(ended) => Some(ended),
+            // As if it had happened here.
+            Step::Bug => std::panic::resume_unwind(Box::new("a bug in the lane of streams")),
+        }
+    }
+
+    fn commit_early(&mut self, exchange: &mut Exchange) {
+        let Some(draft) = &mut self.draft else { return };
+        let report = exchange.relay.report();
+        let row = draft.row(ending(Ended::Whole, exchange.status, report, exchange.form));
+        let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
+        exchange.early = Some((id, row));
+    }
+
+    fn end(&mut self, exchange: Box<Exchange>, ended: Ended) -> Done {
+        let Exchange { request, upstream, relay, status, form, is_lent, early, .. } = *exchange;
+        bug_on_purpose(&request.head, "relaying");
+        let relayed = relay.finish(ended);
+        // From here on the upstream connection may serve the next exchange.
+        let _ = request.loan.client().interrupts(None);
+        if is_lent {
+            // An error means that it is closed: the next exchange will make a new one.
+            let _ = upstream.wire().set_polled(false);
+        }
+        self.shared.shelf.put(upstream);
+        self.finish(request, ending(relayed.ended, status, relayed.report, form), relayed.tail, relayed.complete, early);
+        Done::Over
+    }
+
+    #[inline(never)]
+    fn finish(&mut self, request: Request, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
+        let Request { loan, head, .. } = request;
+        log_exchange(&loan, &head, &ending, request.began);
         let tail = Tail::new(loan, tail, complete);
         let Some(draft) = &mut self.draft else { return tail.send() };
         bug_on_purpose(&head, "finishing");
@@ -199,10 +244,11 @@ impl Worker {
     // ---- no reply ----------------------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn answer(&mut self, exchange: Exchange, why: NoReply) {
-        let client = exchange.loan.client();
+    fn answer(&mut self, request: Request, upstream: Upstream, why: NoReply) {
+        let client = request.loan.client();
         let called_off = client.called_off();
         let _ = client.interrupts(None);
+        self.shared.shelf.put(upstream);
         let base = &self.shared.settings.upstream;
         let (status, code, outcome, message) = match why {
             NoReply::Unreachable(why) => (
@@ -236,14 +282,35 @@ impl Worker {
         };
         let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: Report::default(), streamed };
-        let head_only = exchange.head.method() == "HEAD";
-        let bytes = reply.as_ref().map(|reply| reply.encode(exchange.persistence(), head_only)).unwrap_or_default();
-        self.finish(exchange, ending, bytes, reply.is_some(), None);
+        let head_only = request.head.method() == "HEAD";
+        let bytes = reply.as_ref().map(|reply| reply.encode(request.persistence(), head_only)).unwrap_or_default();
+        self.finish(request, ending, bytes, reply.is_some(), None);
     }
 }
 
+/// Sends the request on: everything end-to-end as it came. Generating routes ask for no encoding, for an encoded
+/// reply cannot be read along.
+#[inline(never)]
+fn ask(
+upstream: &mut Upstream,
+head: &RequestHead,
+body: &[u8],
+recorded: bool,
+) -> Result<Response<Body>, NoReply> {
+    let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
+    let dropped = |name: &str| {
+        own(name)
+            || head.is_hop_by_hop(name)
+            || name.eq_ignore_ascii_case("expect")
+            || recorded && name.eq_ignore_ascii_case("accept-encoding")
+    };
+    let fields = head.fields().filter(|(name, _)| !dropped(name));
+    let identity = recorded.then_some(("accept-encoding", &b"identity"[..]));
+    upstream.ask(head.method(), head.target(), fields.chain(identity), body)
+}
+
 /// What stays of a request while its reply is relayed.
-struct Exchange {
+struct Request {
     loan: Loan,
     head: RequestHead,
     /// The route is recorded.
@@ -253,21 +320,46 @@ struct Exchange {
     strip: bool,
 }
 
-/// A row committed before the reply's end, and its id if it could be committed at once.
-type Early = (Option<i64>, crate::record::row::Row);
+/// A reply that is being relayed, in a worker's hands or in the lane's.
+pub struct Exchange {
+    request: Request,
+    upstream: Upstream,
+    relay: Relay,
+    status: u16,
+    form: Form,
+    /// The upstream socket does not block: the lane may take over.
+    is_lent: bool,
+    early: Option<Early>,
+    /// While the lane has the exchange.
+    draft: Option<Box<Draft>>,
+}
 
-impl Exchange {
+/// A row committed before the reply's end, and its id if it could be committed at once.
+type Early = (Option<i64>, Row);
+
+impl Request {
     fn persistence(&self) -> Persistence {
         if self.loan.keep_alive() { self.head.persistence() } else { Persistence::Close }
     }
 }
 
-impl Buffers {
-    fn trim(&mut self) {
-        for buffer in [&mut self.read, &mut self.passed] {
-            if buffer.capacity() > BUFFER_BYTES_KEPT {
-                *buffer = Vec::new();
-            }
+impl Exchange {
+    /// Relays what there is, but not much more than `turn_bytes`.
+    pub fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        bug_on_purpose(&self.request.head, "flowing");
+        let client: &Client = self.request.loan.client();
+        self.relay.advance(client, scratch, turn_bytes)
+    }
+
+    /// The socket that it waits for.
+    pub fn wire(&self) -> &super::wire::WireState {
+        &self.relay.wire
+    }
+
+    fn stop_polling(&mut self) {
+        if std::mem::take(&mut self.is_lent) {
+            // An error means that it is closed, and reading says so, too.
+            let _ = self.relay.wire.set_polled(false);
         }
     }
 }

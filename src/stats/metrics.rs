@@ -188,7 +188,7 @@ impl Page {
 
     #[rustfmt::skip] // One metric, one line.
     fn add_process(&mut self, process: &Process) {
-        self.gauge("lms_proxy_exchanges_in_flight", "Requests that a worker is answering.", process.load.busy);
+        self.gauge("lms_proxy_exchanges_in_flight", "Exchanges begun and not ended.", process.load.in_flight);
         self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", process.load.queued);
         self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", process.load.workers);
         self.gauge("lms_proxy_connections", "Client connections that are open.", process.connections);

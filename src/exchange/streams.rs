@@ -1,0 +1,196 @@
+//! The lane of streams: one thread that relays every stream that does nothing but flow.
+//!
+//! A worker that has got the head of a reply without a known length lends the exchange to the lane. The lane never waits
+//! for anything but its poll: a full client, a terminal event whose row must be committed, and the end go back to a
+//! worker. Only Unix can poll a socket that somebody else owns; elsewhere workers keep their streams.
+
+use std::sync::Arc;
+
+use super::pool::Pool;
+use super::worker::Exchange;
+
+/// The way into the lane.
+pub struct Streams {
+    #[cfg(unix)]
+    door: lane::Door,
+}
+
+impl Streams {
+    /// Starts the lane. What it gives back goes to the workers of `pool`.
+    pub fn start(pool: &Arc<Pool>) -> std::io::Result<Streams> {
+        #[cfg(unix)]
+        return lane::start(pool).map(|door| Streams { door });
+        #[cfg(not(unix))]
+        {
+            let _ = pool;
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// Takes over an exchange whose upstream socket is polled. Back it comes when there is no lane any more.
+    pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
+        #[cfg(unix)]
+        return self.door.lend(exchange);
+        #[cfg(not(unix))]
+        Err(exchange)
+    }
+}
+
+#[cfg(unix)]
+mod lane {
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+    use std::thread;
+    use std::time::Duration;
+
+    use mio::unix::SourceFd;
+    use mio::{Events, Interest, Poll, Token, Waker};
+
+    use super::super::pool::Pool;
+    use super::super::relay::{Scratch, Step};
+    use super::super::worker::Exchange;
+
+    const WAKER: Token = Token(usize::MAX);
+    /// Relay at most so much of one stream before the others have their turn.
+    const TURN_BYTES_MAX: usize = 256 * 1024;
+    /// The walk through one event needs little; only touched pages cost memory.
+    const STACK_BYTES: usize = 256 * 1024;
+
+    /// Exchanges on their way into the lane; `None` when it has ended.
+    #[derive(Clone)]
+    struct Arrivals(Arc<Mutex<Option<Vec<Box<Exchange>>>>>);
+
+    impl Arrivals {
+        fn list(&self) -> MutexGuard<'_, Option<Vec<Box<Exchange>>>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// Where workers leave exchanges.
+    pub struct Door {
+        arrivals: Arrivals,
+        waker: Waker,
+    }
+
+    impl Door {
+        pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
+            let first = {
+                let mut arrivals = self.arrivals.list();
+                let Some(arrivals) = &mut *arrivals else { return Err(exchange) };
+                arrivals.push(exchange);
+                arrivals.len() == 1
+            };
+            // Whoever made the list non-empty has woken the lane already. A waker fails only when the poll is gone.
+            if first {
+                let _ = self.waker.wake();
+            }
+            Ok(())
+        }
+    }
+
+    pub fn start(pool: &Arc<Pool>) -> io::Result<Door> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let arrivals = Arrivals(Arc::new(Mutex::new(Some(Vec::new()))));
+        let lane = Lane {
+            poll,
+            arrivals: arrivals.clone(),
+            streams: Vec::new(),
+            free: Vec::new(),
+            unfinished: Vec::new(),
+            scratch: Scratch::default(),
+            pool: pool.clone(),
+        };
+        let builder = thread::Builder::new().name("streams".into()).stack_size(STACK_BYTES);
+        builder.spawn(move || lane.run())?;
+        Ok(Door { arrivals, waker })
+    }
+
+    struct Lane {
+        poll: Poll,
+        arrivals: Arrivals,
+        streams: Vec<Option<Box<Exchange>>>,
+        free: Vec<usize>,
+        /// Streams whose turn was cut short although more can be read.
+        unfinished: Vec<usize>,
+        scratch: Scratch,
+        pool: Arc<Pool>,
+    }
+
+    impl Lane {
+        fn run(mut self) {
+            let mut events = Events::with_capacity(256);
+            loop {
+                let timeout = if self.unfinished.is_empty() { None } else { Some(Duration::ZERO) };
+                if let Err(e) = self.poll.poll(&mut events, timeout)
+                    && e.kind() != io::ErrorKind::Interrupted
+                {
+                    log::error!("streams cannot be waited for together any more: {e}");
+                    return self.close();
+                }
+                for token in std::mem::take(&mut self.unfinished) {
+                    self.turn(token);
+                }
+                for event in events.iter().filter(|event| event.token() != WAKER) {
+                    let Token(token) = event.token();
+                    if let Some(Some(exchange)) = self.streams.get(token) {
+                        exchange.wire().ready(event.is_read_closed() || event.is_error());
+                        self.turn(token);
+                    }
+                }
+                let arrivals = self.arrivals.list().as_mut().map(std::mem::take).unwrap_or_default();
+                arrivals.into_iter().for_each(|exchange| self.admit(exchange));
+            }
+        }
+
+        /// Workers keep their streams from now on.
+        fn close(mut self) {
+            let arrivals = self.arrivals.list().take().unwrap_or_default();
+            arrivals.into_iter().for_each(|exchange| self.pool.resume(exchange, Step::Unpolled));
+            (0..self.streams.len()).for_each(|token| self.give_back(token, Step::Unpolled));
+        }
+
+        /// Registering tells of what has come meanwhile as an event.
+        fn admit(&mut self, exchange: Box<Exchange>) {
+            let token = self.free.pop().unwrap_or_else(|| {
+                self.streams.push(None);
+                self.streams.len() - 1
+            });
+            let registered = exchange.wire().descriptor().ok_or(io::ErrorKind::NotConnected.into()).and_then(|socket| {
+                self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), Interest::READABLE)
+            });
+            match registered {
+                Ok(()) => self.streams[token] = Some(exchange),
+                Err(e) => {
+                    self.free.push(token);
+                    log::debug!("a stream stays with its worker: {e}");
+                    self.pool.resume(exchange, Step::Unpolled);
+                }
+            }
+        }
+
+        fn turn(&mut self, token: usize) {
+            let Some(Some(exchange)) = self.streams.get_mut(token) else { return };
+            let scratch = &mut self.scratch;
+            // A bug ends this exchange alone; its worker records that.
+            let step = catch_unwind(AssertUnwindSafe(|| exchange.advance(scratch, TURN_BYTES_MAX)));
+            match step {
+                Ok(Step::Dry) => {}
+                Ok(Step::More) => self.unfinished.push(token),
+                Ok(step) => self.give_back(token, step),
+                Err(_) => self.give_back(token, Step::Bug),
+            }
+        }
+
+        fn give_back(&mut self, token: usize, step: Step) {
+            let Some(exchange) = self.streams[token].take() else { return };
+            if let Some(socket) = exchange.wire().descriptor() {
+                let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+            }
+            self.free.push(token);
+            self.pool.resume(exchange, step);
+        }
+    }
+}
