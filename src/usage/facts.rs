@@ -4,7 +4,7 @@
 use super::dialect::Table;
 use super::json::{Scalar, Sink, count, figure};
 use super::place::Place;
-use super::text::Kept;
+use super::text::{Kept, Unescape};
 
 /// What is known of `choices`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,18 @@ pub struct ToolPart {
     pub arguments: Kept,
 }
 
+/// The pieces of words in a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// None so far.
+    Nothing,
+    /// One: its place, the address of its first byte, its length. The address is only compared, to find it again in
+    /// the bytes that were fed.
+    Once(Place, usize, usize),
+    /// Several.
+    More,
+}
+
 /// What one document says.
 #[derive(Debug)]
 pub struct Facts {
@@ -166,6 +178,8 @@ pub struct Facts {
     pub reasoning: Kept,
     /// Words whose kind the object around them, or the document, tells.
     pub loose: Kept,
+    /// The only piece of words so far.
+    pub spoken: Spoken,
     part_kind: Vec<u8>,
     /// Tool calls.
     pub tools: Vec<ToolPart>,
@@ -201,6 +215,7 @@ impl Facts {
             output: Kept::new(kept_max),
             reasoning: Kept::new(kept_max),
             loose: Kept::new(kept_max),
+            spoken: Spoken::Nothing,
             part_kind: Vec::new(),
             tools: Vec::new(),
             tool_index: None,
@@ -224,6 +239,7 @@ impl Facts {
         self.choice_index = None;
         self.has_content = false;
         self.words = Words::Delta;
+        self.spoken = Spoken::Nothing;
         self.clear_words();
         self.part_kind.clear();
         self.tool_index = None;
@@ -413,6 +429,22 @@ impl Sink for Facts {
             return;
         }
         self.has_content = true;
+        self.spoken = match self.spoken {
+            Spoken::Nothing => Spoken::Once(at, piece.as_ptr().addr(), piece.len()),
+            Spoken::Once(..) | Spoken::More => Spoken::More,
+        };
+        self.push(at, piece);
+    }
+}
+
+impl Facts {
+    /// Says the same with other words, given as the inside of a JSON string and its closing quote: see [`super::twin`].
+    pub fn say_instead(&mut self, at: Place, words: &[u8]) {
+        self.clear_words();
+        Unescape::default().feed(words, |piece| self.push(at, piece));
+    }
+
+    fn push(&mut self, at: Place, piece: &[u8]) {
         match at {
             Place::Output => self.output.push(piece),
             Place::Reasoning => self.reasoning.push(piece),

@@ -8,6 +8,8 @@
 //!                 └─▶ gate ─▶ client      chat, embeddings, responses, messages, native, other
 //! ```
 //!
+//! An event that differs from the one before in its words alone is not walked but compared (twin).
+//!
 //! The tap looks at a copy of the bytes; the gate delays a few of them, and takes out the one event that injection
 //! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words.
 
@@ -35,6 +37,7 @@ mod sse;
 pub mod tap;
 mod text;
 mod transcripts;
+mod twin;
 
 pub use account::Report;
 pub use dialect::{Dialect, is_recorded};

@@ -8,11 +8,12 @@
 
 use super::account::{Account, Report};
 use super::dialect::{Dialect, Table};
-use super::facts::{Choices, Facts};
+use super::facts::{Choices, Facts, Spoken, Words};
 use super::gate::Gate;
 use super::json::Walker;
 use super::place::Place;
 use super::sse::{Field, Lexer, Rest, State, Step};
+use super::twin::Twin;
 use crate::limits::HOLD_BYTES_MAX;
 
 /// How a body is to be read.
@@ -53,6 +54,7 @@ pub struct Tap {
     lexer: Lexer,
     gate: Gate,
     event: Event,
+    twin: Twin,
     /// The usage event is still to be removed.
     strip: bool,
     /// The LF of the removed event's CRLF is still to come.
@@ -68,6 +70,8 @@ struct Event {
     name: Vec<u8>,
     /// Of its lines so far, as they came.
     bytes: usize,
+    /// Where in this feed it began.
+    from: Option<usize>,
     /// Where in this feed the current line began.
     line_at: Option<usize>,
     /// Whether the doubted bytes are those of the current line alone.
@@ -101,6 +105,7 @@ impl Tap {
             lexer: Lexer::new(),
             gate: Gate::default(),
             event: Event { done: Some(0), ..Event::default() },
+            twin: Twin::default(),
             strip,
             strip_line_feed: false,
             terminal: false,
@@ -162,9 +167,14 @@ impl Tap {
 
     fn feed_events(&mut self, input: &[u8], now_us: u64, out: &mut Vec<u8>) {
         let mut at = 0;
-        self.event.line_at = None;
+        (self.event.from, self.event.line_at) = (None, None);
         while let Some(&byte) = input.get(at) {
             if self.lexer.starts_line(byte) {
+                let repeated = self.repeated(&input[at..], now_us);
+                if repeated > 0 {
+                    at += repeated;
+                    continue;
+                }
                 self.line_starts(at);
             }
             let (used, step) = self.lexer.step(&input[at..]);
@@ -188,8 +198,38 @@ impl Tap {
         self.gate.finish(input, out);
     }
 
+    /// Takes an event that repeats the one before with other words; how many bytes it has. None of them is doubted.
+    fn repeated(&mut self, input: &[u8], now_us: u64) -> usize {
+        if self.event.bytes > 0 || self.lexer.state() != State::Start || self.gate.is_closed() {
+            return 0;
+        }
+        let Some(same) = self.twin.find(input) else { return 0 };
+        self.facts.say_instead(same.place, same.words);
+        self.account.merge(&self.facts, Some(now_us));
+        same.length
+    }
+
+    /// An event was read, or passed over: if it only brought words, the next one may repeat it.
+    fn learn(&mut self, event: &[u8]) {
+        let facts = &self.facts;
+        self.twin.forget();
+        let Spoken::Once(place, address, length) = facts.spoken else { return };
+        let only_words = matches!(place, Place::Output | Place::Reasoning)
+            && facts.words == Words::Delta
+            && facts.tools.is_empty()
+            && facts.choice_index.is_none_or(|index| index == 0)
+            && !facts.has_error;
+        let start = address.wrapping_sub(event.as_ptr().addr());
+        if only_words && self.walker.is_done() && start < event.len() && length < event.len() - start {
+            self.twin.learn(event, start..start + length, place);
+        }
+    }
+
     fn line_starts(&mut self, at: usize) {
         self.strip_line_feed = false;
+        if self.event.bytes == 0 {
+            self.event.from = Some(at);
+        }
         self.event.line_at = Some(at);
         if !self.event.has_data {
             self.gate.doubt_line(at);
@@ -264,10 +304,14 @@ impl Tap {
             self.gate.trust_line(out);
             self.gate.trust_event(out);
         }
+        match self.event.from {
+            Some(from) if self.event.is_merged && self.event.name.is_empty() => self.learn(&input[from..=at]),
+            _ => self.twin.forget(),
+        }
         let event = &mut self.event;
         event.name.clear();
         event.text.clear();
-        (event.bytes, event.done) = (0, Some(0));
+        (event.bytes, event.from, event.done) = (0, None, Some(0));
         (event.is_trusted, event.has_data, event.joins, event.is_merged) = (false, false, false, false);
     }
 
