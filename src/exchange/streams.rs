@@ -3,6 +3,9 @@
 //! A worker that has got the head of a reply without a known length lends the exchange to the lane. The lane never waits
 //! for anything but its poll: a full client, a terminal event whose row must be committed, and the end go back to a
 //! worker. Only Unix can poll a socket that somebody else owns; elsewhere workers keep their streams.
+//!
+//! When events come faster than any model sends them, the lane looks less often, as network cards moderate their
+//! interrupts (`Pace`).
 
 use std::sync::Arc;
 
@@ -43,7 +46,7 @@ mod lane {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use mio::unix::SourceFd;
     use mio::{Events, Interest, Poll, Token, Waker};
@@ -65,6 +68,38 @@ mod lane {
     impl Arrivals {
         fn list(&self) -> MutexGuard<'_, Option<Vec<Box<Exchange>>>> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// So many looks within [`CROWDED`] are a crowd: 20,000 a second.
+    const LOOKS: u32 = 16;
+    const CROWDED: Duration = Duration::from_micros(800);
+    /// How long the lane rests between two looks then, so that more than one event is there. The system makes it some
+    /// 0.1 ms. Measured with 16 streams that flood, processor time an event and rate, three runs: 1.2 us and 310,000 a
+    /// second; without a rest 2.0 us and 240,000 to 300,000, for every event woke the lane.
+    const REST: Duration = Duration::from_micros(50);
+
+    /// How often the lane has looked of late.
+    struct Pace {
+        looks: u32,
+        since: Instant,
+        crowded: bool,
+    }
+
+    impl Pace {
+        fn new() -> Pace {
+            Pace { looks: 0, since: Instant::now(), crowded: false }
+        }
+
+        /// Counts one more look; whether they follow too fast upon each other.
+        fn is_crowded(&mut self) -> bool {
+            self.looks += 1;
+            if self.looks == LOOKS {
+                let now = Instant::now();
+                self.crowded = now.duration_since(self.since) < CROWDED;
+                (self.looks, self.since) = (0, now);
+            }
+            self.crowded
         }
     }
 
@@ -122,7 +157,11 @@ mod lane {
     impl Lane {
         fn run(mut self) {
             let mut events = Events::with_capacity(256);
+            let mut pace = Pace::new();
             loop {
+                if pace.is_crowded() {
+                    thread::sleep(REST);
+                }
                 let timeout = if self.unfinished.is_empty() { None } else { Some(Duration::ZERO) };
                 if let Err(e) = self.poll.poll(&mut events, timeout)
                     && e.kind() != io::ErrorKind::Interrupted
