@@ -56,6 +56,10 @@ pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stack of a worker. A TLS handshake is the deepest call; only touched pages cost memory.
 pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 
+/// Threads that relay streams, one a processor at most. Measured with 100 paced streams on two cores: with two an event
+/// reaches its client after 78 us (median), with one after 130 (nginx: 140), for a fifth more processor time.
+pub const STREAM_LANES_MAX: usize = 2;
+
 /// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.
 pub const LISTENERS_MAX: usize = 64;
 /// Events that wait for a listener who reads slowly. Some hundreds of requests; beyond, the listener is cut off.

@@ -1,39 +1,52 @@
-//! The lane of streams: one thread that relays every stream that does nothing but flow.
+//! The lanes of streams: a thread or two that relay every stream which does nothing but flow.
 //!
-//! A worker that has got the head of a reply without a known length lends the exchange to the lane. The lane never waits
+//! A worker that has got the head of a reply without a known length lends the exchange to a lane. A lane never waits
 //! for anything but its poll: a full client, a terminal event whose row must be committed, and the end go back to a
 //! worker. Only Unix can poll a socket that somebody else owns; elsewhere workers keep their streams.
 //!
-//! When events come faster than any model sends them, the lane looks less often, as network cards moderate their
+//! When events come faster than any model sends them, a lane looks less often, as network cards moderate their
 //! interrupts (`Pace`).
 
+use std::io;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(unix)]
+use std::thread;
 
 use super::pool::Pool;
 use super::worker::Exchange;
+#[cfg(unix)]
+use crate::limits::STREAM_LANES_MAX;
 
-/// The way into the lane.
+/// The ways into the lanes.
 pub struct Streams {
     #[cfg(unix)]
-    door: lane::Door,
+    doors: Vec<lane::Door>,
+    /// Counts the streams, which go to the lanes in turn.
+    #[cfg(unix)]
+    lent: AtomicUsize,
 }
 
 impl Streams {
-    /// Starts the lane. What it gives back goes to the workers of `pool`.
-    pub fn start(pool: &Arc<Pool>) -> std::io::Result<Streams> {
-        #[cfg(unix)]
-        return lane::start(pool).map(|door| Streams { door });
-        #[cfg(not(unix))]
-        {
-            let _ = pool;
-            Err(std::io::ErrorKind::Unsupported.into())
-        }
+    /// Starts the lanes. What they give back goes to the workers of `pool`.
+    #[cfg(unix)]
+    pub fn start(pool: &Arc<Pool>) -> io::Result<Streams> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let doors: io::Result<Vec<_>> = (0..processors.min(STREAM_LANES_MAX)).map(|_| lane::start(pool)).collect();
+        Ok(Streams { doors: doors?, lent: AtomicUsize::new(0) })
+    }
+
+    /// There are none.
+    #[cfg(not(unix))]
+    pub fn start(_: &Arc<Pool>) -> io::Result<Streams> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Takes over an exchange whose upstream socket is polled. Back it comes when there is no lane any more.
     pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
         #[cfg(unix)]
-        return self.door.lend(exchange);
+        return self.doors[self.lent.fetch_add(1, Ordering::Relaxed) % self.doors.len()].lend(exchange);
         #[cfg(not(unix))]
         Err(exchange)
     }
