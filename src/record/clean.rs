@@ -64,6 +64,8 @@ pub struct Cleaner {
     spare_bytes: u64,
     /// Asked to begin while it was at work.
     again: bool,
+    /// Content has outgrown its bound by far.
+    hurried: bool,
 }
 
 #[derive(Debug)]
@@ -119,7 +121,7 @@ impl Aged {
 impl Cleaner {
     /// Rests until it is told to begin.
     pub fn new(retention: Retention) -> Cleaner {
-        Cleaner { retention, phase: Phase::Resting, spare_bytes: 0, again: false }
+        Cleaner { retention, phase: Phase::Resting, spare_bytes: 0, again: false, hurried: false }
     }
 
     /// Begins, now or when what it is at is done. `spare_bytes`: free space that stays in the file, for rows to come
@@ -136,12 +138,18 @@ impl Cleaner {
     /// Gives up until it is told to begin.
     pub fn rest(&mut self) {
         self.phase = Phase::Resting;
-        self.again = false;
+        (self.again, self.hurried) = (false, false);
     }
 
     /// Whether [`Cleaner::step`] has something to do.
     pub fn is_at_work(&self) -> bool {
         !matches!(self.phase, Phase::Resting)
+    }
+
+    /// How many times as long as a step took it shall rest then. Clean-up takes a twentieth of a processor at most: nobody
+    /// waits for it. When content comes faster than that and is twice what it may be, clean-up takes half of one.
+    pub fn rest_factor(&self) -> u32 {
+        if self.hurried { 1 } else { 20 }
     }
 
     /// One step: looks on `own`, removes through the recorder. After an error it rests.
@@ -214,9 +222,10 @@ impl Cleaner {
     }
 
     /// Removes the oldest content while there is too much.
-    fn fit(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
+    fn fit(&mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
         let max = i64::try_from(self.retention.content_bytes_max).unwrap_or(i64::MAX);
         let excess = number(own, BYTES)?.unwrap_or(0) - max;
+        self.hurried = excess > max;
         if excess <= 0 {
             return Ok(Phase::Space(None));
         }

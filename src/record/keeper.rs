@@ -3,8 +3,8 @@
 //! cleans up.
 //!
 //! It sleeps until it is woken: by rows that wait, by a log that has grown (so clean-up comes as often as content does),
-//! or after [`WAKE_GAP`]. While clean-up is at work, it rests after each step for as long as the step took, so that
-//! commits take their turn.
+//! or after [`WAKE_GAP`]. While clean-up is at work, it rests after each step, so that commits take their turn and
+//! relaying has the processor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const RETRY_GAP: Duration = Duration::from_millis(500);
 const WAKE_GAP: Duration = Duration::from_secs(600);
 /// Shortest rest after a step of clean-up: a thread that waits for the desk gets it.
 const REST_MIN: Duration = Duration::from_millis(1);
+/// Longest one, also after a step that met a stall of the disk.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -120,7 +122,7 @@ fn clean(cleaner: &mut Cleaner, connection: &mut Option<Connection>, path: &Path
         log::debug!("clean-up was put off: {e}");
         return WAKE_GAP;
     }
-    if cleaner.is_at_work() { began.elapsed().max(REST_MIN) } else { WAKE_GAP }
+    if cleaner.is_at_work() { (began.elapsed() * cleaner.rest_factor()).clamp(REST_MIN, REST_MAX) } else { WAKE_GAP }
 }
 
 fn roll_up(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) {
