@@ -227,7 +227,7 @@ mod lane {
             let Some(Some(exchange)) = self.streams.get_mut(token) else { return };
             let scratch = &mut self.scratch;
             // A bug ends this exchange alone; its worker records that.
-            let step = catch_unwind(AssertUnwindSafe(|| exchange.advance(scratch, TURN_BYTES_MAX)));
+            let step = catch_unwind(AssertUnwindSafe(|| exchange.flow(scratch, TURN_BYTES_MAX)));
             match step {
                 Ok(Step::Dry) => {}
                 Ok(Step::More) => self.unfinished.push(token),

@@ -10,8 +10,9 @@ use super::draft::{Draft, Ending};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
+use super::wire::WireState;
 use super::{Lend, Shared};
-use crate::front::client::{CalledOff, Client, Loan};
+use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, Persistence, Reply, ReplyFraming};
 use crate::limits::OVERLOADED_RETRY_S;
@@ -344,16 +345,19 @@ impl Request {
 }
 
 impl Exchange {
-    /// Relays what there is, but not much more than `turn_bytes`.
-    pub fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+    /// In the lane: relays what there is, but not much more than `turn_bytes`.
+    pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         bug_on_purpose(&self.request.head, "flowing");
-        let client: &Client = self.request.loan.client();
-        self.relay.advance(client, scratch, turn_bytes)
+        self.advance(scratch, turn_bytes)
     }
 
     /// The socket that it waits for.
-    pub fn wire(&self) -> &super::wire::WireState {
+    pub fn wire(&self) -> &WireState {
         &self.relay.wire
+    }
+
+    fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        self.relay.advance(self.request.loan.client(), scratch, turn_bytes)
     }
 
     fn stop_polling(&mut self) {

@@ -47,6 +47,16 @@ fn while_the_reply_is_relayed() {
 }
 
 #[test]
+fn while_a_stream_flows() {
+    // What comes after the first event is relayed by a lane of streams.
+    let flowing = |link: &mut Link| {
+        link.try_send([STREAM_HEAD, &chunk(&event("One"))].concat());
+        until("the cut", || (!link.try_send(chunk(&event("more")))).then_some(()));
+    };
+    check("flowing", flowing, false);
+}
+
+#[test]
 fn before_the_row_is_made() {
     check("finishing", whole_stream, false);
 }

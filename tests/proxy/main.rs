@@ -18,6 +18,7 @@ mod requests;
 mod start;
 mod statistics;
 mod stop;
+mod streams;
 mod transcripts;
 mod truncation;
 mod upstream_faults;

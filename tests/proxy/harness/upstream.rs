@@ -121,8 +121,8 @@ impl Link {
         self.0.stream().write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends again and again until every buffer up to the client is full.
-    pub fn send_until_full(&mut self, bytes: &str) {
+    /// Sends again and again until every buffer up to the client is full; how many bytes of the last round were taken.
+    pub fn send_until_full(&mut self, bytes: &str) -> usize {
         let mut stream = self.0.stream();
         stream.set_nonblocking(true).expect("an open connection");
         let (mut sent, mut refusals) = (0, 0);
@@ -141,6 +141,7 @@ impl Link {
             Some(())
         });
         stream.set_nonblocking(false).expect("an open connection");
+        sent
     }
 
     /// Reads a request's head and waits for its body, which stays unread: whoever closes now resets.

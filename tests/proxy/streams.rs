@@ -1,0 +1,146 @@
+//! Streams that do nothing but flow have no worker of their own, and are answered for all the same.
+
+use crate::harness::*;
+
+/// A stream of which the client has read one event: from now on it only flows.
+fn flowing(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
+    client.through("One");
+    (client, link)
+}
+
+fn end(client: &mut Client, link: &mut Link) {
+    link.send([&chunk(USAGE_EVENT), &chunk(DONE), LAST_CHUNK].concat());
+    client.through(LAST_CHUNK);
+}
+
+fn gauge(proxy: &Proxy, name: &str) -> u64 {
+    let reply = proxy.ask(get("/metrics"));
+    let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.expect(name).parse().expect("a number")
+}
+
+#[test]
+fn a_stream_that_flows_holds_no_worker() {
+    const STREAMS: usize = 60;
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| flowing(&proxy, &upstream)).collect();
+    assert_eq!(gauge(&proxy, "lms_proxy_exchanges_in_flight"), STREAMS as u64);
+    // A few more than one, where a stream began before the worker of the last one was back.
+    let workers = gauge(&proxy, "lms_proxy_worker_threads");
+    assert!(workers < STREAMS as u64 / 2, "{workers} workers for {STREAMS} streams");
+    streams.iter_mut().for_each(|(client, link)| end(client, link));
+    until("the end of all", || (gauge(&proxy, "lms_proxy_exchanges_in_flight") == 0).then_some(()));
+    assert!(proxy.rows().iter().all(|row| row.outcome == "completed" && row.total_tokens == Some(22)));
+    assert_eq!(proxy.rows().len(), STREAMS);
+}
+
+#[test]
+fn a_stream_that_flows_still_counts_against_max_workers() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
+    let (mut first, mut link) = flowing(&proxy, &upstream);
+    let mut second = proxy.connect();
+    second.send(chat());
+    until("the second in the queue", || (gauge(&proxy, "lms_proxy_exchanges_queued") == 1).then_some(()));
+    link.send(chunk(&event("Two")));
+    first.wait_for("Two");
+    assert_eq!(upstream.accepted(), 1);
+    end(&mut first, &mut link);
+    // The connection of the first serves the second.
+    assert!(link.request().text().contains("\"Hi\""));
+    link.send(chat_reply());
+    assert_eq!(second.reply().text(), CHAT_REPLY);
+}
+
+#[test]
+fn a_client_that_reads_late_gets_every_byte() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "2")]);
+    let mut slow = proxy.connect();
+    slow.send(streaming_chat());
+    let mut filling = upstream.accept();
+    filling.request();
+    filling.send(STREAM_HEAD);
+    let piece = event(&"x".repeat(10_000));
+    let sent = filling.send_until_full(&chunk(&piece));
+    // Meanwhile another one flows.
+    let (mut quick, mut link) = flowing(&proxy, &upstream);
+    end(&mut quick, &mut link);
+    let rest = std::thread::spawn(move || {
+        if sent > 0 {
+            filling.send(&chunk(&piece)[sent..]);
+        }
+        filling.send([&chunk(USAGE_EVENT), &chunk(DONE), LAST_CHUNK].concat());
+        (filling, piece)
+    });
+    let reply = slow.reply();
+    let (_, piece) = rest.join().expect("everything was sent");
+    let ends = [USAGE_EVENT, DONE].concat();
+    let pieces = reply.text().len() / piece.len();
+    assert!(pieces > 100, "{pieces} events fill no buffer");
+    assert!(reply.text() == piece.repeat(pieces) + &ends, "bytes differ");
+    let rows = proxy.wait_for_rows(2);
+    assert!(rows.iter().all(|row| row.outcome == "completed" && row.total_tokens == Some(22)), "{rows:#?}");
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_connection_reaches_the_client() {
+    for pieces in [vec![event("Two"), DONE.to_string()], vec![[&event("Two"), DONE].concat()]] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::before(&upstream);
+        let mut client = proxy.connect();
+        client.send(streaming_chat());
+        let mut link = upstream.accept();
+        link.request();
+        link.send([CLOSING_STREAM_HEAD, &event("One")].concat());
+        client.through("One");
+        for piece in &pieces {
+            link.send(piece);
+        }
+        link.finish();
+        client.wait_for(DONE);
+        assert_eq!(proxy.wait_for_rows(1)[0].outcome, "completed");
+    }
+}
+
+#[test]
+fn a_terminal_event_without_an_end_is_committed_and_sent() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = flowing(&proxy, &upstream);
+    link.send([chunk(USAGE_EVENT), chunk(DONE)].concat());
+    client.wait_for(DONE);
+    assert_eq!(proxy.row().outcome, "completed");
+    // Upstream is in no hurry to end it.
+    link.send(LAST_CHUNK);
+    client.through(LAST_CHUNK);
+    assert_eq!(client.ask(get("/health")).status(), 200);
+    assert_eq!(proxy.rows().len(), 1);
+}
+
+#[test]
+fn a_connection_that_carried_a_stream_serves_the_next_request() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = flowing(&proxy, &upstream);
+    for _ in 0..3 {
+        end(&mut client, &mut link);
+        client.send(chat());
+        link.request();
+        link.send(chat_reply());
+        assert_eq!(client.reply().text(), CHAT_REPLY);
+        client.send(streaming_chat());
+        link.request();
+        link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
+        client.through("One");
+    }
+    end(&mut client, &mut link);
+    assert_eq!(upstream.accepted(), 1);
+    assert!(proxy.rows().iter().all(|row| row.outcome == "completed"));
+}
