@@ -8,7 +8,7 @@ WORKDIR /src
 COPY . .
 # An explicit target keeps the flags away from build scripts. The toolchain of this platform knows its name.
 RUN target="$(rustc --print host-tuple)" \
-    && RUSTFLAGS="-C target-feature=+crt-static" \
+    && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
        cargo build --release --locked --bin lms_metrics_proxy --target "$target" \
     && cp "target/$target/release/lms_metrics_proxy" /lms_metrics_proxy \
     && mkdir -p /tree/app/data

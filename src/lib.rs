@@ -12,8 +12,9 @@
 //!
 //! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
 //! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
-//! upstream and relays the reply as it comes, while a tap reads a copy. Before the last bytes leave for the client,
-//! the row is committed; then the worker gives the connection back.
+//! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
+//! by a lane meanwhile. Before the last bytes leave for the client, a worker commits the row; then it gives the
+//! connection back.
 //!
 //! # Who owns what
 //!
@@ -21,6 +22,7 @@
 //! |---|---|---|
 //! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
+//! | stream lane (two at most) | the connections of streams that flow | its poll alone |
 //! | statistics lane (one) | a read-only database connection | the database |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
@@ -40,7 +42,7 @@
 //! - [`figures`]: what is counted in memory alone.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers.
 //! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
-//! - [`exchange`]: workers, upstream, relay.
+//! - [`exchange`]: workers, upstream, relay, the lanes of streams.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.

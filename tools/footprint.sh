@@ -17,7 +17,7 @@ if [ $# -ge 1 ]; then
     binary="$(realpath "$1")"
 else
     target="$(rustc --print host-tuple)"
-    (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target")
+    (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --locked --target "$target")
     binary="${CARGO_TARGET_DIR:-$here/target}/$target/release/lms_metrics_proxy"
 fi
 database="${2:-}"
