@@ -114,7 +114,8 @@ impl Proxy {
         let returns = front::returns(&poll)?;
         let judge = Judge::new(&settings);
         let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
-        let shared = Arc::new(Shared { settings, recorder: recorder.clone(), names, shelf: Shelf::new(), fingerprints });
+        let shared =
+            Arc::new(Shared { settings, recorder: recorder.clone(), names, shelf: Shelf::default(), fingerprints });
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder, pool: pool.clone() };

@@ -75,11 +75,13 @@ mod lane {
     const STACK_BYTES: usize = 256 * 1024;
 
     /// Exchanges on their way into the lane; `None` when it has ended.
+    type List = Option<Vec<Box<Exchange>>>;
+
     #[derive(Clone)]
-    struct Arrivals(Arc<Mutex<Option<Vec<Box<Exchange>>>>>);
+    struct Arrivals(Arc<Mutex<List>>);
 
     impl Arrivals {
-        fn list(&self) -> MutexGuard<'_, Option<Vec<Box<Exchange>>>> {
+        fn list(&self) -> MutexGuard<'_, List> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
@@ -210,9 +212,10 @@ mod lane {
                 self.streams.push(None);
                 self.streams.len() - 1
             });
-            let registered = exchange.wire().descriptor().ok_or(io::ErrorKind::NotConnected.into()).and_then(|socket| {
-                self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), Interest::READABLE)
-            });
+            let registered =
+                exchange.wire().descriptor().ok_or(io::ErrorKind::NotConnected.into()).and_then(|socket| {
+                    self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), Interest::READABLE)
+                });
             match registered {
                 Ok(()) => self.streams[token] = Some(exchange),
                 Err(e) => {

@@ -28,16 +28,12 @@ pub enum NoReply {
 }
 
 /// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
+#[derive(Default)]
 pub struct Shelf {
     idle: Mutex<Vec<(Instant, Upstream)>>,
 }
 
 impl Shelf {
-    /// An empty shelf.
-    pub fn new() -> Shelf {
-        Shelf { idle: Mutex::new(Vec::new()) }
-    }
-
     /// A way to upstream, with a connection if there is one.
     pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
         let idle = self.idle().pop();

@@ -143,7 +143,8 @@ impl Worker {
         let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.wire.has_end();
-        let is_lent = flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
+        let is_lent =
+            flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
         let exchange = Box::new(Exchange { request, upstream, relay, status, form, is_lent, early: None, draft: None });
         self.carry(exchange)
     }
@@ -220,7 +221,13 @@ impl Worker {
             let _ = upstream.wire().set_polled(false);
         }
         self.shared.shelf.put(upstream);
-        self.finish(request, ending(relayed.ended, status, relayed.report, form), relayed.tail, relayed.complete, early);
+        self.finish(
+            request,
+            ending(relayed.ended, status, relayed.report, form),
+            relayed.tail,
+            relayed.complete,
+            early,
+        );
         Done::Over
     }
 
@@ -292,12 +299,7 @@ impl Worker {
 /// Sends the request on: everything end-to-end as it came. Generating routes ask for no encoding, for an encoded
 /// reply cannot be read along.
 #[inline(never)]
-fn ask(
-upstream: &mut Upstream,
-head: &RequestHead,
-body: &[u8],
-recorded: bool,
-) -> Result<Response<Body>, NoReply> {
+fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Response<Body>, NoReply> {
     let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
     let dropped = |name: &str| {
         own(name)

@@ -10,7 +10,7 @@
 //!
 //! - By age: an hour's sums know the ids of its rows, so that only hours that became too old since the last time are
 //!   looked at. `rows_kept_from` and `content_kept_from` in `meta` say how far that went; a row that comes for an hour
-//!   before takes them back ([`late`]). A row leaves when the whole hour it began in is too old.
+//!   before takes them back (`late`). A row leaves when the whole hour it began in is too old.
 //! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
 //!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
 //!   removes content by other means deletes the two names from `meta`, and it is counted anew.

@@ -3,7 +3,7 @@
 //! cleans up.
 //!
 //! It sleeps until it is woken: by rows that wait, by a log that has grown (so clean-up comes as often as content does),
-//! or after [`WAKE_GAP`]. While clean-up is at work, it rests after each step, so that commits take their turn and
+//! or after `WAKE_GAP`. While clean-up is at work, it rests after each step, so that commits take their turn and
 //! relaying has the processor.
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Which dialect a route speaks, and the one table line of each.
 //!
-//! To add a dialect: a file with `member` and `settle`, a variant, a line in [`Dialect::table`], and transcripts.
+//! To add a dialect: a file with `member` and `settle`, a variant, a line in `Dialect::table`, and transcripts.
 
 use super::facts::Facts;
 use super::place::Place;

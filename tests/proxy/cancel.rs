@@ -2,17 +2,6 @@
 
 use crate::harness::*;
 
-/// A stream of which the client has read one event.
-fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
-    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
-    client.through("One");
-    (client, link)
-}
-
 #[test]
 fn while_upstream_is_silent_before_its_reply() {
     let upstream = Upstream::new();

@@ -5,17 +5,6 @@ use std::net::TcpStream;
 
 use crate::harness::*;
 
-/// A stream of which the client has read one event.
-fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
-    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
-    client.through("One");
-    (client, link)
-}
-
 #[test]
 fn an_idle_proxy_ends_at_once_with_exit_code_0() {
     for signal in ["TERM", "INT"] {

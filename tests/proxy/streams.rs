@@ -2,17 +2,6 @@
 
 use crate::harness::*;
 
-/// A stream of which the client has read one event: from now on it only flows.
-fn flowing(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
-    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
-    client.through("One");
-    (client, link)
-}
-
 fn end(client: &mut Client, link: &mut Link) {
     link.send([&chunk(USAGE_EVENT), &chunk(DONE), LAST_CHUNK].concat());
     client.through(LAST_CHUNK);
@@ -29,7 +18,7 @@ fn a_stream_that_flows_holds_no_worker() {
     const STREAMS: usize = 60;
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut streams: Vec<_> = (0..STREAMS).map(|_| flowing(&proxy, &upstream)).collect();
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| streaming(&proxy, &upstream)).collect();
     assert_eq!(gauge(&proxy, "lms_proxy_exchanges_in_flight"), STREAMS as u64);
     // A few more than one, where a stream began before the worker of the last one was back.
     let workers = gauge(&proxy, "lms_proxy_worker_threads");
@@ -44,7 +33,7 @@ fn a_stream_that_flows_holds_no_worker() {
 fn a_stream_that_flows_still_counts_against_max_workers() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-    let (mut first, mut link) = flowing(&proxy, &upstream);
+    let (mut first, mut link) = streaming(&proxy, &upstream);
     let mut second = proxy.connect();
     second.send(chat());
     until("the second in the queue", || (gauge(&proxy, "lms_proxy_exchanges_queued") == 1).then_some(()));
@@ -70,7 +59,7 @@ fn a_client_that_reads_late_gets_every_byte() {
     let piece = event(&"x".repeat(10_000));
     let sent = filling.send_until_full(&chunk(&piece));
     // Meanwhile another one flows.
-    let (mut quick, mut link) = flowing(&proxy, &upstream);
+    let (mut quick, mut link) = streaming(&proxy, &upstream);
     end(&mut quick, &mut link);
     let rest = std::thread::spawn(move || {
         if sent > 0 {
@@ -113,7 +102,7 @@ fn what_comes_with_the_end_of_the_connection_reaches_the_client() {
 fn a_terminal_event_without_an_end_is_committed_and_sent() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let (mut client, mut link) = flowing(&proxy, &upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
     link.send([chunk(USAGE_EVENT), chunk(DONE)].concat());
     client.wait_for(DONE);
     assert_eq!(proxy.row().outcome, "completed");
@@ -128,7 +117,7 @@ fn a_terminal_event_without_an_end_is_committed_and_sent() {
 fn a_connection_that_carried_a_stream_serves_the_next_request() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let (mut client, mut link) = flowing(&proxy, &upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
     for _ in 0..3 {
         end(&mut client, &mut link);
         client.send(chat());

@@ -34,3 +34,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// A stream of which the client has read one event: from now on it only flows.
+pub fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
+    client.through("One");
+    (client, link)
+}
