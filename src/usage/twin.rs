@@ -2,7 +2,8 @@
 //!
 //! Nearly every chunk of a chat stream is the one before it with other words in one place. Once such an event was read,
 //! the bytes around its words are kept; an event that has the same bytes around other words says the same about all
-//! else, so it is compared instead of walked. Measured on chunks of 240 bytes: 0.07 us an event instead of 0.33.
+//! else, so it is compared instead of walked. Measured on chunks of 240 bytes (`cargo bench -- tap`): 0.04 to 0.06 us
+//! an event, where walking takes 0.22.
 
 use std::ops::Range;
 
