@@ -170,6 +170,8 @@ impl Proxy {
             .env("PORT", free.port().to_string())
             .env("LM_STUDIO_URL", format!("http://{upstream}"))
             .env("RUST_LOG", "info")
+            // With an arena for each thread, glibc's own habits hide whether the proxy leaks.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
