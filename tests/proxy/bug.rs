@@ -46,6 +46,7 @@ fn while_the_reply_is_relayed() {
     check("relaying", whole_stream, false);
 }
 
+#[cfg(unix)]
 #[test]
 fn while_a_stream_flows() {
     // What comes after the first event is relayed by a lane of streams.

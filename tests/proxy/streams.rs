@@ -13,6 +13,7 @@ fn gauge(proxy: &Proxy, name: &str) -> u64 {
     line.expect(name).parse().expect("a number")
 }
 
+#[cfg(unix)]
 #[test]
 fn a_stream_that_flows_holds_no_worker() {
     const STREAMS: usize = 60;
