@@ -335,4 +335,23 @@ mod tests {
         let text = scrape(&[Row { model: Some("a\"b\\c\nd".to_owned()), ..row() }]);
         assert!(text.contains(r#"lms_proxy_requests_total{model="a\"b\\c\nd",endpoint"#), "{text}");
     }
+
+    #[test]
+    fn dashboard_and_alerts_ask_for_nothing_that_is_not_told() {
+        let text = scrape(&[Row { time_to_first_token_ms: Some(40), ..row() }]);
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let files = [include_str!("../../deploy/grafana-dashboard.json"), include_str!("../../deploy/prometheus.yml")];
+        for file in files {
+            let mut asked = 0;
+            for (at, _) in file.match_indices("lms_proxy_") {
+                let rest = &file[at..];
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let name = &rest[..end];
+                let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+                assert!(told.contains(&family.unwrap_or(name)), "{name} is not among {told:?}");
+                asked += 1;
+            }
+            assert!(asked > 0);
+        }
+    }
 }
