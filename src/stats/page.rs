@@ -80,4 +80,44 @@ mod tests {
         }
         assert!(!POLICY.contains("unsafe"), "{}", *POLICY);
     }
+
+    /// WCAG 2.2, 1.4.3 and 1.4.11: text stands out 4.5 to 1 from what is behind it, parts of charts 3 to 1.
+    #[test]
+    fn colours_stand_out_from_what_is_behind_them() {
+        let mut themes = PAGE.split(":root {").skip(1).map(|rest| rest.split('}').next().unwrap_or_default());
+        let mut check = |theme: &str| {
+            let colours = themes.next().expect("a light theme, then a dark one");
+            let luminance = |name: &str| {
+                let (_, rest) = colours.split_once(&format!("--{name}: #")).expect(name);
+                luminance(rest.split(';').next().unwrap_or_default())
+            };
+            let stands_out = |front: &str, back: &str, least: f64| {
+                let (a, b) = (luminance(front), luminance(back));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                assert!(contrast >= least, "{theme}: {front} on {back} is {contrast:.2} to 1, less than {least}");
+            };
+            for front in ["text", "soft", "accent", "bad"] {
+                for back in ["card", "page", "hover"] {
+                    stands_out(front, back, 4.5);
+                }
+            }
+            stands_out("bad", "bad-back", 4.5);
+            for part in ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "good"] {
+                stands_out(part, "card", 3.0);
+            }
+        };
+        check("light");
+        check("dark");
+    }
+
+    /// Relative luminance (WCAG 2.2) of a colour in three or six hexadecimal digits.
+    fn luminance(digits: &str) -> f64 {
+        let width = digits.len() / 3;
+        let channel = |at: usize| {
+            let value = u8::from_str_radix(&digits[at * width..(at + 1) * width], 16).expect("hexadecimal digits");
+            let value = f64::from(value) / if width == 1 { 15.0 } else { 255.0 };
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(0) + 0.7152 * channel(1) + 0.0722 * channel(2)
+    }
 }
