@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mio::{Events, Interest, Poll, Token};
 use ureq::Timeout;
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
@@ -125,7 +126,7 @@ impl Dial {
             if left.is_zero() {
                 return Err(ureq::Error::Timeout(Timeout::Connect));
             }
-            match TcpStream::connect_timeout(&address, left) {
+            match self.connect_to(address, left) {
                 // A port of this machine that nobody listens on may be given to this very socket, and connect to itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own == address) => {
                     refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
@@ -134,6 +135,7 @@ impl Dial {
                     self.names.prefer(address);
                     return Ok(self.wire(stream)?);
                 }
+                Err(e) if self.wire.is_called_off() => return Err(e.into()),
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => refused = ureq::Error::Timeout(Timeout::Connect),
                 Err(e) => refused = e.into(),
             }
@@ -147,8 +149,49 @@ impl Dial {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
-        Ok(Wire::new(stream, self.wire.clone()))
+        Wire::new(stream, self.wire.clone(), self.idle_timeout).ok_or_else(called_off)
     }
+
+    /// Connects within `time_max`, unless the exchange is called off meanwhile.
+    fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + time_max;
+        let mut stream = mio::net::TcpStream::connect(address)?;
+        let mut poll = Poll::new()?;
+        poll.registry().register(&mut stream, Token(0), Interest::WRITABLE)?;
+        let mut events = Events::with_capacity(1);
+        loop {
+            if self.wire.is_called_off() {
+                return Err(called_off());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match poll.poll(&mut events, Some(left.min(CALLED_OFF_GAP))) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            if let Some(e) = stream.take_error()? {
+                return Err(e);
+            }
+            // An event may come before the connection does (mio's documentation of `connect`).
+            if stream.peer_addr().is_ok() {
+                break;
+            }
+        }
+        poll.registry().deregister(&mut stream)?;
+        let stream = TcpStream::from(stream);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    }
+}
+
+/// How often a connection that is being made looks whether it is still wanted; upstream shall see within 100 ms that it
+/// is not.
+const CALLED_OFF_GAP: Duration = Duration::from_millis(50);
+
+fn called_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "called off")
 }
 
 /// Our TCP connector, with TLS around it where the URL asks for it.
@@ -168,7 +211,16 @@ impl Connector<()> for Tls {
         if !details.needs_tls() {
             return Ok(Some(Either::A(wire)));
         }
-        let tls = self.0.names.tls.connect(details, Some(wire))?;
+        // The handshake, too, is connecting. The error of a certificate comes as one of input.
+        let socket = self.0.wire.descriptor().ok_or_else(called_off)?;
+        socket.set_read_timeout(Some(self.0.connect_timeout))?;
+        let tls = self.0.names.tls.connect(details, Some(wire));
+        let tls = tls.map_err(|e| match e {
+            ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ureq::Error::Other(e.into()),
+            _ if self.0.wire.timed_out.swap(false, Ordering::Relaxed) => ureq::Error::Timeout(Timeout::Connect),
+            e => e,
+        })?;
+        socket.set_read_timeout(self.0.idle_timeout)?;
         Ok(tls.map(|tls| Either::B(Box::new(tls) as Box<dyn Transport>)))
     }
 }

@@ -21,6 +21,7 @@ mod draft;
 pub mod pool;
 pub mod relay;
 pub mod streams;
+mod upload;
 pub mod upstream;
 pub mod wire;
 pub mod worker;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     in_flight_max: usize,
     state: Mutex<State>,
-    /// Started with the first stream. `None`: it could not be.
-    streams: OnceLock<Option<Streams>>,
+    /// Started with the first stream.
+    streams: Mutex<Option<Streams>>,
 }
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ enum Waited {
 impl Pool {
     /// A pool for at most `in_flight_max` exchanges at once. No thread is started yet.
     pub fn new(shared: Arc<Shared>, in_flight_max: usize) -> Arc<Pool> {
-        Arc::new(Pool { shared, in_flight_max, state: Mutex::default(), streams: OnceLock::new() })
+        Arc::new(Pool { shared, in_flight_max, state: Mutex::default(), streams: Mutex::default() })
     }
 
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
@@ -84,6 +84,9 @@ impl Pool {
         let lend = Box::new(lend);
         let mut state = self.state();
         if state.in_flight >= self.in_flight_max {
+            if state.queue.len() >= QUEUE_LENGTH_MAX {
+                state = self.dismiss(state);
+            }
             if state.queue.len() >= QUEUE_LENGTH_MAX {
                 return Err(lend);
             }
@@ -101,16 +104,17 @@ impl Pool {
         }
     }
 
-    /// Lends a stream to the lane; back it comes when there is none.
+    /// Lends a stream to a lane; back it comes when there is none.
     pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        let streams = self.streams.get_or_init(|| {
-            let started = Streams::start(self);
-            if let Err(e) = &started {
-                log::debug!("every stream keeps its worker: {e}");
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.is_none() {
+            match Streams::start(self) {
+                Ok(started) => *streams = Some(started),
+                // Out of descriptors, perhaps: the next stream tries again.
+                Err(e) => log::debug!("this stream keeps its worker: {e}"),
             }
-            started.ok()
-        });
-        match streams {
+        }
+        match &*streams {
             Some(streams) => streams.lend(exchange),
             None => Err(exchange),
         }
@@ -130,6 +134,19 @@ impl Pool {
     pub fn load(&self) -> Load {
         let state = self.state();
         Load { workers: state.workers, in_flight: state.in_flight, queued: state.queue.len() }
+    }
+
+    /// Ends the exchanges in the queue whose clients have left, so that those who stay find room. Each leaves a row and
+    /// takes no time, so they count for a moment beyond the limit.
+    fn dismiss<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (left, stay) = std::mem::take(&mut state.queue)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|lend| lend.loan.client().called_off().is_some());
+        state.queue = stay;
+        state.in_flight += left.len();
+        drop(state);
+        left.into_iter().for_each(|lend| self.always_give(Job::Exchange(lend)));
+        self.state()
     }
 
     fn always_give(self: &Arc<Pool>, job: Job) {

@@ -146,16 +146,15 @@ impl Relay {
     pub fn advance(&mut self, client: &Client, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         let mut taken = 0;
         loop {
-            if self.terminal && self.left > 0 && !self.wire.has_end() {
+            if self.terminal && self.left > 0 && !self.has_end() {
                 return Step::Terminal;
             }
             // The last bytes of a known length wait for their row; a head for its body, if that is here.
-            if self.left > 0 && !self.wire.has_input() {
-                match self.send(client) {
-                    Ok(true) => {}
-                    Ok(false) => return Step::Full,
-                    Err(ended) => return Step::Ended(ended),
-                }
+            if self.left > 0
+                && !self.wire.has_input()
+                && let Some(step) = self.send(client)
+            {
+                return step;
             }
             if taken >= turn_bytes {
                 return Step::More;
@@ -166,7 +165,7 @@ impl Relay {
                     return Step::Ended(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }));
                 }
                 Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Step::Dry,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.dry(client),
                 Err(e) => return Step::Ended(self.why(client, &e)),
             };
             taken += n;
@@ -175,14 +174,27 @@ impl Relay {
             if n == scratch.read.len() && n < READ_BYTES_MAX {
                 scratch.read.resize(n * 2, 0);
             }
-            if self.left > 0 {
-                match self.send(client) {
-                    Ok(true) => {}
-                    Ok(false) => return Step::Full,
-                    Err(ended) => return Step::Ended(ended),
-                }
+            if self.left > 0
+                && let Some(step) = self.send(client)
+            {
+                return step;
             }
         }
+    }
+
+    /// Nothing more can be read now: what was put together in the hope of more leaves, and what looked like the end of
+    /// the body was not.
+    fn dry(&mut self, client: &Client) -> Step {
+        match self.send(client) {
+            Some(step) => step,
+            None if self.terminal => Step::Terminal,
+            None => Step::Dry,
+        }
+    }
+
+    /// Whether the end of the body has come already, so that reading on to it will not wait.
+    pub fn has_end(&self) -> bool {
+        !self.closed && self.wire.has_end()
     }
 
     /// After [`Step::Full`]: writes what is left, as long as the client takes any of it.
@@ -252,21 +264,21 @@ impl Relay {
         }
     }
 
-    /// Sends what waits; false when the client did not take all of it.
-    fn send(&mut self, client: &Client) -> Result<bool, Ended> {
+    /// Sends what waits; a step where that did not succeed at once.
+    fn send(&mut self, client: &Client) -> Option<Step> {
         if self.out.is_empty() {
-            return Ok(true);
+            return None;
         }
-        let sent = client.write_now(&self.out).map_err(|_| left_by(client))?;
+        let Ok(sent) = client.write_now(&self.out) else { return Some(Step::Ended(left_by(client))) };
         if sent < self.out.len() {
             self.out.drain(..sent);
-            return Ok(false);
+            return Some(Step::Full);
         }
         self.out.clear();
         if self.out.capacity() > OUT_BYTES_KEPT {
             self.out = Vec::new();
         }
-        Ok(true)
+        None
     }
 
     fn why(&self, client: &Client, error: &io::Error) -> Ended {

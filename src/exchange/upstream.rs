@@ -140,7 +140,8 @@ impl Upstream {
             let unanswered = self.wire.received.load(Ordering::Relaxed) == 0;
             // Whatever went wrong, this connection serves no other request; so the next attempt dials, and is the last.
             self.disconnect();
-            if pooled && (untaken || repeatable && unanswered) && !self.wire.timed_out() {
+            let wanted = !self.wire.timed_out() && !self.wire.is_called_off();
+            if pooled && (untaken || repeatable && unanswered) && wanted {
                 continue;
             }
             return Err(self.explain(error));
@@ -189,6 +190,7 @@ impl Upstream {
             ureq::Error::Io(e) if self.wire.sent.load(Ordering::Relaxed) == 0 => NoReply::Unreachable(plain(&e)),
             ureq::Error::Rustls(e) => NoReply::Unreachable(format!("TLS: {e}")),
             ureq::Error::Tls(e) => NoReply::Unreachable(format!("TLS: {e}")),
+            ureq::Error::Other(e) => NoReply::Unreachable(format!("TLS: {e}")),
             ureq::Error::Io(e) => NoReply::Failed(plain(&e)),
             ureq::Error::LargeResponseHeader(_, max) => {
                 NoReply::Failed(format!("its reply's head exceeds {max} bytes"))

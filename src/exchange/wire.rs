@@ -5,20 +5,21 @@
 //! relays many of them.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::upload::{self, Sent};
 use crate::front::client::Interrupt;
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
 pub struct WireState {
-    /// Owned by the agent alone: a connection that it gives up is closed at once, and upstream sees that.
-    socket: Mutex<Weak<TcpStream>>,
+    link: Mutex<Link>,
     /// Connections attempted so far: tells a fresh one from a pooled one.
     pub(super) dials: AtomicU64,
     /// Bytes of the current request that the socket took.
@@ -41,9 +42,28 @@ pub struct WireState {
     hung_up: AtomicBool,
 }
 
+/// What calling off an exchange needs.
+#[derive(Default)]
+struct Link {
+    /// Owned by the agent alone: a connection that it gives up is closed at once, and upstream sees that.
+    socket: Weak<TcpStream>,
+    /// Also where there is no socket yet: what is being connected is not used then.
+    called_off: bool,
+}
+
 impl WireState {
-    fn socket(&self) -> MutexGuard<'_, Weak<TcpStream>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before the exchange can be called off: the one before is over.
+    pub fn begin(&self) {
+        self.link().called_off = false;
+    }
+
+    /// Whether the exchange was called off.
+    pub fn is_called_off(&self) -> bool {
+        self.link().called_off
     }
 
     /// Whether more of the reply can be read without waiting for upstream.
@@ -51,7 +71,8 @@ impl WireState {
         self.buffered.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the end of a chunked body has come already, so that reading on to it will not wait.
+    /// Whether the end of a chunked body seems to have come already, so that reading on to it will not wait. In a body
+    /// without chunks, or one with a line of a lone 0, this may be wrong.
     pub fn has_end(&self) -> bool {
         self.ends.load(Ordering::Relaxed)
     }
@@ -60,7 +81,7 @@ impl WireState {
     pub fn set_polled(&self, polled: bool) -> io::Result<()> {
         // The flags outlive a socket: the next one blocks.
         self.polled.store(false, Ordering::Relaxed);
-        let socket = self.socket().upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        let socket = self.link().socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         socket.set_nonblocking(polled)?;
         self.polled.store(polled, Ordering::Relaxed);
         self.drained.store(polled, Ordering::Relaxed);
@@ -78,7 +99,7 @@ impl WireState {
 
     /// The socket, for registering it.
     pub fn descriptor(&self) -> Option<Arc<TcpStream>> {
-        self.socket().upgrade()
+        self.link().socket.upgrade()
     }
 
     /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
@@ -89,7 +110,9 @@ impl WireState {
 
 impl Interrupt for WireState {
     fn interrupt(&self) {
-        if let Some(socket) = self.socket().upgrade() {
+        let mut link = self.link();
+        link.called_off = true;
+        if let Some(socket) = link.socket.upgrade() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -108,11 +131,19 @@ pub struct Wire {
     pending: usize,
     /// Whether it was read from since ureq last asked if it is open.
     used: bool,
+    /// Upstream replied before it had read the whole request, or closed: the rest is not sent, and no other request.
+    cut_short: bool,
+    /// `UPSTREAM_IDLE_TIMEOUT_S`.
+    idle_time_max: Option<Duration>,
 }
 
 /// Input is read in pieces of this size at first, and of up to [`INPUT_BYTES_MAX`] once they come full.
 const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
+/// The end of a body in chunks, without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// A request up to this size fits in what the system buffers for a new connection (Linux: `tcp_wmem`, 16 KiB).
+const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
@@ -123,11 +154,18 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Takes over a connected socket. From now on the front can interrupt it through `state`.
-    pub fn new(stream: TcpStream, state: Arc<WireState>) -> Wire {
+    /// Takes over a connected socket. From now on the front can interrupt it through `state`; `None` if the exchange was
+    /// called off meanwhile.
+    pub fn new(stream: TcpStream, state: Arc<WireState>, idle_time_max: Option<Duration>) -> Option<Wire> {
         let socket = Arc::new(stream);
-        *state.socket() = Arc::downgrade(&socket);
-        Wire {
+        {
+            let mut link = state.link();
+            if link.called_off {
+                return None;
+            }
+            link.socket = Arc::downgrade(&socket);
+        }
+        Some(Wire {
             socket,
             state,
             input: Vec::new(),
@@ -137,24 +175,39 @@ impl Wire {
             output: Vec::new(),
             pending: 0,
             used: false,
-        }
+            cut_short: false,
+            idle_time_max,
+        })
     }
 
+    /// Sends what waits. Where upstream has replied, or closed, before it had read the whole request, its reply counts,
+    /// and the rest of the request is left out (RFC 9112 §9.5).
     fn flush(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < self.pending {
-            match (&*self.socket).write(&self.output[sent..self.pending]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    sent += n;
-                    self.state.sent.fetch_add(n as u64, Ordering::Relaxed);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.note(e)),
-            }
+        let bytes = &self.output[..std::mem::take(&mut self.pending)];
+        if self.cut_short {
+            return Ok(());
         }
-        self.pending = 0;
-        Ok(())
+        let state = &self.state;
+        let large = state.output_bytes.load(Ordering::Relaxed) > SMALL_BYTES_MAX;
+        let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
+            state.sent.fetch_add(n as u64, Ordering::Relaxed);
+        });
+        match sent {
+            Ok(Sent::Whole) => Ok(()),
+            Ok(Sent::CutShort) => {
+                self.cut_short = true;
+                Ok(())
+            }
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+                    && state.sent.load(Ordering::Relaxed) > 0 =>
+            {
+                // Before it closed, upstream may have said why.
+                self.cut_short = true;
+                Ok(())
+            }
+            Err(e) => Err(self.note(e)),
+        }
     }
 
     /// Remembers a time-out, which looks different from one operating system to the next.
@@ -230,7 +283,7 @@ impl Transport for Wire {
     /// ureq asks twice: when it puts a connection aside, and when it takes it up again. Only the second answer counts,
     /// and it costs three system calls.
     fn is_open(&mut self) -> bool {
-        if std::mem::take(&mut self.used) { self.start == self.end } else { self.is_quiet().unwrap_or(false) }
+        if std::mem::take(&mut self.used) { self.start == self.end && !self.cut_short } else { self.is_quiet().unwrap_or(false) }
     }
 }
 
@@ -276,7 +329,8 @@ impl Buffers for Wire {
         self.end += amount;
         self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
         self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
-        self.state.ends.store(self.input().ends_with(b"0\r\n\r\n"), Ordering::Relaxed);
+        let input = self.input();
+        self.state.ends.store(input == LAST_CHUNK || input.ends_with(b"\r\n0\r\n\r\n"), Ordering::Relaxed);
     }
 
     fn input_consume(&mut self, amount: usize) {

@@ -55,9 +55,7 @@ impl Worker {
             Job::Exchange(lend) => self.exchange(*lend),
             Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => {
-                // Whoever reads slowly waits for nobody else's sake.
-                let slow: Vec<Tail> = tails.into_iter().filter_map(Tail::send_now).collect();
-                slow.into_iter().for_each(Tail::send);
+                tails.into_iter().for_each(Tail::send);
                 Done::Over
             }
         }
@@ -89,6 +87,7 @@ impl Worker {
         let strip = injected.is_some();
 
         let mut upstream = self.shared.shelf.take(&self.shared.settings, &self.shared.names);
+        upstream.wire().begin();
         let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
             Ok(()) => ask(&mut upstream, &head, injected.as_deref().unwrap_or(&body), recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
@@ -142,7 +141,7 @@ impl Worker {
         let wire = upstream.wire().clone();
         let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.
-        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.wire.has_end();
+        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.has_end();
         let is_lent =
             flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
         let exchange = Box::new(Exchange { request, upstream, relay, status, form, is_lent, early: None, draft: None });

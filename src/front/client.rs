@@ -205,8 +205,8 @@ impl Client {
     // What the front still has to do makes the return. Until it takes the return, the connection stays lent: else an
     // event that comes first would have the front go on without it, and a reply would be lost.
 
-    fn give_back_with(&self, bytes: Vec<u8>) {
-        self.returns.push(Return { token: self.token, fate: Fate::Write(bytes) });
+    fn give_back_with(&self, bytes: Vec<u8>, then: Then) {
+        self.returns.push(Return { token: self.token, fate: Fate::Write(bytes, then) });
     }
 
     fn close(&self) {
@@ -259,10 +259,15 @@ impl Loan {
         if self.keep_alive { self.client.give_back() } else { self.client.close() }
     }
 
-    /// Back to the front, which writes `bytes` first.
-    pub fn give_back_with(mut self, bytes: Vec<u8>) {
+    /// Back to the front, which writes `bytes` first. Not `complete`: with them the reply is not whole either.
+    pub fn give_back_with(mut self, bytes: Vec<u8>, complete: bool) {
         self.returned = true;
-        self.client.give_back_with(bytes);
+        let then = match (complete, self.keep_alive) {
+            (false, _) => Then::Cut,
+            (true, false) => Then::Linger,
+            (true, true) => Then::Park,
+        };
+        self.client.give_back_with(bytes, then);
     }
 
     /// The reply is not complete: the connection is cut so that the client can see it.
@@ -282,11 +287,22 @@ impl Drop for Loan {
 pub enum Fate {
     /// It goes on: something happened on it meanwhile.
     Parked,
-    /// The front writes these bytes, then it goes on or closes, as the request asked.
-    Write(Vec<u8>),
+    /// The front writes these bytes first.
+    Write(Vec<u8>, Then),
     /// Its last reply was sent: linger, then close.
     Closed,
     /// It was cut.
+    Cut,
+}
+
+/// What the front does when it has written the last bytes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The connection goes on.
+    Park,
+    /// It was its last reply.
+    Linger,
+    /// The reply is not whole, and the client shall see it.
     Cut,
 }
 
@@ -363,7 +379,14 @@ mod tests {
 
     #[test]
     fn an_event_does_not_overtake_what_the_front_still_has_to_do() {
-        check(|loan| loan.give_back_with(b"reply".to_vec()), false, Fate::Write(b"reply".to_vec()));
+        let reply = || b"reply".to_vec();
+        check(|loan| loan.give_back_with(reply(), true), false, Fate::Write(reply(), Then::Park));
+        check(|loan| loan.give_back_with(reply(), false), false, Fate::Write(reply(), Then::Cut));
+        let last = |mut loan: Loan| {
+            loan.make_last();
+            loan.give_back_with(reply(), true);
+        };
+        check(last, false, Fate::Write(reply(), Then::Linger));
         check(Loan::cut, false, Fate::Cut);
         let last = |mut loan: Loan| {
             loan.make_last();

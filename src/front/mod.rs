@@ -32,7 +32,7 @@ use crate::http::reply::{CONTINUE, Persistence, Reply};
 use crate::http::target::Local;
 use crate::limits::*;
 use crate::stats::lane::Lane;
-use client::{CalledOff, Client, Fate, Loan, Returns};
+use client::{CalledOff, Client, Fate, Loan, Returns, Then};
 use deadlines::Deadlines;
 use gather::{Gather, Step, Waiting};
 pub use judge::{Judge, Plan};
@@ -70,14 +70,14 @@ struct Connection {
     state: State,
     /// The earliest look scheduled in the deadlines.
     scheduled: Option<u64>,
-    /// The client sends no more.
-    ended: bool,
+    /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
+    hung_up: bool,
 }
 
 enum State {
     Parked { since_ms: u64 },
-    Lent { ends_with_client: bool, keep_alive: bool },
-    Writing { bytes: Vec<u8>, written: usize, keep_alive: bool, since_ms: u64 },
+    Lent { ends_with_client: bool },
+    Writing { bytes: Vec<u8>, written: usize, then: Then, since_ms: u64 },
     Lingering { since_ms: u64, drained: usize },
 }
 
@@ -264,7 +264,7 @@ impl Front {
             unread: Vec::new(),
             state: State::Parked { since_ms: self.now_ms() },
             scheduled: None,
-            ended: false,
+            hung_up: false,
         });
         self.arm(token, &mut connection);
         self.connections[token] = Some(connection);
@@ -276,6 +276,8 @@ impl Front {
 
     fn on_event(&mut self, token: usize, writable: bool, read_closed: bool, gone: bool) {
         let Some(Some(connection)) = self.connections.get_mut(token) else { return };
+        // No further event tells of it: whoever reads on, now or after a request was lent, finds the end.
+        connection.hung_up |= read_closed || gone;
         match &connection.state {
             State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
             State::Writing { .. } => self.step(token, Self::write),
@@ -321,7 +323,7 @@ impl Front {
         if fate == Fate::Parked && !connection.client.is_given_back() {
             return;
         }
-        let State::Lent { keep_alive, .. } = connection.state else { return };
+        let State::Lent { .. } = connection.state else { return };
         let since_ms = self.returns.now_ms();
         let step = match fate {
             Fate::Cut => |_: &mut Front, _: usize, _: &mut Connection| Next::Drop,
@@ -333,8 +335,8 @@ impl Front {
                 connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
                 Self::go_on
             }
-            Fate::Write(bytes) => {
-                connection.state = State::Writing { bytes, written: 0, keep_alive, since_ms };
+            Fate::Write(bytes, then) => {
+                connection.state = State::Writing { bytes, written: 0, then, since_ms };
                 Self::write
             }
         };
@@ -389,7 +391,7 @@ impl Front {
     }
 
     fn on_end(&mut self, connection: &mut Connection) -> Next {
-        connection.ended = true;
+        connection.hung_up = true;
         match connection.state {
             State::Parked { .. } | State::Lingering { .. } => Next::Drop,
             State::Lent { .. } | State::Writing { .. } => Next::Keep,
@@ -448,7 +450,7 @@ impl Front {
                     connection.client.write_now(CONTINUE).map_err(|_| Dropped)?;
                 }
                 Step::Whole(request) => {
-                    let pending = used < bytes.len() || connection.ended;
+                    let pending = used < bytes.len() || connection.hung_up;
                     self.on_request(connection, *request, pending)?;
                 }
             }
@@ -477,7 +479,10 @@ impl Front {
             None => request.head.method() == "POST",
         };
         connection.client.lend(pending || self.stopping.is_some());
-        connection.state = State::Lent { ends_with_client, keep_alive };
+        if connection.hung_up && ends_with_client {
+            connection.client.call_off(CalledOff::ClientLeft);
+        }
+        connection.state = State::Lent { ends_with_client };
         let loan = Loan::new(connection.client.clone(), keep_alive);
         let lend = Lend::new(loan, request.head, request.body);
         let taken = match question {
@@ -489,7 +494,7 @@ impl Front {
             log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
             let busy = Reply::overloaded("Every worker is busy and the queue is full.", OVERLOADED_RETRY_S);
             let persistence = if keep_alive { lend.head.persistence() } else { Persistence::Close };
-            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"));
+            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
         }
         Ok(())
     }
@@ -503,7 +508,8 @@ impl Front {
     // ---- own replies -------------------------------------------------------------------------------------------
 
     fn reply(&mut self, connection: &mut Connection, bytes: Vec<u8>, keep_alive: bool) -> Result<(), Dropped> {
-        connection.state = State::Writing { bytes, written: 0, keep_alive, since_ms: self.now_ms() };
+        let then = if keep_alive { Then::Park } else { Then::Linger };
+        connection.state = State::Writing { bytes, written: 0, then, since_ms: self.now_ms() };
         self.write_some(connection)
     }
 
@@ -521,18 +527,20 @@ impl Front {
 
     fn write_some(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
         let now_ms = self.now_ms();
-        let State::Writing { bytes, written, keep_alive, since_ms } = &mut connection.state else { return Ok(()) };
+        let State::Writing { bytes, written, then, since_ms } = &mut connection.state else { return Ok(()) };
         let n = connection.client.write_now(&bytes[*written..]).map_err(|_| Dropped)?;
         *written += n;
         if n > 0 {
             *since_ms = now_ms;
         }
         if *written == bytes.len() {
-            connection.state = if *keep_alive {
-                State::Parked { since_ms: now_ms }
-            } else {
-                let _ = connection.client.stream().shutdown(Shutdown::Write);
-                State::Lingering { since_ms: now_ms, drained: 0 }
+            connection.state = match then {
+                Then::Park => State::Parked { since_ms: now_ms },
+                Then::Linger => {
+                    let _ = connection.client.stream().shutdown(Shutdown::Write);
+                    State::Lingering { since_ms: now_ms, drained: 0 }
+                }
+                Then::Cut => return Err(Dropped),
             };
         }
         Ok(())
@@ -687,7 +695,7 @@ mod tests {
         let mut verdict = Some(verdict);
         gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
         let state = State::Parked { since_ms: 5000 };
-        Connection { client, gather, unread: Vec::new(), state, scheduled: None, ended: false }
+        Connection { client, gather, unread: Vec::new(), state, scheduled: None, hung_up: false }
     }
 
     /// How long a connection in this state may stay in it.
@@ -708,10 +716,10 @@ mod tests {
         check(head, parked, Some(BODY_GAP_MAX));
         check(&format!("{head}Hell"), parked, Some(BODY_GAP_MAX));
         check(&format!("{head}Hello"), parked, Some(IDLE_TIME_MAX));
-        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, keep_alive: true, since_ms };
+        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, then: Then::Park, since_ms };
         check("", writing, Some(WRITE_STALL_MAX));
         check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
         // A model may think for as long as it likes.
-        check("", |_| State::Lent { ends_with_client: true, keep_alive: true }, None);
+        check("", |_| State::Lent { ends_with_client: true }, None);
     }
 }

@@ -210,10 +210,7 @@ impl Recorder {
             self.commit_batch(batch, &mut tails);
         }
         // Nobody waits for this thread any more: it sends the last batch's tails itself.
-        let slow: Vec<Tail> = tails.into_iter().filter_map(Tail::send_now).collect();
-        if !slow.is_empty() {
-            pass_on(slow);
-        }
+        tails.into_iter().for_each(Tail::send);
     }
 
     fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>) {

@@ -15,25 +15,17 @@ impl Tail {
         Tail { loan, bytes, complete }
     }
 
-    /// Sends the bytes, waiting where the client reads slowly, and returns the connection.
-    pub fn send(self) {
-        match self.loan.client().write_all(&self.bytes) {
-            Ok(()) => self.end(),
-            Err(_) => self.loan.cut(),
-        }
-    }
-
-    /// Sends what the socket takes at once. The rest, if any, comes back.
-    pub fn send_now(mut self) -> Option<Tail> {
+    /// Sends the bytes and returns the connection. What the client does not take at once the front writes: nobody waits
+    /// for who reads slowly.
+    pub fn send(mut self) {
         match self.loan.client().write_now(&self.bytes) {
             Ok(n) if n == self.bytes.len() => self.end(),
             Ok(n) => {
                 self.bytes.drain(..n);
-                return Some(self);
+                self.loan.give_back_with(self.bytes, self.complete);
             }
             Err(_) => self.loan.cut(),
         }
-        None
     }
 
     fn end(self) {

@@ -103,7 +103,7 @@ impl Exports {
 pub(super) fn answer(lend: Lend, reply: &Reply) {
     let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
     let bytes = reply.encode(persistence, lend.head.method() == "HEAD");
-    lend.loan.give_back_with(bytes);
+    lend.loan.give_back_with(bytes, true);
 }
 
 fn run(export: &Export, mut lend: Lend) {

@@ -93,7 +93,7 @@ impl Live {
         }
         let head = head(&lend, chunked);
         if lend.head.method() == "HEAD" {
-            return lend.loan.give_back_with(head);
+            return lend.loan.give_back_with(head, true);
         }
         let mut door = self.door();
         if door.closed || self.listening.load(Ordering::Relaxed) + door.arriving.len() >= LISTENERS_MAX {

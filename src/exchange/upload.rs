@@ -1,0 +1,102 @@
+//! Sending a request that may be larger than upstream cares to read.
+//!
+//! A server that refuses a body (413) says so and stops reading. Whoever only writes then waits for ever, or finds the
+//! connection reset, and its client never hears why. So while upstream takes no more, this looks whether it has replied.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// What became of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Upstream takes them.
+    Whole,
+    /// Upstream has replied, or ended its side, before it took them all.
+    CutShort,
+}
+
+/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request, waits for as long
+/// as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in what the system
+/// buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a small one.
+pub fn send(
+    socket: &TcpStream,
+    bytes: &[u8],
+    large: bool,
+    idle_time_max: Option<Duration>,
+    mut taken: impl FnMut(usize),
+) -> io::Result<Sent> {
+    #[cfg(unix)]
+    if large {
+        socket.set_nonblocking(true)?;
+        let sent = send_watching(socket, bytes, idle_time_max, taken);
+        socket.set_nonblocking(false)?;
+        return sent;
+    }
+    #[cfg(not(unix))]
+    let _ = (large, idle_time_max);
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match (&*socket).write(&bytes[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                sent += n;
+                taken(n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Sent::Whole)
+}
+
+#[cfg(unix)]
+fn send_watching(
+    socket: &TcpStream,
+    bytes: &[u8],
+    idle_time_max: Option<Duration>,
+    mut taken: impl FnMut(usize),
+) -> io::Result<Sent> {
+    use std::os::fd::AsRawFd;
+
+    use mio::unix::SourceFd;
+    use mio::{Events, Interest, Poll, Token};
+
+    let mut poll = None;
+    let mut events = Events::with_capacity(1);
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match (&*socket).write(&bytes[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                sent += n;
+                taken(n);
+                continue;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+        let poll = match &mut poll {
+            Some(poll) => poll,
+            None => {
+                let made = Poll::new()?;
+                let both = Interest::READABLE | Interest::WRITABLE;
+                made.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(0), both)?;
+                poll.insert(made)
+            }
+        };
+        match poll.poll(&mut events, idle_time_max) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        }
+        if events.is_empty() && idle_time_max.is_some() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // A reply, or the end: either is found by reading.
+        if events.iter().any(|event| event.is_readable()) && socket.peek(&mut [0]).is_ok() {
+            return Ok(Sent::CutShort);
+        }
+    }
+    Ok(Sent::Whole)
+}
