@@ -283,7 +283,11 @@ impl Transport for Wire {
     /// ureq asks twice: when it puts a connection aside, and when it takes it up again. Only the second answer counts,
     /// and it costs three system calls.
     fn is_open(&mut self) -> bool {
-        if std::mem::take(&mut self.used) { self.start == self.end && !self.cut_short } else { self.is_quiet().unwrap_or(false) }
+        if std::mem::take(&mut self.used) {
+            self.start == self.end && !self.cut_short
+        } else {
+            self.is_quiet().unwrap_or(false)
+        }
     }
 }
 

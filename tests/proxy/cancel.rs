@@ -133,3 +133,74 @@ fn the_others_go_on() {
     let count = |outcome: &str| rows.iter().filter(|row| row.outcome == outcome).count();
     assert_eq!((count("completed"), count("client_closed")), (1, 20));
 }
+
+#[cfg(unix)]
+#[test]
+fn right_behind_its_request() {
+    // Request and end are there at once, and no event of its own tells of the end. A body that takes several turns to
+    // read is no different.
+    let leave = |client: Client| client.leave();
+    let half_close = |mut client: Client| {
+        client.half_close();
+        client.rest();
+    };
+    for body in ["{}".to_string(), format!("{{\"x\":\"{}\"}}", "x".repeat(3_000_000))] {
+        for go in [leave as fn(Client), half_close] {
+            let upstream = Upstream::new();
+            let proxy = Proxy::before(&upstream);
+            let mut client = proxy.connect();
+            let request = post("/v1/chat/completions", &body);
+            if body.len() < 100 {
+                proxy.signal("STOP");
+                client.send(request);
+                let gone = std::thread::spawn(move || go(client));
+                // What the client sent has arrived when this one's connection is there.
+                let _later = proxy.connect();
+                proxy.signal("CONT");
+                gone.join().expect("it only reads");
+            } else {
+                client.send(request);
+                go(client);
+            }
+            assert_eq!(proxy.wait_for_rows(1)[0].outcome, "client_closed");
+        }
+    }
+}
+
+/// A port that takes no more connections: whoever connects waits.
+#[cfg(target_os = "linux")]
+fn full_port() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    let mut waiting = Vec::new();
+    let patience = std::time::Duration::from_millis(300);
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, patience) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the port takes everybody");
+    }
+    (listener, waiting)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn while_upstream_is_being_connected_to() {
+    let (listener, _waiting) = full_port();
+    let url = format!("http://{}", listener.local_addr().expect("a bound socket"));
+    let settings = [("LM_STUDIO_URL", url.as_str()), ("UPSTREAM_CONNECT_TIMEOUT_S", "600"), ("SHUTDOWN_GRACE_S", "0")];
+    let mut proxy = Proxy::start(&std::sync::Arc::new(Folder::new()), &settings);
+    let mut client = proxy.connect();
+    client.send(chat());
+    let in_flight = || proxy.ask(get("/metrics")).text().contains("lms_proxy_exchanges_in_flight 1");
+    until("the request to be in flight", || in_flight().then_some(()));
+    client.leave();
+    assert_eq!(proxy.wait_for_rows(1)[0].outcome, "client_closed");
+    // A stop does not wait for a connection either.
+    let mut other = proxy.connect();
+    other.send(chat());
+    let in_flight = || proxy.ask(get("/metrics")).text().contains("lms_proxy_exchanges_in_flight 1");
+    until("the request to be in flight", || in_flight().then_some(()));
+    proxy.signal("TERM");
+    assert_eq!(other.reply().status(), 503);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.rows()[1].outcome, "shutdown");
+}

@@ -134,3 +134,38 @@ fn a_connection_that_carried_a_stream_serves_the_next_request() {
     assert_eq!(upstream.accepted(), 1);
     assert!(proxy.rows().iter().all(|row| row.outcome == "completed"));
 }
+
+#[test]
+fn a_terminal_event_is_not_held_for_what_only_looks_like_the_end() {
+    // Bytes that end as a body in chunks would, in a body without chunks and within a chunk that is not whole.
+    let within = format!("{:x}\r\ndata: [DONE]\r\n\r\nid: 10\r\n\r\n", 28);
+    let closing = "data: [DONE]\r\n\r\nid: 10\r\n\r\n";
+    for (head, body) in [(CLOSING_STREAM_HEAD, closing), (STREAM_HEAD, &within)] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::before(&upstream);
+        let mut client = proxy.connect();
+        client.send(streaming_chat());
+        let mut link = upstream.accept();
+        link.request();
+        link.send([head, body].concat());
+        client.wait_for("[DONE]");
+        assert_eq!(proxy.rows()[0].outcome, "completed");
+    }
+}
+
+#[test]
+fn a_head_is_not_held_for_a_chunk_that_has_only_begun() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    let piece = chunk(&event("One"));
+    let (begun, rest) = piece.split_at(1);
+    link.send([STREAM_HEAD, begun].concat());
+    client.wait_for("\r\n\r\n");
+    link.send(rest);
+    client.wait_for("One");
+    end(&mut client, &mut link);
+}

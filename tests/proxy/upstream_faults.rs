@@ -225,3 +225,40 @@ fn restarts_are_survived() {
     }
     proxy.check_sound();
 }
+
+#[test]
+fn a_refusal_of_a_large_body_reaches_the_client_before_the_body_was_read() {
+    let body = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000_000));
+    for closes in [false, true] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::before(&upstream);
+        let mut client = proxy.connect();
+        client.send(post("/v1/chat/completions", &body));
+        let mut link = upstream.accept();
+        link.request_head_alone();
+        link.send(reply("413 Content Too Large", "application/json", "{}"));
+        if closes {
+            link.reset();
+            // What had arrived before the reset may be lost on the way; then that is what the client is told.
+            assert!(matches!(client.reply().status(), 413 | 502));
+        } else {
+            assert_eq!(client.reply().status(), 413);
+        }
+        assert_eq!(
+            proxy.row().outcome,
+            if proxy.row().http_status == Some(413) { "upstream_error" } else { "upstream_unreachable" }
+        );
+        check_goes_on(&proxy, &upstream, "413");
+    }
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_no_connection() {
+    let upstream = Upstream::new();
+    let url = upstream.url().replace("http:", "https:");
+    let settings = [("LM_STUDIO_URL", url.as_str()), ("UPSTREAM_CONNECT_TIMEOUT_S", "1")];
+    let proxy = Proxy::start(&std::sync::Arc::new(Folder::new()), &settings);
+    let reply = proxy.ask(chat());
+    assert_eq!((reply.status(), &reply.json()["error"]["code"]), (504, &"upstream_timeout".into()));
+    assert_eq!(proxy.row().outcome, "upstream_timeout");
+}
