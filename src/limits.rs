@@ -45,6 +45,9 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Exchanges that may wait for a worker. Beyond, the answer is 503: a queue longer than this only hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
+/// Bodies of the largest size that all requests together may hold in memory (1 GiB with the default of `MAX_BODY_MB`):
+/// those being gathered, those in the queue and those being sent on. nginx writes larger ones than 16 KiB to disk.
+pub const BODIES_MAX: u64 = 4;
 /// When a client that was refused for that may well try again.
 pub const OVERLOADED_RETRY_S: u32 = 1;
 /// Statistics questions that may wait for their turn. Each takes milliseconds.

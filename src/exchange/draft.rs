@@ -22,7 +22,12 @@ pub struct Draft {
     began: Instant,
     start_ms: i64,
     has_row: bool,
+    /// What upstream says of an error is kept; it may quote the prompt.
+    keeps_words: bool,
 }
+
+/// Stands for upstream's words about an error where no words are kept.
+const ERROR_UNTOLD: &str = "upstream reported an error (LOG_CONTENT=none: its words are not kept)";
 
 /// What became of the request.
 pub struct Ending {
@@ -61,6 +66,7 @@ impl Draft {
             began,
             start_ms,
             has_row: false,
+            keeps_words: settings.log_content == LogContent::Full,
         }
     }
 
@@ -92,7 +98,10 @@ impl Draft {
             reasoning_tokens: report.reasoning_tokens,
             request_id: report.id.clone(),
             outcome,
-            error_message: error.or_else(|| report.error.clone()),
+            error_message: error.or_else(|| match self.keeps_words {
+                true => report.error.clone(),
+                false => report.error.as_ref().map(|_| ERROR_UNTOLD.to_string()),
+            }),
             http_status,
             was_streamed: streamed,
             time_to_first_token_ms: report.first_content_us.map(us_to_ms),

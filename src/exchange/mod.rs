@@ -29,6 +29,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::front::bodies::Claim;
 use crate::front::client::Loan;
 use crate::http::head::RequestHead;
 use crate::record::fingerprint::FingerprintKey;
@@ -45,6 +46,8 @@ pub struct Lend {
     pub head: RequestHead,
     /// The request's body, whole.
     pub body: Vec<u8>,
+    /// What it takes of the memory for bodies.
+    pub claim: Claim,
     /// When the request was whole, on the monotonic clock.
     pub began: Instant,
     /// The same moment in milliseconds since 1970-01-01T00:00:00Z.
@@ -53,9 +56,9 @@ pub struct Lend {
 
 impl Lend {
     /// A whole request, as of now.
-    pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>) -> Lend {
+    pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>, claim: Claim) -> Lend {
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Lend { loan, head, body, began: Instant::now(), start_ms: start.as_millis() as i64 }
+        Lend { loan, head, body, claim, began: Instant::now(), start_ms: start.as_millis() as i64 }
     }
 }
 

@@ -79,7 +79,7 @@ impl Worker {
     }
 
     fn exchange(&mut self, lend: Lend) -> Done {
-        let Lend { loan, head, body, began, start_ms } = lend;
+        let Lend { loan, head, body, claim, began, start_ms } = lend;
         let recorded = is_recorded(head.method(), head.path());
         self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
         bug_on_purpose(&head, "asking");
@@ -93,7 +93,7 @@ impl Worker {
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         // A stream may go on for hours: its request is given back now.
-        drop((body, injected));
+        drop((body, injected, claim));
         let request = Request { loan, head, recorded, began, strip };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),

@@ -82,6 +82,14 @@ impl<P> Gather<P> {
         }
     }
 
+    /// Bytes of the body so far.
+    pub fn body_bytes(&self) -> usize {
+        match &self.state {
+            State::Body { request, .. } => request.body.len(),
+            State::Idle | State::Head { .. } => 0,
+        }
+    }
+
     /// Takes in `bytes`; how many were used up, and how far it got. Unused bytes must come again, with what follows
     /// them. `judge` sees a head before any of its body is taken.
     pub fn advance(

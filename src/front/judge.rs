@@ -39,6 +39,11 @@ impl Judge {
         }
     }
 
+    /// The largest body accepted.
+    pub fn body_bytes_max(&self) -> u64 {
+        self.body_bytes_max
+    }
+
     /// A plan, or the reason for refusing the request and closing its connection.
     pub fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {
         // Only HTTP/1.0 may leave the host out; browsers, which DNS rebinding needs, never do.

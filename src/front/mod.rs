@@ -10,6 +10,7 @@
 //!     └── refused ──▶ Lingering
 //! ```
 
+pub mod bodies;
 pub mod client;
 pub mod deadlines;
 pub mod gather;
@@ -32,6 +33,7 @@ use crate::http::reply::{CONTINUE, Persistence, Reply};
 use crate::http::target::Local;
 use crate::limits::*;
 use crate::stats::lane::Lane;
+use bodies::{Bodies, Claim};
 use client::{CalledOff, Client, Fate, Loan, Returns, Then};
 use deadlines::Deadlines;
 use gather::{Gather, Step, Waiting};
@@ -65,6 +67,8 @@ impl Stop {
 struct Connection {
     client: Arc<Client>,
     gather: Gather<Plan>,
+    /// What the body that is being gathered takes.
+    claim: Claim,
     /// Bytes read and not used up: the start of a head, or a pipelined request.
     unread: Vec<u8>,
     state: State,
@@ -111,6 +115,7 @@ pub struct Front {
     deadlines: Deadlines,
     scratch: Box<[u8]>,
     judge: Judge,
+    bodies: Bodies,
     pool: Arc<Pool>,
     lane: Lane,
     figures: Arc<Figures>,
@@ -150,6 +155,7 @@ impl Front {
             stopping: None,
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            bodies: Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX)),
             judge,
             pool,
             figures: lane.figures().clone(),
@@ -261,6 +267,7 @@ impl Front {
         let mut connection = Box::new(Connection {
             client,
             gather: Gather::default(),
+            claim: self.bodies.claim(),
             unread: Vec::new(),
             state: State::Parked { since_ms: self.now_ms() },
             scheduled: None,
@@ -440,6 +447,14 @@ impl Front {
                     break;
                 }
             };
+            connection.claim.set(match &step {
+                Step::Whole(request) => request.body.len(),
+                Step::More | Step::Continue => connection.gather.body_bytes(),
+            });
+            if self.bodies.are_too_many() {
+                self.turn_away(connection)?;
+                return Ok(bytes.len());
+            }
             // A head has one deadline from its first byte; a body one from its last.
             if waited != Waiting::Head || connection.gather.waiting() != Waiting::Head {
                 connection.state = State::Parked { since_ms: self.returns.now_ms() };
@@ -467,6 +482,7 @@ impl Front {
         let keep_alive = request.head.keep_alive && self.stopping.is_none();
         let question = match request.plan {
             Plan::Answer(answer) => {
+                connection.claim.set(0);
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(connection, bytes, keep_alive);
@@ -484,7 +500,7 @@ impl Front {
         }
         connection.state = State::Lent { ends_with_client };
         let loan = Loan::new(connection.client.clone(), keep_alive);
-        let lend = Lend::new(loan, request.head, request.body);
+        let lend = Lend::new(loan, request.head, request.body, connection.claim.take());
         let taken = match question {
             Some(question) => self.lane.ask(question, lend),
             None => self.pool.lend(lend),
@@ -497,6 +513,16 @@ impl Front {
             lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
         }
         Ok(())
+    }
+
+    /// The memory for bodies is full: whose body grows now tries again later.
+    fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
+        log::warn!("{}: refused: too many large requests at once", connection.client.peer());
+        self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
+        connection.gather = Gather::default();
+        connection.claim.set(0);
+        let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
+        self.reply(connection, busy.encode(Persistence::Close, false), false)
     }
 
     fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
@@ -695,7 +721,8 @@ mod tests {
         let mut verdict = Some(verdict);
         gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
         let state = State::Parked { since_ms: 5000 };
-        Connection { client, gather, unread: Vec::new(), state, scheduled: None, hung_up: false }
+        let claim = Bodies::new(0).claim();
+        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false }
     }
 
     /// How long a connection in this state may stay in it.

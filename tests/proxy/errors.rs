@@ -344,3 +344,36 @@ fn a_queue_of_clients_who_left_refuses_nobody() {
     link.send(chat_reply());
     assert_eq!(stays.reply().text(), CHAT_REPLY);
 }
+
+#[test]
+fn bodies_that_together_take_too_much_memory_are_a_503() {
+    // Four of the largest size is what all of them may take.
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("MAX_BODY_MB", "1")]);
+    let part =
+        format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(999_999));
+    let mut half: Vec<Client> = (0..4).map(|_| proxy.connect()).collect();
+    half.iter_mut().for_each(|client| client.send(&part));
+    let mut last = proxy.connect();
+    last.send(&part);
+    // One too many, whichever the front took up last.
+    half.push(last);
+    let refused = until("a refusal", || half.iter().position(Client::has_reply));
+    check_error(&half.remove(refused).reply(), 503, "overloaded", "large requests");
+    // Who leaves makes room.
+    drop(half);
+    let upstream_answers = std::thread::spawn(move || {
+        let mut link = upstream.accept();
+        for _ in 0..10 {
+            link.request();
+            link.send(reply("200 OK", "text/plain", "ok"));
+        }
+    });
+    // Body after body is sent on, and none takes room then.
+    let mut client = proxy.connect();
+    for _ in 0..10 {
+        client.send(format!("{part}x"));
+        assert_eq!(client.reply().text(), "ok");
+    }
+    upstream_answers.join().expect("upstream saw ten requests");
+}

@@ -199,6 +199,14 @@ fn nothing_is_asked_for_and_nothing_stored_where_the_settings_say_so() {
     assert_eq!(client.reply().text(), [event("One"), DONE.into()].concat());
     let row = proxy.row();
     assert_eq!((row.total_tokens, row.prompt, row.output), (None, None, None));
+    // An error may quote the prompt.
+    client.send(chat());
+    link.request();
+    link.send(reply("400 Bad Request", "application/json", r#"{"error":"'Hi there' is too long"}"#));
+    assert!(client.reply().text().contains("Hi there"));
+    let row = proxy.rows().remove(1);
+    assert_eq!((row.outcome.as_str(), row.is_error), ("upstream_error", true));
+    assert!(!row.error_message.expect("a message").contains("Hi there"));
 }
 
 #[cfg(unix)]
