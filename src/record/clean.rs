@@ -408,6 +408,10 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
             Aged::Content => {}
         }
     }
+    match what {
+        Aged::Rows => super::pack::changed(conn)?,
+        Aged::Content => {}
+    }
     if bytes > 0 {
         set(conn, BYTES, (number(conn, BYTES)?.unwrap_or(0) - bytes).max(0))?;
     }
@@ -531,9 +535,12 @@ mod tests {
                 .text(&format!("SELECT id AS line FROM {table} JOIN requests USING (id) WHERE {condition} ORDER BY id"))
         };
         let (rows, content) = (expected("requests AS one", rows_left), expected("content", content_left));
-        let sums = bench.sums();
+        let changes = "SELECT value FROM meta WHERE name = 'packs_changed'";
+        let (sums, before, packs_changed) = (bench.sums(), bench.ids("requests"), bench.number(changes));
         bench.clean(retention, NOW_MS);
         assert_eq!(bench.ids("requests"), rows, "{retention:?}");
+        // Readers that keep figures made of rows are told, and only then.
+        assert_eq!(bench.number(changes) > packs_changed, rows != before, "{retention:?}");
         assert_eq!(bench.ids("content"), content, "{retention:?}");
         assert_eq!(bench.sums(), sums, "{retention:?}");
         assert_eq!(bench.number("PRAGMA freelist_count"), 0, "{retention:?}");

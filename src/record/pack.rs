@@ -39,6 +39,16 @@ pub fn month_after(month: i64) -> i64 {
     month_of_hour(month + 32 * 24)
 }
 
+/// Counts, inside the caller's transaction, that packs or rows of packed hours are no longer what they were: readers that
+/// keep what they made of them look at this number first.
+pub(super) fn changed(conn: &Connection) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO meta VALUES ('packs_changed', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
+    )?
+    .execute([])?;
+    Ok(())
+}
+
 /// The distributions of one series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Latencies {
@@ -109,11 +119,25 @@ fn damaged() -> rusqlite::Error {
 }
 
 /// Reads every entry of a pack of sums.
-pub fn visit_sums(bytes: &[u8], mut visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+pub fn visit_sums(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+    visit_entries(bytes, decode_sums, visit)
+}
+
+/// The same without first tokens, speeds and ids, which totals do not tell: a third of the figures.
+pub fn visit_totals(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+    visit_entries(bytes, decode_totals, visit)
+}
+
+fn visit_entries(
+    bytes: &[u8],
+    decode: impl Fn(&mut Bytes) -> Option<Sums>,
+    mut visit: impl FnMut(i64, &Sums),
+) -> rusqlite::Result<()> {
     let mut bytes = Bytes::new(bytes);
     let mut series = 0;
     while !bytes.is_empty() {
-        let (distance, sums) = decode_sums(&mut bytes).ok_or_else(damaged)?;
+        let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, decode(&mut bytes)?));
+        let (distance, sums) = entry().ok_or_else(damaged)?;
         series += distance;
         visit(series, &sums);
     }
@@ -151,19 +175,46 @@ pub fn visit_latencies(
     Ok(())
 }
 
-fn decode_sums(bytes: &mut Bytes) -> Option<(i64, Sums)> {
-    let distance = i64::try_from(bytes.number()?).ok()?;
+#[inline]
+fn decode_sums(bytes: &mut Bytes) -> Option<Sums> {
     let mut sums = Sums { requests: bytes.signed()?, duration_ms: bytes.signed()?, ..Sums::default() };
     for known in sums.known_mut() {
-        known.rows = bytes.signed()?;
-        // Often nobody tells a figure: then its sum is not there either.
-        known.sum = if known.rows == 0 { 0 } else { bytes.signed()? };
+        *known = decode_known(bytes)?;
     }
     sums.tokens_per_second_known = bytes.signed()?;
     sums.tokens_per_second = if sums.tokens_per_second_known == 0 { 0.0 } else { bytes.real()? };
     sums.first_id = bytes.signed()?;
     sums.last_id = sums.first_id + bytes.signed()?;
-    Some((distance, sums))
+    Some(sums)
+}
+
+#[inline]
+fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
+    let sums = Sums {
+        requests: bytes.signed()?,
+        duration_ms: bytes.signed()?,
+        input: decode_known(bytes)?,
+        output: decode_known(bytes)?,
+        total: decode_known(bytes)?,
+        cached: decode_known(bytes)?,
+        reasoning: decode_known(bytes)?,
+        ..Sums::default()
+    };
+    if bytes.signed()? != 0 {
+        bytes.skip(1)?;
+    }
+    if bytes.signed()? != 0 {
+        bytes.real()?;
+    }
+    bytes.skip(2)?;
+    Some(sums)
+}
+
+/// Often nobody tells a figure: then its sum is not there either.
+#[inline]
+fn decode_known(bytes: &mut Bytes) -> Option<Known> {
+    let rows = bytes.signed()?;
+    Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
 }
 
 fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {
@@ -286,6 +337,10 @@ impl Packs {
     }
 
     pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.packs.is_empty() {
+            return Ok(());
+        }
+        changed(conn)?;
         let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
         let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
         for (id, pack) in self.packs.drain() {
