@@ -141,6 +141,12 @@ pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
 pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most points of an answer over time: more than a year of hours.
 pub const BUCKETS_MAX: usize = 10_000;
+/// Figures of packs kept for later questions, in bytes. A year of hours is 1.4 MB; several open pages ask for much the same.
+pub const TALLIES_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Kinds of questions whose figures are kept. A page asks five.
+pub const TALLIES_KEPT_MAX: usize = 16;
+/// Silence after which the statistics lane gives back what it keeps. Pages that are looked at ask more often.
+pub const TALLIES_KEPT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Content that one search reads: a few hundredths of a second, during which other questions wait.
 pub const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Words that one search looks for.

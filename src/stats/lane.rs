@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io, panic, thread};
 
@@ -25,7 +25,7 @@ use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
-use crate::limits::LANE_QUEUE_LENGTH_MAX;
+use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 
@@ -115,7 +115,7 @@ impl Drop for Lane {
 }
 
 fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
-    for (route, lend) in asked {
+    while let Some((route, lend)) = desk.next(asked) {
         // A bug in one answer ends that answer alone.
         let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| desk.answer(route, &lend.head, lend.start_ms)));
         let answered = answered.unwrap_or_else(|_| {
@@ -134,6 +134,18 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
 }
 
 impl Desk {
+    /// Waits for the next question; `None`: none will come. Nobody asking for a while, memory is given back.
+    fn next(&self, asked: &Receiver<(Local, Box<Lend>)>) -> Option<(Local, Box<Lend>)> {
+        if let Some((_, reader)) = self.reader.as_ref().filter(|(_, reader)| reader.keeps()) {
+            match asked.recv_timeout(TALLIES_KEPT_TIME_MAX) {
+                Ok(question) => return Some(question),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => reader.forget(),
+            }
+        }
+        asked.recv().ok()
+    }
+
     fn answer(&mut self, route: Local, head: &RequestHead, now_ms: i64) -> Answer {
         let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
             Ok(question) if route == Local::Export => return Answer::Export(question),

@@ -25,6 +25,7 @@ mod range;
 pub mod reader;
 pub mod report;
 pub mod rows;
+mod tally;
 pub mod totals;
 
 pub use answers::*;

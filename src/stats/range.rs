@@ -38,6 +38,8 @@ pub(super) struct Packed {
     pub first: i64,
     /// The first hour that is not packed.
     pub until: i64,
+    /// How often packs were changed, or rows of packed hours.
+    pub changes: i64,
 }
 
 /// Cuts a range. Without an end it reaches as far as anything does.
@@ -184,7 +186,7 @@ mod tests {
         let mut random = Random::new(3);
         for _ in 0..2000 {
             let first = 490_000 + random.below(1000) as i64;
-            let packed = Packed { first, until: first + 1 + random.below(9000) as i64 };
+            let packed = Packed { first, until: first + 1 + random.below(9000) as i64, changes: 0 };
             let mut moment = || {
                 let ms = (first - 100) * HOUR_MS + random.below(9200 * HOUR_MS as u64) as i64;
                 match random.below(5) {
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn edges_are_rows_and_what_is_not_packed_is_open() {
-        let packed = Packed { first: 0, until: 10 };
+        let packed = Packed { first: 0, until: 10, changes: 0 };
         let half = HOUR_MS / 2;
         let pieces = cut(Some(3 * HOUR_MS + half), Some(12 * HOUR_MS + half), packed, Cut::Signed);
         assert_eq!(pieces.rows, [(3 * HOUR_MS + half, 4 * HOUR_MS), (12 * HOUR_MS, 12 * HOUR_MS + half)]);

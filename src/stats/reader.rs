@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use super::filter::{Filter, Names};
 use super::price::Prices;
 use super::range::{HOUR_MS, Packed};
+use super::tally::Kept;
 use crate::limits::READ_WAIT_MAX;
 use crate::record::pack::Sample;
 use crate::record::rfc3339::{MS_MAX, text_of_ms};
@@ -50,6 +51,7 @@ pub struct Reader {
     pub(super) conn: Connection,
     pub(super) prices: Option<Arc<Prices>>,
     series: RefCell<Vec<Option<Series>>>,
+    pub(super) kept: RefCell<Kept>,
 }
 
 /// The names of a series; see [`Names`].
@@ -83,12 +85,25 @@ impl Reader {
         conn.pragma_update(None, "query_only", true)?;
         conn.pragma_update(None, "cache_size", -CACHE_KB)?;
         conn.set_prepared_statement_cache_capacity(32);
-        Ok(Reader { conn, prices: None, series: RefCell::default() })
+        Ok(Reader { conn, prices: None, series: RefCell::default(), kept: RefCell::default() })
     }
 
     /// From now on answers tell costs.
     pub fn with_prices(self, prices: Option<Arc<Prices>>) -> Reader {
-        Reader { prices, ..self }
+        // What is kept has costs in it.
+        Reader { prices, kept: RefCell::default(), ..self }
+    }
+
+    /// Whether it holds memory that [`Reader::forget`] gives back.
+    pub fn keeps(&self) -> bool {
+        !self.kept.borrow().is_empty()
+    }
+
+    /// Gives back what it keeps for later questions, pages of the database included.
+    pub fn forget(&self) {
+        self.kept.take();
+        // Pages that cannot be given back stay; nothing is wrong with that.
+        let _ = self.conn.release_memory();
     }
 
     /// Answers from one state of the database, however many queries it takes and whatever is written meanwhile.
@@ -101,14 +116,15 @@ impl Reader {
 
     /// What is packed, and since when anything is known.
     pub(super) fn packed(&self) -> rusqlite::Result<Packed> {
-        let until = self.conn.prepare_cached("SELECT value FROM meta WHERE name = 'rolled_until'")?;
-        let until = { until }.query_row([], |row| row.get(0))?;
+        let mut meta = self.conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+        let until = meta.query_row(["rolled_until"], |row| row.get(0))?;
+        let changes = meta.query_row(["packs_changed"], |row| row.get(0)).optional()?;
         let first = self
             .conn
             .prepare_cached("SELECT start FROM sums WHERE span = 2 ORDER BY start LIMIT 1")?
             .query_row([], |row| row.get(0))
             .optional()?;
-        Ok(Packed { first: first.unwrap_or(until), until })
+        Ok(Packed { first: first.unwrap_or(until), until, changes: changes.unwrap_or(0) })
     }
 
     /// Every series by its id.

@@ -393,6 +393,38 @@ fn check_spans(bench: &Bench) {
     }
 }
 
+/// What is asked again may come from memory: never from before a row came, whatever its hour.
+#[test]
+fn an_answer_given_before_does_not_hide_rows_that_came_since() {
+    let mut bench = Bench::new();
+    let hour = row().start_ms - row().start_ms % HOUR_MS;
+    let zone = Zone { minutes: 330 };
+    let asked = Filter { from_ms: Some(hour - DAY_MS), to_ms: Some(hour + DAY_MS), ..Filter::default() };
+    let counted = |bench: &Bench| -> Vec<i64> {
+        let points = bench.reader.over_time(&asked, Bucket::Hour, zone, None, hour).expect("answers").points;
+        points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0).collect()
+    };
+    let write = |bench: &mut Bench, minute: i64| {
+        bench.store.write(&[Row { start_ms: hour + minute * 60_000, ..row() }]).expect("writes");
+        // Twice: what the first question left must be as good.
+        (counted(bench), counted(bench))
+    };
+    let twice = |counts: &[i64]| (counts.to_vec(), counts.to_vec());
+    // The hour is open, its halves belong to two buckets.
+    assert_eq!(write(&mut bench, 10), twice(&[1]));
+    assert_eq!(write(&mut bench, 20), twice(&[2]));
+    assert_eq!(write(&mut bench, 40), twice(&[2, 1]));
+    while bench.store.roll_up(hour + 3 * HOUR_MS).expect("rolls up") {}
+    assert_eq!(counted(&bench), [2, 1]);
+    // It is packed, and rows come late.
+    assert_eq!(write(&mut bench, 29), twice(&[3, 1]));
+    assert_eq!(write(&mut bench, 30), twice(&[3, 2]));
+    bench.reader.forget();
+    assert!(!bench.reader.keeps());
+    assert_eq!(counted(&bench), [3, 2]);
+    assert!(bench.reader.keeps());
+}
+
 #[test]
 fn statistics_of_an_upgraded_database_equal_its_rows() {
     let folder = Folder::new();

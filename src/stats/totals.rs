@@ -1,20 +1,20 @@
 //! Totals: the summary, the same by name, and over time. From packs and open hours; rows are read only for the parts of
 //! an hour at the edges of a range.
 
-use std::collections::HashMap;
-
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
-use super::filter::{Filter, Names, Zone, ms_of_date, next_month};
-use super::price::Price;
+use super::filter::{Filter, Zone, ms_of_date, next_month};
 use super::range::{Cut, HOUR_MS, Packed, Pieces, cut};
-use super::reader::{AskError, Reader, passes};
+use super::reader::{AskError, Reader};
+use super::tally::{Figures, Piece, Tally};
 use crate::limits::BUCKETS_MAX;
-use crate::record::pack::visit_sums;
-use crate::record::row::Outcome;
+use crate::record::pack::visit_totals;
 use crate::record::sums::{COLUMNS, Sums};
+
+/// All zones are whole quarters of an hour from UTC.
+const QUARTER_MS: i64 = HOUR_MS / 4;
 
 /// How time is parted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,150 +73,40 @@ impl Bucket {
     }
 }
 
-/// The totals of one group.
-#[derive(Clone, Debug, Default)]
-struct Figures {
-    sums: Sums,
-    completed: i64,
-    cancelled: i64,
-    cost: f64,
-    /// Requests whose model has a price.
-    priced: i64,
-}
-
-/// Where a series counts.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    group: usize,
-    ended: Ended,
-    price: Option<Price>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    Completed,
-    Cancelled,
-    Failed,
-}
-
-impl Figures {
-    fn add(&mut self, sums: &Sums, slot: &Slot, sign: i64) {
-        self.sums.add(sums, sign);
-        match slot.ended {
-            Ended::Completed => self.completed += sign * sums.requests,
-            Ended::Cancelled => self.cancelled += sign * sums.requests,
-            Ended::Failed => {}
-        }
-        if let Some(price) = &slot.price {
-            self.cost += sign as f64 * price.of_sums(sums);
-            self.priced += sign * sums.requests;
-        }
-    }
-}
-
 /// Totals by bucket of time, then by group.
-struct Table<'a> {
-    reader: &'a Reader,
-    filter: &'a Filter,
-    by: Option<By>,
-    groups: Vec<String>,
-    known: HashMap<String, usize>,
+struct Table {
+    tally: Tally,
     cells: Vec<Vec<Figures>>,
 }
 
-impl Table<'_> {
-    fn slot(&mut self, names: &Names) -> Slot {
-        let name = match self.by {
-            None => "",
-            Some(By::Model) => names.model,
-            Some(By::Endpoint) => names.endpoint,
-            Some(By::Client) => names.client,
-            Some(By::Key) => names.key,
-            Some(By::Outcome) => names.outcome,
-        };
-        let group = match self.known.get(name) {
-            Some(group) => *group,
-            None => {
-                self.groups.push(name.to_owned());
-                self.known.insert(name.to_owned(), self.groups.len() - 1);
-                self.groups.len() - 1
-            }
-        };
-        let ended = match names.outcome {
-            done if done == Outcome::Completed.as_str() => Ended::Completed,
-            left if left == Outcome::ClientClosed.as_str() => Ended::Cancelled,
-            _ => Ended::Failed,
-        };
-        Slot { group, ended, price: self.reader.prices.as_ref().and_then(|prices| prices.of(names.model)) }
+impl Table {
+    fn cell(&mut self, bucket: usize, group: u32) -> &mut Figures {
+        cell(&mut self.cells[bucket], group)
     }
+}
 
-    /// Where each series counts, by its id; `None`: not at all.
-    fn slots(&mut self) -> rusqlite::Result<Vec<Option<Slot>>> {
-        let series = self.reader.series()?;
-        let chosen = |series: &Option<super::reader::Series>| {
-            let names = series.as_ref()?.names();
-            passes(self.filter, &names).then(|| self.slot(&names))
-        };
-        Ok(series.iter().map(chosen).collect())
+fn cell(cells: &mut Vec<Figures>, group: u32) -> &mut Figures {
+    let group = group as usize;
+    if cells.len() <= group {
+        cells.resize_with(group + 1, Figures::default);
     }
-
-    fn cell(&mut self, bucket: usize, group: usize) -> &mut Figures {
-        let cells = &mut self.cells[bucket];
-        if cells.len() <= group {
-            cells.resize_with(group + 1, Figures::default);
-        }
-        &mut cells[group]
-    }
-
-    fn fill(&mut self, bucket: usize, pieces: &Pieces, slots: &[Option<Slot>]) -> rusqlite::Result<()> {
-        let reader = self.reader;
-        let slot_of = |series: i64| usize::try_from(series).ok().and_then(|series| slots.get(series).copied()?);
-        for (id, sign) in &pieces.packs {
-            reader.pack("SELECT pack FROM packed_sums WHERE id = ?1", *id, |pack| {
-                visit_sums(pack, |series, sums| {
-                    if let Some(slot) = slot_of(series) {
-                        self.cell(bucket, slot.group).add(sums, &slot, *sign);
-                    }
-                })
-            })?;
-        }
-        if let Some((from, to)) = pieces.open {
-            let query = format!("SELECT {COLUMNS} FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2");
-            let mut statement = reader.conn.prepare_cached(&query)?;
-            let mut rows = statement.query([from, to])?;
-            while let Some(row) = rows.next()? {
-                let (series, sums) = Sums::read(row, 0)?;
-                if let Some(slot) = slot_of(series) {
-                    self.cell(bucket, slot.group).add(&sums, &slot, 1);
-                }
-            }
-        }
-        for (from_ms, to_ms) in &pieces.rows {
-            reader.visit_rows(*from_ms, *to_ms, |names, sums, _| {
-                if passes(self.filter, &names) {
-                    let slot = self.slot(&names);
-                    self.cell(bucket, slot.group).add(sums, &slot, 1);
-                }
-            })?;
-        }
-        Ok(())
-    }
+    &mut cells[group]
 }
 
 impl Reader {
     /// The totals of all that the filter lets pass; zeros where there is nothing.
     pub fn summary(&self, filter: &Filter) -> rusqlite::Result<Summary> {
         self.at_once(|| {
-            let table = self.table(filter, None, &[(filter.from_ms, filter.to_ms)], self.packed()?)?;
-            Ok(self.summary_of(&merged(&table.cells[0])))
+            let range = [(filter.from_ms, filter.to_ms)];
+            self.tabulate(filter, None, &range, self.packed()?, |table| self.summary_of(&merged(&table.cells[0])))
         })
     }
 
     /// The summary's figures apart for each model, client, …, most requests first, then by name.
     pub fn by(&self, by: By, filter: &Filter) -> rusqlite::Result<Groups> {
         self.at_once(|| {
-            let table = self.table(filter, Some(by), &[(filter.from_ms, filter.to_ms)], self.packed()?)?;
-            Ok(self.groups_of(by, &table, 0))
+            let range = [(filter.from_ms, filter.to_ms)];
+            self.tabulate(filter, Some(by), &range, self.packed()?, |table| self.groups_of(by, table, 0))
         })
     }
 
@@ -241,14 +131,16 @@ impl Reader {
                     (Some(from.max(0)), Some(filter.to_ms.map_or(next, |to| to.min(next))))
                 })
                 .collect();
-            let table = self.table(filter, by, &ranges, packed)?;
-            let points = starts.iter().enumerate().map(|(at, start_ms)| Point {
-                start: text_in_zone(*start_ms, zone),
-                start_ms: *start_ms,
+            let point = |table: &Table, at: usize, start_ms: i64| Point {
+                start: text_in_zone(start_ms, zone),
+                start_ms,
                 summary: self.summary_of(&merged(&table.cells[at])),
-                groups: by.map(|by| self.groups_of(by, &table, at)),
-            });
-            Ok(OverTime { bucket: bucket.as_str(), tz: zone.text(), points: points.collect() })
+                groups: by.map(|by| self.groups_of(by, table, at)),
+            };
+            let points = self.tabulate(filter, by, &ranges, packed, |table| {
+                starts.iter().enumerate().map(|(at, start_ms)| point(table, at, *start_ms)).collect()
+            })?;
+            Ok(OverTime { bucket: bucket.as_str(), tz: zone.text(), points })
         })
     }
 
@@ -279,59 +171,123 @@ impl Reader {
         Ok(starts)
     }
 
-    fn table<'a>(
-        &'a self,
-        filter: &'a Filter,
+    /// Adds up what every range holds, and has `answer` made of it.
+    fn tabulate<T>(
+        &self,
+        filter: &Filter,
         by: Option<By>,
         ranges: &[(Option<i64>, Option<i64>)],
         packed: Packed,
-    ) -> rusqlite::Result<Table<'a>> {
-        let cells = vec![Vec::new(); ranges.len()];
-        let mut table = Table { reader: self, filter, by, groups: Vec::new(), known: HashMap::new(), cells };
-        let slots = table.slots()?;
+        answer: impl FnOnce(&Table) -> T,
+    ) -> rusqlite::Result<T> {
+        let mut tally = self.kept.borrow_mut().take(filter, by, packed.changes);
+        tally.learn(&self.series()?, self.prices.as_deref());
+        let mut table = Table { tally, cells: vec![Vec::new(); ranges.len()] };
+        let mut uses = Vec::new();
         for (bucket, (from, to)) in ranges.iter().enumerate() {
-            table.fill(bucket, &cut(*from, *to, packed, Cut::Signed), &slots)?;
+            let Pieces { packs, open, rows } = cut(*from, *to, packed, Cut::Signed);
+            uses.extend(packs.into_iter().map(|(id, sign)| (Piece::Pack(id), bucket, sign)));
+            uses.extend(rows.into_iter().map(|(from_ms, to_ms)| (Piece::Rows(from_ms, to_ms), bucket, 1)));
+            if let Some((from, to)) = open {
+                self.add_open(&mut table, bucket, from, to)?;
+            }
         }
-        Ok(table)
+        // A pack at the edge of two buckets is read once; and all in the order in which they lie in the file.
+        uses.sort_unstable_by_key(|(piece, ..)| *piece);
+        for same in uses.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let figures = self.figures(&mut table.tally, same[0].0, packed)?;
+            for (_, bucket, sign) in same {
+                for (group, figures) in figures {
+                    cell(&mut table.cells[*bucket], *group).add(figures, *sign);
+                }
+            }
+        }
+        let answer = answer(&table);
+        self.kept.borrow_mut().put(table.tally);
+        Ok(answer)
+    }
+
+    /// Adds the sums of hours that are not packed.
+    fn add_open(&self, table: &mut Table, bucket: usize, from: i64, to: i64) -> rusqlite::Result<()> {
+        let query = format!("SELECT {COLUMNS} FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2");
+        let mut statement = self.conn.prepare_cached(&query)?;
+        let mut rows = statement.query([from, to])?;
+        while let Some(row) = rows.next()? {
+            let (series, sums) = Sums::read(row, 0)?;
+            if let Some(slot) = table.tally.slot_of(series) {
+                table.cell(bucket, slot.group).add_sums(&sums, &slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn figures<'a>(
+        &self,
+        tally: &'a mut Tally,
+        piece: Piece,
+        packed: Packed,
+    ) -> rusqlite::Result<&'a [(u32, Figures)]> {
+        match piece {
+            Piece::Pack(id) => tally.figures(piece, true, |tally| {
+                self.pack("SELECT pack FROM packed_sums WHERE id = ?1", id, |pack| {
+                    visit_totals(pack, |series, sums| {
+                        if let Some(slot) = tally.slot_of(series) {
+                            tally.count(sums, &slot);
+                        }
+                    })
+                })
+            }),
+            Piece::Rows(from_ms, to_ms) => {
+                // Of an hour that may still grow, or of a moment that nobody will ask for again, nothing is kept.
+                let keeps = to_ms <= packed.until * HOUR_MS && from_ms % QUARTER_MS == 0 && to_ms % QUARTER_MS == 0;
+                let prices = self.prices.as_deref();
+                tally.figures(piece, keeps, |tally| {
+                    self.visit_rows(from_ms, to_ms, |names, sums, _| {
+                        if let Some(slot) = tally.slot_of_row(&names, prices) {
+                            tally.count(sums, &slot);
+                        }
+                    })
+                })
+            }
+        }
     }
 
     fn summary_of(&self, figures: &Figures) -> Summary {
-        let sums = &figures.sums;
         Summary {
-            total_requests: sums.requests,
+            total_requests: figures.requests,
             successful_requests: figures.completed,
-            failed_requests: sums.requests - figures.completed - figures.cancelled,
-            total_input_tokens: sums.input.sum,
-            total_output_tokens: sums.output.sum,
-            total_tokens: sums.total.sum,
-            average_input_tokens: average(sums.input.sum, sums.requests),
-            average_output_tokens: average(sums.output.sum, sums.requests),
-            total_duration_ms: sums.duration_ms,
+            failed_requests: figures.requests - figures.completed - figures.cancelled,
+            total_input_tokens: figures.input,
+            total_output_tokens: figures.output,
+            total_tokens: figures.total,
+            average_input_tokens: average(figures.input, figures.requests),
+            average_output_tokens: average(figures.output, figures.requests),
+            total_duration_ms: figures.duration_ms,
             cancelled_requests: figures.cancelled,
-            total_cached_tokens: sums.cached.sum,
-            total_reasoning_tokens: sums.reasoning.sum,
-            requests_without_usage: sums.requests - sums.total.rows,
+            total_cached_tokens: figures.cached,
+            total_reasoning_tokens: figures.reasoning,
+            requests_without_usage: figures.requests - figures.with_usage,
             cost: self.cost_of(figures),
         }
     }
 
     fn groups_of(&self, by: By, table: &Table, bucket: usize) -> Groups {
-        let cells = table.groups.iter().zip(&table.cells[bucket]).filter(|(_, figures)| figures.sums.requests > 0);
+        let cells = table.tally.groups.iter().zip(&table.cells[bucket]).filter(|(_, figures)| figures.requests > 0);
         let mut groups: Vec<Group> = cells
             .map(|(name, figures)| Group {
                 name: (!name.is_empty() || matches!(by, By::Model | By::Endpoint)).then(|| name.clone()),
-                requests: figures.sums.requests,
-                input_tokens: figures.sums.input.sum,
-                output_tokens: figures.sums.output.sum,
-                total_tokens: figures.sums.total.sum,
-                avg_tokens_per_request: average(figures.sums.total.sum, figures.sums.requests),
+                requests: figures.requests,
+                input_tokens: figures.input,
+                output_tokens: figures.output,
+                total_tokens: figures.total,
+                avg_tokens_per_request: average(figures.total, figures.requests),
                 successful_requests: figures.completed,
-                failed_requests: figures.sums.requests - figures.completed - figures.cancelled,
+                failed_requests: figures.requests - figures.completed - figures.cancelled,
                 cancelled_requests: figures.cancelled,
-                cached_tokens: figures.sums.cached.sum,
-                reasoning_tokens: figures.sums.reasoning.sum,
-                duration_ms: figures.sums.duration_ms,
-                requests_without_usage: figures.sums.requests - figures.sums.total.rows,
+                cached_tokens: figures.cached,
+                reasoning_tokens: figures.reasoning,
+                duration_ms: figures.duration_ms,
+                requests_without_usage: figures.requests - figures.with_usage,
                 cost: self.cost_of(figures),
             })
             .collect();
@@ -341,7 +297,7 @@ impl Reader {
 
     fn cost_of(&self, figures: &Figures) -> Option<Cost> {
         // No requests cost nothing; requests without any price cost nobody knows what.
-        let known = figures.priced > 0 || figures.sums.requests == 0;
+        let known = figures.priced > 0 || figures.requests == 0;
         self.cost(known.then_some(figures.cost))
     }
 
@@ -356,13 +312,7 @@ impl Reader {
 
 fn merged(cells: &[Figures]) -> Figures {
     let mut all = Figures::default();
-    for figures in cells {
-        all.sums.add(&figures.sums, 1);
-        all.completed += figures.completed;
-        all.cancelled += figures.cancelled;
-        all.cost += figures.cost;
-        all.priced += figures.priced;
-    }
+    cells.iter().for_each(|figures| all.add(figures, 1));
     all
 }
 

@@ -1,0 +1,307 @@
+//! What packs come to, group by group, and what is kept of that for the next question of the same kind.
+//!
+//! A page that shows a year of hours asks for it again and again, and adjacent days in another zone share the hours at
+//! their edges. So each pack is decoded once, to the few figures that answers tell, and these are kept, in bounded
+//! memory, until a pack changes: when an hour is over, or when a row comes late.
+
+use std::collections::HashMap;
+use std::mem::size_of;
+
+use super::answers::By;
+use super::filter::{Filter, Names};
+use super::price::{Price, Prices};
+use super::reader::{Series, passes};
+use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
+use crate::record::row::Outcome;
+use crate::record::sums::Sums;
+
+/// Little room in tests, so that pieces are met that are kept as well as others.
+const BYTES_MAX: usize = if cfg!(test) { 32 * 1024 } else { TALLIES_KEPT_BYTES_MAX };
+
+/// Memory that the place of a piece takes: maps are half full on average.
+const PLACE_BYTES: usize = 2 * size_of::<(Piece, (u32, u32))>();
+
+/// The totals of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Figures {
+    pub requests: i64,
+    pub completed: i64,
+    pub cancelled: i64,
+    /// Requests that told a total.
+    pub with_usage: i64,
+    pub duration_ms: i64,
+    pub input: i64,
+    pub output: i64,
+    pub total: i64,
+    pub cached: i64,
+    pub reasoning: i64,
+    pub cost: f64,
+    /// Requests whose model has a price.
+    pub priced: i64,
+}
+
+impl Figures {
+    /// Adds others, or takes them away with a sign of -1.
+    pub fn add(&mut self, other: &Figures, sign: i64) {
+        self.requests += sign * other.requests;
+        self.completed += sign * other.completed;
+        self.cancelled += sign * other.cancelled;
+        self.with_usage += sign * other.with_usage;
+        self.duration_ms += sign * other.duration_ms;
+        self.input += sign * other.input;
+        self.output += sign * other.output;
+        self.total += sign * other.total;
+        self.cached += sign * other.cached;
+        self.reasoning += sign * other.reasoning;
+        self.cost += sign as f64 * other.cost;
+        self.priced += sign * other.priced;
+    }
+
+    /// Adds the sums of one series.
+    pub fn add_sums(&mut self, sums: &Sums, slot: &Slot) {
+        self.requests += sums.requests;
+        self.with_usage += sums.total.rows;
+        self.duration_ms += sums.duration_ms;
+        self.input += sums.input.sum;
+        self.output += sums.output.sum;
+        self.total += sums.total.sum;
+        self.cached += sums.cached.sum;
+        self.reasoning += sums.reasoning.sum;
+        match slot.ended {
+            Ended::Completed => self.completed += sums.requests,
+            Ended::Cancelled => self.cancelled += sums.requests,
+            Ended::Failed => {}
+        }
+        if let Some(price) = &slot.price {
+            self.cost += price.of_sums(sums);
+            self.priced += sums.requests;
+        }
+    }
+}
+
+/// Where a series counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub group: u32,
+    ended: Ended,
+    price: Option<Price>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Completed,
+    Cancelled,
+    Failed,
+}
+
+/// A part of a range whose figures change only when packs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Piece {
+    /// The pack of this id.
+    Pack(i64),
+    /// The rows of a packed hour from one moment to another.
+    Rows(i64, i64),
+}
+
+/// What questions have left for later ones, the last one first.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    tallies: Vec<Tally>,
+    changes: i64,
+}
+
+impl Kept {
+    /// Hands out what is kept for questions of this kind, whatever their time. `changes`: how often packs were changed; what
+    /// was worked out before the last time is worth nothing.
+    pub fn take(&mut self, filter: &Filter, by: Option<By>, changes: i64) -> Tally {
+        if self.changes != changes {
+            self.tallies.clear();
+            self.changes = changes;
+        }
+        let filter = Filter { from_ms: None, to_ms: None, ..filter.clone() };
+        let known = self.tallies.iter().position(|tally| tally.by == by && tally.filter == filter);
+        known.map(|at| self.tallies.remove(at)).unwrap_or_else(|| Tally::new(filter, by))
+    }
+
+    /// Takes it back, and lets go of what was not asked for the longest where there is too much.
+    pub fn put(&mut self, tally: Tally) {
+        self.tallies.insert(0, tally);
+        while self.tallies.len() > TALLIES_KEPT_MAX || self.tallies.iter().map(Tally::bytes).sum::<usize>() > BYTES_MAX
+        {
+            self.tallies.pop();
+        }
+    }
+
+    /// Whether there is anything to let go of.
+    pub fn is_empty(&self) -> bool {
+        self.tallies.is_empty()
+    }
+}
+
+/// The groups of one kind of question, and the figures of the pieces that were asked for.
+#[derive(Debug)]
+pub(super) struct Tally {
+    filter: Filter,
+    by: Option<By>,
+    /// The names of the groups. Invariant: none ever changes its place, so that kept figures stay right.
+    pub groups: Vec<String>,
+    known: HashMap<String, u32>,
+    /// By the id of the series; `None`: it does not count.
+    slots: Vec<Option<Slot>>,
+    /// Where the figures of a piece are: from, up to but without.
+    places: HashMap<Piece, (u32, u32)>,
+    /// Of each piece those of its groups. Behind `kept` are those of a piece that is not kept.
+    figures: Vec<(u32, Figures)>,
+    kept: usize,
+    /// By group, of the piece that is being read.
+    current: Vec<Option<Figures>>,
+}
+
+impl Tally {
+    fn new(filter: Filter, by: Option<By>) -> Tally {
+        Tally {
+            filter,
+            by,
+            groups: Vec::new(),
+            known: HashMap::new(),
+            slots: Vec::new(),
+            places: HashMap::new(),
+            figures: Vec::new(),
+            kept: 0,
+            current: Vec::new(),
+        }
+    }
+
+    /// Learns where series count that came since the last question.
+    pub fn learn(&mut self, series: &[Option<Series>], prices: Option<&Prices>) {
+        for series in series.iter().skip(self.slots.len()) {
+            let slot = series.as_ref().and_then(|series| self.slot_of_row(&series.names(), prices));
+            self.slots.push(slot);
+        }
+    }
+
+    /// Where the series of this id counts.
+    #[inline]
+    pub fn slot_of(&self, series: i64) -> Option<Slot> {
+        usize::try_from(series).ok().and_then(|series| self.slots.get(series).copied()?)
+    }
+
+    /// Where a row of these names counts, if it passes.
+    pub fn slot_of_row(&mut self, names: &Names, prices: Option<&Prices>) -> Option<Slot> {
+        if !passes(&self.filter, names) {
+            return None;
+        }
+        let name = match self.by {
+            None => "",
+            Some(By::Model) => names.model,
+            Some(By::Endpoint) => names.endpoint,
+            Some(By::Client) => names.client,
+            Some(By::Key) => names.key,
+            Some(By::Outcome) => names.outcome,
+        };
+        let group = self.known.get(name).copied().unwrap_or_else(|| {
+            let group = self.groups.len() as u32;
+            self.groups.push(name.to_owned());
+            self.known.insert(name.to_owned(), group);
+            group
+        });
+        let ended = match names.outcome {
+            done if done == Outcome::Completed.as_str() => Ended::Completed,
+            left if left == Outcome::ClientClosed.as_str() => Ended::Cancelled,
+            _ => Ended::Failed,
+        };
+        Some(Slot { group, ended, price: prices.and_then(|prices| prices.of(names.model)) })
+    }
+
+    /// Counts a series or a row of the piece that is being read.
+    #[inline]
+    pub fn count(&mut self, sums: &Sums, slot: &Slot) {
+        let group = slot.group as usize;
+        if self.current.len() <= group {
+            self.current.resize(group + 1, None);
+        }
+        self.current[group].get_or_insert_default().add_sums(sums, slot);
+    }
+
+    /// The figures of a piece by group. `read` counts what is in it; it is not asked where that is known already.
+    pub fn figures<E>(
+        &mut self,
+        piece: Piece,
+        keeps: bool,
+        read: impl FnOnce(&mut Tally) -> Result<(), E>,
+    ) -> Result<&[(u32, Figures)], E> {
+        if let Some((from, to)) = self.places.get(&piece) {
+            return Ok(&self.figures[*from as usize..*to as usize]);
+        }
+        self.figures.truncate(self.kept);
+        self.current.clear();
+        read(self)?;
+        let groups = self.current.iter().enumerate();
+        self.figures.extend(groups.filter_map(|(group, figures)| Some((group as u32, (*figures)?))));
+        let from = self.kept;
+        if keeps && self.bytes() + PLACE_BYTES <= BYTES_MAX {
+            self.kept = self.figures.len();
+            self.places.insert(piece, (from as u32, self.kept as u32));
+        }
+        Ok(&self.figures[from..])
+    }
+
+    /// Memory that it takes, nearly.
+    fn bytes(&self) -> usize {
+        let names: usize = self.groups.iter().map(|name| 2 * (name.len() + size_of::<String>())).sum();
+        names
+            + self.slots.len() * size_of::<Option<Slot>>()
+            + self.places.len() * PLACE_BYTES
+            + self.figures.len() * size_of::<(u32, Figures)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_request(tally: &mut Tally) -> Result<(), ()> {
+        let names = Names { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
+        let slot = tally.slot_of_row(&names, None).expect("passes");
+        tally.count(&Sums { requests: 1, ..Sums::default() }, &slot);
+        Ok(())
+    }
+
+    fn unread(_: &mut Tally) -> Result<(), ()> {
+        Err(())
+    }
+
+    #[test]
+    fn a_piece_is_read_once_until_packs_change() {
+        let mut kept = Kept::default();
+        let model = Filter { models: vec!["a".to_owned()], ..Filter::since(5) };
+        let mut tally = kept.take(&model, None, 7);
+        assert_eq!(tally.figures(Piece::Pack(1), true, one_request).map(<[_]>::len), Ok(1));
+        assert_eq!(tally.figures(Piece::Rows(1, 2), false, one_request).map(<[_]>::len), Ok(1));
+        kept.put(tally);
+        // The same kind, whatever its time; and no other.
+        let mut tally = kept.take(&Filter { from_ms: None, ..model.clone() }, None, 7);
+        assert_eq!(tally.figures(Piece::Pack(1), true, unread).map(|figures| figures[0].1.requests), Ok(1));
+        assert_eq!(tally.figures(Piece::Rows(1, 2), true, unread), Err(()));
+        kept.put(tally);
+        assert_eq!(kept.take(&Filter::default(), None, 7).figures(Piece::Pack(1), true, unread), Err(()));
+        assert_eq!(kept.take(&model, Some(By::Key), 7).figures(Piece::Pack(1), true, unread), Err(()));
+        assert_eq!(kept.take(&model, None, 8).figures(Piece::Pack(1), true, unread), Err(()));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_kinds_and_bytes() {
+        let mut kept = Kept::default();
+        for kind in 0..3 * TALLIES_KEPT_MAX {
+            let filter = Filter { models: vec![kind.to_string(), "a".to_owned()], ..Filter::default() };
+            let mut tally = kept.take(&filter, None, 0);
+            for pack in 0..kind as i64 * 20 {
+                assert_eq!(tally.figures(Piece::Pack(pack), true, one_request).map(<[_]>::len), Ok(1));
+            }
+            kept.put(tally);
+            assert!(kept.tallies.len() <= TALLIES_KEPT_MAX);
+            assert!(kept.tallies.iter().map(Tally::bytes).sum::<usize>() <= BYTES_MAX);
+        }
+        assert!(!kept.is_empty());
+    }
+}
