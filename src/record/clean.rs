@@ -535,7 +535,7 @@ mod tests {
                 .text(&format!("SELECT id AS line FROM {table} JOIN requests USING (id) WHERE {condition} ORDER BY id"))
         };
         let (rows, content) = (expected("requests AS one", rows_left), expected("content", content_left));
-        let changes = "SELECT value FROM meta WHERE name = 'packs_changed'";
+        let changes = "SELECT coalesce((SELECT value FROM meta WHERE name = 'packs_changed'), 0)";
         let (sums, before, packs_changed) = (bench.sums(), bench.ids("requests"), bench.number(changes));
         bench.clean(retention, NOW_MS);
         assert_eq!(bench.ids("requests"), rows, "{retention:?}");

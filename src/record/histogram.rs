@@ -108,11 +108,12 @@ impl Histogram {
         self.max = self.max.max(i64::try_from(bytes.number()?).ok()?);
         let mut bucket = 0;
         for _ in 0..used {
-            bucket += usize::try_from(bytes.number()?).ok()?;
+            let (distance, count) = bytes.two(false)?;
+            bucket += usize::try_from(distance).ok()?;
             if bucket >= BUCKETS_MAX {
                 return None;
             }
-            *self.slot(bucket) += i64::try_from(bytes.number()?).ok()?;
+            *self.slot(bucket) += i64::try_from(count).ok()?;
         }
         Some(())
     }

@@ -39,14 +39,25 @@ pub fn month_after(month: i64) -> i64 {
     month_of_hour(month + 32 * 24)
 }
 
-/// Counts, inside the caller's transaction, that packs or rows of packed hours are no longer what they were: readers that
-/// keep what they made of them look at this number first.
+/// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were. Readers
+/// that keep what they made of them look at this number first; a roll-up they know by `rolled_until`.
 pub(super) fn changed(conn: &Connection) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT INTO meta VALUES ('packs_changed', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
     )?
     .execute([])?;
     Ok(())
+}
+
+/// The first hour behind a pack; of all time there is none.
+pub fn pack_end(id: i64) -> Option<i64> {
+    let (span, start) = (id >> 32, id & 0xFFFF_FFFF);
+    match span {
+        SPAN_HOUR => Some(start + 1),
+        SPAN_DAY => Some(start + 24),
+        SPAN_MONTH => Some(month_after(start)),
+        _ => None,
+    }
 }
 
 /// The distributions of one series.
@@ -190,9 +201,10 @@ fn decode_sums(bytes: &mut Bytes) -> Option<Sums> {
 
 #[inline]
 fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
+    let (requests, duration_ms) = bytes.two_signed(false)?;
     let sums = Sums {
-        requests: bytes.signed()?,
-        duration_ms: bytes.signed()?,
+        requests,
+        duration_ms,
         input: decode_known(bytes)?,
         output: decode_known(bytes)?,
         total: decode_known(bytes)?,
@@ -200,10 +212,8 @@ fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
         reasoning: decode_known(bytes)?,
         ..Sums::default()
     };
-    if bytes.signed()? != 0 {
-        bytes.skip(1)?;
-    }
-    if bytes.signed()? != 0 {
+    bytes.two(true)?;
+    if bytes.number()? != 0 {
         bytes.real()?;
     }
     bytes.skip(2)?;
@@ -211,10 +221,10 @@ fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
 }
 
 /// Often nobody tells a figure: then its sum is not there either.
-#[inline]
+#[inline(always)]
 fn decode_known(bytes: &mut Bytes) -> Option<Known> {
-    let rows = bytes.signed()?;
-    Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
+    let (rows, sum) = bytes.two_signed(true)?;
+    Some(Known { sum, rows })
 }
 
 fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {
@@ -340,7 +350,6 @@ impl Packs {
         if self.packs.is_empty() {
             return Ok(());
         }
-        changed(conn)?;
         let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
         let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
         for (id, pack) in self.packs.drain() {

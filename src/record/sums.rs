@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::pack::{HourRead, Packs, Sample};
+use super::pack::{HourRead, Packs, Sample, changed};
 use super::rfc3339::MS_MAX;
 use super::row::Row;
 use super::schema::UNKNOWN_MODEL;
@@ -270,6 +270,7 @@ impl Additions {
                 sums.upsert(conn, SPAN_ALL, 0, *series)?;
                 packs.add(conn, *hour, |all_sums, _| Sums::add_to(all_sums, *series, sums))?;
                 super::clean::late(conn, *hour)?;
+                changed(conn)?;
             }
         }
         for (hour, series, sample, sign) in self.samples.iter().filter(|(hour, ..)| *hour < rolled_until) {

@@ -68,6 +68,27 @@ impl<'a> Bytes<'a> {
         None
     }
 
+    /// The next two numbers; where the first is zero and `alone_if_zero`, it alone, and zero for the other. Both are mostly
+    /// found in the same eight bytes, and the second need not wait for where the first ends.
+    #[inline(always)]
+    pub(super) fn two(&mut self, alone_if_zero: bool) -> Option<(u64, u64)> {
+        if let Some(eight) = self.rest.first_chunk() {
+            let eight = u64::from_le_bytes(*eight);
+            let ends = !eight & HIGH_BITS;
+            let later_ends = ends & ends.wrapping_sub(1);
+            if later_ends != 0 {
+                let (bits, all_bits) = (ends.trailing_zeros() + 1, later_ends.trailing_zeros() + 1);
+                let first = without_high_bits(eight & (u64::MAX >> (64 - bits)));
+                let is_alone = alone_if_zero && first == 0;
+                let second = without_high_bits((eight & (u64::MAX >> (64 - all_bits))) >> bits);
+                self.rest = &self.rest[if is_alone { bits } else { all_bits } as usize / 8..];
+                return Some((first, if is_alone { 0 } else { second }));
+            }
+        }
+        let first = self.number()?;
+        Some((first, if alone_if_zero && first == 0 { 0 } else { self.number()? }))
+    }
+
     /// Leaves out so many numbers.
     #[inline]
     pub(super) fn skip(&mut self, mut count: u32) -> Option<()> {
@@ -96,8 +117,13 @@ impl<'a> Bytes<'a> {
     /// The next signed number.
     #[inline]
     pub(super) fn signed(&mut self) -> Option<i64> {
-        let number = self.number()?;
-        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+        self.number().map(with_sign)
+    }
+
+    /// The same as [`Bytes::two`].
+    #[inline(always)]
+    pub(super) fn two_signed(&mut self, alone_if_zero: bool) -> Option<(i64, i64)> {
+        self.two(alone_if_zero).map(|(first, second)| (with_sign(first), with_sign(second)))
     }
 
     /// The next eight bytes as a floating-point number.
@@ -109,6 +135,11 @@ impl<'a> Bytes<'a> {
 
 /// The bit of each byte that says whether more follow.
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+
+#[inline]
+fn with_sign(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
 
 /// Seven bits of each byte, side by side: neighbours are moved together, then pairs, then fours.
 #[inline]
@@ -153,6 +184,24 @@ mod tests {
                 assert!(bytes.is_empty());
                 assert_eq!(bytes.skip(1), None);
             }
+        }
+    }
+
+    #[test]
+    fn two_numbers_are_read_at_once_and_zero_may_stand_alone() {
+        let mut random = Random::new(12);
+        for _ in 0..2000 {
+            let mut number = || if random.below(3) == 0 { 0 } else { random.below(u64::MAX) >> random.below(64) };
+            let numbers = [number(), number(), number()];
+            let mut out = Vec::new();
+            numbers.iter().for_each(|number| push(&mut out, *number));
+            let mut bytes = Bytes::new(&out);
+            assert_eq!(bytes.two(false), Some((numbers[0], numbers[1])));
+            assert_eq!((bytes.number(), bytes.two(false)), (Some(numbers[2]), None));
+            let mut bytes = Bytes::new(&out);
+            let expected = if numbers[0] == 0 { (0, 0) } else { (numbers[0], numbers[1]) };
+            assert_eq!(bytes.two(true), Some(expected));
+            assert_eq!(bytes.number(), Some(if numbers[0] == 0 { numbers[1] } else { numbers[2] }));
         }
     }
 }

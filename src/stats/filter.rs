@@ -3,6 +3,7 @@
 use time::format_description::well_known::Iso8601;
 use time::{Date, Month, PrimitiveDateTime, Time};
 
+use super::answers::By;
 use crate::record::rfc3339::{MS_MAX, ms_of_text};
 use crate::record::row::Outcome;
 
@@ -38,11 +39,18 @@ impl Filter {
 
     /// Whether it asks for names or outcomes.
     pub fn has_names(&self) -> bool {
-        !(self.endpoints.is_empty()
-            && self.models.is_empty()
-            && self.clients.is_empty()
-            && self.keys.is_empty()
-            && self.outcomes.is_empty())
+        By::ALL.into_iter().any(|name| self.asks_for(name))
+    }
+
+    /// Whether it asks for names of this kind.
+    pub(super) fn asks_for(&self, name: By) -> bool {
+        match name {
+            By::Model => !self.models.is_empty(),
+            By::Endpoint => !self.endpoints.is_empty(),
+            By::Client => !self.clients.is_empty(),
+            By::Key => !self.keys.is_empty(),
+            By::Outcome => !self.outcomes.is_empty(),
+        }
     }
 
     /// Whether a request of these names counts. Unknown client and key are empty.

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::answers::{Distribution, Distributions, Latency, ModelLatency};
+use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
 use super::range::{Cut, HOUR_MS, cut};
-use super::reader::{Reader, passes};
+use super::reader::{Reader, RowFigures, passes};
 use super::totals::one_decimal;
 use crate::record::histogram::Histogram;
-use crate::record::pack::{Latencies, Sample, visit_latencies, visit_sums};
+use crate::record::pack::{Latencies, visit_latencies, visit_sums};
 use crate::record::sums::{Known, Sums};
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
@@ -20,7 +20,7 @@ const ERROR_MAX_PERCENT: u32 = 5;
 pub struct Measured {
     /// The distributions.
     pub latencies: Latencies,
-    /// The sums.
+    /// The sums that go with them: of tokens there are none.
     pub sums: Sums,
 }
 
@@ -116,14 +116,18 @@ impl Reader {
                     })
                 })?;
             }
+            let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
             let open = pieces.open.map(|(from, to)| (from.saturating_mul(HOUR_MS), to.saturating_mul(HOUR_MS)));
             for (from_ms, to_ms) in open.into_iter().chain(pieces.rows) {
-                self.visit_rows(from_ms, to_ms, |names, sums, sample: &Sample| {
+                self.visit_rows((from_ms, to_ms), needs, RowFigures::Sample, |row| {
+                    let names = row.names()?;
                     if passes(filter, &names) {
+                        let (sample, sums) = row.sample()?;
                         let at = place(&mut models, names.model);
-                        models[at].1.latencies.count(sample, 1);
-                        models[at].1.sums.add(sums, 1);
+                        models[at].1.latencies.count(&sample, 1);
+                        models[at].1.sums.add(&sums, 1);
                     }
+                    Ok(())
                 })?;
             }
             Ok(models.into_iter().collect())

@@ -38,7 +38,7 @@ pub(super) struct Packed {
     pub first: i64,
     /// The first hour that is not packed.
     pub until: i64,
-    /// How often packs were changed, or rows of packed hours.
+    /// How often packed hours, or their rows, were changed.
     pub changes: i64,
 }
 
@@ -161,19 +161,14 @@ impl Packs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::pack::pack_end;
     use crate::record::testing::Random;
 
     /// How often each packed hour counts in the pieces.
     fn counts(pieces: &Pieces, packed: Packed) -> Vec<i64> {
         let mut counts = vec![0; (packed.until - packed.first) as usize];
         for (id, sign) in &pieces.packs {
-            let (span, start) = (id >> 32, id & 0xFFFF_FFFF);
-            let end = match span {
-                SPAN_HOUR => start + 1,
-                SPAN_DAY => start + 24,
-                SPAN_MONTH => month_after(start),
-                _ => packed.until,
-            };
+            let (start, end) = (id & 0xFFFF_FFFF, pack_end(*id).unwrap_or(packed.until));
             for hour in start.max(packed.first)..end.min(packed.until) {
                 counts[(hour - packed.first) as usize] += sign;
             }

@@ -176,30 +176,116 @@ impl Reader {
         statement.query_row([from, to], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?)))
     }
 
-    /// Every row that started from one moment until before another, as a sum of one.
+    /// Every row that started from one moment until before another. Only the names that are needed are read, in the order
+    /// of [`By::ALL`]; the others are empty.
     pub(super) fn visit_rows(
         &self,
-        from_ms: i64,
-        to_ms: i64,
-        mut visit: impl FnMut(Names, &Sums, &Sample),
+        (from_ms, to_ms): (i64, i64),
+        needs: [bool; 5],
+        figures: RowFigures,
+        mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
         let to_hour = if to_ms > MS_MAX { i64::MAX } else { (to_ms + HOUR_MS - 1) / HOUR_MS };
         let Some((first_id, last_id)) = self.ids_of_hours(from_ms / HOUR_MS, to_hour)? else { return Ok(()) };
-        let mut statement = self.conn.prepare_cached(
-            "SELECT endpoint, model, coalesce(client, ''), coalesce(key, ''), outcome, duration_ms, input_tokens,
-                output_tokens, total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second
-             FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4",
-        )?;
+        const NAMES: [&str; 5] = ["model", "endpoint", "coalesce(client, '')", "coalesce(key, '')", "outcome"];
+        let mut query = "SELECT start_time".to_owned();
+        for (name, _) in NAMES.into_iter().zip(needs).filter(|(_, needed)| *needed) {
+            query.extend([", ", name]);
+        }
+        query.extend([", ", figures.columns()]);
+        query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
+        let mut statement = self.conn.prepare_cached(&query)?;
         let (from, to) = bounds(Some(from_ms), Some(to_ms));
         let mut rows = statement.query(params![first_id, last_id, from, to])?;
         while let Some(row) = rows.next()? {
-            let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-            let names =
-                Names { endpoint: text(0)?, model: text(1)?, client: text(2)?, key: text(3)?, outcome: text(4)? };
-            let (sums, sample) = sums_of_row(row)?;
-            visit(names, &sums, &sample);
+            visit(&RowRead { row, needs })?;
         }
         Ok(())
+    }
+}
+
+/// What is read of rows beside their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowFigures {
+    /// For [`RowRead::totals`].
+    Totals,
+    /// For [`RowRead::sample`].
+    Sample,
+}
+
+impl RowFigures {
+    fn columns(self) -> &'static str {
+        match self {
+            RowFigures::Totals => {
+                "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens"
+            }
+            RowFigures::Sample => "duration_ms, time_to_first_token_ms, tokens_per_second",
+        }
+    }
+}
+
+/// A row that is being visited.
+pub(super) struct RowRead<'a> {
+    row: &'a Row<'a>,
+    needs: [bool; 5],
+}
+
+impl RowRead<'_> {
+    /// As it is stored: RFC 3339, UTC, with milliseconds.
+    pub fn start_time(&self) -> rusqlite::Result<&str> {
+        Ok(self.row.get_ref(0)?.as_str()?)
+    }
+
+    pub fn names(&self) -> rusqlite::Result<Names<'_>> {
+        let mut column = 0;
+        let [model, endpoint, client, key, outcome] = self.needs.map(|needed| {
+            column += usize::from(needed);
+            if needed { self.row.get_ref(column).and_then(|value| Ok(value.as_str()?)) } else { Ok("") }
+        });
+        Ok(Names { endpoint: endpoint?, model: model?, client: client?, key: key?, outcome: outcome? })
+    }
+
+    /// Sums of one, without what [`crate::record::pack::visit_totals`] leaves out.
+    pub fn totals(&self) -> rusqlite::Result<Sums> {
+        let first = self.first_figure();
+        Ok(Sums {
+            requests: 1,
+            duration_ms: self.row.get(first)?,
+            input: self.known(first + 1)?,
+            output: self.known(first + 2)?,
+            total: self.known(first + 3)?,
+            cached: self.known(first + 4)?,
+            reasoning: self.known(first + 5)?,
+            ..Sums::default()
+        })
+    }
+
+    /// What it adds to distributions, and to the sums that go with them.
+    pub fn sample(&self) -> rusqlite::Result<(Sample, Sums)> {
+        let first = self.first_figure();
+        let sample = Sample {
+            duration_ms: self.row.get(first)?,
+            first_token_ms: self.row.get(first + 1)?,
+            tokens_per_second: self.row.get(first + 2)?,
+        };
+        let sums = Sums {
+            requests: 1,
+            duration_ms: sample.duration_ms,
+            first_token_ms: self.known(first + 1)?,
+            tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
+            tokens_per_second_known: i64::from(sample.tokens_per_second.is_some()),
+            ..Sums::default()
+        };
+        Ok((sample, sums))
+    }
+
+    fn first_figure(&self) -> usize {
+        1 + self.needs.iter().filter(|needed| **needed).count()
+    }
+
+    fn known(&self, column: usize) -> rusqlite::Result<Known> {
+        let value: Option<i64> = self.row.get(column)?;
+        Ok(value.map_or(Known::default(), |sum| Known { sum, rows: 1 }))
     }
 }
 
@@ -209,29 +295,6 @@ pub(super) fn bounds(from_ms: Option<i64>, to_ms: Option<i64>) -> (String, Strin
     // `~` sorts behind every time.
     let to = to_ms.filter(|to| *to <= MS_MAX).map_or("~".to_owned(), text_of_ms);
     (from, to)
-}
-
-fn sums_of_row(row: &Row) -> rusqlite::Result<(Sums, Sample)> {
-    let known = |column: usize| -> rusqlite::Result<Known> {
-        let value: Option<i64> = row.get(column)?;
-        Ok(value.map_or(Known::default(), |sum| Known { sum, rows: 1 }))
-    };
-    let sample = Sample { duration_ms: row.get(5)?, first_token_ms: row.get(11)?, tokens_per_second: row.get(12)? };
-    let sums = Sums {
-        requests: 1,
-        duration_ms: sample.duration_ms,
-        input: known(6)?,
-        output: known(7)?,
-        total: known(8)?,
-        cached: known(9)?,
-        reasoning: known(10)?,
-        first_token_ms: known(11)?,
-        tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
-        tokens_per_second_known: i64::from(sample.tokens_per_second.is_some()),
-        first_id: 0,
-        last_id: 0,
-    };
-    Ok((sums, sample))
 }
 
 /// Whether a filter lets every series pass.

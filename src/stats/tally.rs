@@ -2,16 +2,18 @@
 //!
 //! A page that shows a year of hours asks for it again and again, and adjacent days in another zone share the hours at
 //! their edges. So each pack is decoded once, to the few figures that answers tell, and these are kept, in bounded
-//! memory, until a pack changes: when an hour is over, or when a row comes late.
+//! memory, until a pack changes: three when an hour is over, any when a row comes late.
 
 use std::collections::HashMap;
-use std::mem::size_of;
+use std::mem::{self, size_of};
 
 use super::answers::By;
 use super::filter::{Filter, Names};
 use super::price::{Price, Prices};
+use super::range::Packed;
 use super::reader::{Series, passes};
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
+use crate::record::pack::pack_end;
 use crate::record::row::Outcome;
 use crate::record::sums::Sums;
 
@@ -107,16 +109,19 @@ pub(super) enum Piece {
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     tallies: Vec<Tally>,
-    changes: i64,
+    /// What was packed when they were asked.
+    packed: Packed,
 }
 
 impl Kept {
-    /// Hands out what is kept for questions of this kind, whatever their time. `changes`: how often packs were changed; what
-    /// was worked out before the last time is worth nothing.
-    pub fn take(&mut self, filter: &Filter, by: Option<By>, changes: i64) -> Tally {
-        if self.changes != changes {
+    /// Hands out what is kept for questions of this kind, whatever their time, and is still true.
+    pub fn take(&mut self, filter: &Filter, by: Option<By>, packed: Packed) -> Tally {
+        let before = mem::replace(&mut self.packed, packed);
+        if before.changes != packed.changes || before.until > packed.until {
             self.tallies.clear();
-            self.changes = changes;
+        } else if before.until < packed.until {
+            // Hours were added to the packs that had room for them.
+            self.tallies.iter_mut().for_each(|tally| tally.forget_after(before.until));
         }
         let filter = Filter { from_ms: None, to_ms: None, ..filter.clone() };
         let known = self.tallies.iter().position(|tally| tally.by == by && tally.filter == filter);
@@ -153,8 +158,17 @@ pub(super) struct Tally {
     /// Of each piece those of its groups. Behind `kept` are those of a piece that is not kept.
     figures: Vec<(u32, Figures)>,
     kept: usize,
-    /// By group, of the piece that is being read.
-    current: Vec<Option<Figures>>,
+    /// By group, of the piece that is being read and of the one read along with it.
+    current: [Vec<Option<Figures>>; 2],
+}
+
+/// Which of two pieces that are read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The one that is asked for.
+    Asked,
+    /// The one that is read along with it, for it is likely to be asked for next.
+    Along,
 }
 
 impl Tally {
@@ -168,7 +182,7 @@ impl Tally {
             places: HashMap::new(),
             figures: Vec::new(),
             kept: 0,
-            current: Vec::new(),
+            current: Default::default(),
         }
     }
 
@@ -213,20 +227,30 @@ impl Tally {
         Some(Slot { group, ended, price: prices.and_then(|prices| prices.of(names.model)) })
     }
 
-    /// Counts a series or a row of the piece that is being read.
-    #[inline]
-    pub fn count(&mut self, sums: &Sums, slot: &Slot) {
-        let group = slot.group as usize;
-        if self.current.len() <= group {
-            self.current.resize(group + 1, None);
-        }
-        self.current[group].get_or_insert_default().add_sums(sums, slot);
+    /// Which names of rows tell where they count, in the order of [`By::ALL`].
+    pub fn needs(&self, has_prices: bool) -> [bool; 5] {
+        By::ALL.map(|name| {
+            let told = self.by == Some(name) || self.filter.asks_for(name);
+            told || name == By::Outcome || name == By::Model && has_prices
+        })
     }
 
-    /// The figures of a piece by group. `read` counts what is in it; it is not asked where that is known already.
+    /// Counts a series or a row of the piece that is being read.
+    #[inline]
+    pub fn count(&mut self, part: Part, sums: &Sums, slot: &Slot) {
+        let (group, current) = (slot.group as usize, &mut self.current[part as usize]);
+        if current.len() <= group {
+            current.resize(group + 1, None);
+        }
+        current[group].get_or_insert_default().add_sums(sums, slot);
+    }
+
+    /// The figures of a piece by group. `read` counts what is in it; it is not asked where that is known already. `along`
+    /// is a piece that it counts, too; kept is that one only when the other is.
     pub fn figures<E>(
         &mut self,
         piece: Piece,
+        along: Option<Piece>,
         keeps: bool,
         read: impl FnOnce(&mut Tally) -> Result<(), E>,
     ) -> Result<&[(u32, Figures)], E> {
@@ -234,16 +258,34 @@ impl Tally {
             return Ok(&self.figures[*from as usize..*to as usize]);
         }
         self.figures.truncate(self.kept);
-        self.current.clear();
+        self.current.iter_mut().for_each(Vec::clear);
         read(self)?;
-        let groups = self.current.iter().enumerate();
-        self.figures.extend(groups.filter_map(|(group, figures)| Some((group as u32, (*figures)?))));
-        let from = self.kept;
-        if keeps && self.bytes() + PLACE_BYTES <= BYTES_MAX {
-            self.kept = self.figures.len();
-            self.places.insert(piece, (from as u32, self.kept as u32));
+        if let Some(along) = along.filter(|_| keeps) {
+            self.put(Part::Along, along, keeps);
         }
+        let from = self.kept;
+        self.put(Part::Asked, piece, keeps);
         Ok(&self.figures[from..])
+    }
+
+    /// Appends what was counted, and keeps it if it shall and there is room.
+    fn put(&mut self, part: Part, piece: Piece, keeps: bool) {
+        self.figures.truncate(self.kept);
+        let groups = self.current[part as usize].iter().enumerate();
+        self.figures.extend(groups.filter_map(|(group, figures)| Some((group as u32, (*figures)?))));
+        if keeps && self.bytes() + PLACE_BYTES <= BYTES_MAX {
+            let place = (self.kept as u32, self.figures.len() as u32);
+            self.kept = self.figures.len();
+            self.places.insert(piece, place);
+        }
+    }
+
+    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use.
+    fn forget_after(&mut self, hour: i64) {
+        self.places.retain(|piece, _| match piece {
+            Piece::Pack(id) => pack_end(*id).is_some_and(|end| end <= hour),
+            Piece::Rows(..) => true,
+        });
     }
 
     /// Memory that it takes, nearly.
@@ -259,34 +301,56 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::pack::pack_id;
+    use crate::record::sums::{SPAN_ALL, SPAN_DAY, SPAN_HOUR};
+
+    const UNTIL: i64 = 490_000 - 490_000 % 24 + 5;
+    const PACKED: Packed = Packed { first: 0, until: UNTIL, changes: 7 };
 
     fn one_request(tally: &mut Tally) -> Result<(), ()> {
         let names = Names { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
         let slot = tally.slot_of_row(&names, None).expect("passes");
-        tally.count(&Sums { requests: 1, ..Sums::default() }, &slot);
+        tally.count(Part::Asked, &Sums { requests: 1, ..Sums::default() }, &slot);
+        tally.count(Part::Along, &Sums { requests: 2, ..Sums::default() }, &slot);
         Ok(())
     }
 
-    fn unread(_: &mut Tally) -> Result<(), ()> {
-        Err(())
+    fn requests(tally: &mut Tally, piece: Piece, along: Option<Piece>, keeps: bool) -> Option<i64> {
+        tally.figures(piece, along, keeps, one_request).ok().map(|figures| figures[0].1.requests)
+    }
+
+    fn is_kept(tally: &mut Tally, piece: Piece) -> bool {
+        tally.figures(piece, None, true, |_| Err(())).is_ok()
     }
 
     #[test]
-    fn a_piece_is_read_once_until_packs_change() {
+    fn a_piece_is_read_once_until_it_changes() {
         let mut kept = Kept::default();
         let model = Filter { models: vec!["a".to_owned()], ..Filter::since(5) };
-        let mut tally = kept.take(&model, None, 7);
-        assert_eq!(tally.figures(Piece::Pack(1), true, one_request).map(<[_]>::len), Ok(1));
-        assert_eq!(tally.figures(Piece::Rows(1, 2), false, one_request).map(<[_]>::len), Ok(1));
+        let hour = Piece::Pack(pack_id(SPAN_HOUR, UNTIL - 1));
+        let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, UNTIL - 5)), Piece::Pack(pack_id(SPAN_ALL, 0)));
+        let mut tally = kept.take(&model, None, PACKED);
+        for piece in [hour, day, all] {
+            assert_eq!(requests(&mut tally, piece, None, true), Some(1));
+        }
+        assert_eq!(requests(&mut tally, Piece::Rows(1, 2), None, false), Some(1));
+        assert_eq!(requests(&mut tally, Piece::Rows(3, 4), Some(Piece::Rows(4, 5)), true), Some(1));
+        assert_eq!(requests(&mut tally, Piece::Rows(4, 5), None, true), Some(2));
         kept.put(tally);
         // The same kind, whatever its time; and no other.
-        let mut tally = kept.take(&Filter { from_ms: None, ..model.clone() }, None, 7);
-        assert_eq!(tally.figures(Piece::Pack(1), true, unread).map(|figures| figures[0].1.requests), Ok(1));
-        assert_eq!(tally.figures(Piece::Rows(1, 2), true, unread), Err(()));
+        let mut tally = kept.take(&Filter { from_ms: None, ..model.clone() }, None, PACKED);
+        assert!([hour, day, all, Piece::Rows(3, 4)].into_iter().all(|piece| is_kept(&mut tally, piece)));
+        assert!(!is_kept(&mut tally, Piece::Rows(1, 2)));
         kept.put(tally);
-        assert_eq!(kept.take(&Filter::default(), None, 7).figures(Piece::Pack(1), true, unread), Err(()));
-        assert_eq!(kept.take(&model, Some(By::Key), 7).figures(Piece::Pack(1), true, unread), Err(()));
-        assert_eq!(kept.take(&model, None, 8).figures(Piece::Pack(1), true, unread), Err(()));
+        assert!(!is_kept(&mut kept.take(&Filter::default(), None, PACKED), hour));
+        assert!(!is_kept(&mut kept.take(&model, Some(By::Key), PACKED), hour));
+        // An hour more.
+        let mut tally = kept.take(&model, None, Packed { until: UNTIL + 1, ..PACKED });
+        assert!(is_kept(&mut tally, hour) && is_kept(&mut tally, Piece::Rows(4, 5)));
+        assert!(!is_kept(&mut tally, day) && !is_kept(&mut tally, all));
+        kept.put(tally);
+        // A row that came late.
+        assert!(!is_kept(&mut kept.take(&model, None, Packed { until: UNTIL + 1, changes: 8, ..PACKED }), hour));
     }
 
     #[test]
@@ -294,9 +358,9 @@ mod tests {
         let mut kept = Kept::default();
         for kind in 0..3 * TALLIES_KEPT_MAX {
             let filter = Filter { models: vec![kind.to_string(), "a".to_owned()], ..Filter::default() };
-            let mut tally = kept.take(&filter, None, 0);
+            let mut tally = kept.take(&filter, None, PACKED);
             for pack in 0..kind as i64 * 20 {
-                assert_eq!(tally.figures(Piece::Pack(pack), true, one_request).map(<[_]>::len), Ok(1));
+                assert_eq!(requests(&mut tally, Piece::Pack(pack), None, true), Some(1));
             }
             kept.put(tally);
             assert!(kept.tallies.len() <= TALLIES_KEPT_MAX);

@@ -7,8 +7,8 @@ use time::format_description::well_known::Rfc3339;
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
 use super::filter::{Filter, Zone, ms_of_date, next_month};
 use super::range::{Cut, HOUR_MS, Packed, Pieces, cut};
-use super::reader::{AskError, Reader};
-use super::tally::{Figures, Piece, Tally};
+use super::reader::{AskError, Reader, RowFigures, bounds};
+use super::tally::{Figures, Part, Piece, Tally};
 use crate::limits::BUCKETS_MAX;
 use crate::record::pack::visit_totals;
 use crate::record::sums::{COLUMNS, Sums};
@@ -180,7 +180,7 @@ impl Reader {
         packed: Packed,
         answer: impl FnOnce(&Table) -> T,
     ) -> rusqlite::Result<T> {
-        let mut tally = self.kept.borrow_mut().take(filter, by, packed.changes);
+        let mut tally = self.kept.borrow_mut().take(filter, by, packed);
         tally.learn(&self.series()?, self.prices.as_deref());
         let mut table = Table { tally, cells: vec![Vec::new(); ranges.len()] };
         let mut uses = Vec::new();
@@ -228,28 +228,50 @@ impl Reader {
         packed: Packed,
     ) -> rusqlite::Result<&'a [(u32, Figures)]> {
         match piece {
-            Piece::Pack(id) => tally.figures(piece, true, |tally| {
+            Piece::Pack(id) => tally.figures(piece, None, true, |tally| {
                 self.pack("SELECT pack FROM packed_sums WHERE id = ?1", id, |pack| {
                     visit_totals(pack, |series, sums| {
                         if let Some(slot) = tally.slot_of(series) {
-                            tally.count(sums, &slot);
+                            tally.count(Part::Asked, sums, &slot);
                         }
                     })
                 })
             }),
-            Piece::Rows(from_ms, to_ms) => {
-                // Of an hour that may still grow, or of a moment that nobody will ask for again, nothing is kept.
-                let keeps = to_ms <= packed.until * HOUR_MS && from_ms % QUARTER_MS == 0 && to_ms % QUARTER_MS == 0;
-                let prices = self.prices.as_deref();
-                tally.figures(piece, keeps, |tally| {
-                    self.visit_rows(from_ms, to_ms, |names, sums, _| {
-                        if let Some(slot) = tally.slot_of_row(&names, prices) {
-                            tally.count(sums, &slot);
-                        }
-                    })
-                })
-            }
+            Piece::Rows(from_ms, to_ms) => self.figures_of_rows(tally, from_ms, to_ms, packed),
         }
+    }
+
+    fn figures_of_rows<'a>(
+        &self,
+        tally: &'a mut Tally,
+        from_ms: i64,
+        to_ms: i64,
+        packed: Packed,
+    ) -> rusqlite::Result<&'a [(u32, Figures)]> {
+        // Of an hour that may still grow, or of a moment that nobody will ask for again, nothing is kept.
+        let keeps = to_ms <= packed.until * HOUR_MS && from_ms % QUARTER_MS == 0 && to_ms % QUARTER_MS == 0;
+        // What the hour has before or behind is likely to be the edge of the next bucket. Finding its rows costs what
+        // finding these costs: all are looked at.
+        let (hour, next) = (from_ms - from_ms % HOUR_MS, from_ms - from_ms % HOUR_MS + HOUR_MS);
+        let along = match (from_ms == hour, to_ms == next) {
+            _ if !keeps => None,
+            (true, false) => Some((to_ms, next)),
+            (false, true) => Some((hour, from_ms)),
+            (true, true) | (false, false) => None,
+        };
+        let range = along.map_or((from_ms, to_ms), |(from, to)| (from.min(from_ms), to.max(to_ms)));
+        let (from, to) = bounds(Some(from_ms), Some(to_ms));
+        let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
+        let needs = tally.needs(prices.is_some());
+        tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
+            self.visit_rows(range, needs, RowFigures::Totals, |row| {
+                if let Some(slot) = tally.slot_of_row(&row.names()?, prices) {
+                    let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time()?);
+                    tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.totals()?, &slot);
+                }
+                Ok(())
+            })
+        })
     }
 
     fn summary_of(&self, figures: &Figures) -> Summary {
