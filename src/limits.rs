@@ -52,6 +52,12 @@ pub const BODIES_MAX: u64 = 4;
 pub const OVERLOADED_RETRY_S: u32 = 1;
 /// Statistics questions that may wait for their turn. Each takes milliseconds.
 pub const LANE_QUEUE_LENGTH_MAX: usize = 256;
+/// While rows are recorded, the lane rests so many times as long as an answer took: it has a twentieth of a processor then.
+pub const LANE_REST_FACTOR: u32 = 20;
+/// Shortest of these rests: the front and the client have work with each answer, too.
+pub const LANE_REST_MIN: Duration = Duration::from_millis(5);
+/// Longest one, for the next question waits for it: local routes promise an answer within 250 ms.
+pub const LANE_REST_MAX: Duration = Duration::from_millis(100);
 /// Workers kept when idle; the others leave after [`WORKER_IDLE_TIME_MAX`].
 pub const WORKERS_KEPT: usize = 4;
 /// An idle worker beyond the kept few ends after this. Long enough to bridge the gaps of a chat.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, io, panic, thread};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::answers::By;
 use super::export::{Export, Exports, answer};
 use super::live::Live;
 use super::metrics::{self, Process};
+use super::pace::Pace;
 use super::price::Prices;
 use super::question::Question;
 use super::report::Report;
@@ -115,7 +116,10 @@ impl Drop for Lane {
 }
 
 fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
+    let (mut pace, mut rest_until) = (Pace::default(), Instant::now());
     while let Some((route, lend)) = desk.next(asked) {
+        thread::sleep(rest_until.saturating_duration_since(Instant::now()));
+        let began = Instant::now();
         // A bug in one answer ends that answer alone.
         let answered = panic::catch_unwind(panic::AssertUnwindSafe(|| desk.answer(route, &lend.head, lend.start_ms)));
         let answered = answered.unwrap_or_else(|_| {
@@ -130,6 +134,8 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
             }
             Answer::Live(filter) => desk.live.join(filter, *lend),
         }
+        let rows_written = desk.recorder.figures().written.load(Ordering::Relaxed);
+        rest_until = Instant::now() + pace.rest(began.elapsed(), rows_written);
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means, and
-//! [`lane`] is the thread that answers.
+//! [`lane`] is the thread that answers, at the [`pace`]
+//! that recording bears.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
 //! browser, [`live`] tells of requests as they end, [`metrics`] is for Prometheus.
@@ -18,6 +19,7 @@ pub mod lane;
 pub mod latency;
 pub mod live;
 pub mod metrics;
+pub mod pace;
 pub mod page;
 pub mod price;
 pub mod question;
