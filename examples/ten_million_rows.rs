@@ -6,10 +6,14 @@
 //!
 //! Makes two databases, of ten thousand rows and of as many as asked for (a million, unless told), over the same year and
 //! twenty models, through the store that the proxy records with; a database that is there already is used again. Then
-//! asks every question of both in turn, and prints medians in milliseconds and their ratio.
+//! asks every question of both in turn, and prints medians in milliseconds and their ratio: asked again, as pages and
+//! scrapers do, and asked for the first time, with nothing kept from other questions. At the end it records rows one by
+//! one, with and without another thread that asks without pause, at the pace of the statistics lane. Rows that it records it takes out again.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use rusqlite::Connection;
 
@@ -17,6 +21,7 @@ use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::record::sums::{self, SeriesIds};
 use lms_metrics_proxy::stats::metrics::{self, Process};
+use lms_metrics_proxy::stats::pace::Pace;
 use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
@@ -27,6 +32,7 @@ const HOUR_MS: i64 = 3_600_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
 /// "Now" is in the middle of an hour shortly before the year's end.
 const NOW_MS: i64 = START_MS + YEAR_MS - 20 * 60_000;
+const NOW_HOUR: i64 = NOW_MS / HOUR_MS;
 const BATCH: u64 = 1000;
 const TRIES: usize = 15;
 
@@ -37,30 +43,134 @@ fn main() {
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     let (small, large) = (make(&folder, SMALL), make(&folder, rows));
 
-    println!("{:<42} {:>10} {:>10} {:>7}", "median, ms", SMALL, rows, "ratio");
+    println!("{:<42} {:>30} {:>30}", "", "asked again", "asked first");
+    let columns = format!("{SMALL:>10} {rows:>10} {:>8}", "ratio");
+    println!("{:<42} {columns} {columns}", "median, ms");
     let (one, other) = (Reader::open(&small).expect("opens"), Reader::open(&large).expect("opens"));
     for (name, ask) in questions() {
-        compare(name, || ask(&one), || ask(&other));
+        let (mut first, mut again) = (Pair::default(), Pair::default());
+        for _ in 0..TRIES {
+            for (reader, large) in [(&one, false), (&other, true)] {
+                reader.forget();
+                first.add(large, timed(|| ask(reader)));
+                again.add(large, timed(|| ask(reader)));
+            }
+        }
+        println!("{name:<42} {again} {first}");
     }
-    let (mut one, mut other) = (open(&small), open(&large));
-    let mut random = Random(7);
-    let mut write = |store: &mut Store| {
-        let row = row(&mut random, NOW_MS);
-        store.write(&[row]).expect("writes").len()
-    };
-    // Recording is short: a hundred rows a measurement.
-    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut opening = Pair::default();
     for _ in 0..TRIES {
-        a.push(timed(|| (0..100).map(|_| write(&mut one)).sum::<usize>()));
-        b.push(timed(|| (0..100).map(|_| write(&mut other)).sum::<usize>()));
+        opening.add(false, timed(|| open(&small).row_count().is_ok() as usize));
+        opening.add(true, timed(|| open(&large).row_count().is_ok() as usize));
     }
-    print("recording 100 rows, one by one", a, b);
-    drop((one, other));
-    compare(
-        "opening the database to write",
-        || open(&small).row_count().is_ok() as usize,
-        || open(&large).row_count().is_ok() as usize,
+    println!("{:<42} {opening}", "opening the database to write");
+    record(&small, &large);
+    record_while_asked(&large);
+}
+
+/// Recording is short: a hundred rows a measurement.
+fn record(small: &Path, large: &Path) {
+    let (one, other) = (Recorded::new(small), Recorded::new(large));
+    let (mut a, mut b) = (open(small), open(large));
+    let mut recording = Pair::default();
+    // Writing to a file's end meets the disk now and then: more tries than questions need.
+    for turn in 0..10 * TRIES as u64 {
+        recording.add(false, timed(|| write(&mut a, &mut Random(turn + 7), 100)));
+        recording.add(true, timed(|| write(&mut b, &mut Random(turn + 7), 100)));
+    }
+    println!("{:<42} {recording}", "recording 100 rows, one by one");
+    drop((a, b));
+    one.take_out();
+    other.take_out();
+    // Nothing is left in the logs for whoever copies the files.
+    for recorded in [one, other] {
+        recorded.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpoints");
+    }
+}
+
+/// Rows per second, one by one, in turns with and without a thread that asks through a connection of its own.
+fn record_while_asked(path: &Path) {
+    const ROWS: u64 = 3000;
+    let recorded = Recorded::new(path);
+    let mut store = open(path);
+    let keeper = Connection::open(path).expect("opens");
+    let (asked, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (answers, rows_written) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (mut rates, mut random) = ([Vec::new(), Vec::new()], Random(7));
+    thread::scope(|scope| {
+        let asker = scope.spawn(|| {
+            let reader = Reader::open(path).expect("opens");
+            let questions = questions();
+            let often = ["summary", "over-time, a year of days, +02:00", "latency"];
+            let mut pace = Pace::default();
+            let often: Vec<&Ask> =
+                questions.iter().filter(|(name, _)| often.contains(name)).map(|(_, ask)| ask).collect();
+            while !done.load(Ordering::Relaxed) {
+                if !asked.load(Ordering::Relaxed) {
+                    thread::park();
+                }
+                for ask in &often {
+                    let began = Instant::now();
+                    assert!(ask(&reader) > 0);
+                    thread::sleep(pace.rest(began.elapsed(), rows_written.load(Ordering::Relaxed)));
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        for turn in 0..6 * TRIES as u64 {
+            let is_asked = turn % 2 == 1;
+            asked.store(is_asked, Ordering::Relaxed);
+            asker.thread().unpark();
+            // The thread finishes what it is at, or begins.
+            thread::sleep(Duration::from_millis(30));
+            let ms = timed(|| {
+                let one = |_| rows_written.fetch_add(write(&mut store, &mut random, 1) as u64, Ordering::Relaxed);
+                (0..ROWS).map(one).count()
+            });
+            rates[usize::from(is_asked)].push(ROWS as f64 / ms * 1000.0);
+            // So that an hour never holds more than it would. And as the proxy's keeper does, which no commit waits for.
+            recorded.take_out();
+            keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("checkpoints");
+        }
+        done.store(true, Ordering::Relaxed);
+        asker.thread().unpark();
+    });
+    let [quiet, asked] = rates.map(median);
+    let answers = answers.into_inner();
+    println!(
+        "rows per second, one by one: {quiet:.0}; asked for summary, days and latency without pause: {asked:.0}, \
+         {:+.1} % ({answers} answers)",
+        (asked / quiet - 1.0) * 100.0
     );
+}
+
+fn write(store: &mut Store, random: &mut Random, rows: u64) -> usize {
+    (0..rows).map(|_| store.write(&[row(random, NOW_MS)]).expect("writes").len()).sum()
+}
+
+/// What a database was before rows were recorded to measure that. They all belong to the hour of [`NOW_MS`].
+struct Recorded {
+    conn: Connection,
+    last_id: i64,
+}
+
+impl Recorded {
+    fn new(path: &Path) -> Recorded {
+        let conn = Connection::open(path).expect("opens");
+        let keep = format!("CREATE TEMP TABLE before AS SELECT * FROM sums WHERE span = 2 AND start = {NOW_HOUR}");
+        conn.execute_batch(&keep).expect("keeps");
+        let last_id = conn.query_row("SELECT max(id) FROM requests", [], |row| row.get(0)).expect("a query");
+        Recorded { conn, last_id }
+    }
+
+    fn take_out(&self) {
+        let Recorded { conn, last_id } = self;
+        conn.execute_batch(&format!(
+            "BEGIN; DELETE FROM requests WHERE id > {last_id}; DELETE FROM sums WHERE span = 2 AND start = {NOW_HOUR};
+             INSERT INTO sums SELECT * FROM before; COMMIT"
+        ))
+        .expect("takes out");
+    }
 }
 
 type Ask = Box<dyn Fn(&Reader) -> usize>;
@@ -122,20 +232,26 @@ fn questions() -> Vec<(&'static str, Ask)> {
     ]
 }
 
-fn compare(name: &str, small: impl Fn() -> usize, large: impl Fn() -> usize) {
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for _ in 0..TRIES {
-        a.push(timed(&small));
-        b.push(timed(&large));
+/// Measurements of the small database and of the large one.
+#[derive(Default)]
+struct Pair([Vec<f64>; 2]);
+
+impl Pair {
+    fn add(&mut self, large: bool, ms: f64) {
+        self.0[usize::from(large)].push(ms);
     }
-    print(name, a, b);
 }
 
-fn print(name: &str, mut a: Vec<f64>, mut b: Vec<f64>) {
-    a.sort_by(f64::total_cmp);
-    b.sort_by(f64::total_cmp);
-    let (a, b) = (a[TRIES / 2], b[TRIES / 2]);
-    println!("{name:<42} {a:>10.3} {b:>10.3} {:>7.2}", b / a);
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [small, large] = self.0.clone().map(median);
+        write!(f, "{small:>10.3} {large:>10.3} {:>8.2}", large / small)
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn timed(ask: impl FnOnce() -> usize) -> f64 {
