@@ -151,6 +151,10 @@ pub const BUCKETS_MAX: usize = 10_000;
 pub const TALLIES_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Kinds of questions whose figures are kept. A page asks five.
 pub const TALLIES_KEPT_MAX: usize = 16;
+/// Distributions kept for later questions, in bytes. Those of twenty models are 80 KB; those asked for last are kept.
+pub const LATENCIES_KEPT_BYTES_MAX: usize = 512 * 1024;
+/// Kinds of questions whose distributions are kept: looked through for each question about latency.
+pub const LATENCIES_KEPT_MAX: usize = 8;
 /// Silence after which the statistics lane gives back what it keeps. Pages that are looked at ask more often.
 pub const TALLIES_KEPT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Content that one search reads: a few hundredths of a second, during which other questions wait.

@@ -41,6 +41,11 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Histogram>() + self.counts.capacity() * size_of::<i64>()
+    }
+
     /// How many values there are.
     pub fn total(&self) -> i64 {
         self.counts.iter().sum()

@@ -42,10 +42,17 @@ pub fn month_after(month: i64) -> i64 {
 /// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were. Readers
 /// that keep what they made of them look at this number first; a roll-up they know by `rolled_until`.
 pub(super) fn changed(conn: &Connection) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "INSERT INTO meta VALUES ('packs_changed', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
-    )?
-    .execute([])?;
+    count_up(conn, "packs_changed")
+}
+
+/// Counts that a row was corrected: readers that go on from the last row they met begin anew.
+pub(super) fn corrected(conn: &Connection) -> rusqlite::Result<()> {
+    count_up(conn, "rows_corrected")
+}
+
+fn count_up(conn: &Connection, name: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT INTO meta VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")?
+        .execute([name])?;
     Ok(())
 }
 
@@ -109,6 +116,11 @@ impl Latencies {
         self.duration_ms.add(&other.duration_ms);
         self.first_token_ms.add(&other.first_token_ms);
         self.speed.add(&other.speed);
+    }
+
+    /// Memory that they take, nearly.
+    pub fn bytes(&self) -> usize {
+        [&self.duration_ms, &self.first_token_ms, &self.speed].into_iter().map(Histogram::bytes).sum()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

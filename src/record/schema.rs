@@ -101,7 +101,7 @@ CREATE TABLE sums (
 CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
--- packs_changed: how often hours already rolled up, or their rows, were changed.
+-- packs_changed: how often hours already rolled up, or their rows, were changed. rows_corrected: how often any row was.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0);
 ";

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::pack::{HourRead, Packs, Sample, changed};
+use super::pack::{HourRead, Packs, Sample, changed, corrected};
 use super::rfc3339::MS_MAX;
 use super::row::Row;
 use super::schema::UNKNOWN_MODEL;
@@ -275,6 +275,9 @@ impl Additions {
         }
         for (hour, series, sample, sign) in self.samples.iter().filter(|(hour, ..)| *hour < rolled_until) {
             packs.add(conn, *hour, |_, latencies| latencies.entry(*series).or_default().count(sample, *sign))?;
+        }
+        if self.samples.iter().any(|(.., sign)| *sign < 0) {
+            corrected(conn)?;
         }
         packs.write(conn)
     }

@@ -2,12 +2,14 @@
 //! begins or ends in its middle.
 
 use std::collections::HashMap;
+use std::mem::size_of;
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
-use super::range::{Cut, HOUR_MS, cut};
-use super::reader::{Reader, RowFigures, passes};
+use super::range::{Cut, HOUR_MS, Packed, cut};
+use super::reader::{Reader, RowFigures, Series, passes};
 use super::totals::one_decimal;
+use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
 use crate::record::pack::{Latencies, visit_latencies, visit_sums};
 use crate::record::sums::{Known, Sums};
@@ -84,53 +86,145 @@ impl Reader {
     /// The distributions themselves, by model.
     pub fn measured(&self, filter: &Filter) -> rusqlite::Result<HashMap<String, Measured>> {
         self.at_once(|| {
-            let pieces = cut(filter.from_ms, filter.to_ms, self.packed()?, Cut::Additive);
-            let (series, mut models) = (self.series()?, Vec::<(String, Measured)>::new());
-            let mut known: HashMap<String, usize> = HashMap::new();
-            let mut place = |models: &mut Vec<(String, Measured)>, model: &str| match known.get(model) {
-                Some(at) => *at,
-                None => {
-                    models.push((model.to_owned(), Measured::default()));
-                    known.insert(model.to_owned(), models.len() - 1);
-                    models.len() - 1
-                }
+            let packed = self.packed()?;
+            let pieces = cut(filter.from_ms, filter.to_ms, packed, Cut::Additive);
+            let of = Body {
+                filter: Filter { from_ms: None, to_ms: None, ..filter.clone() },
+                packs: pieces.packs,
+                open: pieces.open,
+                packed,
+                corrections: self.corrections()?,
             };
-            let chosen = |series: &Option<super::reader::Series>| {
-                let names = series.as_ref()?.names();
-                passes(filter, &names).then(|| place(&mut models, names.model))
-            };
-            let places: Vec<Option<usize>> = series.iter().map(chosen).collect();
-            let at = |series: i64| usize::try_from(series).ok().and_then(|series| places.get(series).copied()?);
-            for (id, _) in &pieces.packs {
-                self.pack("SELECT pack FROM packed_latencies WHERE id = ?1", *id, |pack| {
-                    visit_latencies(pack, |series, packed| match at(series) {
-                        Some(at) => packed.add_to(&mut models[at].1.latencies),
-                        None => Ok(()),
-                    })
-                })?;
-                self.pack("SELECT pack FROM packed_sums WHERE id = ?1", *id, |pack| {
-                    visit_sums(pack, |series, sums| {
-                        if let Some(at) = at(series) {
-                            models[at].1.sums.add(sums, 1);
-                        }
-                    })
-                })?;
+            let known = self.kept_latencies.borrow_mut().take(&of);
+            let mut kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
+            if let Some((from, to)) = kept.of.open {
+                // Rows come with rising ids: only those since the last time are new.
+                let range = (from.saturating_mul(HOUR_MS), to.saturating_mul(HOUR_MS));
+                let last_id = self.add_rows(&mut kept.models, range, kept.last_id, filter)?;
+                kept.last_id = kept.last_id.max(last_id.unwrap_or(0));
             }
-            let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
-            let open = pieces.open.map(|(from, to)| (from.saturating_mul(HOUR_MS), to.saturating_mul(HOUR_MS)));
-            for (from_ms, to_ms) in open.into_iter().chain(pieces.rows) {
-                self.visit_rows((from_ms, to_ms), needs, RowFigures::Sample, |row| {
-                    let names = row.names()?;
-                    if passes(filter, &names) {
-                        let (sample, sums) = row.sample()?;
-                        let at = place(&mut models, names.model);
-                        models[at].1.latencies.count(&sample, 1);
-                        models[at].1.sums.add(&sums, 1);
-                    }
-                    Ok(())
-                })?;
+            let mut models = kept.models.clone();
+            self.kept_latencies.borrow_mut().put(kept);
+            for edge in pieces.rows {
+                self.add_rows(&mut models, edge, 0, filter)?;
             }
-            Ok(models.into_iter().collect())
+            Ok(models.list.into_iter().collect())
         })
+    }
+
+    fn packed_latencies(&self, of: Body) -> rusqlite::Result<Kept> {
+        let (series, mut models) = (self.series()?, Models::default());
+        let chosen = |series: &Option<Series>| {
+            let names = series.as_ref()?.names();
+            passes(&of.filter, &names).then(|| models.place(names.model))
+        };
+        let places: Vec<Option<usize>> = series.iter().map(chosen).collect();
+        let at = |series: i64| usize::try_from(series).ok().and_then(|series| places.get(series).copied()?);
+        for (id, _) in &of.packs {
+            self.pack("SELECT pack FROM packed_latencies WHERE id = ?1", *id, |pack| {
+                visit_latencies(pack, |series, packed| match at(series) {
+                    Some(at) => packed.add_to(&mut models.list[at].1.latencies),
+                    None => Ok(()),
+                })
+            })?;
+            self.pack("SELECT pack FROM packed_sums WHERE id = ?1", *id, |pack| {
+                visit_sums(pack, |series, sums| {
+                    if let Some(at) = at(series) {
+                        models.list[at].1.sums.add(sums, 1);
+                    }
+                })
+            })?;
+        }
+        Ok(Kept { of, models, last_id: 0 })
+    }
+
+    /// Adds the rows of a range, in milliseconds, with a higher id than `after`.
+    fn add_rows(
+        &self,
+        models: &mut Models,
+        range: (i64, i64),
+        after: i64,
+        filter: &Filter,
+    ) -> rusqlite::Result<Option<i64>> {
+        let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
+        self.visit_rows(range, after, needs, RowFigures::Sample, |row| {
+            let names = row.names()?;
+            if passes(filter, &names) {
+                let (sample, sums) = row.sample()?;
+                let at = models.place(names.model);
+                models.list[at].1.latencies.count(&sample, 1);
+                models.list[at].1.sums.add(&sums, 1);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Distributions by model.
+#[derive(Clone, Debug, Default)]
+struct Models {
+    list: Vec<(String, Measured)>,
+    places: HashMap<String, usize>,
+}
+
+impl Models {
+    fn place(&mut self, model: &str) -> usize {
+        self.places.get(model).copied().unwrap_or_else(|| {
+            self.list.push((model.to_owned(), Measured::default()));
+            self.places.insert(model.to_owned(), self.list.len() - 1);
+            self.list.len() - 1
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let of_model = |(name, measured): &(String, Measured)| {
+            2 * name.len() + size_of::<(String, Measured)>() + measured.latencies.bytes()
+        };
+        self.list.iter().map(of_model).sum()
+    }
+}
+
+/// A range without the parts of an hour at its edges, and the state of the database that it was read from.
+#[derive(Debug, PartialEq)]
+struct Body {
+    filter: Filter,
+    packs: Vec<(i64, i64)>,
+    open: Option<(i64, i64)>,
+    packed: Packed,
+    corrections: i64,
+}
+
+/// What a body came to, with the rows of its open hours up to an id.
+#[derive(Debug)]
+struct Kept {
+    of: Body,
+    models: Models,
+    last_id: i64,
+}
+
+/// Distributions for the next question of the same kind, the last one first. Adding up a month of packs takes milliseconds,
+/// and so do the rows of the hours that are not packed; pages and Prometheus ask for the same again and again.
+#[derive(Debug, Default)]
+pub(super) struct KeptLatencies(Vec<Kept>);
+
+impl KeptLatencies {
+    fn take(&mut self, of: &Body) -> Option<Kept> {
+        // What was true of another state of the database will not be true again.
+        self.0.retain(|kept| kept.of.packed == of.packed && kept.of.corrections == of.corrections);
+        self.0.iter().position(|kept| kept.of == *of).map(|at| self.0.remove(at))
+    }
+
+    fn put(&mut self, kept: Kept) {
+        self.0.insert(0, kept);
+        while self.0.len() > LATENCIES_KEPT_MAX
+            || self.0.iter().map(|kept| kept.models.bytes()).sum::<usize>() > LATENCIES_KEPT_BYTES_MAX
+        {
+            self.0.pop();
+        }
+    }
+
+    /// Whether there is anything to let go of.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }

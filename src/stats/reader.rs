@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::filter::{Filter, Names};
+use super::latency::KeptLatencies;
 use super::price::Prices;
 use super::range::{HOUR_MS, Packed};
 use super::tally::Kept;
@@ -52,6 +53,7 @@ pub struct Reader {
     pub(super) prices: Option<Arc<Prices>>,
     series: RefCell<Vec<Option<Series>>>,
     pub(super) kept: RefCell<Kept>,
+    pub(super) kept_latencies: RefCell<KeptLatencies>,
 }
 
 /// The names of a series; see [`Names`].
@@ -85,7 +87,13 @@ impl Reader {
         conn.pragma_update(None, "query_only", true)?;
         conn.pragma_update(None, "cache_size", -CACHE_KB)?;
         conn.set_prepared_statement_cache_capacity(32);
-        Ok(Reader { conn, prices: None, series: RefCell::default(), kept: RefCell::default() })
+        Ok(Reader {
+            conn,
+            prices: None,
+            series: RefCell::default(),
+            kept: RefCell::default(),
+            kept_latencies: RefCell::default(),
+        })
     }
 
     /// From now on answers tell costs.
@@ -96,12 +104,13 @@ impl Reader {
 
     /// Whether it holds memory that [`Reader::forget`] gives back.
     pub fn keeps(&self) -> bool {
-        !self.kept.borrow().is_empty()
+        !self.kept.borrow().is_empty() || !self.kept_latencies.borrow().is_empty()
     }
 
     /// Gives back what it keeps for later questions, pages of the database included.
     pub fn forget(&self) {
         self.kept.take();
+        self.kept_latencies.take();
         // Pages that cannot be given back stay; nothing is wrong with that.
         let _ = self.conn.release_memory();
     }
@@ -176,17 +185,25 @@ impl Reader {
         statement.query_row([from, to], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?)))
     }
 
-    /// Every row that started from one moment until before another. Only the names that are needed are read, in the order
+    /// How often rows were corrected.
+    pub(super) fn corrections(&self) -> rusqlite::Result<i64> {
+        let mut meta = self.conn.prepare_cached("SELECT value FROM meta WHERE name = 'rows_corrected'")?;
+        meta.query_row([], |row| row.get(0)).optional().map(Option::unwrap_or_default)
+    }
+
+    /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id that
+    /// such a row can have, if there is any. Only the names that are needed are read, in the order
     /// of [`By::ALL`]; the others are empty.
     pub(super) fn visit_rows(
         &self,
         (from_ms, to_ms): (i64, i64),
+        after: i64,
         needs: [bool; 5],
         figures: RowFigures,
         mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<Option<i64>> {
         let to_hour = if to_ms > MS_MAX { i64::MAX } else { (to_ms + HOUR_MS - 1) / HOUR_MS };
-        let Some((first_id, last_id)) = self.ids_of_hours(from_ms / HOUR_MS, to_hour)? else { return Ok(()) };
+        let Some((first_id, last_id)) = self.ids_of_hours(from_ms / HOUR_MS, to_hour)? else { return Ok(None) };
         const NAMES: [&str; 5] = ["model", "endpoint", "coalesce(client, '')", "coalesce(key, '')", "outcome"];
         let mut query = "SELECT start_time".to_owned();
         for (name, _) in NAMES.into_iter().zip(needs).filter(|(_, needed)| *needed) {
@@ -196,11 +213,11 @@ impl Reader {
         query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
         let mut statement = self.conn.prepare_cached(&query)?;
         let (from, to) = bounds(Some(from_ms), Some(to_ms));
-        let mut rows = statement.query(params![first_id, last_id, from, to])?;
+        let mut rows = statement.query(params![first_id.max(after.saturating_add(1)), last_id, from, to])?;
         while let Some(row) = rows.next()? {
             visit(&RowRead { row, needs })?;
         }
-        Ok(())
+        Ok(Some(last_id))
     }
 }
 

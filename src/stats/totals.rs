@@ -264,13 +264,14 @@ impl Reader {
         let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
         let needs = tally.needs(prices.is_some());
         tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
-            self.visit_rows(range, needs, RowFigures::Totals, |row| {
+            self.visit_rows(range, 0, needs, RowFigures::Totals, |row| {
                 if let Some(slot) = tally.slot_of_row(&row.names()?, prices) {
                     let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time()?);
                     tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.totals()?, &slot);
                 }
                 Ok(())
             })
+            .map(|_| ())
         })
     }
 
