@@ -23,7 +23,7 @@
 //! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | stream lane (two at most) | the connections of streams that flow | its poll alone |
-//! | statistics lane (one) | a read-only database connection | the database |
+//! | statistics lane (one) | a read-only database connection | the database, a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
 //!

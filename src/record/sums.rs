@@ -60,7 +60,7 @@ macro_rules! on_conflict_add {
 }
 
 /// The columns that [`Sums::read`] reads.
-pub const COLUMNS: &str = "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known,
+const COLUMNS: &str = "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known,
     total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
     first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id";
 
@@ -364,7 +364,7 @@ impl Sums {
     }
 
     /// A series and its sums, from the columns [`COLUMNS`] of a query.
-    pub fn read(row: &rusqlite::Row, first: usize) -> rusqlite::Result<(i64, Sums)> {
+    fn read(row: &rusqlite::Row, first: usize) -> rusqlite::Result<(i64, Sums)> {
         let known = |column: usize| {
             Ok::<_, rusqlite::Error>(Known { sum: row.get(first + column)?, rows: row.get(first + column + 1)? })
         };

@@ -2,7 +2,24 @@
 //!
 //! Reads through a connection of its own that cannot write, so that no question waits for a commit. Figures come from
 //! the sums, packed for quick reading, whatever the range; rows are read for the parts of an hour at its edges, and to
-//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out.
+//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out. What packs came to is kept from one question to the
+//! next, in bounded memory, and given back when nobody asks (`tally`, [`mod@latency`]).
+//!
+//! Ten million rows over a year and 20 models, medians in milliseconds on 2 cores (`examples/ten_million_rows.rs`):
+//!
+//! | question | asked first | asked again | ten thousand rows, first, again |
+//! |---|---|---|---|
+//! | summary, by-model | 0.1 | 0.08 | 0.04, 0.005 |
+//! | the last 30 days | 0.33 | 0.23 | 0.05, 0.007 |
+//! | a year of days at +02:00 | 8.6 | 0.36 | 1.3, 0.26 |
+//! | 30 days at +05:30, whose edges are rows | 16 | 0.36 | 0.34, 0.04 |
+//! | a year of hours | 60 | 4.8 | 10, 6.6 |
+//! | latency | 0.7 | 0.07 | 0.14, 0.07 |
+//! | latency, the last 30 days | 2.9 | 0.18 | 0.2, 0.07 |
+//! | `/metrics` | 1.1 | 0.43 | 0.39, 0.3 |
+//!
+//! The first answer after a start or a minute of silence is the slow one. Ranges that begin in the middle of an hour read
+//! that hour's rows, a thousand here and one there: a fifth of a millisecond that a small database does not pay.
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means, and

@@ -425,6 +425,37 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
     assert!(bench.reader.keeps());
 }
 
+/// Distributions go on from the last row that was met: never past a row that was corrected or came for an earlier hour.
+#[test]
+fn distributions_asked_again_count_every_row_once_and_as_it_is() {
+    let mut bench = Bench::new();
+    let hour = row().start_ms - row().start_ms % HOUR_MS;
+    let at = |minute: i64, duration_ms: u64| Row { start_ms: hour + minute * 60_000, duration_ms, ..row() };
+    let check = |bench: &Bench, expected: &[u64]| {
+        // Twice: what the first question left must be as good.
+        for _ in 0..2 {
+            let told = bench.reader.latency(&Filter::since(hour + 5 * 60_000)).expect("answers").overall.duration_ms;
+            let mean = expected.iter().sum::<u64>() as f64 / expected.len() as f64;
+            assert_eq!((told.count, told.mean), (expected.len() as i64, Some(one_decimal(mean))), "{expected:?}");
+            assert_eq!(told.max, expected.iter().max().map(|max| *max as f64), "{expected:?}");
+        }
+    };
+    bench.store.write(&[at(1, 7), at(10, 100)]).expect("writes");
+    check(&bench, &[100]);
+    bench.store.write(&[at(61, 300), at(20, 200)]).expect("writes");
+    check(&bench, &[100, 200, 300]);
+    // In an hour that is open.
+    bench.store.correct(3, &at(61, 300), &at(61, 50)).expect("corrects");
+    check(&bench, &[100, 200, 50]);
+    // The first hour is packed, the second stays open.
+    while bench.store.roll_up(hour + 2 * HOUR_MS).expect("rolls up") {}
+    check(&bench, &[100, 200, 50]);
+    bench.store.write(&[at(30, 400), at(62, 500)]).expect("writes");
+    check(&bench, &[100, 200, 50, 400, 500]);
+    bench.store.correct(5, &at(30, 400), &at(30, 20)).expect("corrects");
+    check(&bench, &[100, 200, 50, 20, 500]);
+}
+
 #[test]
 fn statistics_of_an_upgraded_database_equal_its_rows() {
     let folder = Folder::new();

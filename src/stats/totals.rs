@@ -11,7 +11,7 @@ use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Figures, Part, Piece, Tally};
 use crate::limits::BUCKETS_MAX;
 use crate::record::pack::visit_totals;
-use crate::record::sums::{COLUMNS, Sums};
+use crate::record::sums::{Known, Sums};
 
 /// All zones are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -207,16 +207,28 @@ impl Reader {
         Ok(answer)
     }
 
-    /// Adds the sums of hours that are not packed.
+    /// Adds the sums of hours that are not packed. They are read for every answer: only the columns that it tells.
     fn add_open(&self, table: &mut Table, bucket: usize, from: i64, to: i64) -> rusqlite::Result<()> {
-        let query = format!("SELECT {COLUMNS} FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2");
-        let mut statement = self.conn.prepare_cached(&query)?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT series, requests, duration_ms, input_tokens, output_tokens, total_tokens, total_known, cached_tokens,
+                reasoning_tokens
+             FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
+        )?;
         let mut rows = statement.query([from, to])?;
         while let Some(row) = rows.next()? {
-            let (series, sums) = Sums::read(row, 0)?;
-            if let Some(slot) = table.tally.slot_of(series) {
-                table.cell(bucket, slot.group).add_sums(&sums, &slot);
-            }
+            let Some(slot) = table.tally.slot_of(row.get(0)?) else { continue };
+            let sum = |column: usize| row.get(column).map(|sum| Known { sum, rows: 0 });
+            let sums = Sums {
+                requests: row.get(1)?,
+                duration_ms: row.get(2)?,
+                input: sum(3)?,
+                output: sum(4)?,
+                total: Known { sum: row.get(5)?, rows: row.get(6)? },
+                cached: sum(7)?,
+                reasoning: sum(8)?,
+                ..Sums::default()
+            };
+            table.cell(bucket, slot.group).add_sums(&sums, &slot);
         }
         Ok(())
     }
