@@ -158,6 +158,8 @@ pub(super) struct Tally {
     /// Of each piece those of its groups. Behind `kept` are those of a piece that is not kept.
     figures: Vec<(u32, Figures)>,
     kept: usize,
+    /// There was no room for a piece.
+    is_full: bool,
     /// By group, of the piece that is being read and of the one read along with it.
     current: [Vec<Option<Figures>>; 2],
 }
@@ -182,6 +184,7 @@ impl Tally {
             places: HashMap::new(),
             figures: Vec::new(),
             kept: 0,
+            is_full: false,
             current: Default::default(),
         }
     }
@@ -273,15 +276,24 @@ impl Tally {
         self.figures.truncate(self.kept);
         let groups = self.current[part as usize].iter().enumerate();
         self.figures.extend(groups.filter_map(|(group, figures)| Some((group as u32, (*figures)?))));
-        if keeps && self.bytes() + PLACE_BYTES <= BYTES_MAX {
+        if !keeps {
+            return;
+        }
+        self.is_full |= self.bytes() + PLACE_BYTES > BYTES_MAX;
+        if !self.is_full {
             let place = (self.kept as u32, self.figures.len() as u32);
             self.kept = self.figures.len();
             self.places.insert(piece, place);
         }
     }
 
-    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use.
+    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use; when they and
+    /// pieces that nobody asks for any more have filled the room, it is emptied.
     fn forget_after(&mut self, hour: i64) {
+        if mem::take(&mut self.is_full) {
+            self.places.clear();
+            (self.figures, self.kept) = (Vec::new(), 0);
+        }
         self.places.retain(|piece, _| match piece {
             Piece::Pack(id) => pack_end(*id).is_some_and(|end| end <= hour),
             Piece::Rows(..) => true,
@@ -367,5 +379,21 @@ mod tests {
             assert!(kept.tallies.iter().map(Tally::bytes).sum::<usize>() <= BYTES_MAX);
         }
         assert!(!kept.is_empty());
+    }
+
+    #[test]
+    fn a_full_room_is_emptied_when_an_hour_is_over() {
+        let mut kept = Kept::default();
+        let (all, late) = (Filter::default(), Piece::Rows(1, 2));
+        let mut tally = kept.take(&all, None, PACKED);
+        for pack in 0..1000 {
+            assert_eq!(requests(&mut tally, Piece::Pack(pack), None, true), Some(1));
+        }
+        assert!(is_kept(&mut tally, Piece::Pack(0)) && !is_kept(&mut tally, Piece::Pack(999)));
+        kept.put(tally);
+        let mut tally = kept.take(&all, None, Packed { until: UNTIL + 1, ..PACKED });
+        assert!(!is_kept(&mut tally, Piece::Pack(0)));
+        assert_eq!(requests(&mut tally, late, None, true), Some(1));
+        assert!(is_kept(&mut tally, late));
     }
 }

@@ -118,10 +118,11 @@ fn condition(filter: &Filter) -> String {
 fn random_filter(random: &mut Random) -> Filter {
     let mut moment = || {
         let ms = row().start_ms - 2 * DAY_MS + random.below(45 * DAY_MS as u64) as i64;
-        match random.below(4) {
+        match random.below(5) {
             0 => None,
             1 => Some(ms),
             2 => Some(ms - ms % HOUR_MS),
+            3 => Some(ms - ms % 60_000),
             _ => Some(ms - ms % DAY_MS),
         }
     };

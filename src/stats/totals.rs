@@ -13,8 +13,10 @@ use crate::limits::BUCKETS_MAX;
 use crate::record::pack::visit_totals;
 use crate::record::sums::{Known, Sums};
 
-/// All zones are whole quarters of an hour from UTC.
+/// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
+/// What people write as a time of day. What is told from now is hardly ever a whole minute.
+const MINUTE_MS: i64 = 60_000;
 
 /// How time is parted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,12 +263,13 @@ impl Reader {
         packed: Packed,
     ) -> rusqlite::Result<&'a [(u32, Figures)]> {
         // Of an hour that may still grow, or of a moment that nobody will ask for again, nothing is kept.
-        let keeps = to_ms <= packed.until * HOUR_MS && from_ms % QUARTER_MS == 0 && to_ms % QUARTER_MS == 0;
+        let all = |unit_ms: i64| from_ms % unit_ms == 0 && to_ms % unit_ms == 0;
+        let keeps = to_ms <= packed.until * HOUR_MS && all(MINUTE_MS);
         // What the hour has before or behind is likely to be the edge of the next bucket. Finding its rows costs what
         // finding these costs: all are looked at.
         let (hour, next) = (from_ms - from_ms % HOUR_MS, from_ms - from_ms % HOUR_MS + HOUR_MS);
         let along = match (from_ms == hour, to_ms == next) {
-            _ if !keeps => None,
+            _ if !(keeps && all(QUARTER_MS)) => None,
             (true, false) => Some((to_ms, next)),
             (false, true) => Some((hour, from_ms)),
             (true, true) | (false, false) => None,
