@@ -181,7 +181,8 @@ fn questions() -> Vec<(&'static str, Ask)> {
         serde_json::to_vec(answer).expect("serialises").len()
     }
     let all = Filter::default;
-    let days = |days: i64| Filter::since(NOW_MS - days * 24 * HOUR_MS);
+    // As `-7d` is: not on a whole minute.
+    let days = |days: i64| Filter::since(NOW_MS - days * 24 * HOUR_MS + 12_345);
     let model = || Filter { models: vec!["model-07".to_owned()], ..Filter::default() };
     let rare = || Filter { models: vec!["model-in-spring".to_owned()], ..Filter::default() };
     let half = Filter { from_ms: Some(START_MS + 31 * 24 * HOUR_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };

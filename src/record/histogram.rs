@@ -113,12 +113,11 @@ impl Histogram {
         self.max = self.max.max(i64::try_from(bytes.number()?).ok()?);
         let mut bucket = 0;
         for _ in 0..used {
-            let (distance, count) = bytes.two(false)?;
-            bucket += usize::try_from(distance).ok()?;
+            bucket += usize::try_from(bytes.number()?).ok()?;
             if bucket >= BUCKETS_MAX {
                 return None;
             }
-            *self.slot(bucket) += i64::try_from(count).ok()?;
+            *self.slot(bucket) += i64::try_from(bytes.number()?).ok()?;
         }
         Some(())
     }

@@ -213,10 +213,9 @@ fn decode_sums(bytes: &mut Bytes) -> Option<Sums> {
 
 #[inline]
 fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
-    let (requests, duration_ms) = bytes.two_signed(false)?;
     let sums = Sums {
-        requests,
-        duration_ms,
+        requests: bytes.signed()?,
+        duration_ms: bytes.signed()?,
         input: decode_known(bytes)?,
         output: decode_known(bytes)?,
         total: decode_known(bytes)?,
@@ -224,7 +223,9 @@ fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
         reasoning: decode_known(bytes)?,
         ..Sums::default()
     };
-    bytes.two(true)?;
+    if bytes.number()? != 0 {
+        bytes.skip(1)?;
+    }
     if bytes.number()? != 0 {
         bytes.real()?;
     }
@@ -235,8 +236,8 @@ fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
 /// Often nobody tells a figure: then its sum is not there either.
 #[inline(always)]
 fn decode_known(bytes: &mut Bytes) -> Option<Known> {
-    let (rows, sum) = bytes.two_signed(true)?;
-    Some(Known { sum, rows })
+    let rows = bytes.signed()?;
+    Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
 }
 
 fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {

@@ -37,25 +37,12 @@ impl<'a> Bytes<'a> {
         Some(Bytes { rest: taken })
     }
 
-    /// The next number; `None` at the end, or where there is none. Lengths vary from number to number, so that a branch for
-    /// each byte is guessed wrong more often than not: eight bytes are looked at together.
+    /// The next number; `None` at the end, or where there is none.
+    ///
+    /// Byte by byte, for most numbers are short and those of neighbours equally so: the branches are guessed right. Looking
+    /// at eight bytes together, without a branch for each, took half as long again for a year of packed hours (64 ms, not 43).
     #[inline]
     pub(super) fn number(&mut self) -> Option<u64> {
-        if let Some(eight) = self.rest.first_chunk() {
-            let eight = u64::from_le_bytes(*eight);
-            let ends = !eight & HIGH_BITS;
-            if ends != 0 {
-                let bits = ends.trailing_zeros() + 1;
-                self.rest = &self.rest[bits as usize / 8..];
-                return Some(without_high_bits(eight & (u64::MAX >> (64 - bits))));
-            }
-        }
-        self.number_by_bytes()
-    }
-
-    /// The same near the end, and for numbers of more than eight bytes.
-    #[cold]
-    fn number_by_bytes(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.rest.split_first()?;
@@ -68,48 +55,12 @@ impl<'a> Bytes<'a> {
         None
     }
 
-    /// The next two numbers; where the first is zero and `alone_if_zero`, it alone, and zero for the other. Both are mostly
-    /// found in the same eight bytes, and the second need not wait for where the first ends.
-    #[inline(always)]
-    pub(super) fn two(&mut self, alone_if_zero: bool) -> Option<(u64, u64)> {
-        if let Some(eight) = self.rest.first_chunk() {
-            let eight = u64::from_le_bytes(*eight);
-            let ends = !eight & HIGH_BITS;
-            let later_ends = ends & ends.wrapping_sub(1);
-            if later_ends != 0 {
-                let (bits, all_bits) = (ends.trailing_zeros() + 1, later_ends.trailing_zeros() + 1);
-                let first = without_high_bits(eight & (u64::MAX >> (64 - bits)));
-                let is_alone = alone_if_zero && first == 0;
-                let second = without_high_bits((eight & (u64::MAX >> (64 - all_bits))) >> bits);
-                self.rest = &self.rest[if is_alone { bits } else { all_bits } as usize / 8..];
-                return Some((first, if is_alone { 0 } else { second }));
-            }
-        }
-        let first = self.number()?;
-        Some((first, if alone_if_zero && first == 0 { 0 } else { self.number()? }))
-    }
-
     /// Leaves out so many numbers.
     #[inline]
-    pub(super) fn skip(&mut self, mut count: u32) -> Option<()> {
-        while let Some(eight) = self.rest.first_chunk() {
-            let mut ends = !u64::from_le_bytes(*eight) & HIGH_BITS;
-            if ends.count_ones() < count {
-                count -= ends.count_ones();
-                self.rest = &self.rest[8..];
-                continue;
-            }
-            // Without the ends of all but the last of them.
-            for _ in 1..count {
-                ends &= ends - 1;
-            }
-            if count > 0 {
-                self.rest = &self.rest[(ends.trailing_zeros() as usize + 1) / 8..];
-            }
-            return Some(());
-        }
+    pub(super) fn skip(&mut self, count: u32) -> Option<()> {
         for _ in 0..count {
-            self.number_by_bytes()?;
+            let end = self.rest.iter().position(|byte| byte & 0x80 == 0)?;
+            self.rest = &self.rest[end + 1..];
         }
         Some(())
     }
@@ -117,13 +68,8 @@ impl<'a> Bytes<'a> {
     /// The next signed number.
     #[inline]
     pub(super) fn signed(&mut self) -> Option<i64> {
-        self.number().map(with_sign)
-    }
-
-    /// The same as [`Bytes::two`].
-    #[inline(always)]
-    pub(super) fn two_signed(&mut self, alone_if_zero: bool) -> Option<(i64, i64)> {
-        self.two(alone_if_zero).map(|(first, second)| (with_sign(first), with_sign(second)))
+        let number = self.number()?;
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
     /// The next eight bytes as a floating-point number.
@@ -131,23 +77,6 @@ impl<'a> Bytes<'a> {
         let Bytes { rest } = self.take(8)?;
         Some(f64::from_le_bytes(rest.try_into().ok()?))
     }
-}
-
-/// The bit of each byte that says whether more follow.
-const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-
-#[inline]
-fn with_sign(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
-}
-
-/// Seven bits of each byte, side by side: neighbours are moved together, then pairs, then fours.
-#[inline]
-fn without_high_bits(eight: u64) -> u64 {
-    let sevens = eight & !HIGH_BITS;
-    let pairs = (sevens & 0x007F_007F_007F_007F) | ((sevens & 0x7F00_7F00_7F00_7F00) >> 1);
-    let fours = (pairs & 0x0000_3FFF_0000_3FFF) | ((pairs & 0x3FFF_0000_3FFF_0000) >> 2);
-    (fours & 0x0FFF_FFFF) | ((fours & 0x0FFF_FFFF_0000_0000) >> 4)
 }
 
 #[cfg(test)]
@@ -184,24 +113,6 @@ mod tests {
                 assert!(bytes.is_empty());
                 assert_eq!(bytes.skip(1), None);
             }
-        }
-    }
-
-    #[test]
-    fn two_numbers_are_read_at_once_and_zero_may_stand_alone() {
-        let mut random = Random::new(12);
-        for _ in 0..2000 {
-            let mut number = || if random.below(3) == 0 { 0 } else { random.below(u64::MAX) >> random.below(64) };
-            let numbers = [number(), number(), number()];
-            let mut out = Vec::new();
-            numbers.iter().for_each(|number| push(&mut out, *number));
-            let mut bytes = Bytes::new(&out);
-            assert_eq!(bytes.two(false), Some((numbers[0], numbers[1])));
-            assert_eq!((bytes.number(), bytes.two(false)), (Some(numbers[2]), None));
-            let mut bytes = Bytes::new(&out);
-            let expected = if numbers[0] == 0 { (0, 0) } else { (numbers[0], numbers[1]) };
-            assert_eq!(bytes.two(true), Some(expected));
-            assert_eq!(bytes.number(), Some(if numbers[0] == 0 { numbers[1] } else { numbers[2] }));
         }
     }
 }
