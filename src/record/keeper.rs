@@ -30,6 +30,8 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(500);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
+/// How long the end waits for who uses the database.
+const FOLD_WAIT: Duration = Duration::from_secs(1);
 
 /// The running keeper.
 pub struct Keeper {
@@ -110,6 +112,11 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         }
         thread::sleep(Duration::from_millis(100));
     }
+    // The database is one file then, which can be copied alone.
+    let folded = connected(&mut connection, path).and_then(fold);
+    if let Err(e) = folded {
+        log::debug!("the write-ahead log stays beside the database: {e}");
+    }
 }
 
 /// One step of clean-up; returns for how long to rest then.
@@ -161,6 +168,13 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(connection)
+}
+
+/// Moves the whole log into the database and cuts it; an error where somebody else reads it or writes for too long.
+fn fold(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(FOLD_WAIT)?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy { Err(rusqlite::Error::QueryReturnedNoRows) } else { Ok(()) }
 }
 
 /// A passive checkpoint; how many bytes of the log are still to be used again by writers.

@@ -21,6 +21,19 @@ fn an_idle_proxy_ends_at_once_with_exit_code_0() {
 }
 
 #[test]
+fn a_stopped_proxy_leaves_a_database_of_one_file() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let mut proxy = Proxy::before(&upstream);
+    proxy.ask(chat());
+    proxy.json("/stats/summary");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let copy = proxy.folder().path().join("copy.db");
+    std::fs::copy(proxy.folder().database(), &copy).expect("a file");
+    assert_eq!(rows_of(&copy).len(), 1);
+}
+
+#[test]
 fn a_running_stream_is_finished_and_new_connections_are_refused() {
     let upstream = Upstream::new();
     let mut proxy = Proxy::before(&upstream);
