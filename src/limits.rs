@@ -43,7 +43,7 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Exchanges that may wait for a worker. Beyond, the answer is 503: a queue longer than this only hides an outage.
+/// Requests that may wait for one of `MAX_WORKERS` to end. Beyond, the answer is 503: a queue longer than this only hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
 /// Bodies of the largest size that all requests together may hold in memory (1 GiB with the default of `MAX_BODY_MB`):
 /// those being gathered, those in the queue and those being sent on. nginx writes larger ones than 16 KiB to disk.

@@ -207,10 +207,11 @@ impl Connector<()> for Tls {
     type Out = Either<Wire, Box<dyn Transport>>;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
-        let wire = self.0.connect()?;
+        let mut wire = self.0.connect()?;
         if !details.needs_tls() {
             return Ok(Some(Either::A(wire)));
         }
+        wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
         let socket = self.0.wire.descriptor().ok_or_else(called_off)?;
         socket.set_read_timeout(Some(self.0.connect_timeout))?;

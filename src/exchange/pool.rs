@@ -1,7 +1,7 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand: a worker, or the lane of [`super::streams`]. Further ones wait in a
+//! exchanges in flight, whoever has them in hand: a worker, or a lane of [`super::streams`]. Further ones wait in a
 //! bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
 
 use std::collections::VecDeque;
@@ -165,8 +165,8 @@ impl Pool {
             seat.give(job);
             return Ok(());
         }
-        // Exchanges alone need no more threads than this; what would start another will find one soon.
-        if state.workers < self.in_flight_max {
+        // Exchanges in flight can block no more than that many; one more thread always has something short to do.
+        if state.workers <= self.in_flight_max {
             state.workers += 1;
             drop(state);
             return self.start(job);
@@ -189,6 +189,12 @@ impl Pool {
         // With nobody running, nobody would ever come for it.
         if workers == 0 {
             return Err(job);
+        }
+        // Whoever sat down meanwhile has not seen it.
+        if let Some(seat) = state.idle.pop() {
+            drop(state);
+            seat.give(job);
+            return Ok(());
         }
         state.urgent.push_back(job);
         Ok(())

@@ -16,7 +16,7 @@ pub enum Sent {
     CutShort,
 }
 
-/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request, waits for as long
+/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request in the clear, waits for as long
 /// as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in what the system
 /// buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a small one.
 pub fn send(
@@ -93,10 +93,22 @@ fn send_watching(
         if events.is_empty() && idle_time_max.is_some() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // A reply, or the end: either is found by reading.
-        if events.iter().any(|event| event.is_readable()) && socket.peek(&mut [0]).is_ok() {
+        if events.iter().any(|event| event.is_readable()) && is_refusal(socket) {
             return Ok(Sent::CutShort);
         }
     }
     Ok(Sent::Whole)
+}
+
+/// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above. An
+/// interim one (1xx) asks for patience, a success is begun early.
+#[cfg(unix)]
+fn is_refusal(socket: &TcpStream) -> bool {
+    let mut begun = [0; "HTTP/1.1 413".len()];
+    match socket.peek(&mut begun) {
+        Ok(0) => true,
+        Ok(n) if n < begun.len() => false,
+        Ok(_) => begun[9] >= b'4',
+        Err(_) => false,
+    }
 }

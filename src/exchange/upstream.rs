@@ -49,8 +49,8 @@ impl Shelf {
     pub fn clear_out(&self) {
         let mut idle = self.idle();
         // The order is that of time.
-        let young = idle.iter().position(|(since, _)| since.elapsed() < UPSTREAM_IDLE_TIME_MAX).unwrap_or(idle.len());
-        let old: Vec<_> = idle.drain(..young).collect();
+        let old = idle.iter().take_while(|(since, _)| since.elapsed() >= UPSTREAM_IDLE_TIME_MAX).count();
+        let old: Vec<_> = idle.drain(..old).collect();
         drop(idle);
         drop(old);
     }

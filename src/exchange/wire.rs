@@ -133,6 +133,8 @@ pub struct Wire {
     used: bool,
     /// Upstream replied before it had read the whole request, or closed: the rest is not sent, and no other request.
     cut_short: bool,
+    /// TLS is spoken over it.
+    encrypted: bool,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     idle_time_max: Option<Duration>,
 }
@@ -176,8 +178,14 @@ impl Wire {
             pending: 0,
             used: false,
             cut_short: false,
+            encrypted: false,
             idle_time_max,
         })
+    }
+
+    /// From now on what is read and written is TLS.
+    pub fn encrypt(&mut self) {
+        self.encrypted = true;
     }
 
     /// Sends what waits. Where upstream has replied, or closed, before it had read the whole request, its reply counts,
@@ -188,7 +196,8 @@ impl Wire {
             return Ok(());
         }
         let state = &self.state;
-        let large = state.output_bytes.load(Ordering::Relaxed) > SMALL_BYTES_MAX;
+        // What TLS sends of its own is no reply.
+        let large = !self.encrypted && state.output_bytes.load(Ordering::Relaxed) > SMALL_BYTES_MAX;
         let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });
@@ -244,9 +253,9 @@ impl Transport for Wire {
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         if self.pending > 0 {
             self.flush()?;
-            // A stream may go on for hours; what sent its request is given back now.
-            self.output = Vec::new();
         }
+        // A stream may go on for hours; what sent its request is given back now.
+        self.output = Vec::new();
         self.used = true;
         let polled = self.state.polled.load(Ordering::Relaxed);
         if polled && self.state.drained.load(Ordering::Relaxed) {

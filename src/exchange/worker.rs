@@ -84,16 +84,16 @@ impl Worker {
         self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
         bug_on_purpose(&head, "asking");
         let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
-        let strip = injected.is_some();
+        let (body, strip) = injected.map_or((body, false), |asking| (asking, true));
 
         let mut upstream = self.shared.shelf.take(&self.shared.settings, &self.shared.names);
         upstream.wire().begin();
         let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
-            Ok(()) => ask(&mut upstream, &head, injected.as_deref().unwrap_or(&body), recorded),
+            Ok(()) => ask(&mut upstream, &head, &body, recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         // A stream may go on for hours: its request is given back now.
-        drop((body, injected, claim));
+        drop((body, claim));
         let request = Request { loan, head, recorded, began, strip };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
@@ -142,9 +142,10 @@ impl Worker {
         let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.has_end();
-        let is_lent =
+        let is_polled =
             flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
-        let exchange = Box::new(Exchange { request, upstream, relay, status, form, is_lent, early: None, draft: None });
+        let exchange =
+            Box::new(Exchange { request, upstream, relay, status, form, is_polled, early: None, draft: None });
         self.carry(exchange)
     }
 
@@ -161,7 +162,7 @@ impl Worker {
     fn carry(&mut self, mut exchange: Box<Exchange>) -> Done {
         loop {
             match exchange.advance(&mut self.scratch, usize::MAX) {
-                Step::Dry if exchange.is_lent => {
+                Step::Dry if exchange.is_polled => {
                     exchange.draft = self.draft.take();
                     match self.pool.lend_stream(exchange) {
                         Ok(()) => return Done::Lent,
@@ -210,12 +211,12 @@ impl Worker {
     }
 
     fn end(&mut self, exchange: Box<Exchange>, ended: Ended) -> Done {
-        let Exchange { request, upstream, relay, status, form, is_lent, early, .. } = *exchange;
+        let Exchange { request, upstream, relay, status, form, is_polled, early, .. } = *exchange;
         bug_on_purpose(&request.head, "relaying");
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
-        if is_lent {
+        if is_polled {
             // An error means that it is closed: the next exchange will make a new one.
             let _ = upstream.wire().set_polled(false);
         }
@@ -330,7 +331,7 @@ pub struct Exchange {
     status: u16,
     form: Form,
     /// The upstream socket does not block: the lane may take over.
-    is_lent: bool,
+    is_polled: bool,
     early: Option<Early>,
     /// While the lane has the exchange.
     draft: Option<Box<Draft>>,
@@ -362,7 +363,7 @@ impl Exchange {
     }
 
     fn stop_polling(&mut self) {
-        if std::mem::take(&mut self.is_lent) {
+        if std::mem::take(&mut self.is_polled) {
             // An error means that it is closed, and reading says so, too.
             let _ = self.relay.wire.set_polled(false);
         }

@@ -1,12 +1,14 @@
 //! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
 //!
 //! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
-//! everything forwarded to a worker. A connection is in one of five states, and every deadline is computed from it:
+//! everything forwarded to a worker. A connection is in one of four states, and every deadline is computed from it:
 //!
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
-//!     │                                          └──its last reply──▶ Lingering ──▶ closed
-//!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked or Lingering
+//!     │                                          ├──its last reply──▶ Lingering ──▶ closed
+//!     │                                          ├──a reply cut short──▶ closed
+//!     │                                          ▼ last bytes not taken at once
+//!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
 //!     └── refused ──▶ Lingering
 //! ```
 
@@ -76,6 +78,14 @@ struct Connection {
     scheduled: Option<u64>,
     /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
     hung_up: bool,
+}
+
+impl Connection {
+    /// What came of a request that is refused takes no memory while its client reads why.
+    fn forget_request(&mut self) {
+        self.gather = Gather::default();
+        self.claim.set(0);
+    }
 }
 
 enum State {
@@ -378,11 +388,13 @@ impl Front {
                 State::Lent { .. } | State::Writing { .. } => return Next::Keep,
             }
             if taken > TURN_BYTES_MAX {
-                self.unfinished.push(token);
+                if !self.unfinished.contains(&token) {
+                    self.unfinished.push(token);
+                }
                 return Next::Keep;
             }
             let n = match connection.client.stream().read(scratch) {
-                Ok(0) => return self.on_end(connection),
+                Ok(0) => return Next::Drop,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Next::Keep,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -394,14 +406,6 @@ impl Front {
             } else if self.take_in(connection, &scratch[..n]) == Next::Drop {
                 return Next::Drop;
             }
-        }
-    }
-
-    fn on_end(&mut self, connection: &mut Connection) -> Next {
-        connection.hung_up = true;
-        match connection.state {
-            State::Parked { .. } | State::Lingering { .. } => Next::Drop,
-            State::Lent { .. } | State::Writing { .. } => Next::Keep,
         }
     }
 
@@ -508,7 +512,10 @@ impl Front {
         if let Err(lend) = taken {
             self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
             log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
-            let busy = Reply::overloaded("Every worker is busy and the queue is full.", OVERLOADED_RETRY_S);
+            let busy = Reply::overloaded(
+                "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
+                OVERLOADED_RETRY_S,
+            );
             let persistence = if keep_alive { lend.head.persistence() } else { Persistence::Close };
             lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
         }
@@ -519,8 +526,7 @@ impl Front {
     fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
         log::warn!("{}: refused: too many large requests at once", connection.client.peer());
         self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
-        connection.gather = Gather::default();
-        connection.claim.set(0);
+        connection.forget_request();
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
         self.reply(connection, busy.encode(Persistence::Close, false), false)
     }
@@ -528,6 +534,7 @@ impl Front {
     fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
         log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
         self.figures.note_refusal(refusal);
+        connection.forget_request();
         self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
     }
 
@@ -539,7 +546,7 @@ impl Front {
         self.write_some(connection)
     }
 
-    /// Writes what is left of an own reply, then goes on with the connection.
+    /// Writes what is left of a reply, then goes on with the connection.
     fn write(&mut self, token: usize, connection: &mut Connection) -> Next {
         if self.write_some(connection).is_err() {
             return Next::Drop;
@@ -574,8 +581,8 @@ impl Front {
 
     // ---- deadlines ---------------------------------------------------------------------------------------------
 
-    /// When to look at a connection, by its state. `None`: a lent connection has no deadline, but is looked at when it
-    /// could have become idle.
+    /// When to look at a connection, by its state. A lent one has no deadline, but is looked at when it could have become
+    /// idle.
     fn deadline(connection: &Connection) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
         match &connection.state {
@@ -594,7 +601,7 @@ impl Front {
         let at = match connection.state {
             // Given back without a word, it idles: this look finds out.
             State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
-            _ => Self::deadline(connection),
+            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => Self::deadline(connection),
         };
         self.deadlines.schedule(token, at, &mut connection.scheduled);
     }
@@ -655,7 +662,7 @@ impl Front {
                 self.reclaim(token);
                 self.step(token, |front, token, connection| match connection.state {
                     State::Parked { .. } => front.go_on(token, connection),
-                    _ => Next::Keep,
+                    State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Keep,
                 });
             }
         }

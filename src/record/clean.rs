@@ -146,8 +146,8 @@ impl Cleaner {
         !matches!(self.phase, Phase::Resting)
     }
 
-    /// How many times as long as a step took it shall rest then. Clean-up takes a twentieth of a processor at most: nobody
-    /// waits for it. When content comes faster than that and is twice what it may be, clean-up takes half of one.
+    /// How many times as long as a step took it shall rest then. Clean-up takes about a twentieth of a processor: nobody waits
+    /// for it. When content comes faster than that and is twice what it may be, clean-up takes half of one.
     pub fn rest_factor(&self) -> u32 {
         if self.hurried { 1 } else { 20 }
     }

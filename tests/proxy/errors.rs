@@ -322,27 +322,40 @@ fn a_get_whose_connection_breaks_before_its_reply_is_sent_again_once() {
 #[test]
 fn a_queue_of_clients_who_left_refuses_nobody() {
     const QUEUE_LENGTH_MAX: usize = lms_metrics_proxy::limits::QUEUE_LENGTH_MAX;
-    let upstream = Upstream::new();
-    let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-    let (mut first, mut link) = streaming(&proxy, &upstream);
-    for _ in 0..QUEUE_LENGTH_MAX {
-        let mut client = proxy.connect();
-        client.send(chat());
-        client.leave();
+    // Whether the one worker waits for upstream, or a stream flows without it.
+    for flows in [true, false] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
+        let (mut first, mut link) = if flows {
+            streaming(&proxy, &upstream)
+        } else {
+            let mut client = proxy.connect();
+            client.send(streaming_chat());
+            let mut link = upstream.accept();
+            link.request();
+            (client, link)
+        };
+        for _ in 0..QUEUE_LENGTH_MAX {
+            let mut client = proxy.connect();
+            client.send(chat());
+            client.leave();
+        }
+        let full = format!("lms_proxy_exchanges_queued {QUEUE_LENGTH_MAX}\n");
+        until("a full queue", || proxy.ask(get("/metrics")).text().contains(&full).then_some(()));
+        let mut stays = proxy.connect();
+        stays.send(chat());
+        // Those who left have their rows at once.
+        let rows = proxy.wait_for_rows(QUEUE_LENGTH_MAX);
+        assert!(rows.iter().all(|row| row.outcome == "client_closed"));
+        if !flows {
+            link.send(STREAM_HEAD);
+        }
+        link.send([chunk(DONE), LAST_CHUNK.into()].concat());
+        first.through(LAST_CHUNK);
+        link.request();
+        link.send(chat_reply());
+        assert_eq!(stays.reply().text(), CHAT_REPLY);
     }
-    let queued =
-        || proxy.ask(get("/metrics")).text().contains(&format!("lms_proxy_exchanges_queued {QUEUE_LENGTH_MAX}\n"));
-    until("a full queue", || queued().then_some(()));
-    let mut stays = proxy.connect();
-    stays.send(chat());
-    // Those who left have their rows at once.
-    let rows = proxy.wait_for_rows(QUEUE_LENGTH_MAX);
-    assert!(rows.iter().all(|row| row.outcome == "client_closed"));
-    link.send([chunk(DONE), LAST_CHUNK.into()].concat());
-    first.through(LAST_CHUNK);
-    link.request();
-    link.send(chat_reply());
-    assert_eq!(stays.reply().text(), CHAT_REPLY);
 }
 
 #[test]

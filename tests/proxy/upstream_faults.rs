@@ -262,3 +262,20 @@ fn a_handshake_that_does_not_come_is_no_connection() {
     assert_eq!((reply.status(), &reply.json()["error"]["code"]), (504, &"upstream_timeout".into()));
     assert_eq!(proxy.row().outcome, "upstream_timeout");
 }
+
+#[test]
+fn an_interim_reply_does_not_end_an_upload() {
+    let body = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000_000));
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(post("/v1/chat/completions", &body));
+    let mut link = upstream.accept();
+    // Nothing is taken until the interim reply has been sent.
+    link.wait_for_request();
+    link.send("HTTP/1.1 102 Processing\r\n\r\n");
+    assert_eq!(link.request().text().len(), body.len());
+    link.send(chat_reply());
+    assert_eq!(client.reply().text(), CHAT_REPLY);
+    assert_eq!(proxy.row().outcome, "completed");
+}

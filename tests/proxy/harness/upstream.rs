@@ -144,6 +144,11 @@ impl Link {
         sent
     }
 
+    /// Waits until a request has begun to arrive, and takes nothing of it.
+    pub fn wait_for_request(&self) {
+        self.0.wait_for_byte();
+    }
+
     /// Reads a request's head and waits for its body, which stays unread: whoever closes now resets.
     pub fn request_head_alone(&mut self) -> String {
         let head = self.0.head_alone();
