@@ -18,6 +18,7 @@
 
 pub mod dial;
 mod draft;
+mod in_flight;
 pub mod pool;
 pub mod relay;
 pub mod streams;

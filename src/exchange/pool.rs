@@ -10,9 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::in_flight::Exchange;
 use super::relay::Step;
 use super::streams::Streams;
-use super::worker::{Done, Exchange, Worker};
+use super::worker::{Done, Worker};
 use super::{Lend, Shared};
 use crate::limits::*;
 use crate::record::tail::Tail;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(unix)]
 use std::thread;
 
+use super::in_flight::Exchange;
 use super::pool::Pool;
-use super::worker::Exchange;
 #[cfg(unix)]
 use crate::limits::STREAM_LANES_MAX;
 
@@ -66,9 +66,9 @@ mod lane {
     use mio::unix::SourceFd;
     use mio::{Events, Interest, Poll, Token, Waker};
 
+    use super::super::in_flight::Exchange;
     use super::super::pool::Pool;
     use super::super::relay::{Scratch, Step};
-    use super::super::worker::Exchange;
 
     const WAKER: Token = Token(usize::MAX);
     /// Relay at most so much of one stream before the others have their turn.

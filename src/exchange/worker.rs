@@ -7,16 +7,16 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
 use super::draft::{Draft, Ending};
+use super::in_flight::{Early, Exchange, Request, bug_on_purpose, ending};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
-use super::wire::WireState;
 use super::{Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
-use crate::http::reply::{self, Persistence, Reply, ReplyFraming};
+use crate::http::reply::{self, Reply, ReplyFraming};
 use crate::limits::OVERLOADED_RETRY_S;
-use crate::record::row::{Outcome, Row};
+use crate::record::row::Outcome;
 use crate::record::tail::Tail;
 use crate::settings::LogContent;
 use crate::usage::inject::ask_for_usage;
@@ -312,64 +312,6 @@ fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool)
     upstream.ask(head.method(), head.target(), fields.chain(identity), body)
 }
 
-/// What stays of a request while its reply is relayed.
-struct Request {
-    loan: Loan,
-    head: RequestHead,
-    /// The route is recorded.
-    recorded: bool,
-    began: Instant,
-    /// The usage event was asked for by us: it must not reach the client.
-    strip: bool,
-}
-
-/// A reply that is being relayed, in a worker's hands or in the lane's.
-pub struct Exchange {
-    request: Request,
-    upstream: Upstream,
-    relay: Relay,
-    status: u16,
-    form: Form,
-    /// The upstream socket does not block: the lane may take over.
-    is_polled: bool,
-    early: Option<Early>,
-    /// While the lane has the exchange.
-    draft: Option<Box<Draft>>,
-}
-
-/// A row committed before the reply's end, and its id if it could be committed at once.
-type Early = (Option<i64>, Row);
-
-impl Request {
-    fn persistence(&self) -> Persistence {
-        if self.loan.keep_alive() { self.head.persistence() } else { Persistence::Close }
-    }
-}
-
-impl Exchange {
-    /// In the lane: relays what there is, but not much more than `turn_bytes`.
-    pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
-        bug_on_purpose(&self.request.head, "flowing");
-        self.advance(scratch, turn_bytes)
-    }
-
-    /// The socket that it waits for.
-    pub fn wire(&self) -> &WireState {
-        &self.relay.wire
-    }
-
-    fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
-        self.relay.advance(self.request.loan.client(), scratch, turn_bytes)
-    }
-
-    fn stop_polling(&mut self) {
-        if std::mem::take(&mut self.is_polled) {
-            // An error means that it is closed, and reading says so, too.
-            let _ = self.relay.wire.set_polled(false);
-        }
-    }
-}
-
 /// How the body goes to the client: with the length that upstream gave, else in chunks, else until the close.
 fn framing(head: &RequestHead, status: u16, headers: &HeaderMap, has_body: bool, strip: bool) -> ReplyFraming {
     let length = headers.get("content-length").and_then(|v| v.to_str().ok()?.trim().parse().ok());
@@ -382,42 +324,6 @@ fn framing(head: &RequestHead, status: u16, headers: &HeaderMap, has_body: bool,
         _ if head.minor_version() == 0 => ReplyFraming::None,
         _ => ReplyFraming::Chunked,
     }
-}
-
-fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
-    let missing = report.needs_terminal && !report.terminal && report.error.is_none();
-    let (outcome, error) = match ended {
-        // After the terminal event nothing can be missed any more: SDK clients stop reading there.
-        _ if report.terminal && status >= 400 => (Outcome::UpstreamError, None),
-        _ if report.terminal && report.error.is_some() => (Outcome::ErrorInReply, None),
-        _ if report.terminal => (Outcome::Completed, None),
-        Ended::ClientLeft => (Outcome::ClientClosed, None),
-        Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
-        Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
-        Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
-        Ended::Whole | Ended::Closed if status >= 400 => (Outcome::UpstreamError, None),
-        Ended::Whole | Ended::Closed if report.error.is_some() => (Outcome::ErrorInReply, None),
-        Ended::Whole | Ended::Closed if missing => {
-            (Outcome::Truncated, Some("the stream ended without its terminal event"))
-        }
-        Ended::Whole | Ended::Closed => (Outcome::Completed, None),
-    };
-    // What upstream itself said about an error is more telling than what we make of its end.
-    let error = if report.error.is_some() { None } else { error.map(str::to_string) };
-    Ending { outcome, http_status: Some(status), error, report, streamed: form == Form::Events }
-}
-
-/// A panic where `?bug=PLACE` of a request asks for one, so that a test can see what a bug does. Only debug builds know
-/// how, and only when their environment says so.
-fn bug_on_purpose(head: &RequestHead, place: &str) {
-    #[cfg(debug_assertions)]
-    if head.query().and_then(|query| query.strip_prefix("bug=")) == Some(place)
-        && std::env::var_os("BUGS_ON_PURPOSE").is_some()
-    {
-        panic!("on purpose, while {place}");
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = (head, place);
 }
 
 fn log_exchange(loan: &Loan, head: &RequestHead, ending: &Ending, began: Instant) {

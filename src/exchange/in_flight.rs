@@ -1,0 +1,120 @@
+//! An exchange whose reply is being relayed: what a worker and a lane of streams hand to each other, and how it ended.
+
+use std::time::Instant;
+
+use super::draft::{Draft, Ending};
+use super::relay::{Ended, Relay, Scratch, Step};
+use super::upstream::Upstream;
+use super::wire::WireState;
+use crate::front::client::Loan;
+use crate::http::head::RequestHead;
+use crate::http::reply::Persistence;
+use crate::record::row::{Outcome, Row};
+use crate::usage::{Form, Report};
+
+/// What stays of a request while its reply is relayed.
+pub struct Request {
+    /// The connection that it goes to.
+    pub loan: Loan,
+    /// The request's head.
+    pub head: RequestHead,
+    /// The route is recorded.
+    pub recorded: bool,
+    /// When the request was whole.
+    pub began: Instant,
+    /// The usage event was asked for by us: it must not reach the client.
+    pub strip: bool,
+}
+
+/// A reply that is being relayed, in a worker's hands or in the lane's.
+pub struct Exchange {
+    /// What it answers.
+    pub request: Request,
+    /// The way that the reply comes on.
+    pub upstream: Upstream,
+    /// The reply on its way.
+    pub relay: Relay,
+    /// Upstream's status.
+    pub status: u16,
+    /// How the reply is read.
+    pub form: Form,
+    /// The upstream socket does not block: the lane may take over.
+    pub is_polled: bool,
+    /// The row that was committed at the terminal event.
+    pub early: Option<Early>,
+    /// While the lane has the exchange.
+    pub draft: Option<Box<Draft>>,
+}
+
+/// A row committed before the reply's end, and its id if it could be committed at once.
+pub type Early = (Option<i64>, Row);
+
+impl Request {
+    /// Whether its connection goes on, as the reply's head must tell.
+    pub fn persistence(&self) -> Persistence {
+        if self.loan.keep_alive() { self.head.persistence() } else { Persistence::Close }
+    }
+}
+
+impl Exchange {
+    /// In the lane: relays what there is, but not much more than `turn_bytes`.
+    pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        bug_on_purpose(&self.request.head, "flowing");
+        self.advance(scratch, turn_bytes)
+    }
+
+    /// The socket that it waits for.
+    pub fn wire(&self) -> &WireState {
+        &self.relay.wire
+    }
+
+    /// Relays what there is, but not much more than `turn_bytes`.
+    pub fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        self.relay.advance(self.request.loan.client(), scratch, turn_bytes)
+    }
+
+    /// From now on reads wait again.
+    pub fn stop_polling(&mut self) {
+        if std::mem::take(&mut self.is_polled) {
+            // An error means that it is closed, and reading says so, too.
+            let _ = self.relay.wire.set_polled(false);
+        }
+    }
+}
+
+/// How an exchange ended, from how its relay did and from what the tap understood.
+pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
+    let missing = report.needs_terminal && !report.terminal && report.error.is_none();
+    let (outcome, error) = match ended {
+        // After the terminal event nothing can be missed any more: SDK clients stop reading there.
+        _ if report.terminal && status >= 400 => (Outcome::UpstreamError, None),
+        _ if report.terminal && report.error.is_some() => (Outcome::ErrorInReply, None),
+        _ if report.terminal => (Outcome::Completed, None),
+        Ended::ClientLeft => (Outcome::ClientClosed, None),
+        Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
+        Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
+        Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
+        Ended::Whole | Ended::Closed if status >= 400 => (Outcome::UpstreamError, None),
+        Ended::Whole | Ended::Closed if report.error.is_some() => (Outcome::ErrorInReply, None),
+        Ended::Whole | Ended::Closed if missing => {
+            (Outcome::Truncated, Some("the stream ended without its terminal event"))
+        }
+        Ended::Whole | Ended::Closed => (Outcome::Completed, None),
+    };
+    // What upstream itself said about an error is more telling than what we make of its end.
+    let error = if report.error.is_some() { None } else { error.map(str::to_string) };
+    Ending { outcome, http_status: Some(status), error, report, streamed: form == Form::Events }
+}
+
+/// A panic where `?bug=PLACE` of a request asks for one, so that a test can see what a bug does. Only debug builds know
+/// how, and only when their environment says so.
+pub fn bug_on_purpose(head: &RequestHead, place: &str) {
+    #[cfg(debug_assertions)]
+    if head.query().and_then(|query| query.strip_prefix("bug=")) == Some(place)
+        && std::env::var_os("BUGS_ON_PURPOSE").is_some()
+    {
+        panic!("on purpose, while {place}");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (head, place);
+}
