@@ -87,19 +87,19 @@ pub struct Relayed {
 /// One reply on its way.
 pub struct Relay {
     /// Where it comes from.
-    pub body: BodyReader<'static>,
+    body: BodyReader<'static>,
     /// The socket under it.
     pub wire: Arc<WireState>,
     /// What reads along.
-    pub tap: Tap,
+    tap: Tap,
     /// When the exchange began.
-    pub began: Instant,
+    began: Instant,
     /// How the body is framed for the client.
-    pub framing: ReplyFraming,
+    framing: ReplyFraming,
     /// Upstream ends the body by closing its connection.
-    pub closed: bool,
+    closed: bool,
     /// Bytes for the client that wait: the head, for company; what a full socket did not take.
-    pub out: Vec<u8>,
+    out: Vec<u8>,
     /// Bytes of a body of known length still to come.
     left: u64,
     /// The terminal event is held.

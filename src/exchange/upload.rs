@@ -5,7 +5,14 @@
 
 use std::io::{self, Write};
 use std::net::TcpStream;
+#[cfg(unix)]
+use std::os::fd::AsRawFd;
 use std::time::Duration;
+
+#[cfg(unix)]
+use mio::unix::SourceFd;
+#[cfg(unix)]
+use mio::{Events, Interest, Poll, Token};
 
 /// What became of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,80 +31,70 @@ pub fn send(
     bytes: &[u8],
     large: bool,
     idle_time_max: Option<Duration>,
-    mut taken: impl FnMut(usize),
+    taken: impl FnMut(usize),
 ) -> io::Result<Sent> {
     #[cfg(unix)]
     if large {
+        let mut poll = None;
         socket.set_nonblocking(true)?;
-        let sent = send_watching(socket, bytes, idle_time_max, taken);
+        let sent = send_all(socket, bytes, taken, |_| wait(socket, &mut poll, idle_time_max));
         socket.set_nonblocking(false)?;
         return sent;
     }
     #[cfg(not(unix))]
     let _ = (large, idle_time_max);
+    send_all(socket, bytes, taken, Err)
+}
+
+/// `full` is asked what to do where the socket takes no more: go on, or be content.
+fn send_all(
+    mut socket: &TcpStream,
+    bytes: &[u8],
+    mut taken: impl FnMut(usize),
+    mut full: impl FnMut(io::Error) -> io::Result<Option<Sent>>,
+) -> io::Result<Sent> {
     let mut sent = 0;
     while sent < bytes.len() {
-        match (&*socket).write(&bytes[sent..]) {
+        match socket.write(&bytes[sent..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 sent += n;
                 taken(n);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(enough) = full(e)? {
+                    return Ok(enough);
+                }
+            }
             Err(e) => return Err(e),
         }
     }
     Ok(Sent::Whole)
 }
 
+/// Waits until upstream takes more, replies or ends its side. `poll` is made at the first wait of a request.
 #[cfg(unix)]
-fn send_watching(
-    socket: &TcpStream,
-    bytes: &[u8],
-    idle_time_max: Option<Duration>,
-    mut taken: impl FnMut(usize),
-) -> io::Result<Sent> {
-    use std::os::fd::AsRawFd;
-
-    use mio::unix::SourceFd;
-    use mio::{Events, Interest, Poll, Token};
-
-    let mut poll = None;
+fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Duration>) -> io::Result<Option<Sent>> {
+    let poll = match poll {
+        Some(poll) => poll,
+        None => {
+            let made = Poll::new()?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            made.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(0), both)?;
+            poll.insert(made)
+        }
+    };
     let mut events = Events::with_capacity(1);
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match (&*socket).write(&bytes[sent..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                sent += n;
-                taken(n);
-                continue;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
-        }
-        let poll = match &mut poll {
-            Some(poll) => poll,
-            None => {
-                let made = Poll::new()?;
-                let both = Interest::READABLE | Interest::WRITABLE;
-                made.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(0), both)?;
-                poll.insert(made)
-            }
-        };
-        match poll.poll(&mut events, idle_time_max) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
-        }
-        if events.is_empty() && idle_time_max.is_some() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        if events.iter().any(|event| event.is_readable()) && is_refusal(socket) {
-            return Ok(Sent::CutShort);
-        }
+    match poll.poll(&mut events, idle_time_max) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(None),
+        other => other?,
     }
-    Ok(Sent::Whole)
+    if events.is_empty() && idle_time_max.is_some() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let refused = events.iter().any(|event| event.is_readable()) && is_refusal(socket);
+    Ok(refused.then_some(Sent::CutShort))
 }
 
 /// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above. An

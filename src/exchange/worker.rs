@@ -210,16 +210,13 @@ impl Worker {
         exchange.early = Some((id, row));
     }
 
-    fn end(&mut self, exchange: Box<Exchange>, ended: Ended) -> Done {
-        let Exchange { request, upstream, relay, status, form, is_polled, early, .. } = *exchange;
+    fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) -> Done {
+        exchange.stop_polling();
+        let Exchange { request, upstream, relay, status, form, early, .. } = *exchange;
         bug_on_purpose(&request.head, "relaying");
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
-        if is_polled {
-            // An error means that it is closed: the next exchange will make a new one.
-            let _ = upstream.wire().set_polled(false);
-        }
         self.shared.shelf.put(upstream);
         self.finish(
             request,

@@ -19,16 +19,12 @@ impl Tail {
     /// for who reads slowly.
     pub fn send(mut self) {
         match self.loan.client().write_now(&self.bytes) {
-            Ok(n) if n == self.bytes.len() => self.end(),
-            Ok(n) => {
+            Ok(n) if n < self.bytes.len() => {
                 self.bytes.drain(..n);
                 self.loan.give_back_with(self.bytes, self.complete);
             }
-            Err(_) => self.loan.cut(),
+            Ok(_) if self.complete => self.loan.give_back(),
+            Ok(_) | Err(_) => self.loan.cut(),
         }
-    }
-
-    fn end(self) {
-        if self.complete { self.loan.give_back() } else { self.loan.cut() }
     }
 }

@@ -83,10 +83,7 @@ fn a_silent_upstream_is_a_504_only_where_the_settings_say_so() {
 fn a_stream_that_falls_silent_is_cut_where_the_settings_say_so() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("UPSTREAM_IDLE_TIMEOUT_S", "1")]);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
     assert_eq!(client.reply().ended, Ended::Cut);
     link.wait_for_close();
@@ -196,10 +193,7 @@ fn local_routes_answer_while_every_worker_streams() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "2")]);
     let streams = [(); 2].map(|()| {
-        let mut client = proxy.connect();
-        client.send(streaming_chat());
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asking(&proxy, &upstream);
         link.send(STREAM_HEAD);
         client.through("\r\n\r\n");
         (client, link)
@@ -326,15 +320,7 @@ fn a_queue_of_clients_who_left_refuses_nobody() {
     for flows in [true, false] {
         let upstream = Upstream::new();
         let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-        let (mut first, mut link) = if flows {
-            streaming(&proxy, &upstream)
-        } else {
-            let mut client = proxy.connect();
-            client.send(streaming_chat());
-            let mut link = upstream.accept();
-            link.request();
-            (client, link)
-        };
+        let (mut first, mut link) = if flows { streaming(&proxy, &upstream) } else { asking(&proxy, &upstream) };
         for _ in 0..QUEUE_LENGTH_MAX {
             let mut client = proxy.connect();
             client.send(chat());

@@ -32,10 +32,7 @@ fn the_row_of_a_stream_is_there_before_its_terminal_event() {
     // SDK clients take `[DONE]` for the end, whatever upstream still has to say and however long it takes.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(&event("two")), &chunk(USAGE_EVENT)].concat());
     client.through("\"total_tokens\":22");
     assert_eq!(proxy.rows(), []);
@@ -56,10 +53,7 @@ fn check_last_bytes_wait_for_the_attempt(reply: &[u8], last_bytes: &str) {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
     let lock = locked(&proxy);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send(reply);
     client.through(last_bytes);
     let (log, _) = proxy.kill();

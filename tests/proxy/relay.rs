@@ -194,10 +194,7 @@ fn an_event_arrives_before_the_next_is_sent() {
     // Nothing is held back to be sent in company: each event is seen while upstream is silent again.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send(STREAM_HEAD);
     client.through("\r\n\r\n");
     for word in ["One", "two", "three"] {

@@ -84,10 +84,7 @@ fn what_comes_with_the_end_of_the_connection_reaches_the_client() {
     for pieces in [vec![event("Two"), DONE.to_string()], vec![[&event("Two"), DONE].concat()]] {
         let upstream = Upstream::new();
         let proxy = Proxy::before(&upstream);
-        let mut client = proxy.connect();
-        client.send(streaming_chat());
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asking(&proxy, &upstream);
         link.send([CLOSING_STREAM_HEAD, &event("One")].concat());
         client.through("One");
         for piece in &pieces {
@@ -143,10 +140,7 @@ fn a_terminal_event_is_not_held_for_what_only_looks_like_the_end() {
     for (head, body) in [(CLOSING_STREAM_HEAD, closing), (STREAM_HEAD, &within)] {
         let upstream = Upstream::new();
         let proxy = Proxy::before(&upstream);
-        let mut client = proxy.connect();
-        client.send(streaming_chat());
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asking(&proxy, &upstream);
         link.send([head, body].concat());
         client.wait_for("[DONE]");
         assert_eq!(proxy.rows()[0].outcome, "completed");
@@ -157,10 +151,7 @@ fn a_terminal_event_is_not_held_for_what_only_looks_like_the_end() {
 fn a_head_is_not_held_for_a_chunk_that_has_only_begun() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     let piece = chunk(&event("One"));
     let (begun, rest) = piece.split_at(1);
     link.send([STREAM_HEAD, begun].concat());

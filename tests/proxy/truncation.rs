@@ -78,10 +78,7 @@ fn after_the_terminal_event_nothing_is_missing() {
     // The row counts as complete, for clients stop reading there; the framing that is missing stays missing.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(USAGE_EVENT), &chunk(DONE)].concat());
     client.wait_for(DONE);
     link.fin();
@@ -94,10 +91,7 @@ fn after_the_terminal_event_nothing_is_missing() {
 fn a_stream_that_ends_with_the_connection_after_its_terminal_event_is_whole() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send([CLOSING_STREAM_HEAD, &event("One"), DONE].concat());
     link.fin();
     assert_eq!(client.reply().ended, Ended::Whole);

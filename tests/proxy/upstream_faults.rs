@@ -150,10 +150,7 @@ fn chunks_that_are_none_cut_the_reply() {
     for junk in ["xyz\r\n", "-1\r\n", "ffffffffffffffffff\r\n", "\r\n\r\n", "5\r\nHelloHello\r\n"] {
         let upstream = Upstream::new();
         let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-        let mut client = proxy.connect();
-        client.send(streaming_chat());
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asking(&proxy, &upstream);
         link.send([STREAM_HEAD, &chunk(&event("One")), junk].concat());
         let reply = client.reply();
         assert_eq!((reply.status(), reply.ended), (200, Ended::Cut), "{junk:?}");

@@ -35,12 +35,18 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A stream of which the client has read one event: from now on it only flows.
-pub fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+/// A stream that was asked for; upstream has taken the request.
+pub fn asking(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
     let mut client = proxy.connect();
     client.send(streaming_chat());
     let mut link = upstream.accept();
     link.request();
+    (client, link)
+}
+
+/// A stream of which the client has read one event: from now on it only flows.
+pub fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+    let (mut client, mut link) = asking(proxy, upstream);
     link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
     client.through("One");
     (client, link)
