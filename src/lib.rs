@@ -16,11 +16,16 @@
 //! by a lane meanwhile. Before the last bytes leave for the client, a worker commits the row; then it gives the
 //! connection back.
 //!
+//! Short exchanges, most of which a thread would only pass on, have an express lane: a second loop that the front moves
+//! their connections to, and which asks upstream and commits their rows itself. Whatever is not plain or not quick goes
+//! on with a worker.
+//!
 //! # Who owns what
 //!
 //! | thread | owns | may block on |
 //! |---|---|---|
 //! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
+//! | express loop (one, on demand) | the connections moved to it, some connections to upstream | its poll, a quick commit |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | stream lane (two at most) | the connections of streams that flow | its poll alone |
 //! | statistics lane (one) | a read-only database connection | the database, a rest while rows are recorded |
@@ -28,7 +33,7 @@
 //! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
 //!
 //! Invariants:
-//! - The front is the only reader of a client's socket, the borrower its only writer.
+//! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
 //! - Bytes for the client never depend on what the tap understood, but for the one event that injection brought.
 //! - A reply that a client saw complete has its row.
 //! - `http` and `usage` are pure: no socket, clock, thread, database or logger. A test holds them to it.
@@ -40,9 +45,9 @@
 //! - [`logging`]: one line a record, ours alone.
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
 //! - [`figures`]: what is counted in memory alone.
-//! - [`front`]: the loop, its connections, and what it shares with borrowers.
-//! - [`http`]: the grammar of requests, and the proxy's own replies (pure).
-//! - [`exchange`]: workers, upstream, relay, the lanes of streams.
+//! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
+//! - [`http`]: the grammar of requests, and of replies (pure).
+//! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.

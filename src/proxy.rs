@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use mio::Poll;
 use mio::net::TcpListener;
 
 use crate::exchange::Shared;
@@ -13,7 +12,7 @@ use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
 use crate::exchange::upstream::Shelf;
 use crate::figures::Figures;
-use crate::front::{self, Front, Judge, Stop};
+use crate::front::{Front, Judge, Stop};
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::keeper::Keeper;
@@ -110,8 +109,6 @@ impl Proxy {
         let database = settings.database.clone();
 
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
-        let poll = Poll::new()?;
-        let returns = front::returns(&poll)?;
         let judge = Judge::new(&settings);
         let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
         let shared =
@@ -120,7 +117,7 @@ impl Proxy {
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder, pool: pool.clone() };
         let lane = Lane::start(database, prices.map(Arc::new), sources)?;
-        let front = Front::new(poll, listener, returns, judge, pool, lane, grace)?;
+        let front = Front::listening(listener, judge, pool, lane, grace)?;
         Ok(Proxy { front, keeper, address, rows })
     }
 

@@ -122,6 +122,16 @@ pub enum SettingError {
     Argument(String),
 }
 
+impl Settings {
+    /// Bytes kept of each kind of words; 0 where none are kept.
+    pub fn content_bytes_kept(&self) -> usize {
+        match self.log_content {
+            LogContent::Full => self.content_bytes_max,
+            LogContent::None => 0,
+        }
+    }
+}
+
 impl SettingError {
     /// The exit code of a start that the settings ended.
     pub const EXIT_CODE: i32 = 2;

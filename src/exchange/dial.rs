@@ -241,7 +241,8 @@ fn config() -> Config {
         .max_response_header_size(REPLY_HEAD_BYTES_MAX)
         .max_idle_connections(1)
         .max_idle_connections_per_host(1)
-        .max_idle_age(UPSTREAM_IDLE_TIME_MAX)
+        // The shelf knows how old a connection is.
+        .max_idle_age(Duration::MAX)
         .timeout_global(None)
         .timeout_per_call(None)
         .timeout_per_read(None)

@@ -43,6 +43,14 @@ pub struct Ending {
     pub streamed: bool,
 }
 
+impl Ending {
+    /// That of an exchange in which the proxy met a bug.
+    pub fn of_bug(streamed: bool) -> Ending {
+        let error = Some("the exchange ended by a bug of the proxy; its log says where".to_string());
+        Ending { outcome: Outcome::Truncated, http_status: None, error, report: Report::default(), streamed }
+    }
+}
+
 impl Draft {
     /// Notes what the request says.
     #[inline(never)]

@@ -52,7 +52,7 @@ pub type Early = (Option<i64>, Row);
 impl Request {
     /// Whether its connection goes on, as the reply's head must tell.
     pub fn persistence(&self) -> Persistence {
-        if self.loan.keep_alive() { self.head.persistence() } else { Persistence::Close }
+        self.loan.persistence(&self.head)
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Job {
     Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
     Finish(Vec<Tail>),
+    /// Commit the rows that have arrived.
+    Commit,
 }
 
 /// The pool of workers.
@@ -81,8 +83,7 @@ impl Pool {
     }
 
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
-    pub fn lend(self: &Arc<Pool>, lend: Lend) -> Result<(), Box<Lend>> {
-        let lend = Box::new(lend);
+    pub fn lend(self: &Arc<Pool>, lend: Box<Lend>) -> Result<(), Box<Lend>> {
         let mut state = self.state();
         if state.in_flight >= self.in_flight_max {
             if state.queue.len() >= QUEUE_LENGTH_MAX {
@@ -101,8 +102,55 @@ impl Pool {
                 self.state().in_flight -= 1;
                 Err(lend)
             }
-            Err(Job::Resume(..) | Job::Finish(_)) => unreachable!("the job given comes back"),
+            Err(Job::Resume(..) | Job::Finish(_) | Job::Commit) => unreachable!("the job given comes back"),
         }
+    }
+
+    /// Counts an exchange that the express lane begins; false when there is no room for it.
+    pub fn begin(&self) -> bool {
+        let mut state = self.state();
+        let room = state.in_flight < self.in_flight_max && state.queue.is_empty();
+        state.in_flight += usize::from(room);
+        room
+    }
+
+    /// One that the express lane has begun, and no worker went on with, is over.
+    pub fn end(self: &Arc<Pool>) {
+        let mut state = self.state();
+        state.in_flight -= 1;
+        if state.in_flight < self.in_flight_max
+            && let Some(lend) = state.queue.pop_front()
+        {
+            state.in_flight += 1;
+            drop(state);
+            self.always_give(Job::Exchange(lend));
+        }
+    }
+
+    /// Has a worker go on with one that the express lane has begun.
+    pub fn go_on(self: &Arc<Pool>, lend: Box<Lend>) {
+        self.always_give(Job::Exchange(lend));
+    }
+
+    /// Has a worker commit what has arrived; false when none can begin at once.
+    pub fn commit(self: &Arc<Pool>) -> bool {
+        let mut state = self.state();
+        if let Some(seat) = state.idle.pop() {
+            drop(state);
+            seat.give(Job::Commit);
+            return true;
+        }
+        if state.workers > self.in_flight_max {
+            return false;
+        }
+        state.workers += 1;
+        drop(state);
+        self.start(Job::Commit).is_ok()
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Lends a stream to a lane; back it comes when there is none.
@@ -160,7 +208,7 @@ impl Pool {
 
     /// Gives the job to an idle worker, to a new one, or to the next that ends its job. Back it comes when there is
     /// none at all.
-    fn give(self: &Arc<Pool>, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), Job> {
+    fn give<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>, mut job: Job) -> Result<(), Job> {
         if let Some(seat) = state.idle.pop() {
             drop(state);
             seat.give(job);
@@ -170,12 +218,27 @@ impl Pool {
         if state.workers <= self.in_flight_max {
             state.workers += 1;
             drop(state);
-            return self.start(job);
+            match self.start(job) {
+                Ok(()) => return Ok(()),
+                Err(back) => job = back,
+            }
+            state = self.state();
+            // With nobody running, nobody would ever come for it.
+            if state.workers == 0 {
+                return Err(job);
+            }
+            // Whoever sat down meanwhile has not seen it.
+            if let Some(seat) = state.idle.pop() {
+                drop(state);
+                seat.give(job);
+                return Ok(());
+            }
         }
         state.urgent.push_back(job);
         Ok(())
     }
 
+    /// A thread that was counted already, with its first job. Back that comes where none can start.
     fn start(self: &Arc<Pool>, job: Job) -> Result<(), Job> {
         // The job lies in the seat, not in the closure: if the thread cannot start, it is still there.
         let seat = Arc::new(Seat { job: Mutex::new(Some(job)), given: Condvar::new() });
@@ -186,19 +249,7 @@ impl Pool {
         state.workers -= 1;
         let workers = state.workers;
         log::warn!("cannot start another worker ({e}); {workers} are running");
-        let job = seat.take().expect("a thread that did not start took nothing");
-        // With nobody running, nobody would ever come for it.
-        if workers == 0 {
-            return Err(job);
-        }
-        // Whoever sat down meanwhile has not seen it.
-        if let Some(seat) = state.idle.pop() {
-            drop(state);
-            seat.give(job);
-            return Ok(());
-        }
-        state.urgent.push_back(job);
-        Ok(())
+        Err(seat.take().expect("a thread that did not start took nothing"))
     }
 
     fn work(self: &Arc<Pool>, seat: &Arc<Seat>) {
@@ -230,7 +281,7 @@ impl Pool {
     fn run(self: &Arc<Pool>, mut worker: Worker, job: Job) -> Worker {
         let is_exchange = match job {
             Job::Exchange(_) | Job::Resume(..) => true,
-            Job::Finish(_) => false,
+            Job::Finish(_) | Job::Commit => false,
         };
         let done = catch_unwind(AssertUnwindSafe(|| worker.run(job)));
         if done.is_err() {

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::BodyReader;
-use ureq::http::HeaderMap;
 
 use super::wire::WireState;
 use crate::front::client::{CalledOff, Client};
@@ -306,8 +305,12 @@ fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
 }
 
 /// How the tap is to read a reply.
-pub fn form(headers: &HeaderMap) -> Form {
-    let value = |name: &str| headers.get(name).map_or(&[][..], |v| v.as_bytes()).to_ascii_lowercase();
+pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone) -> Form {
+    let value = |wanted: &str| {
+        let mut fields = fields.clone();
+        let found = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map_or(&[][..], |(_, value)| value).to_ascii_lowercase()
+    };
     let encoding = value("content-encoding");
     if !encoding.is_empty() && encoding != b"identity" {
         return Form::Opaque;

@@ -36,13 +36,27 @@ pub struct Shelf {
 impl Shelf {
     /// A way to upstream, with a connection if there is one.
     pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
-        let idle = self.idle().pop();
-        idle.map_or_else(|| Upstream::new(settings, names), |(_, upstream)| upstream)
+        match self.idle().pop() {
+            None => Upstream::new(settings, names),
+            Some((since, mut upstream)) => {
+                if since.elapsed() >= UPSTREAM_IDLE_TIME_MAX {
+                    upstream.disconnect();
+                }
+                upstream
+            }
+        }
     }
 
-    /// Keeps it for the next exchange.
-    pub fn put(&self, upstream: Upstream) {
-        self.idle().push((Instant::now(), upstream));
+    /// The one used last, if its connection can serve another exchange as it is.
+    pub fn take_connected(&self) -> Option<Upstream> {
+        let mut idle = self.idle();
+        let (_, upstream) = idle.pop_if(|(since, _)| since.elapsed() < UPSTREAM_IDLE_TIME_MAX)?;
+        upstream.wire.is_connected().then_some(upstream)
+    }
+
+    /// Keeps it for the next exchange. `since`: when it was used last.
+    pub fn put(&self, upstream: Upstream, since: Instant) {
+        self.idle().push((since, upstream));
     }
 
     /// Closes connections that have grown too old to be of use.
@@ -146,6 +160,28 @@ impl Upstream {
             }
             return Err(self.explain(error));
         }
+    }
+
+    /// The same request as bytes, for who writes them on a connection in the clear itself. `None` where ureq would not
+    /// send it.
+    pub fn encode<'f>(
+        &self,
+        method: &str,
+        target: &str,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
+        let path = PathAndQuery::try_from(target).ok()?;
+        let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
+        let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        push(&[method.as_bytes(), b" ", self.base.prefix.as_bytes(), path.as_str().as_bytes(), b" HTTP/1.1\r\n"]);
+        push(&[b"host: ", self.base.authority.as_str().as_bytes(), b"\r\n"]);
+        fields.for_each(|(name, value)| push(&[name.as_bytes(), b": ", value, b"\r\n"]));
+        if !body.is_empty() || method == "POST" {
+            push(&[b"content-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
+        }
+        push(&[b"\r\n", body]);
+        Some(bytes)
     }
 
     fn request<'f>(

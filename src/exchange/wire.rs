@@ -40,6 +40,18 @@ pub struct WireState {
     drained: AtomicBool,
     /// Upstream has ended its side: no further event will tell so.
     hung_up: AtomicBool,
+    /// The next request was begun already.
+    begun: Mutex<Option<Begun>>,
+}
+
+/// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for the
+/// same request then, but what it sends stays here; it gets to read the reply.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// What the socket did not take of the request.
+    pub unsent: Vec<u8>,
+    /// What has come of the reply.
+    pub received: Vec<u8>,
 }
 
 /// What calling off an exchange needs.
@@ -56,9 +68,10 @@ impl WireState {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the exchange can be called off: the one before is over.
-    pub fn begin(&self) {
+    /// Before the exchange can be called off: the one before is over. `begun`: its request was sent on already.
+    pub fn begin(&self, begun: Option<Begun>) {
         self.link().called_off = false;
+        *self.begun() = begun;
     }
 
     /// Whether the exchange was called off.
@@ -97,9 +110,18 @@ impl WireState {
         }
     }
 
+    /// Whether there is a socket, still open on this side.
+    pub fn is_connected(&self) -> bool {
+        self.link().socket.strong_count() > 0
+    }
+
     /// The socket, for registering it.
     pub fn descriptor(&self) -> Option<Arc<TcpStream>> {
         self.link().socket.upgrade()
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
@@ -160,6 +182,7 @@ impl Wire {
     /// called off meanwhile.
     pub fn new(stream: TcpStream, state: Arc<WireState>, idle_time_max: Option<Duration>) -> Option<Wire> {
         let socket = Arc::new(stream);
+        *state.begun() = None;
         {
             let mut link = state.link();
             if link.called_off {
@@ -191,16 +214,28 @@ impl Wire {
     /// Sends what waits. Where upstream has replied, or closed, before it had read the whole request, its reply counts,
     /// and the rest of the request is left out (RFC 9112 §9.5).
     fn flush(&mut self) -> io::Result<()> {
-        let bytes = &self.output[..std::mem::take(&mut self.pending)];
+        let mut bytes = &self.output[..std::mem::take(&mut self.pending)];
         if self.cut_short {
             return Ok(());
         }
         let state = &self.state;
+        let begun = state.begun().take();
+        if let Some(begun) = &begun {
+            state.sent.fetch_add((bytes.len().saturating_sub(begun.unsent.len())) as u64, Ordering::Relaxed);
+            bytes = &begun.unsent;
+        }
         // What TLS sends of its own is no reply.
         let large = !self.encrypted && state.output_bytes.load(Ordering::Relaxed) > SMALL_BYTES_MAX;
         let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });
+        if let Some(begun) = begun.filter(|begun| !begun.received.is_empty()) {
+            (self.start, self.end) = (0, 0);
+            self.input = begun.received;
+            let came = self.input.len();
+            self.input_appended(came);
+        }
+        let state = &self.state;
         match sent {
             Ok(Sent::Whole) => Ok(()),
             Ok(Sent::CutShort) => {
@@ -251,12 +286,17 @@ impl Transport for Wire {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let mut came_before = false;
         if self.pending > 0 {
             self.flush()?;
+            came_before = self.start < self.end;
         }
         // A stream may go on for hours; what sent its request is given back now.
         self.output = Vec::new();
         self.used = true;
+        if came_before {
+            return Ok(true);
+        }
         let polled = self.state.polled.load(Ordering::Relaxed);
         if polled && self.state.drained.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
@@ -295,7 +335,7 @@ impl Transport for Wire {
         if std::mem::take(&mut self.used) {
             self.start == self.end && !self.cut_short
         } else {
-            self.is_quiet().unwrap_or(false)
+            self.state.begun().is_some() || self.is_quiet().unwrap_or(false)
         }
     }
 }

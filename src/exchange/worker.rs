@@ -11,14 +11,13 @@ use super::in_flight::{Early, Exchange, Request, bug_on_purpose, ending};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
-use super::{Lend, Shared};
+use super::{Ahead, Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, Reply, ReplyFraming};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::record::tail::Tail;
-use crate::settings::LogContent;
 use crate::usage::inject::ask_for_usage;
 use crate::usage::{Dialect, Form, Report, Tap, is_recorded};
 
@@ -58,6 +57,10 @@ impl Worker {
                 tails.into_iter().for_each(Tail::send);
                 Done::Over
             }
+            Job::Commit => {
+                self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails));
+                Done::Over
+            }
         }
     }
 
@@ -71,27 +74,37 @@ impl Worker {
     /// connection cut, but tokens may have been spent.
     pub fn record_bug(&mut self) {
         let Some(mut draft) = self.draft.take().filter(|draft| !draft.has_row()) else { return };
-        let error = Some("the exchange ended by a bug of the proxy; its log says where".to_string());
-        let streamed = draft.asked_stream();
-        let ending =
-            Ending { outcome: Outcome::Truncated, http_status: None, error, report: Report::default(), streamed };
-        self.shared.recorder.commit(draft.row(ending), |tails| self.pool.finish(tails));
+        let row = draft.row(Ending::of_bug(draft.asked_stream()));
+        self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
     }
 
     fn exchange(&mut self, lend: Lend) -> Done {
-        let Lend { loan, head, body, claim, began, start_ms } = lend;
+        let Lend { loan, head, body, claim, began, start_ms, ahead } = lend;
         let recorded = is_recorded(head.method(), head.path());
-        self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
-        bug_on_purpose(&head, "asking");
-        let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
+        let (mut upstream, begun, injected) = match ahead {
+            Some(Ahead { upstream, begun, draft }) => {
+                self.draft = draft;
+                (upstream, Some(begun), None)
+            }
+            None => {
+                self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
+                bug_on_purpose(&head, "asking");
+                let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
+                (self.shared.shelf.take(&self.shared.settings, &self.shared.names), None, injected)
+            }
+        };
         let (body, strip) = injected.map_or((body, false), |asking| (asking, true));
 
-        let mut upstream = self.shared.shelf.take(&self.shared.settings, &self.shared.names);
-        upstream.wire().begin();
+        let asked_already = begun.is_some();
+        upstream.wire().begin(begun);
         let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
             Ok(()) => ask(&mut upstream, &head, &body, recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
+        if asked_already && reply.is_err() {
+            // It owes a reply: no other exchange shall get it.
+            upstream.disconnect();
+        }
         // A stream may go on for hours: its request is given back now.
         drop((body, claim));
         let request = Request { loan, head, recorded, began, strip };
@@ -119,7 +132,8 @@ impl Worker {
     fn begin(&mut self, mut request: Request, upstream: Upstream, reply: Response<Body>) -> Done {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
-        let form = if request.recorded { form(&parts.headers) } else { Form::Opaque };
+        let fields: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let form = if request.recorded { form(fields.iter().copied()) } else { Form::Opaque };
         let strip = request.strip && form == Form::Events;
         let has_body = request.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
         let framing = framing(&request.head, status, &parts.headers, has_body, strip);
@@ -129,14 +143,10 @@ impl Worker {
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
         let mut out = Vec::with_capacity(HEAD_BYTES);
-        let fields: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         reply::write_relayed_head(&mut out, status, fields.iter().copied(), framing, request.persistence());
 
-        let content = match self.shared.settings.log_content {
-            LogContent::Full => self.shared.settings.content_bytes_max,
-            LogContent::None => 0,
-        };
-        let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content);
+        let content_bytes_max = self.shared.settings.content_bytes_kept();
+        let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
         let closed = has_body && !framed;
         let wire = upstream.wire().clone();
         let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
@@ -217,7 +227,7 @@ impl Worker {
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
-        self.shared.shelf.put(upstream);
+        self.shared.shelf.put(upstream, Instant::now());
         self.finish(
             request,
             ending(relayed.ended, status, relayed.report, form),
@@ -253,7 +263,7 @@ impl Worker {
         let client = request.loan.client();
         let called_off = client.called_off();
         let _ = client.interrupts(None);
-        self.shared.shelf.put(upstream);
+        self.shared.shelf.put(upstream, Instant::now());
         let base = &self.shared.settings.upstream;
         let (status, code, outcome, message) = match why {
             NoReply::Unreachable(why) => (
@@ -293,20 +303,24 @@ impl Worker {
     }
 }
 
-/// Sends the request on: everything end-to-end as it came. Generating routes ask for no encoding, for an encoded
-/// reply cannot be read along.
+/// Sends the request on.
 #[inline(never)]
 fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Response<Body>, NoReply> {
+    upstream.ask(head.method(), head.target(), forwarded(head, recorded), body)
+}
+
+/// The fields of a request that are sent on: everything end-to-end as it came. Generating routes ask for no encoding,
+/// for an encoded reply cannot be read along.
+pub fn forwarded(head: &RequestHead, recorded: bool) -> impl Iterator<Item = (&str, &[u8])> + Clone {
     let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
-    let dropped = |name: &str| {
+    let dropped = move |name: &str| {
         own(name)
             || head.is_hop_by_hop(name)
             || name.eq_ignore_ascii_case("expect")
             || recorded && name.eq_ignore_ascii_case("accept-encoding")
     };
-    let fields = head.fields().filter(|(name, _)| !dropped(name));
     let identity = recorded.then_some(("accept-encoding", &b"identity"[..]));
-    upstream.ask(head.method(), head.target(), fields.chain(identity), body)
+    head.fields().filter(move |(name, _)| !dropped(name)).chain(identity)
 }
 
 /// How the body goes to the client: with the length that upstream gave, else in chunks, else until the close.
@@ -323,7 +337,8 @@ fn framing(head: &RequestHead, status: u16, headers: &HeaderMap, has_body: bool,
     }
 }
 
-fn log_exchange(loan: &Loan, head: &RequestHead, ending: &Ending, began: Instant) {
+/// A line of the log for each exchange.
+pub fn log_exchange(loan: &Loan, head: &RequestHead, ending: &Ending, began: Instant) {
     log::info!(
         "{} {} {} {} {} in {} ms",
         loan.client().peer(),

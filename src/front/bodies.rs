@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How much all bodies take, and may take.
+#[derive(Clone)]
 pub struct Bodies {
     bytes: Arc<AtomicU64>,
     bytes_max: u64,

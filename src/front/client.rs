@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use mio::net::TcpStream;
 
+use crate::http::head::RequestHead;
+use crate::http::reply::Persistence;
 use crate::limits::WRITE_STALL_MAX;
 
 /// A borrower holds the connection.
@@ -81,6 +83,11 @@ impl Client {
     /// The socket, for the front's reads and registration.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// The socket alone, unless somebody else holds the connection, too.
+    pub fn into_stream(client: Arc<Client>) -> Result<(TcpStream, SocketAddr), Arc<Client>> {
+        Arc::try_unwrap(client).map(|client| (client.stream, client.peer))
     }
 
     /// The client's address.
@@ -245,6 +252,11 @@ impl Loan {
     /// Whether the connection goes on after the reply.
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
+    }
+
+    /// How the reply's head must announce that.
+    pub fn persistence(&self, head: &RequestHead) -> Persistence {
+        if self.keep_alive { head.persistence() } else { Persistence::Close }
     }
 
     /// This reply shall be the connection's last.

@@ -11,23 +11,32 @@
 //!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
 //!     └── refused ──▶ Lingering
 //! ```
+//!
+//! There are two such loops: a connection whose request the express lane can answer moves to that of [`express`], with
+//! the request (Moving).
 
 pub mod bodies;
 pub mod client;
 pub mod deadlines;
+#[cfg(unix)]
+mod express;
 pub mod gather;
 mod judge;
 
 use std::io::{self, Read};
-use std::net::Shutdown;
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(unix)]
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::exchange::Lend;
+#[cfg(unix)]
+use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
 use crate::http::refusal::Refusal;
@@ -43,6 +52,8 @@ pub use judge::{Judge, Plan};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
+/// Tokens from here on are those of the express lane's ways to upstream.
+const WAYS: usize = 1 << 24;
 
 /// Read at most so much from one connection before the others have their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
@@ -52,17 +63,28 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Tells the front to stop. Each call counts: the first lets running exchanges finish.
+#[derive(Default)]
 pub struct Stop {
     asked: AtomicU32,
-    returns: Arc<Returns>,
+    /// The loops.
+    sleepers: Mutex<Vec<Arc<Returns>>>,
 }
 
 impl Stop {
     /// Asks the front to stop; how often it was asked before.
     pub fn ask(&self) -> u32 {
         let before = self.asked.fetch_add(1, Ordering::AcqRel);
-        self.returns.wake();
+        self.sleepers().iter().for_each(|returns| returns.wake());
         before
+    }
+
+    /// From now on stopping wakes this loop, too.
+    fn wakes(&self, returns: Arc<Returns>) {
+        self.sleepers().push(returns);
+    }
+
+    fn sleepers(&self) -> MutexGuard<'_, Vec<Arc<Returns>>> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,10 +111,24 @@ impl Connection {
 }
 
 enum State {
-    Parked { since_ms: u64 },
-    Lent { ends_with_client: bool },
-    Writing { bytes: Vec<u8>, written: usize, then: Then, since_ms: u64 },
-    Lingering { since_ms: u64, drained: usize },
+    Parked {
+        since_ms: u64,
+    },
+    Lent {
+        ends_with_client: bool,
+    },
+    Writing {
+        bytes: Vec<u8>,
+        written: usize,
+        then: Then,
+        since_ms: u64,
+    },
+    Lingering {
+        since_ms: u64,
+        drained: usize,
+    },
+    /// About to be moved to the second loop with this request, or just arrived there.
+    Moving(Box<gather::Request<Plan>>),
 }
 
 /// What a step of a connection asks the front to do with it.
@@ -115,21 +151,47 @@ pub struct Front {
     freed: Vec<usize>,
     /// Connections whose turn was cut short although more can be read.
     unfinished: Vec<usize>,
-    open: usize,
     accept_again_ms: Option<u64>,
     /// Connections wait that could not be accepted; said in the log once.
     accept_failing: bool,
     returns: Arc<Returns>,
-    stop: Arc<Stop>,
     stopping: Option<Stopping>,
     deadlines: Deadlines,
     scratch: Box<[u8]>,
-    judge: Judge,
+    figures: Arc<Figures>,
+    common: Common,
+    role: Role,
+}
+
+/// What both loops share.
+#[derive(Clone)]
+pub struct Common {
+    judge: Arc<Judge>,
     bodies: Bodies,
     pool: Arc<Pool>,
-    lane: Lane,
-    figures: Arc<Figures>,
+    lane: Arc<Lane>,
+    stop: Arc<Stop>,
     grace: Duration,
+}
+
+/// Which of the two loops it is.
+enum Role {
+    /// It accepts connections.
+    First(Second),
+    /// It is the express loop.
+    #[cfg(unix)]
+    Second { express: Express, guests: express::Guests },
+}
+
+/// The express loop, as the first one sees it.
+enum Second {
+    /// There will be none: the settings or the system are against it.
+    Never,
+    /// Nobody needed it yet.
+    #[cfg(unix)]
+    NotYet,
+    #[cfg(unix)]
+    Started(express::Door, JoinHandle<()>),
 }
 
 struct Stopping {
@@ -138,48 +200,54 @@ struct Stopping {
 }
 
 impl Front {
-    /// Takes over a bound listener.
-    pub fn new(
-        poll: Poll,
+    /// Takes over a bound listener. `express`: short exchanges have a loop of their own.
+    pub fn listening(
         mut listener: TcpListener,
-        returns: Arc<Returns>,
         judge: Judge,
         pool: Arc<Pool>,
         lane: Lane,
         grace: Duration,
     ) -> io::Result<Front> {
+        let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let stop = Arc::new(Stop { asked: AtomicU32::new(0), returns: returns.clone() });
-        Ok(Front {
+        let returns = returns(&poll)?;
+        let stop = Arc::new(Stop::default());
+        stop.wakes(returns.clone());
+        #[cfg(unix)]
+        let second = if Express::serves(&pool.shared().settings) { Second::NotYet } else { Second::Never };
+        #[cfg(not(unix))]
+        let second = Second::Never;
+        let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
+        let common = Common { judge: Arc::new(judge), bodies, pool, lane: Arc::new(lane), stop, grace };
+        let mut front = Front::new(poll, returns, common, Role::First(second));
+        front.listener = Some(listener);
+        Ok(front)
+    }
+
+    /// Without a listener and connections yet.
+    fn new(poll: Poll, returns: Arc<Returns>, common: Common, role: Role) -> Front {
+        Front {
             poll,
-            listener: Some(listener),
+            listener: None,
             connections: Vec::new(),
             free: Vec::new(),
             freed: Vec::new(),
             unfinished: Vec::new(),
-            open: 0,
             accept_again_ms: None,
             accept_failing: false,
             returns,
-            stop,
             stopping: None,
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            bodies: Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX)),
-            judge,
-            pool,
-            figures: lane.figures().clone(),
-            lane,
-            grace,
-        })
+            figures: common.lane.figures().clone(),
+            common,
+            role,
+        }
     }
-
-    /// The token under which the poll's waker must be registered.
-    pub const WAKER: Token = WAKER;
 
     /// The handle that stops it.
     pub fn stop(&self) -> Arc<Stop> {
-        self.stop.clone()
+        self.common.stop.clone()
     }
 
     /// Runs until it is told to stop and every exchange has ended or was called off.
@@ -195,6 +263,13 @@ impl Front {
                 match event.token() {
                     LISTENER => self.accept(),
                     WAKER => {}
+                    #[cfg(unix)]
+                    Token(token) if token >= WAYS => {
+                        if let Role::Second { express, .. } = &mut self.role {
+                            let hung_up = event.is_read_closed() || event.is_error();
+                            express.on_event(token, hung_up, &mut self.scratch);
+                        }
+                    }
                     Token(token) => {
                         let gone = event.is_error() || event.is_write_closed();
                         self.on_event(token, event.is_writable(), event.is_read_closed(), gone);
@@ -207,12 +282,26 @@ impl Front {
             for returned in self.returns.take() {
                 self.take_back(returned.token, returned.fate);
             }
+            #[cfg(unix)]
+            if let Role::Second { express, guests } = &mut self.role {
+                express.settle();
+                express.rest();
+                guests.take().into_iter().for_each(|guest| self.welcome(guest));
+            }
             self.check_deadlines();
             self.free.append(&mut self.freed);
-            if self.stop.asked.load(Ordering::Acquire) > 0 && self.stopped() {
-                return Ok(());
+            if self.common.stop.asked.load(Ordering::Acquire) > 0 && self.stopped() {
+                break;
             }
         }
+        #[cfg(unix)]
+        if let Role::First(second) = &mut self.role
+            && let Second::Started(_, thread) = std::mem::replace(second, Second::Never)
+            && thread.join().is_err()
+        {
+            log::error!("the express loop ended by a bug of the proxy");
+        }
+        Ok(())
     }
 
     fn now_ms(&self) -> u64 {
@@ -224,8 +313,20 @@ impl Front {
             return Some(Duration::ZERO);
         }
         let stop_check = self.stopping.as_ref().filter(|s| !s.called_off).map(|s| s.grace_ends_ms);
-        let next = [self.deadlines.next(), self.accept_again_ms, stop_check].into_iter().flatten().min()?;
-        Some(Duration::from_millis(next.saturating_sub(self.now_ms())))
+        let next = [self.deadlines.next(), self.accept_again_ms, stop_check].into_iter().flatten().min();
+        let next = next.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+        [next, self.next_rest()].into_iter().flatten().min()
+    }
+
+    #[cfg(unix)]
+    fn next_rest(&self) -> Option<Duration> {
+        let Role::Second { express, .. } = &self.role else { return None };
+        express.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    #[cfg(not(unix))]
+    fn next_rest(&self) -> Option<Duration> {
+        None
     }
 
     // ---- accepting ---------------------------------------------------------------------------------------------
@@ -233,7 +334,7 @@ impl Front {
     fn accept(&mut self) {
         self.accept_again_ms = None;
         while let Some(listener) = &self.listener {
-            if self.open >= CONNECTIONS_MAX {
+            if self.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
                 // Looked at again as soon as a connection closes.
                 self.accept_again_ms = Some(self.now_ms() + 1000);
                 return;
@@ -260,33 +361,46 @@ impl Front {
         }
     }
 
-    fn admit(&mut self, mut stream: mio::net::TcpStream, peer: std::net::SocketAddr) {
+    fn admit(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
+        let state = State::Parked { since_ms: self.now_ms() };
+        let claim = self.common.bodies.claim();
+        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, state)) {
+            Ok(token) => {
+                self.figures.connections.fetch_add(1, Ordering::Relaxed);
+                self.step(token, |_, _, _| Next::Keep);
+            }
+            Err(e) => log::debug!("{peer}: gone before it was admitted: {e}"),
+        }
+    }
+
+    /// Registers a connection and gives it a token.
+    fn take_in_hand(
+        &mut self,
+        mut stream: mio::net::TcpStream,
+        peer: SocketAddr,
+        claim: Claim,
+        state: State,
+    ) -> io::Result<usize> {
         let token = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
         let both = Interest::READABLE | Interest::WRITABLE;
-        let ready =
-            stream.set_nodelay(true).and_then(|()| self.poll.registry().register(&mut stream, Token(token), both));
-        if let Err(e) = ready {
-            log::debug!("{peer}: gone before it was admitted: {e}");
+        if let Err(e) = self.poll.registry().register(&mut stream, Token(token), both) {
             self.freed.push(token);
-            return;
+            return Err(e);
         }
         let client = Arc::new(Client::new(stream, peer, token, self.returns.clone()));
-        let mut connection = Box::new(Connection {
+        self.connections[token] = Some(Box::new(Connection {
             client,
             gather: Gather::default(),
-            claim: self.bodies.claim(),
+            claim,
             unread: Vec::new(),
-            state: State::Parked { since_ms: self.now_ms() },
+            state,
             scheduled: None,
             hung_up: false,
-        });
-        self.arm(token, &mut connection);
-        self.connections[token] = Some(connection);
-        self.open += 1;
-        self.figures.connections.store(self.open, Ordering::Relaxed);
+        }));
+        Ok(token)
     }
 
     // ---- events ------------------------------------------------------------------------------------------------
@@ -297,6 +411,8 @@ impl Front {
         connection.hung_up |= read_closed || gone;
         match &connection.state {
             State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
+            // It is never seen at rest.
+            State::Moving(_) => {}
             State::Writing { .. } => self.step(token, Self::write),
             State::Lent { ends_with_client, .. } => {
                 if connection.client.note_event() {
@@ -318,6 +434,8 @@ impl Front {
     fn step(&mut self, token: usize, step: fn(&mut Front, usize, &mut Connection) -> Next) {
         let Some(mut connection) = self.connections.get_mut(token).and_then(Option::take) else { return };
         match step(self, token, &mut connection) {
+            #[cfg(unix)]
+            Next::Keep if matches!(connection.state, State::Moving(_)) => self.move_away(token, connection),
             Next::Keep => {
                 self.arm(token, &mut connection);
                 self.connections[token] = Some(connection);
@@ -325,8 +443,7 @@ impl Front {
             Next::Drop => {
                 drop(connection);
                 self.freed.push(token);
-                self.open -= 1;
-                self.figures.connections.store(self.open, Ordering::Relaxed);
+                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
                 if self.accept_again_ms.is_some() {
                     self.accept();
                 }
@@ -385,7 +502,7 @@ impl Front {
                 State::Parked { .. } => {}
                 State::Lingering { drained, .. } if *drained > LINGER_BYTES_MAX => return Next::Drop,
                 State::Lingering { .. } => {}
-                State::Lent { .. } | State::Writing { .. } => return Next::Keep,
+                State::Lent { .. } | State::Writing { .. } | State::Moving(_) => return Next::Keep,
             }
             if taken > TURN_BYTES_MAX {
                 if !self.unfinished.contains(&token) {
@@ -439,7 +556,7 @@ impl Front {
         let mut used = 0;
         while used < bytes.len() && matches!(connection.state, State::Parked { .. }) {
             let waited = connection.gather.waiting();
-            let judge = &self.judge;
+            let judge = &self.common.judge;
             let step = match connection.gather.advance(&bytes[used..], |head| judge.judge(head)) {
                 Ok((n, step)) => {
                     used += n;
@@ -455,7 +572,7 @@ impl Front {
                 Step::Whole(request) => request.body.len(),
                 Step::More | Step::Continue => connection.gather.body_bytes(),
             });
-            if self.bodies.are_too_many() {
+            if self.common.bodies.are_too_many() {
                 self.turn_away(connection)?;
                 return Ok(bytes.len());
             }
@@ -470,7 +587,7 @@ impl Front {
                 }
                 Step::Whole(request) => {
                     let pending = used < bytes.len() || connection.hung_up;
-                    self.on_request(connection, *request, pending)?;
+                    self.on_request(connection, request, pending)?;
                 }
             }
         }
@@ -480,19 +597,30 @@ impl Front {
     fn on_request(
         &mut self,
         connection: &mut Connection,
-        request: gather::Request<Plan>,
+        request: Box<gather::Request<Plan>>,
         pending: bool,
     ) -> Result<(), Dropped> {
-        let keep_alive = request.head.keep_alive && self.stopping.is_none();
-        let question = match request.plan {
+        match &request.plan {
             Plan::Answer(answer) => {
                 connection.claim.set(0);
+                let keep_alive = request.head.keep_alive && self.stopping.is_none();
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(connection, bytes, keep_alive);
             }
+            #[cfg(unix)]
+            Plan::Forward if self.is_for_express(&request) => connection.state = State::Moving(request),
+            Plan::Statistics(_) | Plan::Forward => self.lend(connection, *request, pending),
+        }
+        Ok(())
+    }
+
+    /// Lends the connection to whoever answers the request.
+    fn lend(&mut self, connection: &mut Connection, request: gather::Request<Plan>, pending: bool) {
+        let keep_alive = request.head.keep_alive && self.stopping.is_none();
+        let question = match request.plan {
             Plan::Statistics(question) => Some(question),
-            Plan::Forward => None,
+            Plan::Forward | Plan::Answer(_) => None,
         };
         let ends_with_client = match question {
             Some(question) => question == Local::Live,
@@ -504,10 +632,10 @@ impl Front {
         }
         connection.state = State::Lent { ends_with_client };
         let loan = Loan::new(connection.client.clone(), keep_alive);
-        let lend = Lend::new(loan, request.head, request.body, connection.claim.take());
+        let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
         let taken = match question {
-            Some(question) => self.lane.ask(question, lend),
-            None => self.pool.lend(lend),
+            Some(question) => self.common.lane.ask(question, lend),
+            None => self.forward(lend),
         };
         if let Err(lend) = taken {
             self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
@@ -516,10 +644,17 @@ impl Front {
                 "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
                 OVERLOADED_RETRY_S,
             );
-            let persistence = if keep_alive { lend.head.persistence() } else { Persistence::Close };
+            let persistence = lend.loan.persistence(&lend.head);
             lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
         }
-        Ok(())
+    }
+
+    fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+        #[cfg(unix)]
+        if let Role::Second { express, .. } = &mut self.role {
+            return express.ask(lend).or_else(|lend| self.common.pool.lend(lend));
+        }
+        self.common.pool.lend(lend)
     }
 
     /// The memory for bodies is full: whose body grows now tries again later.
@@ -554,7 +689,7 @@ impl Front {
         match connection.state {
             State::Parked { .. } => self.go_on(token, connection),
             State::Lingering { .. } => self.read(token, connection),
-            State::Writing { .. } | State::Lent { .. } => Next::Keep,
+            State::Writing { .. } | State::Lent { .. } | State::Moving(_) => Next::Keep,
         }
     }
 
@@ -579,6 +714,84 @@ impl Front {
         Ok(())
     }
 
+    // ---- moving to the express loop ----------------------------------------------------------------------------
+
+    #[cfg(unix)]
+    fn is_for_express(&mut self, request: &gather::Request<Plan>) -> bool {
+        let Role::First(second) = &mut self.role else { return false };
+        if self.stopping.is_some() || !Express::suits(&request.head, &request.body) {
+            return false;
+        }
+        if let Second::NotYet = second {
+            match express::start(self.common.clone()) {
+                Ok((door, thread)) => *second = Second::Started(door, thread),
+                // Out of descriptors, perhaps: the next request tries again.
+                Err(e) => log::debug!("this connection stays: {e}"),
+            }
+        }
+        matches!(second, Second::Started(..))
+    }
+
+    /// Moves a connection, unless somebody still has a hand on it: then it stays, and a worker gets its request.
+    #[cfg(unix)]
+    fn move_away(&mut self, token: usize, mut connection: Box<Connection>) {
+        let since_ms = self.now_ms();
+        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
+            return;
+        };
+        let Connection { client, claim, unread, hung_up, .. } = *connection;
+        let (mut stream, peer) = match Client::into_stream(client) {
+            Ok(parts) => parts,
+            Err(client) => {
+                let mut connection = Box::new(Connection { client, claim, unread, hung_up, ..*connection });
+                let pending = !connection.unread.is_empty() || hung_up;
+                self.lend(&mut connection, *request, pending);
+                self.connections[token] = Some(connection);
+                return self.step(token, |_, _, _| Next::Keep);
+            }
+        };
+        let _ = self.poll.registry().deregister(&mut stream);
+        self.freed.push(token);
+        let guest = express::Guest { stream, peer, request, claim, unread, hung_up };
+        let Role::First(second) = &mut self.role else { return };
+        let Second::Started(door, _) = second else { return };
+        if let Err(guest) = door.enter(guest) {
+            *second = Second::Never;
+            self.welcome(guest);
+        }
+    }
+
+    /// Takes in a connection that was moved here.
+    #[cfg(unix)]
+    fn welcome(&mut self, guest: express::Guest) {
+        let express::Guest { stream, peer, request, claim, unread, hung_up } = guest;
+        match self.take_in_hand(stream, peer, claim, State::Moving(request)) {
+            Ok(token) => {
+                if let Some(Some(connection)) = self.connections.get_mut(token) {
+                    (connection.unread, connection.hung_up) = (unread, hung_up);
+                }
+                self.step(token, Self::arrive);
+            }
+            Err(e) => {
+                log::warn!("{peer}: cut: {e}");
+                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    fn arrive(&mut self, token: usize, connection: &mut Connection) -> Next {
+        let since_ms = self.now_ms();
+        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
+            return Next::Keep;
+        };
+        let pending = !connection.unread.is_empty() || connection.hung_up;
+        match self.on_request(connection, request, pending) {
+            Ok(()) => self.go_on(token, connection),
+            Err(Dropped) => Next::Drop,
+        }
+    }
+
     // ---- deadlines ---------------------------------------------------------------------------------------------
 
     /// When to look at a connection, by its state. A lent one has no deadline, but is looked at when it could have become
@@ -591,7 +804,7 @@ impl Front {
                 Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
                 Waiting::Body => after(*since_ms, BODY_GAP_MAX),
             },
-            State::Lent { .. } => u64::MAX,
+            State::Lent { .. } | State::Moving(_) => u64::MAX,
             State::Writing { since_ms, .. } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
@@ -601,7 +814,9 @@ impl Front {
         let at = match connection.state {
             // Given back without a word, it idles: this look finds out.
             State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
-            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => Self::deadline(connection),
+            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
+                Self::deadline(connection)
+            }
         };
         self.deadlines.schedule(token, at, &mut connection.scheduled);
     }
@@ -640,7 +855,7 @@ impl Front {
                 };
                 self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
             }
-            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Drop,
+            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
         }
     }
 
@@ -652,8 +867,13 @@ impl Front {
         if self.stopping.is_none() {
             self.listener = None;
             self.accept_again_ms = None;
-            self.lane.close();
-            self.stopping = Some(Stopping { grace_ends_ms: now_ms + self.grace.as_millis() as u64, called_off: false });
+            self.common.lane.close();
+            #[cfg(unix)]
+            if let Role::Second { guests, .. } = &self.role {
+                guests.close().into_iter().for_each(|guest| self.welcome(guest));
+            }
+            self.stopping =
+                Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
             // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
             for token in 0..self.connections.len() {
                 if let Some(Some(connection)) = self.connections.get(token) {
@@ -662,7 +882,9 @@ impl Front {
                 self.reclaim(token);
                 self.step(token, |front, token, connection| match connection.state {
                     State::Parked { .. } => front.go_on(token, connection),
-                    State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => Next::Keep,
+                    State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
+                        Next::Keep
+                    }
                 });
             }
         }
@@ -672,9 +894,11 @@ impl Front {
                 State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
                 // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
                 State::Lingering { drained: 0, .. } => Next::Drop,
-                State::Parked { .. } | State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } => {
-                    Next::Keep
-                }
+                State::Parked { .. }
+                | State::Lent { .. }
+                | State::Writing { .. }
+                | State::Lingering { .. }
+                | State::Moving(_) => Next::Keep,
             });
         }
         let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
@@ -690,7 +914,7 @@ impl Front {
             }
         }
         let running = self.connections.iter().flatten().any(|connection| match connection.state {
-            State::Lent { .. } => true,
+            State::Lent { .. } | State::Moving(_) => true,
             State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => !grace_over,
         });
         !running

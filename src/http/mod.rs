@@ -1,4 +1,4 @@
-//! The grammar of requests (RFC 9110, RFC 9112), and the proxy's replies. Pure: bytes in, values out.
+//! The grammar of requests (RFC 9110, RFC 9112), and of replies. Pure: bytes in, values out.
 //!
 //! It opens no socket, asks no clock, starts no thread, logs nothing. The front feeds it what a client sent:
 //!
@@ -14,6 +14,7 @@
 //! - [`host`]: which names are served.
 //! - [`target`]: what a path is for.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
+//! - [`whole`]: the plainest replies of upstream.
 //! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
@@ -27,6 +28,7 @@ pub mod reply;
 mod request_line;
 mod syntax;
 pub mod target;
+pub mod whole;
 
 pub use chunked::ChunkDecoder;
 pub use framing::Framing;

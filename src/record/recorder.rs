@@ -11,8 +11,9 @@
 //! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
 use super::alarm::Alarm;
@@ -21,7 +22,7 @@ use super::row::Row;
 use super::store::Store;
 use super::sums;
 use super::tail::Tail;
-use crate::limits::{WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
+use crate::limits::{COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX, WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 
 /// Most rows in one transaction, so that its replies do not wait for too long.
 const BATCH_ROWS_MAX: usize = 256;
@@ -48,6 +49,13 @@ struct Word(Arc<Ticket>);
 struct Ticket {
     decided: Mutex<Option<Option<i64>>>,
     news: Condvar,
+}
+
+/// Whether a thread waits for what is in the way of a commit: another writer, a lock, a database that does not answer.
+#[derive(Clone, Copy)]
+enum Patience {
+    Usual,
+    None,
 }
 
 #[derive(Default)]
@@ -90,6 +98,8 @@ pub struct Recorder {
     figures: Figures,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
     log_growth: AtomicU64,
+    /// The last commit took long.
+    slow: AtomicBool,
     /// Tells the keeper that rows wait, or that the log has grown.
     alarm: Alarm,
     /// Tells that rows are in.
@@ -107,6 +117,7 @@ impl Recorder {
             desk: Mutex::new(Desk { store, waiting: Waiting::default() }),
             figures: Figures::default(),
             log_growth: AtomicU64::new(0),
+            slow: AtomicBool::new(false),
             alarm: Alarm::default(),
             news: News::default(),
         }
@@ -116,6 +127,26 @@ impl Recorder {
     /// should send are handed to `pass_on`.
     pub fn finish(&self, row: Row, tail: Tail, pass_on: impl Fn(Vec<Tail>)) {
         self.arrive(Entry { row, then: Then::Send(tail) }, pass_on);
+    }
+
+    /// Commits the rows, then sends their tails, if that keeps nobody waiting: the database takes rows, the last commit
+    /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. False where a worker
+    /// must commit what has arrived: [`Recorder::commit_arrivals`].
+    pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>)) -> bool {
+        {
+            let mut arrivals = self.arrivals();
+            arrivals.entries.extend(replies.into_iter().map(|(row, tail)| Entry { row, then: Then::Send(tail) }));
+            if arrivals.committing {
+                return true;
+            }
+            arrivals.committing = true;
+        }
+        self.run_shift(pass_on, Patience::None)
+    }
+
+    /// Goes on where [`Recorder::finish_now`] stopped.
+    pub fn commit_arrivals(&self, pass_on: impl Fn(Vec<Tail>)) {
+        self.run_shift(pass_on, Patience::Usual);
     }
 
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
@@ -201,22 +232,42 @@ impl Recorder {
             }
             arrivals.committing = true;
         }
+        self.run_shift(pass_on, Patience::Usual);
+    }
+
+    /// Commits whatever arrives until nothing is left. False where patience ended first: somebody else must go on.
+    fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), patience: Patience) -> bool {
         let mut shift = Shift { recorder: self, ended: false };
         let mut tails = Vec::new();
+        let mut done = true;
         while let Some(batch) = shift.next_batch() {
             if !tails.is_empty() {
                 pass_on(mem::take(&mut tails));
             }
-            self.commit_batch(batch, &mut tails);
+            if let Err(batch) = self.commit_batch(batch, &mut tails, patience) {
+                shift.leave_to_another(batch);
+                done = false;
+                break;
+            }
         }
         // Nobody waits for this thread any more: it sends the last batch's tails itself.
         tails.into_iter().for_each(Tail::send);
+        done
     }
 
-    fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>) {
+    fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>, patience: Patience) -> Result<(), Vec<Entry>> {
         let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|entry| (entry.row, entry.then)).unzip();
         let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(Row::size).sum::<usize>();
-        let mut ids = self.desk().write(rows, self).into_iter();
+        let began = Instant::now();
+        let written = match patience {
+            Patience::Usual => Ok(self.desk().write(rows, self)),
+            Patience::None => self.write_now(rows),
+        };
+        let mut ids = match written {
+            Ok(ids) => ids.into_iter(),
+            Err(rows) => return Err(rows.into_iter().zip(thens).map(|(row, then)| Entry { row, then }).collect()),
+        };
+        self.slow.store(began.elapsed() > QUICK_COMMIT_TIME_MAX, Ordering::Relaxed);
         for then in thens {
             let id = ids.next();
             match then {
@@ -225,6 +276,20 @@ impl Recorder {
             }
         }
         self.alarm_for_log(log_bytes);
+        Ok(())
+    }
+
+    /// The rows come back where writing them would have to wait, or fails.
+    fn write_now(&self, rows: Vec<Row>) -> Result<Vec<i64>, Vec<Row>> {
+        if self.slow.load(Ordering::Relaxed) {
+            return Err(rows);
+        }
+        let mut desk = match self.desk.try_lock() {
+            Ok(desk) => desk,
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(rows),
+        };
+        desk.write_now(&rows, self).ok_or(rows)
     }
 
     fn alarm_for_log(&self, bytes: usize) {
@@ -261,6 +326,13 @@ impl Shift<'_> {
         }
         let rows = arrivals.entries.len().min(BATCH_ROWS_MAX);
         Some(arrivals.entries.drain(..rows).collect())
+    }
+
+    /// Ends this thread's turn, but not the shift: nobody begins one meanwhile.
+    fn leave_to_another(&mut self, batch: Vec<Entry>) {
+        let mut arrivals = self.recorder.arrivals();
+        batch.into_iter().rev().for_each(|entry| arrivals.entries.push_front(entry));
+        self.ended = true;
     }
 }
 
@@ -316,12 +388,7 @@ impl Desk {
         }
         if self.waiting.rows.is_empty() {
             match self.store.write(&rows) {
-                Ok(ids) => {
-                    figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
-                    recorder.news.note();
-                    self.waiting.recover();
-                    return ids;
-                }
+                Ok(ids) => return self.wrote(ids, recorder),
                 Err(e) => self.fail(&e),
             }
             self.waiting.keep(rows, figures);
@@ -331,6 +398,25 @@ impl Desk {
         self.waiting.keep(rows, figures);
         self.write_waiting(recorder);
         Vec::new()
+    }
+
+    /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by who
+    /// writes them then.
+    fn write_now(&mut self, rows: &[Row], recorder: &Recorder) -> Option<Vec<i64>> {
+        if !self.waiting.rows.is_empty() || self.store.must_reopen() {
+            return None;
+        }
+        self.store.set_lock_wait(Duration::ZERO);
+        let written = self.store.write(rows);
+        self.store.set_lock_wait(COMMIT_WAIT_MAX);
+        Some(self.wrote(written.ok()?, recorder))
+    }
+
+    fn wrote(&mut self, ids: Vec<i64>, recorder: &Recorder) -> Vec<i64> {
+        recorder.figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
+        recorder.news.note();
+        self.waiting.recover();
+        ids
     }
 
     /// Writes what waits, oldest first, as far as the database takes it.

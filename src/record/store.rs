@@ -17,7 +17,7 @@
 //! locking_mode=EXCLUSIVE would lock out the statistics and sqlite3.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -77,6 +77,12 @@ impl Store {
         }
         *self = fresh;
         Ok(())
+    }
+
+    /// How long a transaction waits for another process's lock.
+    pub fn set_lock_wait(&self, at_most: Duration) {
+        // It can fail only for a handle that is no connection.
+        let _ = self.conn.busy_timeout(at_most);
     }
 
     /// Where the database lies.

@@ -90,8 +90,8 @@ impl Lane {
     }
 
     /// Has a question answered; back it comes when too many wait already.
-    pub fn ask(&self, question: Local, lend: Lend) -> Result<(), Box<Lend>> {
-        self.questions.try_send((question, Box::new(lend))).map_err(|refused| match refused {
+    pub fn ask(&self, question: Local, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+        self.questions.try_send((question, lend)).map_err(|refused| match refused {
             TrySendError::Full((_, lend)) | TrySendError::Disconnected((_, lend)) => lend,
         })
     }

@@ -3,6 +3,8 @@
 //! Does not judge the request: that is upstream's right. A body that is not one well-formed JSON object says nothing.
 //! Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
 
+use memchr::memmem;
+
 use super::members::{each_member, spells, string_value};
 pub use super::prompt::prompt_text;
 use crate::limits::NAME_BYTES_MAX;
@@ -39,6 +41,13 @@ pub fn read(body: &[u8]) -> Asked {
     if object.is_some() { asked } else { Asked::default() }
 }
 
+/// Whether the body may ask for a stream: cheaper than reading it, and never wrong in saying no. Only a body that names
+/// `stream`, or spells names in escapes, is read.
+pub fn may_stream(body: &[u8]) -> bool {
+    let names_it = || memmem::find(body, b"\"stream\"").is_some() || memmem::find(body, b"\\u").is_some();
+    names_it() && read(body).stream
+}
+
 fn name(value: &[u8]) -> Option<String> {
     string_value(value, NAME_BYTES_MAX).filter(|name| !name.is_empty())
 }
@@ -57,6 +66,22 @@ fn asks_usage(options: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_is_asked_for_however_its_name_is_spelled() {
+        let check = |body: &str, expected: bool| {
+            assert_eq!((may_stream(body.as_bytes()), read(body.as_bytes()).stream), (expected, expected), "{body}");
+        };
+        check(r#"{"stream":true}"#, true);
+        check(r#"{ "model": "m", "stream" : true }"#, true);
+        check(r#"{"\u0073tr\u0065am":true}"#, true);
+        check(r#"{"stream":false}"#, false);
+        check(r#"{"stream":true,"stream":false}"#, false);
+        check(r#"{"messages":[{"stream":true}]}"#, false);
+        check(r#"{"prompt":"\"stream\":true"}"#, false);
+        check(r#"{"stream_options":{"include_usage":true}}"#, false);
+        check("", false);
+    }
 
     /// `expected` as `model stream user asks_usage`, `-` for what is unknown or false.
     fn check(body: &str, expected: &str) {

@@ -8,6 +8,7 @@ mod bug;
 mod cancel;
 mod disk;
 mod errors;
+mod express;
 mod harness;
 mod hostile;
 mod live;

@@ -1,0 +1,342 @@
+//! The express lane: short exchanges from the request to its row, on the one thread that also reads those clients.
+//!
+//! ```text
+//!  request ──▶ ask ──▶ (poll) ──▶ a plain reply, whole ──▶ finished ──▶ settle: one commit for all, then their tails
+//!               │          └───────── anything else ──────────────┐
+//!               └───────── no connection, or not for this lane ───┴──▶ a worker, from where it stands
+//! ```
+//!
+//! It does what is always the same: a request small enough for one send, asked on a connection that is there already,
+//! and a reply with a length that is there whole when it comes. Everything else goes to a worker, which begins, or goes
+//! on where the lane stopped ([`Begun`]): streams, long replies, errors, clients who left, an upstream that must be
+//! connected to, a database that keeps one waiting. So the rules of relaying are written once, and the lane waits for
+//! nothing but its poll and for commits that are quick.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::draft::{Draft, Ending};
+use super::in_flight::{bug_on_purpose, ending};
+use super::pool::Pool;
+use super::relay::{Ended, form};
+use super::upstream::Upstream;
+use super::wire::Begun;
+use super::worker::{forwarded, log_exchange};
+use super::{Ahead, Lend, Shared};
+use crate::http::head::RequestHead;
+use crate::http::reply::{self, ReplyFraming};
+use crate::http::whole::{NO_FIELDS, WholeReply, read_whole};
+use crate::limits::*;
+use crate::record::row::Row;
+use crate::record::tail::Tail;
+use crate::settings::{Scheme, Settings};
+use crate::usage::{Dialect, Form, Tap, asked, is_recorded};
+
+/// The lane's connections to upstream, and the exchanges on them.
+pub struct Express {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    registry: Registry,
+    /// The token of the first way.
+    first_token: usize,
+    ways: Vec<Option<Way>>,
+    /// Ways without an exchange, the one used last on top.
+    idle: Vec<usize>,
+    free: Vec<usize>,
+    /// Replies that end when their rows are in.
+    finished: Vec<(Row, Tail)>,
+}
+
+/// A connection to upstream, registered with the lane's poll.
+struct Way {
+    upstream: Upstream,
+    socket: Arc<TcpStream>,
+    asked: Option<Asked>,
+    idle_since: Instant,
+}
+
+/// An exchange on its way.
+struct Asked {
+    lend: Box<Lend>,
+    draft: Option<Box<Draft>>,
+}
+
+/// How far sending a request got.
+enum Sent {
+    Whole,
+    /// The socket did not take the rest.
+    Partly(Vec<u8>),
+    /// Not a byte.
+    Nothing,
+}
+
+impl Express {
+    /// Whether exchanges with this upstream can be the lane's: TLS and time-outs are ureq's.
+    pub fn serves(settings: &Settings) -> bool {
+        settings.upstream.scheme() == Scheme::Http && settings.upstream_idle_timeout.is_none()
+    }
+
+    /// Whether this request can be the lane's: small, of a usual kind, and asking for no stream.
+    pub fn suits(head: &RequestHead, body: &[u8]) -> bool {
+        matches!(head.method(), "GET" | "POST") && body.len() <= EXPRESS_BODY_BYTES_MAX && !asked::may_stream(body)
+    }
+
+    /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
+    pub fn new(pool: Arc<Pool>, registry: Registry, first_token: usize) -> Express {
+        Express {
+            shared: pool.shared().clone(),
+            pool,
+            registry,
+            first_token,
+            ways: Vec::new(),
+            idle: Vec::new(),
+            free: Vec::new(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Sends the request on; back it comes where a worker must.
+    pub fn ask(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+        if !Self::suits(&lend.head, &lend.body) {
+            self.share();
+            return Err(lend);
+        }
+        if !self.pool.begin() {
+            return Err(lend);
+        }
+        let Some(at) = self.free_way() else {
+            self.pool.end();
+            return Err(lend);
+        };
+        let Some(way) = &mut self.ways[at] else { unreachable!("a free way is there") };
+        way.upstream.wire().begin(None);
+        way.asked = Some(Asked { lend, draft: None });
+        let shared = &self.shared;
+        match catch_unwind(AssertUnwindSafe(|| way.send(shared))) {
+            Ok(Sent::Whole) => {}
+            Ok(Sent::Partly(unsent)) => self.hand_over(at, Begun { unsent, received: Vec::new() }),
+            Ok(Sent::Nothing) => self.hand_back(at),
+            Err(_) => self.end_by_bug(at),
+        }
+        Ok(())
+    }
+
+    /// An event of the way with this token. `hung_up`: upstream has ended its side. A reply that does not fit in `scratch`
+    /// is relayed as it comes. An event that is late, and meets another way, costs that one a look or its connection, but
+    /// no exchange.
+    pub fn on_event(&mut self, token: usize, hung_up: bool, scratch: &mut [u8]) {
+        let at = token - self.first_token;
+        match self.ways.get(at) {
+            Some(Some(Way { asked: Some(_), .. })) => {
+                if catch_unwind(AssertUnwindSafe(|| self.reply(at, hung_up, scratch))).is_err() {
+                    self.end_by_bug(at);
+                }
+            }
+            // Upstream has closed it, or says what nobody asked for.
+            Some(Some(Way { asked: None, .. })) => {
+                self.idle.retain(|idle| *idle != at);
+                self.give_up(at);
+            }
+            Some(None) | None => {}
+        }
+    }
+
+    /// At the end of a turn: commits the rows of all replies that are whole, then lets their last bytes go.
+    pub fn settle(&mut self) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let finished = std::mem::take(&mut self.finished);
+        let (pool, recorder) = (&self.pool, &self.shared.recorder);
+        if !recorder.finish_now(finished, |tails| pool.finish(tails)) && !pool.commit() {
+            // No thread is free, and those who wait for their rows are some of them.
+            recorder.commit_arrivals(|tails| pool.finish(tails));
+        }
+    }
+
+    /// When an idle connection will be too old to be of use.
+    pub fn next_rest(&self) -> Option<Instant> {
+        let eldest = self.idle.first().and_then(|at| self.ways[*at].as_ref())?;
+        Some(eldest.idle_since + UPSTREAM_IDLE_TIME_MAX)
+    }
+
+    /// Closes those that are.
+    pub fn rest(&mut self) {
+        let now = Instant::now();
+        while self.next_rest().is_some_and(|at| at <= now) {
+            let at = self.idle.remove(0);
+            self.give_up(at);
+        }
+    }
+
+    // ---- ways --------------------------------------------------------------------------------------------------
+
+    /// A connection to ask on: one of its own, or one that a worker has put aside.
+    fn free_way(&mut self) -> Option<usize> {
+        if let Some(at) = self.idle.pop() {
+            if self.ways[at].as_ref().is_some_and(|way| way.idle_since.elapsed() < UPSTREAM_IDLE_TIME_MAX) {
+                return Some(at);
+            }
+            self.give_up(at);
+        }
+        let upstream = self.shared.shelf.take_connected()?;
+        let socket = upstream.wire().descriptor()?;
+        upstream.wire().set_polled(true).ok()?;
+        // Whatever can be read, an end or bytes that nobody asked for, makes it useless.
+        if !matches!((&*socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+            return None;
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.ways.push(None);
+            self.ways.len() - 1
+        });
+        let token = Token(self.first_token + at);
+        if self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE).is_err() {
+            self.free.push(at);
+            return None;
+        }
+        self.ways[at] = Some(Way { upstream, socket, asked: None, idle_since: Instant::now() });
+        Some(at)
+    }
+
+    /// Puts a connection aside for the worker that gets the next request, so that it need not make one.
+    fn share(&mut self) {
+        let Some(at) = self.idle.pop() else { return };
+        let since = self.ways[at].as_ref().map(|way| way.idle_since);
+        let (Some(since), Some((upstream, _))) = (since, self.leave(at)) else { return };
+        self.shared.shelf.put(upstream, since);
+    }
+
+    /// Closes a connection. That takes it out of the poll.
+    fn give_up(&mut self, at: usize) {
+        self.ways[at] = None;
+        self.free.push(at);
+    }
+
+    /// Takes a connection out of the lane, to be used as any other.
+    fn leave(&mut self, at: usize) -> Option<(Upstream, Option<Asked>)> {
+        let Way { upstream, socket, asked, .. } = self.ways[at].take()?;
+        self.free.push(at);
+        let _ = self.registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+        // An error means that it is closed, and reading says so, too.
+        let _ = upstream.wire().set_polled(false);
+        Some((upstream, asked))
+    }
+
+    // ---- exchanges ---------------------------------------------------------------------------------------------
+
+    fn reply(&mut self, at: usize, hung_up: bool, scratch: &mut [u8]) {
+        let Some(Some(way)) = self.ways.get_mut(at) else { return };
+        let Some(asked) = &mut way.asked else { return };
+        let n = match (&*way.socket).read(scratch) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !hung_up => return,
+            Err(_) => 0,
+        };
+        let mut fields = NO_FIELDS;
+        let whole = read_whole(&scratch[..n], &mut fields).filter(|_| !hung_up);
+        // From here on the connection serves the next exchange: this one can be called off no more.
+        let Some(whole) = whole.filter(|_| asked.lend.loan.client().interrupts(None).is_ok()) else {
+            let received = scratch[..n].to_vec();
+            return self.hand_over(at, Begun { unsent: Vec::new(), received });
+        };
+        let (bytes, row) = asked.end(&self.shared, &whole);
+        way.idle_since = Instant::now();
+        let Some(Asked { lend, .. }) = way.asked.take() else { return };
+        self.idle.push(at);
+        self.pool.end();
+        let tail = Tail::new(lend.loan, bytes, true);
+        match row {
+            Some(row) => self.finished.push((row, tail)),
+            None => tail.send(),
+        }
+    }
+
+    /// A worker goes on with what was begun.
+    fn hand_over(&mut self, at: usize, begun: Begun) {
+        let Some((upstream, Some(Asked { mut lend, draft }))) = self.leave(at) else { return };
+        lend.ahead = Some(Ahead { upstream, begun, draft });
+        self.pool.go_on(lend);
+    }
+
+    /// A worker begins anew, on another connection.
+    fn hand_back(&mut self, at: usize) {
+        let Some((_, Some(Asked { lend, .. }))) = self.leave(at) else { return };
+        let _ = lend.loan.client().interrupts(None);
+        self.pool.go_on(lend);
+    }
+
+    /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.
+    fn end_by_bug(&mut self, at: usize) {
+        log::error!("an exchange ended by a bug of the proxy; its connection was cut");
+        let asked = self.ways[at].take().and_then(|way| way.asked);
+        self.free.push(at);
+        let Some(Asked { lend, draft }) = asked else { return };
+        self.pool.end();
+        let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
+        let row = draft.row(Ending::of_bug(draft.asked_stream()));
+        self.finished.push((row, Tail::new(lend.loan, Vec::new(), false)));
+    }
+}
+
+impl Drop for Express {
+    fn drop(&mut self) {
+        let asked = self.ways.iter().flatten().filter(|way| way.asked.is_some()).count();
+        (0..asked).for_each(|_| self.pool.end());
+    }
+}
+
+impl Way {
+    /// Sends the request on, then notes what it says: upstream is at work meanwhile.
+    fn send(&mut self, shared: &Shared) -> Sent {
+        let Some(Asked { lend, draft }) = &mut self.asked else { return Sent::Nothing };
+        let Lend { loan, head, body, began, start_ms, .. } = &**lend;
+        let recorded = is_recorded(head.method(), head.path());
+        let Some(bytes) = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body) else {
+            return Sent::Nothing;
+        };
+        if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
+            return Sent::Nothing;
+        }
+        let sent = match (&*self.socket).write(&bytes) {
+            Ok(n) if n == bytes.len() => Sent::Whole,
+            Ok(n) => Sent::Partly(bytes[n..].to_vec()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Sent::Partly(bytes),
+            Err(_) => return Sent::Nothing,
+        };
+        *draft = recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)));
+        bug_on_purpose(head, "asking");
+        sent
+    }
+}
+
+impl Asked {
+    /// What the client gets, and the row, if the route is recorded.
+    fn end(&mut self, shared: &Shared, whole: &WholeReply) -> (Vec<u8>, Option<Row>) {
+        let Lend { loan, head, began, .. } = &*self.lend;
+        bug_on_purpose(head, "relaying");
+        let WholeReply { status, fields, body } = *whole;
+        let named = fields.iter().map(|field| (field.name, field.value));
+        let form = if self.draft.is_some() { form(named.clone()) } else { Form::Opaque };
+        let mut tap = Tap::new(Dialect::of(head.path()), form, false, shared.settings.content_bytes_kept());
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+        let persistence = loan.persistence(head);
+        reply::write_relayed_head(&mut bytes, status, named, ReplyFraming::Length(body.len() as u64), persistence);
+        tap.feed(body, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), &mut bytes);
+        tap.end(&mut bytes);
+        let ending = ending(Ended::Whole, status, tap.report(), form);
+        log_exchange(loan, head, &ending, *began);
+        bug_on_purpose(head, "finishing");
+        (bytes, self.draft.as_mut().map(|draft| draft.row(ending)))
+    }
+}
+
+/// A usual reply's head.
+const HEAD_BYTES: usize = 512;

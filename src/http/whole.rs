@@ -1,0 +1,103 @@
+//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves the reading
+//! of every other to ureq.
+
+use httparse::{EMPTY_HEADER, Header, Response, Status};
+
+/// A reply with its body, in borrowed bytes.
+pub struct WholeReply<'f, 'b> {
+    /// Its status.
+    pub status: u16,
+    /// Its fields, as they came.
+    pub fields: &'f [Header<'b>],
+    /// Its body.
+    pub body: &'b [u8],
+}
+
+/// Room for the fields of a usual reply; LM Studio sends nine.
+const FIELDS_MAX: usize = 32;
+
+/// Where a reply's fields are kept while it is looked at.
+pub type Fields<'b> = [Header<'b>; FIELDS_MAX];
+
+/// Room for fields.
+pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; FIELDS_MAX];
+
+/// The reply in `bytes` if it is whole and plain: HTTP/1.1, a status that has a body, one `Content-Length`, no transfer
+/// coding, no wish to close, and not a byte too much. `None` is no verdict: more may come, or ureq may know better.
+pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<WholeReply<'f, 'b>> {
+    let mut head = Response::new(fields);
+    let Ok(Status::Complete(head_bytes)) = head.parse(bytes) else { return None };
+    let status = head.code?;
+    if head.version != Some(1) || !(200..600).contains(&status) || matches!(status, 204 | 304) {
+        return None;
+    }
+    let fields: &'f [Header<'b>] = head.headers;
+    let mut length = None;
+    for field in fields {
+        match field.name.len() {
+            14 if field.name.eq_ignore_ascii_case("content-length") => match length {
+                None => length = Some(decimal(field.value)?),
+                Some(_) => return None,
+            },
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => return None,
+            10 if field.name.eq_ignore_ascii_case("connection") && !field.value.eq_ignore_ascii_case(b"keep-alive") => {
+                return None;
+            }
+            _ => {}
+        }
+    }
+    let body = &bytes[head_bytes..];
+    (length == Some(body.len())).then_some(WholeReply { status, fields, body })
+}
+
+/// A number of at most 15 digits.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let plain = matches!(digits.len(), 1..=15) && digits.iter().all(u8::is_ascii_digit);
+    if plain { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status and body of `reply`, if it is whole and plain.
+    fn read(reply: &str) -> Option<(u16, String)> {
+        let mut fields = NO_FIELDS;
+        let whole = read_whole(reply.as_bytes(), &mut fields)?;
+        Some((whole.status, String::from_utf8_lossy(whole.body).into_owned()))
+    }
+
+    #[test]
+    fn a_plain_reply_is_read_when_its_last_byte_is_there() {
+        let reply = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\ncontent-length: 5\r\n\r\nHello";
+        assert_eq!(read(reply), Some((404, "Hello".to_owned())));
+        for cut in 0..reply.len() {
+            assert_eq!(read(&reply[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(read(&format!("{reply}H")), None, "a byte too much");
+        assert_eq!(read("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Some((200, String::new())));
+        let kept = "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 1\r\n\r\nH";
+        assert_eq!(read(kept), Some((200, "H".to_owned())));
+    }
+
+    #[test]
+    fn whatever_is_not_plain_is_left_to_others() {
+        let check = |head: &str| assert_eq!(read(&format!("{head}\r\n\r\nHello")), None, "{head}");
+        check("HTTP/1.1 200 OK");
+        check("HTTP/1.0 200 OK\r\nContent-Length: 5");
+        check("HTTP/1.1 103 Early Hints\r\nContent-Length: 5");
+        check("HTTP/1.1 204 No Content\r\nContent-Length: 5");
+        check("HTTP/1.1 304 Not Modified\r\nContent-Length: 5");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5, 5");
+        check("HTTP/1.1 200 OK\r\nContent-Length: +5");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 0000000000000005");
+        check("HTTP/1.1 200 OK\r\nContent-Length:");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive, x");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Y : z");
+        let many = "X: y\r\n".repeat(FIELDS_MAX);
+        check(&format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 5"));
+    }
+}
