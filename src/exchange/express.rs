@@ -14,16 +14,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::draft::{Draft, Ending};
 use super::in_flight::{bug_on_purpose, ending};
+use super::polled;
 use super::pool::Pool;
 use super::relay::{Ended, form};
 use super::upstream::Upstream;
@@ -80,7 +79,7 @@ enum Sent {
 impl Express {
     /// Whether exchanges with this upstream can be the lane's: TLS and time-outs are ureq's.
     pub fn serves(settings: &Settings) -> bool {
-        settings.upstream.scheme() == Scheme::Http && settings.upstream_idle_timeout.is_none()
+        polled::IS_POSSIBLE && settings.upstream.scheme() == Scheme::Http && settings.upstream_idle_timeout.is_none()
     }
 
     /// Whether this request can be the lane's: small, of a usual kind, and asking for no stream.
@@ -198,7 +197,7 @@ impl Express {
             self.ways.len() - 1
         });
         let token = Token(self.first_token + at);
-        if self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE).is_err() {
+        if polled::register(&self.registry, &socket, token, Interest::READABLE).is_err() {
             self.free.push(at);
             return None;
         }
@@ -224,7 +223,7 @@ impl Express {
     fn leave(&mut self, at: usize) -> Option<(Upstream, Option<Asked>)> {
         let Way { upstream, socket, asked, .. } = self.ways[at].take()?;
         self.free.push(at);
-        let _ = self.registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+        polled::deregister(&self.registry, &socket);
         // An error means that it is closed, and reading says so, too.
         let _ = upstream.wire().set_polled(false);
         Some((upstream, asked))

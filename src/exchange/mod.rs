@@ -23,9 +23,9 @@
 
 pub mod dial;
 mod draft;
-#[cfg(unix)]
 pub mod express;
 mod in_flight;
+mod polled;
 pub mod pool;
 pub mod relay;
 pub mod streams;

@@ -9,29 +9,27 @@
 
 use std::io;
 use std::sync::Arc;
-#[cfg(unix)]
 use std::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(unix)]
 use std::thread;
 
 use super::in_flight::Exchange;
+use super::polled;
 use super::pool::Pool;
-#[cfg(unix)]
 use crate::limits::STREAM_LANES_MAX;
 
 /// The ways into the lanes.
 pub struct Streams {
-    #[cfg(unix)]
     doors: Vec<lane::Door>,
     /// Counts the streams, which go to the lanes in turn.
-    #[cfg(unix)]
     turn: AtomicUsize,
 }
 
 impl Streams {
     /// Starts the lanes. What they give back goes to the workers of `pool`.
-    #[cfg(unix)]
     pub fn start(pool: &Arc<Pool>) -> io::Result<Streams> {
+        if !polled::IS_POSSIBLE {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut doors = vec![lane::start(pool)?];
         // One lane will do where there is no room for another.
@@ -39,34 +37,23 @@ impl Streams {
         Ok(Streams { doors, turn: AtomicUsize::new(0) })
     }
 
-    /// There are none.
-    #[cfg(not(unix))]
-    pub fn start(_: &Arc<Pool>) -> io::Result<Streams> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     /// Takes over an exchange whose upstream socket is polled. Back it comes when there is no lane any more.
     pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        #[cfg(unix)]
-        return self.doors[self.turn.fetch_add(1, Ordering::Relaxed) % self.doors.len()].lend(exchange);
-        #[cfg(not(unix))]
-        Err(exchange)
+        self.doors[self.turn.fetch_add(1, Ordering::Relaxed) % self.doors.len()].lend(exchange)
     }
 }
 
-#[cfg(unix)]
 mod lane {
     use std::io;
-    use std::os::fd::AsRawFd;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use mio::unix::SourceFd;
     use mio::{Events, Interest, Poll, Token, Waker};
 
     use super::super::in_flight::Exchange;
+    use super::super::polled;
     use super::super::pool::Pool;
     use super::super::relay::{Scratch, Step};
 
@@ -223,7 +210,7 @@ mod lane {
             });
             let registered =
                 exchange.wire().descriptor().ok_or(io::ErrorKind::NotConnected.into()).and_then(|socket| {
-                    self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), Interest::READABLE)
+                    polled::register(self.poll.registry(), &socket, Token(token), Interest::READABLE)
                 });
             match registered {
                 Ok(()) => self.streams[token] = Some(exchange),
@@ -251,7 +238,7 @@ mod lane {
         fn give_back(&mut self, token: usize, step: Step) {
             let Some(exchange) = self.streams[token].take() else { return };
             if let Some(socket) = exchange.wire().descriptor() {
-                let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+                polled::deregister(self.poll.registry(), &socket);
             }
             self.free.push(token);
             self.pool.resume(exchange, step);

@@ -5,14 +5,11 @@
 
 use std::io::{self, Write};
 use std::net::TcpStream;
-#[cfg(unix)]
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-#[cfg(unix)]
-use mio::unix::SourceFd;
-#[cfg(unix)]
 use mio::{Events, Interest, Poll, Token};
+
+use super::polled;
 
 /// What became of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +17,6 @@ pub enum Sent {
     /// Upstream takes them.
     Whole,
     /// Upstream has replied, or ended its side, before it took them all.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "elsewhere nobody looks for a reply meanwhile"))]
     CutShort,
 }
 
@@ -34,16 +30,13 @@ pub fn send(
     idle_time_max: Option<Duration>,
     taken: impl FnMut(usize),
 ) -> io::Result<Sent> {
-    #[cfg(unix)]
-    if large {
+    if large && polled::IS_POSSIBLE {
         let mut poll = None;
         socket.set_nonblocking(true)?;
         let sent = send_all(socket, bytes, taken, |_| wait(socket, &mut poll, idle_time_max));
         socket.set_nonblocking(false)?;
         return sent;
     }
-    #[cfg(not(unix))]
-    let _ = (large, idle_time_max);
     send_all(socket, bytes, taken, Err)
 }
 
@@ -75,14 +68,13 @@ fn send_all(
 }
 
 /// Waits until upstream takes more, replies or ends its side. `poll` is made at the first wait of a request.
-#[cfg(unix)]
 fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Duration>) -> io::Result<Option<Sent>> {
     let poll = match poll {
         Some(poll) => poll,
         None => {
             let made = Poll::new()?;
             let both = Interest::READABLE | Interest::WRITABLE;
-            made.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(0), both)?;
+            polled::register(made.registry(), socket, Token(0), both)?;
             poll.insert(made)
         }
     };
@@ -100,7 +92,6 @@ fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Durat
 
 /// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above. An
 /// interim one (1xx) asks for patience, a success is begun early.
-#[cfg(unix)]
 fn is_refusal(socket: &TcpStream) -> bool {
     let mut begun = [0; "HTTP/1.1 413".len()];
     match socket.peek(&mut begun) {

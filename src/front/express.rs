@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -15,10 +16,9 @@ use mio::Poll;
 use mio::net::TcpStream;
 
 use super::bodies::Claim;
-use super::client::Returns;
-use super::{Common, Front, Role, WAYS, gather, returns};
+use super::client::{Client, Returns};
+use super::{Common, Connection, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
 use crate::exchange::express::Express;
-use crate::front::Plan;
 use crate::limits::WORKER_STACK_BYTES;
 
 /// A connection on its way, with the request that moved it.
@@ -83,9 +83,9 @@ pub fn start(common: Common) -> io::Result<(Door, JoinHandle<()>)> {
     let returns = returns(&poll)?;
     let list = Arc::new(Mutex::new(Some(Vec::new())));
     let door = Door { list: list.clone(), returns: returns.clone() };
-    let express = Express::new(common.pool.clone(), poll.registry().try_clone()?, WAYS);
+    let lane = Express::new(common.pool.clone(), poll.registry().try_clone()?, WAYS);
     common.stop.wakes(returns.clone());
-    let role = Role::Second { express, guests: Guests(list) };
+    let role = Role::Express { lane, guests: Guests(list) };
     let mut front = Front::new(poll, returns, common, role);
     let run = move || {
         if let Err(e) = front.run() {
@@ -94,4 +94,87 @@ pub fn start(common: Common) -> io::Result<(Door, JoinHandle<()>)> {
     };
     let thread = Builder::new().name("express".into()).stack_size(WORKER_STACK_BYTES).spawn(run)?;
     Ok((door, thread))
+}
+
+/// The express loop, as the first one sees it.
+pub enum ExpressLoop {
+    /// There will be none: the settings or the system are against it.
+    Never,
+    /// Nobody needed it yet.
+    NotYet,
+    Started(Door, JoinHandle<()>),
+}
+
+impl Front {
+    pub(super) fn is_for_express(&mut self, request: &gather::Request<Plan>) -> bool {
+        let Role::Accepting(express_loop) = &mut self.role else { return false };
+        if self.stopping.is_some() || !Express::suits(&request.head, &request.body) {
+            return false;
+        }
+        if let ExpressLoop::NotYet = express_loop {
+            match start(self.common.clone()) {
+                Ok((door, thread)) => *express_loop = ExpressLoop::Started(door, thread),
+                // Out of descriptors, perhaps: the next request tries again.
+                Err(e) => log::debug!("this connection stays: {e}"),
+            }
+        }
+        matches!(express_loop, ExpressLoop::Started(..))
+    }
+
+    /// Moves a connection, unless somebody still has a hand on it: then it stays, and a worker gets its request.
+    pub(super) fn move_away(&mut self, token: usize, mut connection: Box<Connection>) {
+        let since_ms = self.now_ms();
+        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
+            return;
+        };
+        let Connection { client, claim, unread, hung_up, .. } = *connection;
+        let (mut stream, peer) = match Client::into_stream(client) {
+            Ok(parts) => parts,
+            Err(client) => {
+                let mut connection = Box::new(Connection { client, claim, unread, hung_up, ..*connection });
+                let pending = !connection.unread.is_empty() || hung_up;
+                self.lend(&mut connection, *request, pending);
+                self.connections[token] = Some(connection);
+                return self.step(token, |_, _, _| Next::Keep);
+            }
+        };
+        let _ = self.poll.registry().deregister(&mut stream);
+        self.freed.push(token);
+        let guest = Guest { stream, peer, request, claim, unread, hung_up };
+        let Role::Accepting(express_loop) = &mut self.role else { return };
+        let ExpressLoop::Started(door, _) = express_loop else { return };
+        if let Err(guest) = door.enter(guest) {
+            *express_loop = ExpressLoop::Never;
+            self.welcome(guest);
+        }
+    }
+
+    /// Takes in a connection that was moved here.
+    pub(super) fn welcome(&mut self, guest: Guest) {
+        let Guest { stream, peer, request, claim, unread, hung_up } = guest;
+        match self.take_in_hand(stream, peer, claim, State::Moving(request)) {
+            Ok(token) => {
+                if let Some(Some(connection)) = self.connections.get_mut(token) {
+                    (connection.unread, connection.hung_up) = (unread, hung_up);
+                }
+                self.step(token, Self::arrive);
+            }
+            Err(e) => {
+                log::warn!("{peer}: cut: {e}");
+                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn arrive(&mut self, token: usize, connection: &mut Connection) -> Next {
+        let since_ms = self.now_ms();
+        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
+            return Next::Keep;
+        };
+        let pending = !connection.unread.is_empty() || connection.hung_up;
+        match self.on_request(connection, request, pending) {
+            Ok(()) => self.go_on(token, connection),
+            Err(Dropped) => Next::Drop,
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
 //!
 //! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
-//! everything forwarded to a worker. A connection is in one of four states, and every deadline is computed from it:
+//! everything forwarded to a worker. A connection is in one of these states, and every deadline is computed from it
+//! ([`patience`]):
 //!
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
@@ -18,24 +19,23 @@
 pub mod bodies;
 pub mod client;
 pub mod deadlines;
-#[cfg(unix)]
 mod express;
 pub mod gather;
 mod judge;
+mod patience;
+mod stopping;
+mod writing;
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-#[cfg(unix)]
-use std::thread::JoinHandle;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::exchange::Lend;
-#[cfg(unix)]
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
@@ -47,8 +47,11 @@ use crate::stats::lane::Lane;
 use bodies::{Bodies, Claim};
 use client::{CalledOff, Client, Fate, Loan, Returns, Then};
 use deadlines::Deadlines;
+use express::ExpressLoop;
 use gather::{Gather, Step, Waiting};
 pub use judge::{Judge, Plan};
+pub use stopping::Stop;
+use stopping::Stopping;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
@@ -61,32 +64,6 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// How long accepting rests after the process ran out of descriptors, if no connection closes before.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// Tells the front to stop. Each call counts: the first lets running exchanges finish.
-#[derive(Default)]
-pub struct Stop {
-    asked: AtomicU32,
-    /// The loops.
-    sleepers: Mutex<Vec<Arc<Returns>>>,
-}
-
-impl Stop {
-    /// Asks the front to stop; how often it was asked before.
-    pub fn ask(&self) -> u32 {
-        let before = self.asked.fetch_add(1, Ordering::AcqRel);
-        self.sleepers().iter().for_each(|returns| returns.wake());
-        before
-    }
-
-    /// From now on stopping wakes this loop, too.
-    fn wakes(&self, returns: Arc<Returns>) {
-        self.sleepers().push(returns);
-    }
-
-    fn sleepers(&self) -> MutexGuard<'_, Vec<Arc<Returns>>> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 struct Connection {
     client: Arc<Client>,
@@ -177,30 +154,13 @@ pub struct Common {
 /// Which of the two loops it is.
 enum Role {
     /// It accepts connections.
-    First(Second),
+    Accepting(ExpressLoop),
     /// It is the express loop.
-    #[cfg(unix)]
-    Second { express: Express, guests: express::Guests },
-}
-
-/// The express loop, as the first one sees it.
-enum Second {
-    /// There will be none: the settings or the system are against it.
-    Never,
-    /// Nobody needed it yet.
-    #[cfg(unix)]
-    NotYet,
-    #[cfg(unix)]
-    Started(express::Door, JoinHandle<()>),
-}
-
-struct Stopping {
-    grace_ends_ms: u64,
-    called_off: bool,
+    Express { lane: Express, guests: express::Guests },
 }
 
 impl Front {
-    /// Takes over a bound listener. `express`: short exchanges have a loop of their own.
+    /// Takes over a bound listener.
     pub fn listening(
         mut listener: TcpListener,
         judge: Judge,
@@ -213,13 +173,11 @@ impl Front {
         let returns = returns(&poll)?;
         let stop = Arc::new(Stop::default());
         stop.wakes(returns.clone());
-        #[cfg(unix)]
-        let second = if Express::serves(&pool.shared().settings) { Second::NotYet } else { Second::Never };
-        #[cfg(not(unix))]
-        let second = Second::Never;
+        let fits = Express::serves(&pool.shared().settings);
+        let role = Role::Accepting(if fits { ExpressLoop::NotYet } else { ExpressLoop::Never });
         let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
         let common = Common { judge: Arc::new(judge), bodies, pool, lane: Arc::new(lane), stop, grace };
-        let mut front = Front::new(poll, returns, common, Role::First(second));
+        let mut front = Front::new(poll, returns, common, role);
         front.listener = Some(listener);
         Ok(front)
     }
@@ -263,11 +221,10 @@ impl Front {
                 match event.token() {
                     LISTENER => self.accept(),
                     WAKER => {}
-                    #[cfg(unix)]
                     Token(token) if token >= WAYS => {
-                        if let Role::Second { express, .. } = &mut self.role {
+                        if let Role::Express { lane, .. } = &mut self.role {
                             let hung_up = event.is_read_closed() || event.is_error();
-                            express.on_event(token, hung_up, &mut self.scratch);
+                            lane.on_event(token, hung_up, &mut self.scratch);
                         }
                     }
                     Token(token) => {
@@ -282,21 +239,19 @@ impl Front {
             for returned in self.returns.take() {
                 self.take_back(returned.token, returned.fate);
             }
-            #[cfg(unix)]
-            if let Role::Second { express, guests } = &mut self.role {
-                express.settle();
-                express.rest();
+            if let Role::Express { lane, guests } = &mut self.role {
+                lane.settle();
+                lane.rest();
                 guests.take().into_iter().for_each(|guest| self.welcome(guest));
             }
             self.check_deadlines();
             self.free.append(&mut self.freed);
-            if self.common.stop.asked.load(Ordering::Acquire) > 0 && self.stopped() {
+            if self.common.stop.is_asked() && self.stopped() {
                 break;
             }
         }
-        #[cfg(unix)]
-        if let Role::First(second) = &mut self.role
-            && let Second::Started(_, thread) = std::mem::replace(second, Second::Never)
+        if let Role::Accepting(express_loop) = &mut self.role
+            && let ExpressLoop::Started(_, thread) = std::mem::replace(express_loop, ExpressLoop::Never)
             && thread.join().is_err()
         {
             log::error!("the express loop ended by a bug of the proxy");
@@ -318,15 +273,9 @@ impl Front {
         [next, self.next_rest()].into_iter().flatten().min()
     }
 
-    #[cfg(unix)]
     fn next_rest(&self) -> Option<Duration> {
-        let Role::Second { express, .. } = &self.role else { return None };
-        express.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
-    #[cfg(not(unix))]
-    fn next_rest(&self) -> Option<Duration> {
-        None
+        let Role::Express { lane, .. } = &self.role else { return None };
+        lane.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     // ---- accepting ---------------------------------------------------------------------------------------------
@@ -434,7 +383,6 @@ impl Front {
     fn step(&mut self, token: usize, step: fn(&mut Front, usize, &mut Connection) -> Next) {
         let Some(mut connection) = self.connections.get_mut(token).and_then(Option::take) else { return };
         match step(self, token, &mut connection) {
-            #[cfg(unix)]
             Next::Keep if matches!(connection.state, State::Moving(_)) => self.move_away(token, connection),
             Next::Keep => {
                 self.arm(token, &mut connection);
@@ -608,7 +556,6 @@ impl Front {
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(connection, bytes, keep_alive);
             }
-            #[cfg(unix)]
             Plan::Forward if self.is_for_express(&request) => connection.state = State::Moving(request),
             Plan::Statistics(_) | Plan::Forward => self.lend(connection, *request, pending),
         }
@@ -650,9 +597,8 @@ impl Front {
     }
 
     fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
-        #[cfg(unix)]
-        if let Role::Second { express, .. } = &mut self.role {
-            return express.ask(lend).or_else(|lend| self.common.pool.lend(lend));
+        if let Role::Express { lane, .. } = &mut self.role {
+            return lane.ask(lend).or_else(|lend| self.common.pool.lend(lend));
         }
         self.common.pool.lend(lend)
     }
@@ -672,312 +618,10 @@ impl Front {
         connection.forget_request();
         self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
     }
-
-    // ---- own replies -------------------------------------------------------------------------------------------
-
-    fn reply(&mut self, connection: &mut Connection, bytes: Vec<u8>, keep_alive: bool) -> Result<(), Dropped> {
-        let then = if keep_alive { Then::Park } else { Then::Linger };
-        connection.state = State::Writing { bytes, written: 0, then, since_ms: self.now_ms() };
-        self.write_some(connection)
-    }
-
-    /// Writes what is left of a reply, then goes on with the connection.
-    fn write(&mut self, token: usize, connection: &mut Connection) -> Next {
-        if self.write_some(connection).is_err() {
-            return Next::Drop;
-        }
-        match connection.state {
-            State::Parked { .. } => self.go_on(token, connection),
-            State::Lingering { .. } => self.read(token, connection),
-            State::Writing { .. } | State::Lent { .. } | State::Moving(_) => Next::Keep,
-        }
-    }
-
-    fn write_some(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
-        let now_ms = self.now_ms();
-        let State::Writing { bytes, written, then, since_ms } = &mut connection.state else { return Ok(()) };
-        let n = connection.client.write_now(&bytes[*written..]).map_err(|_| Dropped)?;
-        *written += n;
-        if n > 0 {
-            *since_ms = now_ms;
-        }
-        if *written == bytes.len() {
-            connection.state = match then {
-                Then::Park => State::Parked { since_ms: now_ms },
-                Then::Linger => {
-                    let _ = connection.client.stream().shutdown(Shutdown::Write);
-                    State::Lingering { since_ms: now_ms, drained: 0 }
-                }
-                Then::Cut => return Err(Dropped),
-            };
-        }
-        Ok(())
-    }
-
-    // ---- moving to the express loop ----------------------------------------------------------------------------
-
-    #[cfg(unix)]
-    fn is_for_express(&mut self, request: &gather::Request<Plan>) -> bool {
-        let Role::First(second) = &mut self.role else { return false };
-        if self.stopping.is_some() || !Express::suits(&request.head, &request.body) {
-            return false;
-        }
-        if let Second::NotYet = second {
-            match express::start(self.common.clone()) {
-                Ok((door, thread)) => *second = Second::Started(door, thread),
-                // Out of descriptors, perhaps: the next request tries again.
-                Err(e) => log::debug!("this connection stays: {e}"),
-            }
-        }
-        matches!(second, Second::Started(..))
-    }
-
-    /// Moves a connection, unless somebody still has a hand on it: then it stays, and a worker gets its request.
-    #[cfg(unix)]
-    fn move_away(&mut self, token: usize, mut connection: Box<Connection>) {
-        let since_ms = self.now_ms();
-        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
-            return;
-        };
-        let Connection { client, claim, unread, hung_up, .. } = *connection;
-        let (mut stream, peer) = match Client::into_stream(client) {
-            Ok(parts) => parts,
-            Err(client) => {
-                let mut connection = Box::new(Connection { client, claim, unread, hung_up, ..*connection });
-                let pending = !connection.unread.is_empty() || hung_up;
-                self.lend(&mut connection, *request, pending);
-                self.connections[token] = Some(connection);
-                return self.step(token, |_, _, _| Next::Keep);
-            }
-        };
-        let _ = self.poll.registry().deregister(&mut stream);
-        self.freed.push(token);
-        let guest = express::Guest { stream, peer, request, claim, unread, hung_up };
-        let Role::First(second) = &mut self.role else { return };
-        let Second::Started(door, _) = second else { return };
-        if let Err(guest) = door.enter(guest) {
-            *second = Second::Never;
-            self.welcome(guest);
-        }
-    }
-
-    /// Takes in a connection that was moved here.
-    #[cfg(unix)]
-    fn welcome(&mut self, guest: express::Guest) {
-        let express::Guest { stream, peer, request, claim, unread, hung_up } = guest;
-        match self.take_in_hand(stream, peer, claim, State::Moving(request)) {
-            Ok(token) => {
-                if let Some(Some(connection)) = self.connections.get_mut(token) {
-                    (connection.unread, connection.hung_up) = (unread, hung_up);
-                }
-                self.step(token, Self::arrive);
-            }
-            Err(e) => {
-                log::warn!("{peer}: cut: {e}");
-                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    #[cfg(unix)]
-    fn arrive(&mut self, token: usize, connection: &mut Connection) -> Next {
-        let since_ms = self.now_ms();
-        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
-            return Next::Keep;
-        };
-        let pending = !connection.unread.is_empty() || connection.hung_up;
-        match self.on_request(connection, request, pending) {
-            Ok(()) => self.go_on(token, connection),
-            Err(Dropped) => Next::Drop,
-        }
-    }
-
-    // ---- deadlines ---------------------------------------------------------------------------------------------
-
-    /// When to look at a connection, by its state. A lent one has no deadline, but is looked at when it could have become
-    /// idle.
-    fn deadline(connection: &Connection) -> u64 {
-        let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
-        match &connection.state {
-            State::Parked { since_ms } => match connection.gather.waiting() {
-                Waiting::Idle => after(*since_ms, IDLE_TIME_MAX),
-                Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
-                Waiting::Body => after(*since_ms, BODY_GAP_MAX),
-            },
-            State::Lent { .. } | State::Moving(_) => u64::MAX,
-            State::Writing { since_ms, .. } => after(*since_ms, WRITE_STALL_MAX),
-            State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
-        }
-    }
-
-    fn arm(&mut self, token: usize, connection: &mut Connection) {
-        let at = match connection.state {
-            // Given back without a word, it idles: this look finds out.
-            State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
-            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
-                Self::deadline(connection)
-            }
-        };
-        self.deadlines.schedule(token, at, &mut connection.scheduled);
-    }
-
-    fn check_deadlines(&mut self) {
-        let now_ms = self.now_ms();
-        if self.accept_again_ms.is_some_and(|at| at <= now_ms) {
-            self.accept();
-        }
-        while let Some((at, token)) = self.deadlines.pop_due(now_ms) {
-            let Some(Some(connection)) = self.connections.get_mut(token) else { continue };
-            if connection.scheduled != Some(at) {
-                continue;
-            }
-            connection.scheduled = None;
-            if let State::Lent { .. } = connection.state
-                && connection.client.is_given_back()
-            {
-                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
-            }
-            if Self::deadline(connection) <= now_ms {
-                self.step(token, Self::expire);
-            } else {
-                self.step(token, |_, _, _| Next::Keep);
-            }
-        }
-    }
-
-    fn expire(&mut self, _token: usize, connection: &mut Connection) -> Next {
-        match connection.state {
-            State::Parked { .. } => {
-                let refusal = match connection.gather.waiting() {
-                    Waiting::Idle => return Next::Drop,
-                    Waiting::Head => Refusal::HeadTimeout,
-                    Waiting::Body => Refusal::BodyTimeout,
-                };
-                self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
-            }
-            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
-        }
-    }
-
-    // ---- stopping ----------------------------------------------------------------------------------------------
-
-    /// Goes on stopping; true when nothing is left to wait for.
-    fn stopped(&mut self) -> bool {
-        let now_ms = self.now_ms();
-        if self.stopping.is_none() {
-            self.listener = None;
-            self.accept_again_ms = None;
-            self.common.lane.close();
-            #[cfg(unix)]
-            if let Role::Second { guests, .. } = &self.role {
-                guests.close().into_iter().for_each(|guest| self.welcome(guest));
-            }
-            self.stopping =
-                Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
-            // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
-            for token in 0..self.connections.len() {
-                if let Some(Some(connection)) = self.connections.get(token) {
-                    connection.client.note_event();
-                }
-                self.reclaim(token);
-                self.step(token, |front, token, connection| match connection.state {
-                    State::Parked { .. } => front.go_on(token, connection),
-                    State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
-                        Next::Keep
-                    }
-                });
-            }
-        }
-        for token in 0..self.connections.len() {
-            self.reclaim(token);
-            self.step(token, |_, _, connection| match connection.state {
-                State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
-                // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
-                State::Lingering { drained: 0, .. } => Next::Drop,
-                State::Parked { .. }
-                | State::Lent { .. }
-                | State::Writing { .. }
-                | State::Lingering { .. }
-                | State::Moving(_) => Next::Keep,
-            });
-        }
-        let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
-        if grace_over
-            && let Some(stopping) = &mut self.stopping
-            && !stopping.called_off
-        {
-            stopping.called_off = true;
-            for connection in self.connections.iter().flatten() {
-                if let State::Lent { .. } = connection.state {
-                    connection.client.call_off(CalledOff::Shutdown);
-                }
-            }
-        }
-        let running = self.connections.iter().flatten().any(|connection| match connection.state {
-            State::Lent { .. } | State::Moving(_) => true,
-            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => !grace_over,
-        });
-        !running
-    }
-
-    fn reclaim(&mut self, token: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(token)
-            && let State::Lent { .. } = connection.state
-            && connection.client.is_given_back()
-        {
-            connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
-        }
-    }
 }
 
 /// The front's clock and its list of returned connections, for a new poll.
 pub fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok(Arc::new(Returns::new(waker, Instant::now())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A connection of which `bytes` have arrived.
-    fn connection(bytes: &[u8]) -> Connection {
-        let poll = Poll::new().expect("a poll");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound socket");
-        let stream = mio::net::TcpStream::connect(address).expect("it listens");
-        let client = Arc::new(Client::new(stream, address, 0, returns(&poll).expect("a waker")));
-        let mut gather = Gather::default();
-        let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
-        let mut verdict = Some(verdict);
-        gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
-        let state = State::Parked { since_ms: 5000 };
-        let claim = Bodies::new(0).claim();
-        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false }
-    }
-
-    /// How long a connection in this state may stay in it.
-    fn check(bytes: &str, state: impl FnOnce(u64) -> State, limit: Option<Duration>) {
-        let mut connection = connection(bytes.as_bytes());
-        connection.state = state(5000);
-        let expected = limit.map_or(u64::MAX, |limit| 5000 + limit.as_millis() as u64);
-        assert_eq!(Front::deadline(&connection), expected, "{bytes:?}");
-    }
-
-    #[test]
-    fn each_state_has_its_own_deadline() {
-        let parked = |since_ms| State::Parked { since_ms };
-        check("", parked, Some(IDLE_TIME_MAX));
-        check("POST /v1/x HT", parked, Some(HEAD_TIME_MAX));
-        let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
-        check(&head[..head.len() - 1], parked, Some(HEAD_TIME_MAX));
-        check(head, parked, Some(BODY_GAP_MAX));
-        check(&format!("{head}Hell"), parked, Some(BODY_GAP_MAX));
-        check(&format!("{head}Hello"), parked, Some(IDLE_TIME_MAX));
-        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, then: Then::Park, since_ms };
-        check("", writing, Some(WRITE_STALL_MAX));
-        check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
-        // A model may think for as long as it likes.
-        check("", |_| State::Lent { ends_with_client: true }, None);
-    }
 }

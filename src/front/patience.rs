@@ -1,0 +1,129 @@
+//! How long a connection may stay as it is, and what becomes of it then.
+
+use std::time::Duration;
+
+use super::gather::Waiting;
+use super::{Connection, Front, Next, State};
+use crate::http::refusal::Refusal;
+use crate::limits::*;
+
+impl Front {
+    /// When to look at a connection, by its state. A lent one has no deadline, but is looked at when it could have become
+    /// idle.
+    fn deadline(connection: &Connection) -> u64 {
+        let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
+        match &connection.state {
+            State::Parked { since_ms } => match connection.gather.waiting() {
+                Waiting::Idle => after(*since_ms, IDLE_TIME_MAX),
+                Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
+                Waiting::Body => after(*since_ms, BODY_GAP_MAX),
+            },
+            State::Lent { .. } | State::Moving(_) => u64::MAX,
+            State::Writing { since_ms, .. } => after(*since_ms, WRITE_STALL_MAX),
+            State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
+        }
+    }
+
+    pub(super) fn arm(&mut self, token: usize, connection: &mut Connection) {
+        let at = match connection.state {
+            // Given back without a word, it idles: this look finds out.
+            State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
+            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
+                Self::deadline(connection)
+            }
+        };
+        self.deadlines.schedule(token, at, &mut connection.scheduled);
+    }
+
+    pub(super) fn check_deadlines(&mut self) {
+        let now_ms = self.now_ms();
+        if self.accept_again_ms.is_some_and(|at| at <= now_ms) {
+            self.accept();
+        }
+        while let Some((at, token)) = self.deadlines.pop_due(now_ms) {
+            let Some(Some(connection)) = self.connections.get_mut(token) else { continue };
+            if connection.scheduled != Some(at) {
+                continue;
+            }
+            connection.scheduled = None;
+            if let State::Lent { .. } = connection.state
+                && connection.client.is_given_back()
+            {
+                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
+            }
+            if Self::deadline(connection) <= now_ms {
+                self.step(token, Self::expire);
+            } else {
+                self.step(token, |_, _, _| Next::Keep);
+            }
+        }
+    }
+
+    fn expire(&mut self, _token: usize, connection: &mut Connection) -> Next {
+        match connection.state {
+            State::Parked { .. } => {
+                let refusal = match connection.gather.waiting() {
+                    Waiting::Idle => return Next::Drop,
+                    Waiting::Head => Refusal::HeadTimeout,
+                    Waiting::Body => Refusal::BodyTimeout,
+                };
+                self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
+            }
+            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mio::Poll;
+
+    use super::super::bodies::Bodies;
+    use super::super::client::{Client, Then};
+    use super::super::gather::{self, Gather};
+    use super::super::{Plan, returns};
+    use super::*;
+
+    /// A connection of which `bytes` have arrived.
+    fn connection(bytes: &[u8]) -> Connection {
+        let poll = Poll::new().expect("a poll");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let stream = mio::net::TcpStream::connect(address).expect("it listens");
+        let client = Arc::new(Client::new(stream, address, 0, returns(&poll).expect("a waker")));
+        let mut gather = Gather::default();
+        let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
+        let mut verdict = Some(verdict);
+        gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
+        let state = State::Parked { since_ms: 5000 };
+        let claim = Bodies::new(0).claim();
+        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false }
+    }
+
+    /// How long a connection in this state may stay in it.
+    fn check(bytes: &str, state: impl FnOnce(u64) -> State, limit: Option<Duration>) {
+        let mut connection = connection(bytes.as_bytes());
+        connection.state = state(5000);
+        let expected = limit.map_or(u64::MAX, |limit| 5000 + limit.as_millis() as u64);
+        assert_eq!(Front::deadline(&connection), expected, "{bytes:?}");
+    }
+
+    #[test]
+    fn each_state_has_its_own_deadline() {
+        let parked = |since_ms| State::Parked { since_ms };
+        check("", parked, Some(IDLE_TIME_MAX));
+        check("POST /v1/x HT", parked, Some(HEAD_TIME_MAX));
+        let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+        check(&head[..head.len() - 1], parked, Some(HEAD_TIME_MAX));
+        check(head, parked, Some(BODY_GAP_MAX));
+        check(&format!("{head}Hell"), parked, Some(BODY_GAP_MAX));
+        check(&format!("{head}Hello"), parked, Some(IDLE_TIME_MAX));
+        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, then: Then::Park, since_ms };
+        check("", writing, Some(WRITE_STALL_MAX));
+        check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
+        // A model may think for as long as it likes.
+        check("", |_| State::Lent { ends_with_client: true }, None);
+    }
+}
