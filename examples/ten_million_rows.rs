@@ -128,6 +128,7 @@ fn record_while_asked(path: &Path) {
                 (0..ROWS).map(one).count()
             });
             rates[usize::from(is_asked)].push(ROWS as f64 / ms * 1000.0);
+            store.sum_up().expect("sums up");
             // So that an hour never holds more than it would. And as the proxy's keeper does, which no commit waits for.
             recorded.take_out();
             keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("checkpoints");
@@ -286,6 +287,7 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
         let batch: Vec<Row> = (0..batch).map(|i| row(&mut random, start(i))).collect();
         written += store.write(&batch).expect("writes").len() as u64;
     }
+    store.sum_up().expect("sums up");
     drop(store);
     roll_up(&unfinished);
     std::fs::rename(&unfinished, &path).expect("renames");

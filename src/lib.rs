@@ -14,7 +14,7 @@
 //! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
 //! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
 //! by a lane meanwhile. Before the last bytes leave for the client, a worker commits the row; then it gives the
-//! connection back.
+//! connection back. The sums that statistics read follow: before the next question, else about a second later.
 //!
 //! Short exchanges, most of which a thread would only pass on, have an express lane: a second loop that the front moves
 //! their connections to, and which asks upstream and commits their rows itself. Whatever is not plain or not quick goes
@@ -28,9 +28,9 @@
 //! | express loop (one, on demand) | the connections moved to it, some connections to upstream | its poll, a quick commit |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | stream lane (two at most) | the connections of streams that flow | its poll alone |
-//! | statistics lane (one) | a read-only database connection | the database, a rest while rows are recorded |
+//! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
-//! | keeper (one) | a second database connection | checkpoints, retries of rows, clean-up |
+//! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |
 //!
 //! Invariants:
 //! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.

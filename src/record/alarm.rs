@@ -16,6 +16,8 @@ pub struct Alarm {
 pub struct AlarmState {
     /// Rows wait for the database.
     pub rows_wait: bool,
+    /// Rows are committed that the sums do not hold yet.
+    pub rows_unsummed: bool,
     /// The write-ahead log may have grown enough to be checkpointed.
     pub log_grew: bool,
     /// The proxy ends.

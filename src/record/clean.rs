@@ -483,6 +483,8 @@ mod tests {
 
         /// Cleans until nothing is left to do; how many steps it took.
         fn clean(&self, retention: Retention, now_ms: i64) -> usize {
+            // As the keeper does, before it begins.
+            assert!(self.recorder.sum_up());
             let mut cleaner = Cleaner::new(retention);
             cleaner.begin(0);
             let mut steps = 0;

@@ -1,10 +1,10 @@
 //! The keeper: one thread that looks after the database behind the workers' backs. It checkpoints the write-ahead log
-//! on a connection of its own, so that no commit waits for an fsync, tries rows again that the database refused, and
-//! cleans up.
+//! on a connection of its own, so that no commit waits for an fsync, sums up what was committed, tries rows again that
+//! the database refused, and cleans up.
 //!
-//! It sleeps until it is woken: by rows that wait, by a log that has grown (so clean-up comes as often as content does),
-//! or after `WAKE_GAP`. While clean-up is at work, it rests after each step, so that commits take their turn and
-//! relaying has the processor.
+//! It sleeps until it is woken: by the first row that is not summed up, by rows that wait, by a log that has grown (so
+//! clean-up comes as often as content does), or after `WAKE_GAP`. While clean-up is at work, it rests after each step,
+//! so that commits take their turn and relaying has the processor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const WAKE_GAP: Duration = Duration::from_secs(600);
 const REST_MIN: Duration = Duration::from_millis(1);
 /// Longest one, also after a step that met a stall of the disk.
 const REST_MAX: Duration = Duration::from_millis(500);
+/// How long after a row the sums hold it at the latest, where nobody asks before: one transaction for all until then.
+const SUM_GAP: Duration = Duration::from_secs(1);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 /// How long the end waits for who uses the database.
@@ -58,7 +60,7 @@ impl Keeper {
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let mut connection = None;
-    let mut rows_wait = false;
+    let (mut rows_wait, mut sum_at) = (false, None);
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
     roll_up(&mut connection, path, recorder);
@@ -71,7 +73,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             (false, false) => WAKE_GAP,
         };
         let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
-        let alarm = recorder.alarm().wait(Some(rest));
+        let alarm = wait(recorder, &mut sum_at, rest);
         if alarm.stop {
             break;
         }
@@ -112,10 +114,32 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         }
         thread::sleep(Duration::from_millis(100));
     }
+    // Whatever is not summed up now is at the next start.
+    recorder.sum_up();
     // The database is one file then, which can be copied alone.
     let folded = connected(&mut connection, path).and_then(fold);
     if let Err(e) = folded {
         log::debug!("the write-ahead log stays beside the database: {e}");
+    }
+}
+
+/// Waits until there is something to do, at most for so long, and sums up meanwhile whenever it is time.
+fn wait(recorder: &Recorder, sum_at: &mut Option<Instant>, at_most: Duration) -> AlarmState {
+    let end = Instant::now() + at_most;
+    loop {
+        let until = sum_at.map_or(end, |at| end.min(at));
+        let alarm = recorder.alarm().wait(Some(until.saturating_duration_since(Instant::now())));
+        let now = Instant::now();
+        if alarm.rows_unsummed {
+            sum_at.get_or_insert(now + SUM_GAP);
+        }
+        if sum_at.is_some_and(|at| at <= now) {
+            *sum_at = if recorder.sum_up() { None } else { Some(now + SUM_GAP) };
+        }
+        let alarm = AlarmState { rows_unsummed: false, ..alarm };
+        if alarm != AlarmState::default() || now >= end {
+            return alarm;
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  no file, no table ──▶ created ──┐
-//!  earlier program ────▶ upgraded ─┼──▶ open
+//!  earlier program ────▶ upgraded ─┤
+//!  ours, version 1 ────▶ upgraded ─┼──▶ open
 //!  ours ───────────────────────────┘
 //!  newer, foreign, damaged, locked, unwritable, no database ──▶ OpenError, one line that says what to do
 //! ```
@@ -182,7 +183,7 @@ fn log_has_bytes(path: &Path) -> bool {
 
 fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
     match found {
-        Found::Empty | Found::Earlier | Found::Ours => Ok(found),
+        Found::Empty | Found::Earlier | Found::Version1 | Found::Ours => Ok(found),
         Found::Newer(version) => Err(OpenError::Newer { path: path.to_owned(), found: version }),
         Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
     }
@@ -209,6 +210,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
         match found {
             Found::Empty => schema::create(&transaction).map_err(failed)?,
             Found::Earlier => upgrade::upgrade(&transaction).map_err(failed)?,
+            Found::Version1 => schema::upgrade_version_1(&transaction).map_err(failed)?,
             Found::Ours | Found::Newer(_) | Found::Foreign => {}
         }
         transaction.commit().map_err(failed)?;
@@ -295,7 +297,7 @@ mod tests {
         });
         check_refused("a newer version", |path| {
             ours(path);
-            sql(path, "PRAGMA user_version = 2");
+            sql(path, &format!("PRAGMA user_version = {}", schema::VERSION + 1));
         });
     }
 
@@ -380,6 +382,25 @@ mod tests {
         assert!(!log_has_bytes(&path), "closing empties the log");
         let other = Store::open(&folder.join("other.db"), DbSync::Normal).expect("opens").fingerprint_key();
         assert_ne!(other, Ok(key));
+    }
+
+    #[test]
+    fn a_database_of_version_1_is_upgraded_and_counts_no_row_twice() {
+        for rows in [0, 3] {
+            let folder = Folder::new();
+            let path = folder.join("metrics.db");
+            let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+            store.write(&vec![row(); rows]).and_then(|_| store.sum_up()).expect("writes");
+            drop(store);
+            sql(&path, "DELETE FROM meta WHERE name = 'summed_until'; PRAGMA user_version = 1");
+            let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+            assert_eq!(store.row_count(), Ok(rows as u64));
+            store.write(&[row()]).and_then(|_| store.sum_up()).expect("writes");
+            assert_eq!(store.row_count(), Ok(rows as u64 + 1));
+            let version = Connection::open(&path)
+                .and_then(|conn| conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)));
+            assert_eq!(version, Ok(schema::VERSION));
+        }
     }
 
     #[cfg(unix)]

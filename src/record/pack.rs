@@ -7,7 +7,7 @@
 //! A year has 8760 hours; with a hundred series that is a million rows of `sums`, too many to read for an answer. As
 //! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. Packs hold
 //! exactly the hours before `rolled_until`; a row that comes late for one of them is added to all four packs in the
-//! transaction that writes it.
+//! transaction that sums it up.
 
 use std::collections::{BTreeMap, HashMap};
 

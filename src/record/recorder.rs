@@ -9,12 +9,17 @@
 //!
 //! A database that does not take rows (locked, full, broken) holds no reply for longer than an attempt takes. The rows
 //! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
+//!
+//! No commit that a reply waits for writes sums: whoever wants to read them asks for them first, and the keeper sees to
+//! it that they are never much more than a second behind.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-use std::{fmt, mem};
+use std::{fmt, mem, thread};
+
+use rusqlite::ErrorCode;
 
 use super::alarm::Alarm;
 use super::news::News;
@@ -78,6 +83,8 @@ struct Waiting {
 struct Desk {
     store: Store,
     waiting: Waiting,
+    /// The database refused the last sums; said in the log once.
+    sums_failing: bool,
 }
 
 /// Figures of the recorder, for health and metrics.
@@ -96,6 +103,8 @@ pub struct Recorder {
     arrivals: Mutex<Arrivals>,
     desk: Mutex<Desk>,
     figures: Figures,
+    /// Rows are committed that the sums do not hold. Changed by who holds the desk.
+    unsummed: AtomicBool,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
     log_growth: AtomicU64,
     /// The last commit took long.
@@ -106,21 +115,29 @@ pub struct Recorder {
     news: News,
 }
 
+/// How soon a desk that is in use is tried again.
+const DESK_GAP: Duration = Duration::from_micros(200);
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
-const COMMIT_LOG_BYTES: usize = 16 * 1024;
+const COMMIT_LOG_BYTES: usize = 12 * 1024;
 
 impl Recorder {
     /// Takes over the writing connection.
     pub fn new(store: Store) -> Recorder {
-        Recorder {
+        let is_behind = store.is_behind();
+        let recorder = Recorder {
             arrivals: Mutex::default(),
-            desk: Mutex::new(Desk { store, waiting: Waiting::default() }),
+            desk: Mutex::new(Desk { store, waiting: Waiting::default(), sums_failing: false }),
             figures: Figures::default(),
+            unsummed: AtomicBool::new(false),
             log_growth: AtomicU64::new(0),
             slow: AtomicBool::new(false),
             alarm: Alarm::default(),
             news: News::default(),
+        };
+        if is_behind {
+            recorder.note_behind();
         }
+        recorder
     }
 
     /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
@@ -176,13 +193,49 @@ impl Recorder {
         self.figures.waiting.load(Ordering::Relaxed) == 0
     }
 
+    /// Brings the sums up to date. False when the database does not take them now: they are to be tried again.
+    pub fn sum_up(&self) -> bool {
+        !self.is_behind() || self.desk().sum_up(self)
+    }
+
+    /// The same for who is about to read sums, and has to answer whatever happens: waits no longer than so long for
+    /// commits, checkpoints and clean-up to make room.
+    pub fn sum_up_within(&self, at_most: Duration) {
+        // While rows wait, every attempt to write them is a wait for the database.
+        let waits = self.figures.waiting.load(Ordering::Relaxed) == 0;
+        let end = Instant::now() + if waits { at_most } else { Duration::ZERO };
+        while self.is_behind() {
+            let mut desk = match self.desk.try_lock() {
+                Ok(desk) => desk,
+                Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    thread::sleep(DESK_GAP);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => return,
+            };
+            desk.sum_up(self);
+            return;
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.unsummed.load(Ordering::Acquire)
+    }
+
     /// Opens the database anew where its path leads elsewhere by now; for who wants to read it there.
     pub fn find_database(&self) {
-        self.desk().find_database();
+        let mut desk = self.desk();
+        desk.find_database();
+        if desk.store.is_behind() {
+            self.note_behind();
+        }
     }
 
     /// Adds the sums of hours that are over to those of their days and of all time. Rows are read through `reading`.
     pub fn roll_up(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<()> {
+        // An hour that has only rows which are not summed up is over, too.
+        self.sum_up();
         // One short transaction each: commits take their turn in between.
         while let Some(read) = sums::read_ahead(reading, now_ms)? {
             self.desk().store.roll_up_read(Some(read), now_ms)?;
@@ -292,6 +345,19 @@ impl Recorder {
         desk.write_now(&rows, self).ok_or(rows)
     }
 
+    /// Rows were committed, by who holds the desk.
+    fn note_written(&self, rows: usize) {
+        self.figures.written.fetch_add(rows as u64, Ordering::Relaxed);
+        self.news.note();
+        self.note_behind();
+    }
+
+    fn note_behind(&self) {
+        if !self.unsummed.swap(true, Ordering::AcqRel) {
+            self.alarm.raise(|alarm| alarm.rows_unsummed = true);
+        }
+    }
+
     fn alarm_for_log(&self, bytes: usize) {
         let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if grown >= WAL_CHECKPOINT_BYTES {
@@ -366,6 +432,28 @@ impl Desk {
         true
     }
 
+    /// False when it is to be tried again.
+    fn sum_up(&mut self, recorder: &Recorder) -> bool {
+        let failed = match self.store.sum_up() {
+            Ok(()) => {
+                self.sums_failing = false;
+                recorder.alarm_for_log(COMMIT_LOG_BYTES);
+                None
+            }
+            // The rows went with their file. The next row or question finds out, and says so.
+            Err(_) if !self.store.place().is_held() => None,
+            Err(e) => Some(e),
+        };
+        recorder.unsummed.store(failed.is_some(), Ordering::Release);
+        let is_locked = |e: &rusqlite::Error| e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+        if let Some(e) = failed.as_ref().filter(|e| !is_locked(e))
+            && !mem::replace(&mut self.sums_failing, true)
+        {
+            log::error!("the database takes no sums ({e}); until it does, statistics lack the newest rows");
+        }
+        failed.is_none()
+    }
+
     fn fail(&mut self, error: &rusqlite::Error) {
         if self.store.is_damaged() {
             let path = self.store.place().path().display();
@@ -413,8 +501,7 @@ impl Desk {
     }
 
     fn wrote(&mut self, ids: Vec<i64>, recorder: &Recorder) -> Vec<i64> {
-        recorder.figures.written.fetch_add(ids.len() as u64, Ordering::Relaxed);
-        recorder.news.note();
+        recorder.note_written(ids.len());
         self.waiting.recover();
         ids
     }
@@ -443,8 +530,7 @@ impl Desk {
                     return;
                 }
             };
-            figures.written.fetch_add(written as u64, Ordering::Relaxed);
-            recorder.news.note();
+            recorder.note_written(written);
             self.waiting.remove(written, figures);
         }
         self.waiting.recover();
@@ -488,7 +574,7 @@ impl Waiting {
 
 /// Whether trying again cannot help: the row itself is what the database refuses.
 fn is_lasting(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::*;
+    use ErrorCode::*;
     matches!(error.sqlite_error_code(), Some(TooBig | ConstraintViolation | TypeMismatch | ParameterOutOfRange))
 }
 
@@ -510,5 +596,86 @@ impl Ticket {
 impl Drop for Word {
     fn drop(&mut self) {
         self.0.decide(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::store::DbSync;
+    use crate::record::testing::{Folder, row};
+
+    /// A recorder with one row that is not summed up, and another connection to its database.
+    fn recorder() -> (Recorder, rusqlite::Connection, Folder) {
+        let folder = Folder::new();
+        let store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
+        let recorder = Recorder::new(store);
+        assert_eq!(recorder.commit(row(), |_| ()), Some(1));
+        let other = rusqlite::Connection::open(folder.join("metrics.db")).expect("opens");
+        (recorder, other, folder)
+    }
+
+    fn summed(other: &rusqlite::Connection) -> i64 {
+        other.query_row("SELECT coalesce(sum(requests), 0) FROM sums", [], |row| row.get(0)).expect("a query")
+    }
+
+    #[test]
+    fn the_first_row_that_is_not_summed_up_wakes_the_keeper_and_no_other() {
+        let (recorder, other, _folder) = recorder();
+        let woken = || recorder.alarm().wait(Some(Duration::ZERO)).rows_unsummed;
+        assert!(woken());
+        recorder.commit(row(), |_| ());
+        assert!(!woken());
+        assert!(recorder.sum_up());
+        assert_eq!(summed(&other), 2);
+        recorder.commit(row(), |_| ());
+        assert!(woken());
+    }
+
+    #[test]
+    fn who_reads_sums_has_every_row_in_them_and_does_not_wait_for_long() {
+        let (recorder, other, _folder) = recorder();
+        let at_most = Duration::from_millis(20);
+        let took = || {
+            let began = Instant::now();
+            recorder.sum_up_within(at_most);
+            began.elapsed()
+        };
+        // A checkpoint that takes its time.
+        let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let waited = thread::scope(|scope| {
+            scope.spawn(|| {
+                recorder.while_quiet(|| {
+                    begun.wait();
+                    end.wait();
+                });
+            });
+            begun.wait();
+            let waited = took();
+            end.wait();
+            waited
+        });
+        assert!(waited >= at_most && waited < 10 * at_most, "{waited:?}");
+        // Somebody else writes.
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        assert!(took() < 10 * at_most);
+        assert!(!recorder.sum_up(), "it is tried again");
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        assert_eq!(summed(&other), 0);
+        took();
+        assert_eq!(summed(&other), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn rows_that_went_with_their_file_are_not_tried_again_and_those_in_the_next_one_are_summed_up() {
+        let (recorder, _other, folder) = recorder();
+        recorder.alarm().wait(Some(Duration::ZERO));
+        std::fs::remove_file(folder.join("metrics.db")).expect("removed");
+        assert!(recorder.sum_up());
+        assert_eq!(recorder.commit(row(), |_| ()), Some(1));
+        assert!(recorder.alarm().wait(Some(Duration::ZERO)).rows_unsummed);
+        assert!(recorder.sum_up());
+        assert_eq!(summed(&rusqlite::Connection::open(folder.join("metrics.db")).expect("opens")), 1);
     }
 }

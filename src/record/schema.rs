@@ -13,8 +13,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
-/// The version of the tables below, kept in `user_version`.
-pub const VERSION: i32 = 1;
+/// The version of the tables below, kept in `user_version`. 1 had no `summed_until`: every commit wrote the sums of its
+/// rows. A program that knows only that would leave out the rows that are not summed up.
+pub const VERSION: i32 = 2;
 
 /// What `model` says where nobody told.
 pub const UNKNOWN_MODEL: &str = "unknown";
@@ -101,9 +102,10 @@ CREATE TABLE sums (
 CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
+-- summed_until: rows up to this id are in the sums.
 -- packs_changed: how often hours already rolled up, or their rows, were changed. rows_corrected: how often any row was.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0);
+INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0), ('summed_until', 0);
 ";
 
 /// What a file holds.
@@ -115,6 +117,8 @@ pub enum Found {
     Earlier,
     /// The tables above.
     Ours,
+    /// The same of version 1, to be upgraded.
+    Version1,
     /// Ours, but written by a newer version of this program.
     Newer(i32),
     /// A database of another program.
@@ -140,7 +144,7 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
     let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match (application_id, version) {
-        (APPLICATION_ID, VERSION) => {
+        (APPLICATION_ID, VERSION | 1) => {
             for probe in [
                 "SELECT max(id) FROM requests",
                 "SELECT max(id) FROM content",
@@ -152,7 +156,7 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
             ] {
                 conn.query_row(probe, [], |_| Ok(())).optional()?;
             }
-            Ok(Found::Ours)
+            Ok(if version == VERSION { Found::Ours } else { Found::Version1 })
         }
         (APPLICATION_ID, newer) if newer > VERSION => Ok(Found::Newer(newer)),
         (0, 0) => inspect_unmarked(conn),
@@ -195,4 +199,17 @@ pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
+}
+
+/// Makes version 1 the version of the tables above. Belongs inside a transaction.
+pub fn upgrade_version_1(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("INSERT INTO meta VALUES ('summed_until', 0)")?;
+    mark_all_summed(conn)?;
+    conn.pragma_update(None, "user_version", VERSION)
+}
+
+/// Says that the sums hold every row there is.
+pub fn mark_all_summed(conn: &Connection) -> rusqlite::Result<()> {
+    let statement = "UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM requests) WHERE name = 'summed_until'";
+    conn.execute_batch(statement)
 }

@@ -1,25 +1,31 @@
-//! Sums per hour and series, kept in the same transaction as the rows, so that statistics never read rows.
+//! Sums per hour and series, so that statistics never read rows.
 //!
 //! ```text
-//!  a row ──▶ its hour's sums ──(the hour is over: roll up)──▶ its day's sums, the sums of all time
+//!  rows ──(sum up)──▶ their hour's sums ──(the hour is over: roll up)──▶ its day's sums, the sums of all time
 //! ```
 //!
-//! A row costs one upsert. An hour that is over is added, once, to its day and to all time by [`roll_up`], which the
-//! keeper calls, and packed for quick reading (see [`super::pack`]); `rolled_until` in `meta` says how far that went. A
-//! row that comes late, for an hour already rolled up, is added to all of these. So the figures of all time are those of
-//! `span` 0 and of the few hours since: [`ALL_TIME`].
+//! Rows are summed up many at a time, after the commits that replies wait for: by the keeper about a second later, and
+//! before whatever reads sums. `summed_until` in `meta` says up to which id; what came since is counted in memory, and
+//! after a kill from the table ([`catch_up`]).
 //!
-//! Invariant: for every series, the sums of all hours equal those of its rows, unless rows were removed by clean-up.
+//! An hour that is over is added, once, to its day and to all time by [`roll_up`], which the keeper calls, and packed
+//! for quick reading (see [`super::pack`]); `rolled_until` in `meta` says how far that went. A row that comes late, for
+//! an hour already rolled up, is added to all of these. So the figures of all time are those of `span` 0 and of the few
+//! hours since: [`ALL_TIME`].
+//!
+//! Invariants:
+//! - For every series, the sums of all hours equal those of its rows up to `summed_until`, unless rows were removed.
+//! - Sums and `summed_until` change in one transaction, so that no row is counted twice, or never.
 
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::pack::{HourRead, Packs, Sample, changed, corrected};
-use super::rfc3339::MS_MAX;
+use super::rfc3339::{MS_MAX, ms_of_text};
 use super::row::Row;
 use super::schema::UNKNOWN_MODEL;
-use crate::limits::{FIGURE_MAX, SERIES_MAX};
+use crate::limits::{FIGURE_MAX, SERIES_MAX, UNSUMMED_ROWS_MAX, UNSUMMED_SUMS_MAX};
 
 /// `span` of the sums of all time.
 pub const SPAN_ALL: i64 = 0;
@@ -99,14 +105,46 @@ struct Series {
     outcome: String,
 }
 
-impl Series {
-    fn of(row: &Row) -> Series {
+/// The same names where they stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Names<'a> {
+    endpoint: &'a str,
+    model: &'a str,
+    client: &'a str,
+    key: &'a str,
+    outcome: &'a str,
+}
+
+impl Names<'_> {
+    fn of(row: &Row) -> Names<'_> {
+        Names {
+            endpoint: &row.endpoint,
+            model: row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
+            client: row.client.as_deref().unwrap_or_default(),
+            key: row.key.as_deref().unwrap_or_default(),
+            outcome: row.outcome.as_str(),
+        }
+    }
+
+    fn to_series(self) -> Series {
         Series {
-            endpoint: row.endpoint.clone(),
-            model: row.model.as_deref().unwrap_or(UNKNOWN_MODEL).to_owned(),
-            client: row.client.clone().unwrap_or_default(),
-            key: row.key.clone().unwrap_or_default(),
-            outcome: row.outcome.as_str().to_owned(),
+            endpoint: self.endpoint.to_owned(),
+            model: self.model.to_owned(),
+            client: self.client.to_owned(),
+            key: self.key.to_owned(),
+            outcome: self.outcome.to_owned(),
+        }
+    }
+}
+
+impl Series {
+    fn names(&self) -> Names<'_> {
+        Names {
+            endpoint: &self.endpoint,
+            model: &self.model,
+            client: &self.client,
+            key: &self.key,
+            outcome: &self.outcome,
         }
     }
 
@@ -143,12 +181,11 @@ impl SeriesIds {
         self.ids.clear();
     }
 
-    fn id(&mut self, conn: &Connection, row: &Row) -> rusqlite::Result<i64> {
-        let series = Series::of(row);
-        if let Some(id) = self.ids.get(&series) {
+    fn id(&mut self, conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
+        if let Some(id) = self.ids.get(series) {
             return Ok(*id);
         }
-        let id = match find(conn, &series)? {
+        let id = match find(conn, series)? {
             Some(id) => id,
             None => {
                 let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
@@ -159,7 +196,7 @@ impl SeriesIds {
                 }
             }
         };
-        self.remember(series, id);
+        self.remember(series.clone(), id);
         Ok(id)
     }
 
@@ -203,19 +240,22 @@ fn insert(conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
         .insert(params![series.endpoint, series.model, series.client, series.key, series.outcome])
 }
 
-/// What a transaction adds to the sums, put together so that each sum is touched once.
+/// What rows add to the sums, put together so that each sum is touched once.
 #[derive(Debug, Default)]
 pub struct Additions {
     additions: Vec<Addition>,
-    /// What each row adds to the distributions, for rows that come late.
-    samples: Vec<(i64, i64, Sample, i64)>,
+    rows: usize,
+    /// Of a row that is counted already.
+    corrects: bool,
 }
 
 #[derive(Debug)]
 struct Addition {
     hour: i64,
-    series: i64,
+    series: Series,
     sums: Sums,
+    /// What each row adds to the distributions, for rows that come late.
+    samples: Vec<(Sample, i64)>,
 }
 
 /// Whether a row joins the sums or leaves them.
@@ -238,49 +278,119 @@ impl Sign {
 
 impl Additions {
     /// Counts one row.
-    pub fn count(
-        &mut self,
-        conn: &Connection,
-        ids: &mut SeriesIds,
-        id: i64,
-        row: &Row,
-        sign: Sign,
-    ) -> rusqlite::Result<()> {
-        let hour = hour_of_ms(row.start_ms);
-        let series = ids.id(conn, row)?;
-        let one = Sums::of(id, row, sign);
-        // A batch is small: what waited for one commit.
-        match self.additions.iter_mut().find(|known| known.hour == hour && known.series == series) {
-            Some(known) => known.sums.add(&one, 1),
-            None => self.additions.push(Addition { hour, series, sums: one }),
+    pub fn count(&mut self, id: i64, row: &Row, sign: Sign) {
+        self.corrects |= sign == Sign::Subtract;
+        self.add(hour_of_ms(row.start_ms), Names::of(row), &Sums::of(id, row, sign), (Sample::of(row), sign.factor()));
+    }
+
+    fn add(&mut self, hour: i64, names: Names, one: &Sums, sample: (Sample, i64)) {
+        self.rows += 1;
+        // They are few, see `is_full`: looking through them is faster than a map that has to own the names it is asked
+        // for.
+        match self.additions.iter_mut().find(|known| known.hour == hour && known.series.names() == names) {
+            Some(known) => {
+                known.sums.add(one, 1);
+                known.samples.push(sample);
+            }
+            None => {
+                let (series, sums, samples) = (names.to_series(), one.clone(), vec![sample]);
+                self.additions.push(Addition { hour, series, sums, samples });
+            }
         }
-        self.samples.push((hour, series, Sample::of(row), sign.factor()));
-        Ok(())
+    }
+
+    /// Whether they are to be written before more is counted.
+    pub fn is_full(&self) -> bool {
+        self.rows >= UNSUMMED_ROWS_MAX || self.additions.len() >= UNSUMMED_SUMS_MAX
     }
 
     /// Writes what was counted, inside the caller's transaction.
-    pub fn apply(&self, conn: &Connection) -> rusqlite::Result<()> {
+    pub fn apply(&self, conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<()> {
         // Asked every time: another process may have rolled up.
         let rolled_until = rolled_until(conn)?;
         let mut packs = Packs::default();
-        for Addition { hour, series, sums } in &self.additions {
-            sums.upsert(conn, SPAN_HOUR, *hour, *series)?;
+        for Addition { hour, series, sums, samples } in &self.additions {
+            let series = ids.id(conn, series)?;
+            sums.upsert(conn, SPAN_HOUR, *hour, series)?;
             if *hour < rolled_until {
-                sums.upsert(conn, SPAN_DAY, hour - hour % 24, *series)?;
-                sums.upsert(conn, SPAN_ALL, 0, *series)?;
-                packs.add(conn, *hour, |all_sums, _| Sums::add_to(all_sums, *series, sums))?;
+                sums.upsert(conn, SPAN_DAY, hour - hour % 24, series)?;
+                sums.upsert(conn, SPAN_ALL, 0, series)?;
+                packs.add(conn, *hour, |all_sums, all_latencies| {
+                    Sums::add_to(all_sums, series, sums);
+                    let latencies = all_latencies.entry(series).or_default();
+                    samples.iter().for_each(|(sample, sign)| latencies.count(sample, *sign));
+                })?;
                 super::clean::late(conn, *hour)?;
                 changed(conn)?;
             }
         }
-        for (hour, series, sample, sign) in self.samples.iter().filter(|(hour, ..)| *hour < rolled_until) {
-            packs.add(conn, *hour, |_, latencies| latencies.entry(*series).or_default().count(sample, *sign))?;
-        }
-        if self.samples.iter().any(|(.., sign)| *sign < 0) {
+        if self.corrects {
             corrected(conn)?;
         }
         packs.write(conn)
     }
+}
+
+/// The id up to which every row is in the sums.
+pub(super) fn summed_until(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT value FROM meta WHERE name = 'summed_until'")?.query_row([], |row| row.get(0))
+}
+
+pub(super) fn set_summed_until(conn: &Connection, id: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'summed_until'")?.execute([id])?;
+    Ok(())
+}
+
+/// Sums up whatever rows the table has beyond `summed_until`, inside the caller's transaction; returns the last id. Takes
+/// some microseconds a row.
+pub(super) fn catch_up(conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<i64> {
+    let mut statement = conn.prepare(
+        "SELECT id, start_time, endpoint, model, client, key, outcome, duration_ms, input_tokens, output_tokens,
+            total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second
+         FROM requests WHERE id > ?1 ORDER BY id",
+    )?;
+    let before = summed_until(conn)?;
+    let mut rows = statement.query([before])?;
+    let mut additions = Additions::default();
+    while let Some(row) = rows.next()? {
+        // What somebody else has written into a row must not keep all others from being counted.
+        let text = |column: usize| row.get_ref(column).ok().and_then(|value| value.as_str().ok()).unwrap_or_default();
+        let integer = |column: usize| row.get::<_, i64>(column).ok();
+        let known = |column: usize| integer(column).map_or(Known::default(), |sum| Known { sum, rows: 1 });
+        let id = row.get(0)?;
+        let names = Names { endpoint: text(2), model: text(3), client: text(4), key: text(5), outcome: text(6) };
+        let sample = Sample {
+            duration_ms: integer(7).unwrap_or(0),
+            first_token_ms: integer(13),
+            tokens_per_second: row.get(14).ok(),
+        };
+        let sums = Sums {
+            requests: 1,
+            duration_ms: sample.duration_ms,
+            input: known(8),
+            output: known(9),
+            total: known(10),
+            cached: known(11),
+            reasoning: known(12),
+            first_token_ms: known(13),
+            tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
+            tokens_per_second_known: sample.tokens_per_second.map_or(0, |_| 1),
+            first_id: id,
+            last_id: id,
+        };
+        additions.add(hour_of_ms(ms_of_text(text(1)).unwrap_or(0)), names, &sums, (sample, 1));
+        if additions.is_full() {
+            additions.apply(conn, ids)?;
+            additions = Additions::default();
+        }
+    }
+    additions.apply(conn, ids)?;
+    // Not the last one read: rows removed by hand have ids that are used again.
+    let last = conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+    if last != before {
+        set_summed_until(conn, last)?;
+    }
+    Ok(last)
 }
 
 pub(super) fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
@@ -522,9 +632,9 @@ mod tests {
         let mut additions = Additions::default();
         for i in 0..40 {
             let row = Row { model: Some(format!("model-{i}")), client: Some(format!("client-{i}")), ..row() };
-            additions.count(&conn, &mut ids, i, &row, Sign::Add).expect("counts");
+            additions.count(i, &row, Sign::Add);
         }
-        additions.apply(&conn).expect("applies");
+        additions.apply(&conn, &mut ids).expect("applies");
         let counts = |query: &str| conn.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a query");
         // Five whole, five by model, one for all the others.
         assert_eq!(counts("SELECT count(*) FROM series"), 11);
@@ -540,8 +650,8 @@ mod tests {
         crate::record::schema::create(&conn).expect("creates");
         let mut additions = Additions::default();
         let mut ids = SeriesIds::default();
-        additions.count(&conn, &mut ids, 1, &row(), Sign::Add).expect("counts");
-        additions.apply(&conn).expect("applies");
+        additions.count(1, &row(), Sign::Add);
+        additions.apply(&conn, &mut ids).expect("applies");
         let over = (hour_of_ms(row().start_ms) + 2) * HOUR_MS;
         assert_eq!(roll_up(&conn, &mut ids, None, row().start_ms), Ok(false));
         assert_eq!(roll_up(&conn, &mut ids, None, over - 1), Ok(false));

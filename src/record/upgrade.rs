@@ -13,9 +13,6 @@ use super::schema;
 use super::store::{Entry, insert, now_ms};
 use super::sums::{Additions, SeriesIds, Sign, duration, roll_up_all};
 
-/// Rows whose sums are put together before they are written.
-const ROWS_AT_ONCE: usize = 512;
-
 const COLUMNS: [&str; 17] = [
     "id",
     "endpoint",
@@ -41,6 +38,7 @@ pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("ALTER TABLE requests RENAME TO earlier_requests")?;
     schema::create(conn)?;
     copy_rows(conn)?;
+    schema::mark_all_summed(conn)?;
     // Years of hours: without this the first questions would read them all.
     roll_up_all(conn, &mut SeriesIds::default(), now_ms())?;
     conn.execute_batch("DROP TABLE earlier_requests")
@@ -57,7 +55,6 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
     let mut rows = select.query([])?;
     let mut series = SeriesIds::default();
     let mut additions = Additions::default();
-    let mut counted = 0;
     let mut last_start_ms = 0;
     while let Some(row) = rows.next()? {
         let earlier = read(row, last_start_ms)?;
@@ -71,14 +68,13 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
                 created_at: &text_of_ms(earlier.created_ms),
             },
         )?;
-        additions.count(conn, &mut series, id, &earlier.row, Sign::Add)?;
-        counted += 1;
-        if counted % ROWS_AT_ONCE == 0 {
-            additions.apply(conn)?;
+        additions.count(id, &earlier.row, Sign::Add);
+        if additions.is_full() {
+            additions.apply(conn, &mut series)?;
             additions = Additions::default();
         }
     }
-    additions.apply(conn)
+    additions.apply(conn, &mut series)
 }
 
 fn earlier_rows(conn: &Connection) -> rusqlite::Result<Statement<'_>> {
@@ -304,6 +300,7 @@ mod tests {
         ));
         assert_eq!(store.row_count(), Ok(1500));
         assert_eq!(store.write(&[row()]), Ok(vec![3001]));
+        store.sum_up().expect("sums up");
         let open_hours = "SELECT count(*) FROM sums WHERE span = 2 AND start >= (SELECT value FROM meta
             WHERE name = 'rolled_until')";
         assert_eq!(conn.query_row(open_hours, [], |row| row.get::<_, i64>(0)), Ok(0));

@@ -26,7 +26,7 @@ use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
-use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
+use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 
@@ -154,11 +154,15 @@ impl Desk {
 
     fn answer(&mut self, route: Local, head: &RequestHead, now_ms: i64) -> Answer {
         let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
-            Ok(question) if route == Local::Export => return Answer::Export(question),
             Ok(question) if route == Local::Live => return Answer::Live(question.filter),
             Ok(question) => question,
             Err(message) => return Answer::Reply(Reply::error(400, &message, "bad_request")),
         };
+        // Every row that was committed before the question counts in its answer.
+        self.recorder.sum_up_within(SUM_WAIT_MAX);
+        if route == Local::Export {
+            return Answer::Export(question);
+        }
         Answer::Reply(self.ask(route, head, &question, now_ms).unwrap_or_else(|e| match e {
             AskError::Refused(message) => Reply::error(400, &message, "bad_request"),
             AskError::Database(e) => {

@@ -276,7 +276,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-        store.write(rows).expect("writes");
+        store.write(rows).and_then(|_| store.sum_up()).expect("writes");
         let refusals = vec![("host_missing", 3)];
         let process = Process { rows_written: 7, refusals, ..Process::default() };
         text(&Reader::open(&path).expect("opens"), &process).expect("answers")

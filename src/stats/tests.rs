@@ -54,6 +54,11 @@ impl Bench {
         Bench { store, reader, plain, path, _folder: folder }
     }
 
+    /// Writes rows for a question that follows.
+    fn write(&mut self, rows: &[Row]) {
+        self.store.write(rows).and_then(|_| self.store.sum_up()).expect("writes");
+    }
+
     fn numbers(&self, query: &str) -> Vec<i64> {
         let mut statement = self.plain.prepare(query).expect(query);
         statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect(query)
@@ -347,6 +352,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
                 read = sums::read_ahead(&bench.plain, now_ms).expect("reads");
             }
         }
+        bench.store.sum_up().expect("sums up");
         check(&bench, &Filter::default(), &mut random);
         for _ in 0..2 {
             check(&bench, &random_filter(&mut random), &mut random);
@@ -406,7 +412,7 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
         points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0).collect()
     };
     let write = |bench: &mut Bench, minute: i64| {
-        bench.store.write(&[Row { start_ms: hour + minute * 60_000, ..row() }]).expect("writes");
+        bench.write(&[Row { start_ms: hour + minute * 60_000, ..row() }]);
         // Twice: what the first question left must be as good.
         (counted(bench), counted(bench))
     };
@@ -441,9 +447,9 @@ fn distributions_asked_again_count_every_row_once_and_as_it_is() {
             assert_eq!(told.max, expected.iter().max().map(|max| *max as f64), "{expected:?}");
         }
     };
-    bench.store.write(&[at(1, 7), at(10, 100)]).expect("writes");
+    bench.write(&[at(1, 7), at(10, 100)]);
     check(&bench, &[100]);
-    bench.store.write(&[at(61, 300), at(20, 200)]).expect("writes");
+    bench.write(&[at(61, 300), at(20, 200)]);
     check(&bench, &[100, 200, 300]);
     // In an hour that is open.
     bench.store.correct(3, &at(61, 300), &at(61, 50)).expect("corrects");
@@ -451,7 +457,7 @@ fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     // The first hour is packed, the second stays open.
     while bench.store.roll_up(hour + 2 * HOUR_MS).expect("rolls up") {}
     check(&bench, &[100, 200, 50]);
-    bench.store.write(&[at(30, 400), at(62, 500)]).expect("writes");
+    bench.write(&[at(30, 400), at(62, 500)]);
     check(&bench, &[100, 200, 50, 400, 500]);
     bench.store.correct(5, &at(30, 400), &at(30, 20)).expect("corrects");
     check(&bench, &[100, 200, 50, 20, 500]);
@@ -471,7 +477,7 @@ fn statistics_of_an_upgraded_database_equal_its_rows() {
     Connection::open(&path).and_then(|conn| conn.execute_batch(earlier)).expect("made");
     let mut bench = Bench::on(Store::open(&path, DbSync::Normal).expect("upgrades"), path, folder);
     let mut random = Random::new(7);
-    bench.store.write(&[row()]).expect("writes");
+    bench.write(&[row()]);
     check(&bench, &Filter::default(), &mut random);
     for _ in 0..40 {
         check(&bench, &random_filter(&mut random), &mut random);
@@ -483,7 +489,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
     let mut random = Random::new(99);
     let mut bench = Bench::new();
     let rows: Vec<Row> = (0..400).map(|_| random_row(&mut random)).collect();
-    bench.store.write(&rows).expect("writes");
+    bench.write(&rows);
     while bench.store.roll_up(row().start_ms + 90 * DAY_MS).expect("rolls up") {}
     let hour = row().start_ms - row().start_ms % HOUR_MS;
     let filters = [
@@ -529,7 +535,7 @@ fn an_empty_database_answers_zeros() {
 #[test]
 fn answers_have_the_promised_shape() {
     let mut bench = Bench::new();
-    bench.store.write(&[row()]).expect("writes");
+    bench.write(&[row()]);
     let filter = Filter::default();
     let check = |answer: String, fixed: &str| assert!(answer.contains(fixed), "{answer}");
     let reader = &bench.reader;
@@ -565,7 +571,7 @@ fn answers_have_the_promised_shape() {
 fn unknown_is_null_and_an_untold_model_is_unknown() {
     let mut bench = Bench::new();
     let silent = Row { model: None, input_tokens: None, output_tokens: None, total_tokens: Some(u64::MAX), ..row() };
-    bench.store.write(&[silent]).expect("writes");
+    bench.write(&[silent]);
     check(&bench, &Filter::default(), &mut Random::new(1));
     let request = &bench.reader.recent(&Filter::default(), 1).expect("answers").requests[0];
     assert_eq!(request.model, "unknown");
@@ -593,7 +599,7 @@ fn outcomes_are_filed_as_successful_failed_or_cancelled() {
     let mut bench = Bench::new();
     let one = |outcome: &Outcome| Row { outcome: *outcome, content: Content::default(), ..row() };
     let rows: Vec<Row> = Outcome::ALL.iter().map(one).collect();
-    bench.store.write(&rows).expect("writes");
+    bench.write(&rows);
     let summary = bench.reader.summary(&Filter::default()).expect("answers");
     assert_eq!(
         (summary.successful_requests, summary.failed_requests, summary.cancelled_requests),
@@ -604,7 +610,7 @@ fn outcomes_are_filed_as_successful_failed_or_cancelled() {
 #[test]
 fn too_many_points_are_refused_with_what_to_do() {
     let mut bench = Bench::new();
-    bench.store.write(&[Row { start_ms: 0, ..row() }]).expect("writes");
+    bench.write(&[Row { start_ms: 0, ..row() }]);
     let ask = |bucket| bench.reader.over_time(&Filter::default(), bucket, Zone::default(), None, row().start_ms);
     let error = ask(Bucket::Hour).expect_err("half a million hours").to_string();
     assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
@@ -619,7 +625,7 @@ fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
         Row { content: Content { prompt, output, ..Content::default() }, ..row() }
     };
     let rows = [said("The Quick fox", "jumps"), said("über alles", "ÜBERmut"), said("quick", "and dirty"), row()];
-    bench.store.write(&rows).expect("writes");
+    bench.write(&rows);
     let check = |words: &str, after: Option<i64>, limit: u32, expected: &[i64]| {
         let found = bench.reader.search(&Filter::default(), words, after, limit).expect("answers");
         let ids: Vec<i64> = found.requests.iter().map(|hit| hit.request.id).collect();

@@ -1,7 +1,7 @@
 //! Every generation leaves one row, and it is there before the client has the whole reply.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rusqlite::Connection;
@@ -93,6 +93,70 @@ fn a_locked_database_delays_no_reply_for_long_and_loses_no_row() {
     let rows = proxy.wait_for_rows(3);
     assert!(rows.len() == 3 && rows.iter().all(|row| row.total_tokens == Some(22)), "{rows:#?}");
     proxy.wait_for_log("takes rows again");
+}
+
+const SUMMED: &str = "SELECT coalesce(sum(requests), 0) FROM sums";
+
+#[test]
+fn the_sums_follow_the_rows_within_seconds_and_at_the_end() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    // Clean-up sums up, too, whenever it counts content.
+    let mut proxy = Proxy::with(&upstream, &[("CONTENT_MB_MAX", "0"), ("CONTENT_DAYS", "0")]);
+    let database = proxy.folder().database();
+    for rows in 1..3 {
+        proxy.ask(chat());
+        until("sums that nobody asked for", || (count_of(&database, SUMMED) == rows).then_some(()));
+    }
+    proxy.ask(chat());
+    #[cfg(unix)]
+    {
+        proxy.signal("TERM");
+        proxy.wait();
+        assert_eq!(count_of(&database, SUMMED), 3);
+    }
+}
+
+#[test]
+fn statistics_answer_while_the_database_takes_no_sums_and_lose_none() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    proxy.ask(chat());
+    let lock = locked(&proxy);
+    let began = std::time::Instant::now();
+    assert!(proxy.json("/stats/summary")["total_requests"].is_u64());
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    lock.execute_batch("COMMIT").expect("an open transaction");
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+}
+
+#[test]
+fn statistics_count_every_row_that_was_seen_while_others_are_written() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    let (seen, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Client::connect(proxy.address());
+                while !ends.load(Ordering::Relaxed) {
+                    client.ask(chat());
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let counted = || {
+            for _ in 0..10 {
+                let before = seen.load(Ordering::SeqCst) as u64;
+                let total = proxy.json("/stats/summary")["total_requests"].as_u64();
+                assert!(total >= Some(before), "{total:?} of at least {before}");
+                thread::sleep(std::time::Duration::from_millis(20));
+            }
+        };
+        // The clients end whatever comes of it.
+        let counted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(counted));
+        ends.store(true, Ordering::Relaxed);
+        counted.expect("every row that was seen counts");
+    });
 }
 
 #[test]
