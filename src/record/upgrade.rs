@@ -10,7 +10,7 @@ use rusqlite::{Connection, Statement};
 use super::rfc3339::{ms_of_text, text_of_ms};
 use super::row::{Content, Outcome, Row};
 use super::schema;
-use super::store::{Entry, insert, now_ms};
+use super::store::{Entry, Inserts, now_ms};
 use super::sums::{Additions, SeriesIds, Sign, duration, roll_up_all};
 
 const COLUMNS: [&str; 17] = [
@@ -53,21 +53,19 @@ pub(super) fn tidy(conn: &Connection) {
 fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
     let mut select = earlier_rows(conn)?;
     let mut rows = select.query([])?;
+    let mut inserts = Inserts::prepare(conn)?;
     let mut series = SeriesIds::default();
     let mut additions = Additions::default();
     let mut last_start_ms = 0;
     while let Some(row) = rows.next()? {
         let earlier = read(row, last_start_ms)?;
         last_start_ms = earlier.row.start_ms;
-        let id = insert(
-            conn,
-            &Entry {
-                id: Some(earlier.id),
-                row: &earlier.row,
-                end_time: text_of_ms(earlier.end_ms),
-                created_at: &text_of_ms(earlier.created_ms),
-            },
-        )?;
+        let id = inserts.insert(&Entry {
+            id: Some(earlier.id),
+            row: &earlier.row,
+            end_time: text_of_ms(earlier.end_ms),
+            created_at: &text_of_ms(earlier.created_ms),
+        })?;
         additions.count(id, &earlier.row, Sign::Add);
         if additions.is_full() {
             additions.apply(conn, &mut series)?;
