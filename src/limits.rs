@@ -76,6 +76,10 @@ pub const EXPRESS_BODY_BYTES_MAX: usize = 14 * 1024;
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
 
+/// How long the express loop looks for events before it sleeps, while they come as soon as that. A reply over loopback
+/// takes some 25 us; waking up takes as long again. See `front/watch.rs`.
+pub const LOOK_TIME_MAX: Duration = Duration::from_micros(40);
+
 /// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.
 pub const LISTENERS_MAX: usize = 64;
 /// Events that wait for a listener who reads slowly. Some hundreds of requests; beyond, the listener is cut off.

@@ -24,6 +24,7 @@ pub mod gather;
 mod judge;
 mod patience;
 mod stopping;
+mod watch;
 mod writing;
 
 use std::io::{self, Read};
@@ -52,6 +53,7 @@ use gather::{Gather, Step, Waiting};
 pub use judge::{Judge, Plan};
 pub use stopping::Stop;
 use stopping::Stopping;
+use watch::Watch;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
@@ -211,9 +213,13 @@ impl Front {
     /// Runs until it is told to stop and every exchange has ended or was called off.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        let mut watch = match self.role {
+            Role::Accepting(_) => Watch::sleeping(),
+            Role::Express { .. } => Watch::looking(),
+        };
         loop {
             let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
+            match watch.wait(&mut self.poll, &mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }

@@ -491,7 +491,8 @@ impl Desk {
     /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by who
     /// writes them then.
     fn write_now(&mut self, rows: &[Row], recorder: &Recorder) -> Option<Vec<i64>> {
-        if !self.waiting.rows.is_empty() || self.store.must_reopen() {
+        // Whether the file is where it was, writing finds out.
+        if !self.waiting.rows.is_empty() || self.store.is_damaged() {
             return None;
         }
         self.store.set_lock_wait(Duration::ZERO);
