@@ -69,9 +69,9 @@ pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 /// reaches its client after 78 us (median), with one after 130 (nginx: 140), for a fifth more processor time.
 pub const STREAM_LANES_MAX: usize = 2;
 
-/// Largest request body of the express lane: with its head it fits in what the system buffers for a connection (Linux:
-/// `tcp_wmem`, 16 KiB), so that sending it waits for nobody.
-pub const EXPRESS_BODY_BYTES_MAX: usize = 14 * 1024;
+/// Largest request of the express lane, with its head: it fits in what the system buffers for a connection (Linux:
+/// `tcp_wmem`), so that sending it waits for nobody.
+pub const EXPRESS_REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// A commit that took longer was no quick one: the next is a worker's, until they are quick again. Fifty times what it
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);

@@ -64,6 +64,8 @@ struct Way {
 /// An exchange on its way.
 struct Asked {
     lend: Box<Lend>,
+    /// Bytes that the socket took.
+    sent: u64,
     draft: Option<Box<Draft>>,
 }
 
@@ -71,9 +73,11 @@ struct Asked {
 enum Sent {
     Whole,
     /// The socket did not take the rest.
-    Partly(Vec<u8>),
-    /// Not a byte.
+    Partly(Begun),
+    /// Not a byte: it is not for this lane, or was called off.
     Nothing,
+    /// Not a byte: the connection is broken.
+    Broken,
 }
 
 impl Express {
@@ -84,7 +88,7 @@ impl Express {
 
     /// Whether this request can be the lane's: small, of a usual kind, and asking for no stream.
     pub fn suits(head: &RequestHead, body: &[u8]) -> bool {
-        matches!(head.method(), "GET" | "POST") && body.len() <= EXPRESS_BODY_BYTES_MAX && !asked::may_stream(body)
+        matches!(head.method(), "GET" | "POST") && body.len() <= EXPRESS_REQUEST_BYTES_MAX && !asked::may_stream(body)
     }
 
     /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
@@ -116,12 +120,13 @@ impl Express {
         };
         let Some(way) = &mut self.ways[at] else { unreachable!("a free way is there") };
         way.upstream.wire().begin(None);
-        way.asked = Some(Asked { lend, draft: None });
+        way.asked = Some(Asked { lend, sent: 0, draft: None });
         let shared = &self.shared;
         match catch_unwind(AssertUnwindSafe(|| way.send(shared))) {
             Ok(Sent::Whole) => {}
-            Ok(Sent::Partly(unsent)) => self.hand_over(at, Begun { unsent, received: Vec::new() }),
-            Ok(Sent::Nothing) => self.hand_back(at),
+            Ok(Sent::Partly(begun)) => self.go_on(at, begun),
+            Ok(Sent::Nothing) => self.begin_anew(at, false),
+            Ok(Sent::Broken) => self.begin_anew(at, true),
             Err(_) => self.end_by_bug(at),
         }
         Ok(())
@@ -154,9 +159,14 @@ impl Express {
         }
         let finished = std::mem::take(&mut self.finished);
         let (pool, recorder) = (&self.pool, &self.shared.recorder);
-        if !recorder.finish_now(finished, |tails| pool.finish(tails)) && !pool.commit() {
-            // No thread is free, and those who wait for their rows are some of them.
-            recorder.commit_arrivals(|tails| pool.finish(tails));
+        let settled = catch_unwind(AssertUnwindSafe(|| {
+            if !recorder.finish_now(finished, |tails| pool.finish(tails)) && !pool.commit() {
+                // No thread is free, and those who wait for their rows are some of them.
+                recorder.commit_arrivals(|tails| pool.finish(tails));
+            }
+        }));
+        if settled.is_err() {
+            log::error!("exchanges ended by a bug of the proxy; their connections were cut");
         }
     }
 
@@ -188,10 +198,6 @@ impl Express {
         let upstream = self.shared.shelf.take_connected()?;
         let socket = upstream.wire().descriptor()?;
         upstream.wire().set_polled(true).ok()?;
-        // Whatever can be read, an end or bytes that nobody asked for, makes it useless.
-        if !matches!((&*socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
-            return None;
-        }
         let at = self.free.pop().unwrap_or_else(|| {
             self.ways.push(None);
             self.ways.len() - 1
@@ -243,8 +249,8 @@ impl Express {
         let whole = read_whole(&scratch[..n], &mut fields).filter(|_| !hung_up);
         // From here on the connection serves the next exchange: this one can be called off no more.
         let Some(whole) = whole.filter(|_| asked.lend.loan.client().interrupts(None).is_ok()) else {
-            let received = scratch[..n].to_vec();
-            return self.hand_over(at, Begun { unsent: Vec::new(), received });
+            let begun = Begun { sent: asked.sent, unsent: Vec::new(), received: scratch[..n].to_vec() };
+            return self.go_on(at, begun);
         };
         let (bytes, row) = asked.end(&self.shared, &whole);
         way.idle_since = Instant::now();
@@ -259,25 +265,31 @@ impl Express {
     }
 
     /// A worker goes on with what was begun.
-    fn hand_over(&mut self, at: usize, begun: Begun) {
-        let Some((upstream, Some(Asked { mut lend, draft }))) = self.leave(at) else { return };
+    fn go_on(&mut self, at: usize, begun: Begun) {
+        let Some((upstream, Some(Asked { mut lend, draft, .. }))) = self.leave(at) else { return };
         lend.ahead = Some(Ahead { upstream, begun, draft });
         self.pool.go_on(lend);
     }
 
-    /// A worker begins anew, on another connection.
-    fn hand_back(&mut self, at: usize) {
-        let Some((_, Some(Asked { lend, .. }))) = self.leave(at) else { return };
+    /// A worker begins anew: on this connection, or on another if it is `broken`.
+    fn begin_anew(&mut self, at: usize, broken: bool) {
+        let since = self.ways[at].as_ref().map(|way| way.idle_since);
+        let (Some(since), Some((upstream, Some(Asked { lend, .. })))) = (since, self.leave(at)) else { return };
         let _ = lend.loan.client().interrupts(None);
+        if !broken {
+            self.shared.shelf.put(upstream, since);
+        }
         self.pool.go_on(lend);
     }
 
     /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.
     fn end_by_bug(&mut self, at: usize) {
         log::error!("an exchange ended by a bug of the proxy; its connection was cut");
-        let asked = self.ways[at].take().and_then(|way| way.asked);
+        // Whatever was done before, this way is nobody's any more.
+        let Some(Way { asked, .. }) = self.ways[at].take() else { return };
+        self.idle.retain(|idle| *idle != at);
         self.free.push(at);
-        let Some(Asked { lend, draft }) = asked else { return };
+        let Some(Asked { lend, draft, .. }) = asked else { return };
         self.pool.end();
         let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
@@ -285,30 +297,42 @@ impl Express {
     }
 }
 
+/// Also by a bug of the loop: then what was begun leaves its rows.
 impl Drop for Express {
     fn drop(&mut self) {
-        let asked = self.ways.iter().flatten().filter(|way| way.asked.is_some()).count();
-        (0..asked).for_each(|_| self.pool.end());
+        for at in 0..self.ways.len() {
+            if matches!(self.ways[at], Some(Way { asked: Some(_), .. })) {
+                self.end_by_bug(at);
+            }
+        }
+        self.settle();
     }
 }
 
 impl Way {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
     fn send(&mut self, shared: &Shared) -> Sent {
-        let Some(Asked { lend, draft }) = &mut self.asked else { return Sent::Nothing };
+        let Some(Asked { lend, sent: taken, draft }) = &mut self.asked else { return Sent::Nothing };
         let Lend { loan, head, body, began, start_ms, .. } = &**lend;
         let recorded = is_recorded(head.method(), head.path());
-        let Some(bytes) = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body) else {
-            return Sent::Nothing;
-        };
+        let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= EXPRESS_REQUEST_BYTES_MAX) else { return Sent::Nothing };
+        // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
+        if !matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+            return Sent::Broken;
+        }
         if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
             return Sent::Nothing;
         }
-        let sent = match (&*self.socket).write(&bytes) {
-            Ok(n) if n == bytes.len() => Sent::Whole,
-            Ok(n) => Sent::Partly(bytes[n..].to_vec()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Sent::Partly(bytes),
-            Err(_) => return Sent::Nothing,
+        let n = match (&*self.socket).write(&bytes) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Sent::Broken,
+        };
+        *taken = n as u64;
+        let sent = match &bytes[n..] {
+            [] => Sent::Whole,
+            unsent => Sent::Partly(Begun { sent: *taken, unsent: unsent.to_vec(), received: Vec::new() }),
         };
         *draft = recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)));
         bug_on_purpose(head, "asking");

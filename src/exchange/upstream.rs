@@ -56,7 +56,9 @@ impl Shelf {
 
     /// Keeps it for the next exchange. `since`: when it was used last.
     pub fn put(&self, upstream: Upstream, since: Instant) {
-        self.idle().push((since, upstream));
+        let mut idle = self.idle();
+        let at = idle.partition_point(|(other, _)| *other <= since);
+        idle.insert(at, (since, upstream));
     }
 
     /// Closes connections that have grown too old to be of use.

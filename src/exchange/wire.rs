@@ -48,6 +48,8 @@ pub struct WireState {
 /// same request then, but what it sends stays here; it gets to read the reply.
 #[derive(Debug, Default)]
 pub struct Begun {
+    /// Bytes of it that the socket took.
+    pub sent: u64,
     /// What the socket did not take of the request.
     pub unsent: Vec<u8>,
     /// What has come of the reply.
@@ -221,7 +223,7 @@ impl Wire {
         let state = &self.state;
         let begun = state.begun().take();
         if let Some(begun) = &begun {
-            state.sent.fetch_add((bytes.len().saturating_sub(begun.unsent.len())) as u64, Ordering::Relaxed);
+            state.sent.fetch_add(begun.sent, Ordering::Relaxed);
             bytes = &begun.unsent;
         }
         // What TLS sends of its own is no reply.
@@ -279,7 +281,8 @@ impl Transport for Wire {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         self.pending += amount;
-        if self.pending >= OUTPUT_BYTES_MAX {
+        // What was begun already is not sent, however much it is.
+        if self.pending >= OUTPUT_BYTES_MAX && self.state.begun().is_none() {
             self.flush()?;
         }
         Ok(())

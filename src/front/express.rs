@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -17,7 +16,7 @@ use mio::net::TcpStream;
 
 use super::bodies::Claim;
 use super::client::{Client, Returns};
-use super::{Common, Connection, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
+use super::{Common, Connection, Counted, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
 use crate::exchange::express::Express;
 use crate::limits::WORKER_STACK_BYTES;
 
@@ -29,6 +28,7 @@ pub struct Guest {
     pub claim: Claim,
     pub unread: Vec<u8>,
     pub hung_up: bool,
+    pub counted: Counted,
 }
 
 /// Connections that have not been taken in yet; `None` when nobody takes them in any more.
@@ -84,15 +84,16 @@ pub fn start(common: Common) -> io::Result<(Door, JoinHandle<()>)> {
     let list = Arc::new(Mutex::new(Some(Vec::new())));
     let door = Door { list: list.clone(), returns: returns.clone() };
     let lane = Express::new(common.pool.clone(), poll.registry().try_clone()?, WAYS);
-    common.stop.wakes(returns.clone());
     let role = Role::Express { lane, guests: Guests(list) };
-    let mut front = Front::new(poll, returns, common, role);
+    let stop = common.stop.clone();
+    let mut front = Front::new(poll, returns.clone(), common, role);
     let run = move || {
         if let Err(e) = front.run() {
             log::error!("the express loop failed: {e}");
         }
     };
     let thread = Builder::new().name("express".into()).stack_size(WORKER_STACK_BYTES).spawn(run)?;
+    stop.wakes(returns);
     Ok((door, thread))
 }
 
@@ -103,6 +104,8 @@ pub enum ExpressLoop {
     /// Nobody needed it yet.
     NotYet,
     Started(Door, JoinHandle<()>),
+    /// It takes nobody in any more.
+    Closed(JoinHandle<()>),
 }
 
 impl Front {
@@ -127,11 +130,11 @@ impl Front {
         let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
             return;
         };
-        let Connection { client, claim, unread, hung_up, .. } = *connection;
+        let Connection { client, claim, unread, hung_up, counted, .. } = *connection;
         let (mut stream, peer) = match Client::into_stream(client) {
             Ok(parts) => parts,
             Err(client) => {
-                let mut connection = Box::new(Connection { client, claim, unread, hung_up, ..*connection });
+                let mut connection = Box::new(Connection { client, claim, unread, hung_up, counted, ..*connection });
                 let pending = !connection.unread.is_empty() || hung_up;
                 self.lend(&mut connection, *request, pending);
                 self.connections[token] = Some(connection);
@@ -140,29 +143,28 @@ impl Front {
         };
         let _ = self.poll.registry().deregister(&mut stream);
         self.freed.push(token);
-        let guest = Guest { stream, peer, request, claim, unread, hung_up };
+        let guest = Guest { stream, peer, request, claim, unread, hung_up, counted };
         let Role::Accepting(express_loop) = &mut self.role else { return };
         let ExpressLoop::Started(door, _) = express_loop else { return };
         if let Err(guest) = door.enter(guest) {
-            *express_loop = ExpressLoop::Never;
+            if let ExpressLoop::Started(_, thread) = std::mem::replace(express_loop, ExpressLoop::Never) {
+                *express_loop = ExpressLoop::Closed(thread);
+            }
             self.welcome(guest);
         }
     }
 
     /// Takes in a connection that was moved here.
     pub(super) fn welcome(&mut self, guest: Guest) {
-        let Guest { stream, peer, request, claim, unread, hung_up } = guest;
-        match self.take_in_hand(stream, peer, claim, State::Moving(request)) {
+        let Guest { stream, peer, request, claim, unread, hung_up, counted } = guest;
+        match self.take_in_hand(stream, peer, claim, counted, State::Moving(request)) {
             Ok(token) => {
                 if let Some(Some(connection)) = self.connections.get_mut(token) {
                     (connection.unread, connection.hung_up) = (unread, hung_up);
                 }
                 self.step(token, Self::arrive);
             }
-            Err(e) => {
-                log::warn!("{peer}: cut: {e}");
-                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
-            }
+            Err(e) => log::warn!("{peer}: cut: {e}"),
         }
     }
 

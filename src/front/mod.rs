@@ -79,6 +79,31 @@ struct Connection {
     scheduled: Option<u64>,
     /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
     hung_up: bool,
+    /// For its place among all.
+    counted: Counted,
+}
+
+/// A connection's place among those held at once, in whichever loop.
+struct Counted {
+    figures: Arc<Figures>,
+    /// The loop that accepts.
+    accepting: Arc<Returns>,
+}
+
+impl Counted {
+    fn new(figures: &Arc<Figures>, accepting: &Arc<Returns>) -> Counted {
+        figures.connections.fetch_add(1, Ordering::Relaxed);
+        Counted { figures: figures.clone(), accepting: accepting.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Accepting waits for a free place.
+        if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
+            self.accepting.wake();
+        }
+    }
 }
 
 impl Connection {
@@ -226,6 +251,8 @@ impl Front {
             for event in events.iter() {
                 match event.token() {
                     LISTENER => self.accept(),
+                    // A connection of the other loop may have closed.
+                    WAKER if self.accept_again_ms.is_some() => self.accept(),
                     WAKER => {}
                     Token(token) if token >= WAYS => {
                         if let Role::Express { lane, .. } = &mut self.role {
@@ -245,19 +272,23 @@ impl Front {
             for returned in self.returns.take() {
                 self.take_back(returned.token, returned.fate);
             }
-            if let Role::Express { lane, guests } = &mut self.role {
-                lane.settle();
-                lane.rest();
+            if let Role::Express { guests, .. } = &self.role {
                 guests.take().into_iter().for_each(|guest| self.welcome(guest));
             }
             self.check_deadlines();
             self.free.append(&mut self.freed);
-            if self.common.stop.is_asked() && self.stopped() {
+            let over = self.common.stop.is_asked() && self.stopped();
+            if let Role::Express { lane, .. } = &mut self.role {
+                lane.settle();
+                lane.rest();
+            }
+            if over {
                 break;
             }
         }
         if let Role::Accepting(express_loop) = &mut self.role
-            && let ExpressLoop::Started(_, thread) = std::mem::replace(express_loop, ExpressLoop::Never)
+            && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =
+                std::mem::replace(express_loop, ExpressLoop::Never)
             && thread.join().is_err()
         {
             log::error!("the express loop ended by a bug of the proxy");
@@ -318,10 +349,9 @@ impl Front {
 
     fn admit(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
         let state = State::Parked { since_ms: self.now_ms() };
-        let claim = self.common.bodies.claim();
-        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, state)) {
+        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.figures, &self.returns));
+        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
             Ok(token) => {
-                self.figures.connections.fetch_add(1, Ordering::Relaxed);
                 self.step(token, |_, _, _| Next::Keep);
             }
             Err(e) => log::debug!("{peer}: gone before it was admitted: {e}"),
@@ -334,6 +364,7 @@ impl Front {
         mut stream: mio::net::TcpStream,
         peer: SocketAddr,
         claim: Claim,
+        counted: Counted,
         state: State,
     ) -> io::Result<usize> {
         let token = self.free.pop().unwrap_or_else(|| {
@@ -354,6 +385,7 @@ impl Front {
             state,
             scheduled: None,
             hung_up: false,
+            counted,
         }));
         Ok(token)
     }
@@ -397,7 +429,6 @@ impl Front {
             Next::Drop => {
                 drop(connection);
                 self.freed.push(token);
-                self.figures.connections.fetch_sub(1, Ordering::Relaxed);
                 if self.accept_again_ms.is_some() {
                     self.accept();
                 }

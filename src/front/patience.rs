@@ -83,7 +83,7 @@ mod tests {
     use super::super::bodies::Bodies;
     use super::super::client::{Client, Then};
     use super::super::gather::{self, Gather};
-    use super::super::{Plan, returns};
+    use super::super::{Counted, Plan, returns};
     use super::*;
 
     /// A connection of which `bytes` have arrived.
@@ -92,14 +92,16 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let stream = mio::net::TcpStream::connect(address).expect("it listens");
-        let client = Arc::new(Client::new(stream, address, 0, returns(&poll).expect("a waker")));
+        let returns = returns(&poll).expect("a waker");
+        let counted = Counted::new(&Arc::default(), &returns);
+        let client = Arc::new(Client::new(stream, address, 0, returns));
         let mut gather = Gather::default();
         let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
         let mut verdict = Some(verdict);
         gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
         let state = State::Parked { since_ms: 5000 };
         let claim = Bodies::new(0).claim();
-        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false }
+        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false, counted }
     }
 
     /// How long a connection in this state may stay in it.

@@ -30,7 +30,11 @@ impl Stop {
 
     /// From now on stopping wakes this loop, too.
     pub(super) fn wakes(&self, returns: Arc<Returns>) {
-        self.sleepers().push(returns);
+        self.sleepers().push(returns.clone());
+        // Whoever asked meanwhile has not seen it.
+        if self.is_asked() {
+            returns.wake();
+        }
     }
 
     fn sleepers(&self) -> MutexGuard<'_, Vec<Arc<Returns>>> {
@@ -52,11 +56,11 @@ impl Front {
             self.listener = None;
             self.accept_again_ms = None;
             self.common.lane.close();
+            self.stopping =
+                Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
             if let Role::Express { guests, .. } = &self.role {
                 guests.close().into_iter().for_each(|guest| self.welcome(guest));
             }
-            self.stopping =
-                Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
             // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
             for token in 0..self.connections.len() {
                 if let Some(Some(connection)) = self.connections.get(token) {

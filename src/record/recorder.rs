@@ -161,6 +161,11 @@ impl Recorder {
         self.run_shift(pass_on, Patience::None)
     }
 
+    /// The same, however long it takes.
+    pub fn finish_all(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>)) {
+        replies.into_iter().for_each(|(row, tail)| self.finish(row, tail, &pass_on));
+    }
+
     /// Goes on where [`Recorder::finish_now`] stopped.
     pub fn commit_arrivals(&self, pass_on: impl Fn(Vec<Tail>)) {
         self.run_shift(pass_on, Patience::Usual);
@@ -302,6 +307,12 @@ impl Recorder {
                 done = false;
                 break;
             }
+            // Who has no patience does not go on committing for others either.
+            if matches!(patience, Patience::None) && shift.has_more() {
+                shift.leave_to_another(Vec::new());
+                done = false;
+                break;
+            }
         }
         // Nobody waits for this thread any more: it sends the last batch's tails itself.
         tails.into_iter().for_each(Tail::send);
@@ -370,8 +381,11 @@ impl Recorder {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For who has patience.
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.store.set_lock_wait(COMMIT_WAIT_MAX);
+        desk
     }
 }
 
@@ -392,6 +406,10 @@ impl Shift<'_> {
         }
         let rows = arrivals.entries.len().min(BATCH_ROWS_MAX);
         Some(arrivals.entries.drain(..rows).collect())
+    }
+
+    fn has_more(&self) -> bool {
+        !self.recorder.arrivals().entries.is_empty()
     }
 
     /// Ends this thread's turn, but not the shift: nobody begins one meanwhile.
@@ -496,9 +514,8 @@ impl Desk {
             return None;
         }
         self.store.set_lock_wait(Duration::ZERO);
-        let written = self.store.write(rows);
-        self.store.set_lock_wait(COMMIT_WAIT_MAX);
-        Some(self.wrote(written.ok()?, recorder))
+        let ids = self.store.write(rows).ok()?;
+        Some(self.wrote(ids, recorder))
     }
 
     fn wrote(&mut self, ids: Vec<i64>, recorder: &Recorder) -> Vec<i64> {

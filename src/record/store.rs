@@ -116,6 +116,9 @@ impl Store {
 
     /// How long a transaction waits for another process's lock.
     pub fn set_lock_wait(&mut self, at_most: Duration) {
+        if self.lock_wait == at_most {
+            return;
+        }
         self.lock_wait = at_most;
         // It can fail only for a handle that is no connection.
         let _ = self.conn.busy_timeout(at_most);
