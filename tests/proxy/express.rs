@@ -47,11 +47,28 @@ fn outcome(request: &str, pieces: &[&[u8]], is_warm: bool) -> (String, Option<Ro
     let mut fields: Vec<String> = head.split("\r\n").map(str::to_ascii_lowercase).collect();
     fields.sort();
     let port = upstream.address().port().to_string();
+    let is_chunked = fields.iter().any(|field| field == "transfer-encoding: chunked");
+    let body = if is_chunked { unchunked(body) } else { body.to_owned() };
     let got = format!("{}\n\n{body}", fields.join("\n")).replace(&port, "PORT");
     let rows = usize::from(request.starts_with("POST"));
     let row = proxy.wait_for_rows(rows + usize::from(is_warm)).pop().filter(|_| rows > 0);
     proxy.check_sound();
     (got, row.map(|row| Row { id: 0, error_message: row.error_message.map(|e| e.replace(&port, "PORT")), ..row }))
+}
+
+/// A body without its chunks, which may be cut in other places, but with their end.
+fn unchunked(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+        if size == 0 {
+            return format!("{body} and the end: {rest:?}");
+        }
+        let (chunk, rest) = rest.split_at(size.min(rest.len()));
+        body.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").unwrap_or(rest);
+    }
+    body
 }
 
 /// Whether the express lane is there or not, the client gets the same and so does the row.
