@@ -27,7 +27,7 @@
 //! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
 //! | express loop (one, on demand) | the connections moved to it, some connections to upstream | its poll, a quick commit |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
-//! | stream lane (two at most) | the connections of streams that flow | its poll alone |
+//! | stream lane (one, on demand) | the connections of streams that flow | its poll alone |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |
@@ -47,7 +47,7 @@
 //! - [`figures`]: what is counted in memory alone.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
 //! - [`http`]: the grammar of requests, and of replies (pure).
-//! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
+//! - [`exchange`]: workers, upstream, relay, the lane of streams, the express lane.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.

@@ -65,10 +65,6 @@ pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stack of a worker. A TLS handshake is the deepest call; only touched pages cost memory.
 pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 
-/// Threads that relay streams, one a processor at most. Measured with 100 paced streams on two cores: with two an event
-/// reaches its client after 78 us (median), with one after 130 (nginx: 140), for a fifth more processor time.
-pub const STREAM_LANES_MAX: usize = 2;
-
 /// Largest request of the express lane, with its head: it fits in what the system buffers for a connection (Linux:
 /// `tcp_wmem`), so that sending it waits for nobody.
 pub const EXPRESS_REQUEST_BYTES_MAX: usize = 16 * 1024;

@@ -11,9 +11,9 @@
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply, hand row and tail to
 //! the recorder. The [`pool`] gives it its jobs. While a stream does nothing but flow, no thread of its own waits for
-//! its next event: the lanes of [`streams`] relay all of them, and give each back to a worker for whatever takes time.
+//! its next event: the lane of [`streams`] relays all of them, and gives each back to a worker for whatever takes time.
 //!
-//! The lanes are there because a thread for each stream costs more than relaying. Measured on two cores, processor time
+//! The lane is there because a thread for each stream costs more than relaying. Measured on two cores, processor time
 //! an event, nginx beside it in the same run: 100 paced streams 22.0 us (nginx 10.7), 1000 paced 19.8 (10.7), 16 that
 //! flood 3.7 (1.0). A bare thread that only reads and writes, with no parsing at all, still took 16.7, 18.2 and 3.3 us:
 //! waking a thread for every event is what costs.

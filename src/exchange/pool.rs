@@ -1,7 +1,7 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand: a worker, or a lane of [`super::streams`]. Further ones wait in a
+//! exchanges in flight, whoever has them in hand: a worker, or the lane of [`super::streams`]. Further ones wait in a
 //! bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
 
 use std::collections::VecDeque;
@@ -153,7 +153,7 @@ impl Pool {
         &self.shared
     }
 
-    /// Lends a stream to a lane; back it comes when there is none.
+    /// Lends a stream to the lane; back it comes when there is none.
     pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if streams.is_none() {

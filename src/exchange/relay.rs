@@ -5,7 +5,7 @@
 //! committed. Where upstream stays silent after a stream's terminal event, the row is committed before the wait.
 //!
 //! A relay never waits for its client, and for upstream only while that socket blocks; [`Relay::advance`] goes as far as
-//! it can and says why it stopped. So a worker and a lane of streams drive the same machine.
+//! it can and says why it stopped. So a worker and the lane of streams drive the same machine.
 //!
 //! ```text
 //!              ┌──────────── write what is left ─────────────┐
