@@ -17,9 +17,10 @@ use std::{fmt, thread};
 
 use rusqlite::Connection;
 
+use lms_metrics_proxy::record::roll_up::roll_up_all;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::series::SeriesIds;
 use lms_metrics_proxy::record::store::{DbSync, Store};
-use lms_metrics_proxy::record::sums::{self, SeriesIds};
 use lms_metrics_proxy::stats::metrics::{self, Process};
 use lms_metrics_proxy::stats::pace::Pace;
 use lms_metrics_proxy::stats::report::Report;
@@ -299,7 +300,7 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
 fn roll_up(path: &Path) {
     let conn = Connection::open(path).expect("opens");
     conn.execute_batch("PRAGMA synchronous = NORMAL; BEGIN").expect("begins");
-    sums::roll_up_all(&conn, &mut SeriesIds::default(), NOW_MS).expect("rolls up");
+    roll_up_all(&conn, &mut SeriesIds::default(), NOW_MS).expect("rolls up");
     conn.execute_batch("COMMIT").expect("commits");
 }
 

@@ -16,6 +16,7 @@
 //! There are two such loops: a connection whose request the express lane can answer moves to that of [`express`], with
 //! the request (Moving).
 
+mod accepting;
 pub mod bodies;
 pub mod client;
 pub mod deadlines;
@@ -23,33 +24,29 @@ mod express;
 pub mod gather;
 mod judge;
 mod patience;
+mod requests;
 mod stopping;
 mod watch;
 mod writing;
 
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::exchange::Lend;
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
-use crate::http::refusal::Refusal;
-use crate::http::reply::{CONTINUE, Persistence, Reply};
-use crate::http::target::Local;
 use crate::limits::*;
 use crate::stats::lane::Lane;
+use accepting::Counted;
 use bodies::{Bodies, Claim};
-use client::{CalledOff, Client, Fate, Loan, Returns, Then};
+use client::{CalledOff, Client, Fate, Returns, Then};
 use deadlines::Deadlines;
 use express::ExpressLoop;
-use gather::{Gather, Step, Waiting};
+use gather::Gather;
 pub use judge::{Judge, Plan};
 pub use stopping::Stop;
 use stopping::Stopping;
@@ -64,9 +61,6 @@ const WAYS: usize = 1 << 24;
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// What the front reads into; shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// How long accepting rests after the process ran out of descriptors, if no connection closes before.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
 struct Connection {
     client: Arc<Client>,
     gather: Gather<Plan>,
@@ -81,29 +75,6 @@ struct Connection {
     hung_up: bool,
     /// For its place among all.
     counted: Counted,
-}
-
-/// A connection's place among those held at once, in whichever loop.
-struct Counted {
-    figures: Arc<Figures>,
-    /// The loop that accepts.
-    accepting: Arc<Returns>,
-}
-
-impl Counted {
-    fn new(figures: &Arc<Figures>, accepting: &Arc<Returns>) -> Counted {
-        figures.connections.fetch_add(1, Ordering::Relaxed);
-        Counted { figures: figures.clone(), accepting: accepting.clone() }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        // Accepting waits for a free place.
-        if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
-            self.accepting.wake();
-        }
-    }
 }
 
 impl Connection {
@@ -315,81 +286,6 @@ impl Front {
         lane.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    // ---- accepting ---------------------------------------------------------------------------------------------
-
-    fn accept(&mut self) {
-        self.accept_again_ms = None;
-        while let Some(listener) = &self.listener {
-            if self.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
-                // Looked at again as soon as a connection closes.
-                self.accept_again_ms = Some(self.now_ms() + 1000);
-                return;
-            }
-            match listener.accept() {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if std::mem::take(&mut self.accept_failing) {
-                        log::warn!("every connection that waited is accepted");
-                    }
-                    return;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(e) => {
-                    // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
-                    if !std::mem::replace(&mut self.accept_failing, true) {
-                        log::warn!("cannot accept a connection ({e}); trying again until it works");
-                    }
-                    self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn admit(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
-        let state = State::Parked { since_ms: self.now_ms() };
-        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.figures, &self.returns));
-        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
-            Ok(token) => {
-                self.step(token, |_, _, _| Next::Keep);
-            }
-            Err(e) => log::debug!("{peer}: gone before it was admitted: {e}"),
-        }
-    }
-
-    /// Registers a connection and gives it a token.
-    fn take_in_hand(
-        &mut self,
-        mut stream: mio::net::TcpStream,
-        peer: SocketAddr,
-        claim: Claim,
-        counted: Counted,
-        state: State,
-    ) -> io::Result<usize> {
-        let token = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(e) = self.poll.registry().register(&mut stream, Token(token), both) {
-            self.freed.push(token);
-            return Err(e);
-        }
-        let client = Arc::new(Client::new(stream, peer, token, self.returns.clone()));
-        self.connections[token] = Some(Box::new(Connection {
-            client,
-            gather: Gather::default(),
-            claim,
-            unread: Vec::new(),
-            state,
-            scheduled: None,
-            hung_up: false,
-            counted,
-        }));
-        Ok(token)
-    }
-
     // ---- events ------------------------------------------------------------------------------------------------
 
     fn on_event(&mut self, token: usize, writable: bool, read_closed: bool, gone: bool) {
@@ -509,151 +405,6 @@ impl Front {
                 return Next::Drop;
             }
         }
-    }
-
-    // ---- requests ----------------------------------------------------------------------------------------------
-
-    /// Takes in bytes behind those not used up before.
-    fn take_in(&mut self, connection: &mut Connection, bytes: &[u8]) -> Next {
-        if connection.unread.is_empty() {
-            return match self.use_up(connection, bytes) {
-                Ok(used) => {
-                    connection.unread = bytes[used..].to_vec();
-                    Next::Keep
-                }
-                Err(Dropped) => Next::Drop,
-            };
-        }
-        let mut all = std::mem::take(&mut connection.unread);
-        all.extend_from_slice(bytes);
-        match self.use_up(connection, &all) {
-            Ok(used) => {
-                all.drain(..used);
-                connection.unread = all;
-                Next::Keep
-            }
-            Err(Dropped) => Next::Drop,
-        }
-    }
-
-    /// Uses up `bytes`, request after request, until one is lent or more must be read; how many were used.
-    fn use_up(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, Dropped> {
-        let mut used = 0;
-        while used < bytes.len() && matches!(connection.state, State::Parked { .. }) {
-            let waited = connection.gather.waiting();
-            let judge = &self.common.judge;
-            let step = match connection.gather.advance(&bytes[used..], |head| judge.judge(head)) {
-                Ok((n, step)) => {
-                    used += n;
-                    step
-                }
-                Err(refusal) => {
-                    used = bytes.len();
-                    self.refuse(connection, refusal)?;
-                    break;
-                }
-            };
-            connection.claim.set(match &step {
-                Step::Whole(request) => request.body.len(),
-                Step::More | Step::Continue => connection.gather.body_bytes(),
-            });
-            if self.common.bodies.are_too_many() {
-                self.turn_away(connection)?;
-                return Ok(bytes.len());
-            }
-            // A head has one deadline from its first byte; a body one from its last.
-            if waited != Waiting::Head || connection.gather.waiting() != Waiting::Head {
-                connection.state = State::Parked { since_ms: self.returns.now_ms() };
-            }
-            match step {
-                Step::More => break,
-                Step::Continue => {
-                    connection.client.write_now(CONTINUE).map_err(|_| Dropped)?;
-                }
-                Step::Whole(request) => {
-                    let pending = used < bytes.len() || connection.hung_up;
-                    self.on_request(connection, request, pending)?;
-                }
-            }
-        }
-        Ok(used)
-    }
-
-    fn on_request(
-        &mut self,
-        connection: &mut Connection,
-        request: Box<gather::Request<Plan>>,
-        pending: bool,
-    ) -> Result<(), Dropped> {
-        match &request.plan {
-            Plan::Answer(answer) => {
-                connection.claim.set(0);
-                let keep_alive = request.head.keep_alive && self.stopping.is_none();
-                let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
-                let bytes = answer.encode(persistence, request.head.method() == "HEAD");
-                return self.reply(connection, bytes, keep_alive);
-            }
-            Plan::Forward if self.is_for_express(&request) => connection.state = State::Moving(request),
-            Plan::Statistics(_) | Plan::Forward => self.lend(connection, *request, pending),
-        }
-        Ok(())
-    }
-
-    /// Lends the connection to whoever answers the request.
-    fn lend(&mut self, connection: &mut Connection, request: gather::Request<Plan>, pending: bool) {
-        let keep_alive = request.head.keep_alive && self.stopping.is_none();
-        let question = match request.plan {
-            Plan::Statistics(question) => Some(question),
-            Plan::Forward | Plan::Answer(_) => None,
-        };
-        let ends_with_client = match question {
-            Some(question) => question == Local::Live,
-            None => request.head.method() == "POST",
-        };
-        connection.client.lend(pending || self.stopping.is_some());
-        if connection.hung_up && ends_with_client {
-            connection.client.call_off(CalledOff::ClientLeft);
-        }
-        connection.state = State::Lent { ends_with_client };
-        let loan = Loan::new(connection.client.clone(), keep_alive);
-        let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
-        let taken = match question {
-            Some(question) => self.common.lane.ask(question, lend),
-            None => self.forward(lend),
-        };
-        if let Err(lend) = taken {
-            self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
-            log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
-            let busy = Reply::overloaded(
-                "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
-                OVERLOADED_RETRY_S,
-            );
-            let persistence = lend.loan.persistence(&lend.head);
-            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
-        }
-    }
-
-    fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
-        if let Role::Express { lane, .. } = &mut self.role {
-            return lane.ask(lend).or_else(|lend| self.common.pool.lend(lend));
-        }
-        self.common.pool.lend(lend)
-    }
-
-    /// The memory for bodies is full: whose body grows now tries again later.
-    fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
-        log::warn!("{}: refused: too many large requests at once", connection.client.peer());
-        self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
-        connection.forget_request();
-        let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
-        self.reply(connection, busy.encode(Persistence::Close, false), false)
-    }
-
-    fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
-        log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
-        self.figures.note_refusal(refusal);
-        connection.forget_request();
-        self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
     }
 }
 

@@ -24,7 +24,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::recorder::Recorder;
 use super::rfc3339::text_of_ms;
-use super::sums::{HOUR_MS, hour_of_ms, rolled_until};
+use super::roll_up::rolled_until;
+use super::sums::{HOUR_MS, hour_of_ms};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX};
 
 /// Last id whose content is in `content_bytes`.

@@ -1,7 +1,19 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
+//!
+//! ```text
+//!  row, tail ──▶ recorder ──▶ desk ──▶ store ──▶ table ──▶ requests, content
+//!               (who commits)  (what waits)  │
+//!                                            └──▶ additions ──▶ sums by series ──roll_up──▶ pack (with histogram)
+//!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
+//! ```
+//!
+//! A database is opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and watched at its
+//! [`place`].
 
+pub mod additions;
 pub mod alarm;
 pub mod clean;
+mod desk;
 pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;
@@ -11,11 +23,15 @@ pub mod pack;
 pub mod place;
 pub mod recorder;
 pub mod rfc3339;
+pub mod roll_up;
 pub mod row;
 pub mod schema;
+pub mod series;
 pub mod store;
 pub mod sums;
+mod table;
 pub mod tail;
+mod ticket;
 pub mod upgrade;
 mod varint;
 

@@ -17,7 +17,8 @@ use time::OffsetDateTime;
 use super::histogram::Histogram;
 use super::rfc3339::text_of_ms;
 use super::row::Row;
-use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, SeriesIds, Sums, duration, figure, rate};
+use super::series::SeriesIds;
+use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sums, duration, figure, rate};
 use super::varint::{Bytes, push, push_signed};
 
 /// `span` of a month's pack.

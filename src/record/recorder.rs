@@ -15,22 +15,22 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-use std::{fmt, mem, thread};
-
-use rusqlite::ErrorCode;
+use std::{mem, thread};
 
 use super::alarm::Alarm;
+use super::desk::Desk;
 use super::news::News;
+use super::roll_up;
 use super::row::Row;
 use super::store::Store;
-use super::sums;
 use super::tail::Tail;
-use crate::limits::{COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX, WAITING_ROWS_BYTES_MAX, WAL_CHECKPOINT_BYTES};
+use super::ticket::{Ticket, Word};
+use crate::limits::{COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX, WAL_CHECKPOINT_BYTES};
 
 /// Most rows in one transaction, so that its replies do not wait for too long.
-const BATCH_ROWS_MAX: usize = 256;
+pub(super) const BATCH_ROWS_MAX: usize = 256;
 
 /// A row on its way into the database.
 struct Entry {
@@ -46,16 +46,6 @@ enum Then {
     Wake(Word),
 }
 
-/// The committing thread's word to a worker that waits. Dropped unsaid, by a panic, it lets the worker go.
-struct Word(Arc<Ticket>);
-
-/// Where a worker waits for its row: `Some` when it is decided, with the id if the row is in.
-#[derive(Default)]
-struct Ticket {
-    decided: Mutex<Option<Option<i64>>>,
-    news: Condvar,
-}
-
 /// Whether a thread waits for what is in the way of a commit: another writer, a lock, a database that does not answer.
 #[derive(Clone, Copy)]
 enum Patience {
@@ -68,23 +58,6 @@ struct Arrivals {
     entries: VecDeque<Entry>,
     /// Somebody is committing and will take what arrives.
     committing: bool,
-}
-
-/// Rows that the database did not take yet.
-#[derive(Default)]
-struct Waiting {
-    rows: VecDeque<Row>,
-    bytes: usize,
-    /// The database refused the last attempt; said in the log once.
-    failing: bool,
-}
-
-/// What the committing thread holds.
-struct Desk {
-    store: Store,
-    waiting: Waiting,
-    /// The database refused the last sums; said in the log once.
-    sums_failing: bool,
 }
 
 /// Figures of the recorder, for health and metrics.
@@ -118,7 +91,7 @@ pub struct Recorder {
 /// How soon a desk that is in use is tried again.
 const DESK_GAP: Duration = Duration::from_micros(200);
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
-const COMMIT_LOG_BYTES: usize = 12 * 1024;
+pub(super) const COMMIT_LOG_BYTES: usize = 12 * 1024;
 
 impl Recorder {
     /// Takes over the writing connection.
@@ -126,7 +99,7 @@ impl Recorder {
         let is_behind = store.is_behind();
         let recorder = Recorder {
             arrivals: Mutex::default(),
-            desk: Mutex::new(Desk { store, waiting: Waiting::default(), sums_failing: false }),
+            desk: Mutex::new(Desk::new(store)),
             figures: Figures::default(),
             unsummed: AtomicBool::new(false),
             log_growth: AtomicU64::new(0),
@@ -159,11 +132,6 @@ impl Recorder {
             arrivals.committing = true;
         }
         self.run_shift(pass_on, Patience::None)
-    }
-
-    /// The same, however long it takes.
-    pub fn finish_all(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>)) {
-        replies.into_iter().for_each(|(row, tail)| self.finish(row, tail, &pass_on));
     }
 
     /// Goes on where [`Recorder::finish_now`] stopped.
@@ -242,7 +210,7 @@ impl Recorder {
         // An hour that has only rows which are not summed up is over, too.
         self.sum_up();
         // One short transaction each: commits take their turn in between.
-        while let Some(read) = sums::read_ahead(reading, now_ms)? {
+        while let Some(read) = roll_up::read_ahead(reading, now_ms)? {
             self.desk().store.roll_up_read(Some(read), now_ms)?;
         }
         Ok(())
@@ -357,10 +325,15 @@ impl Recorder {
     }
 
     /// Rows were committed, by who holds the desk.
-    fn note_written(&self, rows: usize) {
+    pub(super) fn note_written(&self, rows: usize) {
         self.figures.written.fetch_add(rows as u64, Ordering::Relaxed);
         self.news.note();
         self.note_behind();
+    }
+
+    /// Sums were written, by who holds the desk: whether those of all rows.
+    pub(super) fn note_summed(&self, all: bool) {
+        self.unsummed.store(!all, Ordering::Release);
     }
 
     fn note_behind(&self) {
@@ -369,7 +342,7 @@ impl Recorder {
         }
     }
 
-    fn alarm_for_log(&self, bytes: usize) {
+    pub(super) fn alarm_for_log(&self, bytes: usize) {
         let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if grown >= WAL_CHECKPOINT_BYTES {
             self.log_growth.store(0, Ordering::Relaxed);
@@ -428,195 +401,6 @@ impl Drop for Shift<'_> {
     }
 }
 
-impl Desk {
-    /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
-    /// way of writing.
-    fn find_database(&mut self) -> bool {
-        if !self.store.must_reopen() {
-            return true;
-        }
-        let place = self.store.place();
-        let (path, held, taken) = (place.path().display().to_string(), place.is_held(), place.is_taken());
-        match self.store.reopen() {
-            // Damaged before; whether it is now, writing will tell.
-            Ok(()) if held => {}
-            Ok(()) if taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
-            Ok(()) => log::error!("{path} was deleted or moved, with the rows it held; a new one was begun"),
-            Err(e) => {
-                self.waiting.fail(&e);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// False when it is to be tried again.
-    fn sum_up(&mut self, recorder: &Recorder) -> bool {
-        let failed = match self.store.sum_up() {
-            Ok(()) => {
-                self.sums_failing = false;
-                recorder.alarm_for_log(COMMIT_LOG_BYTES);
-                None
-            }
-            // The rows went with their file. The next row or question finds out, and says so.
-            Err(_) if !self.store.place().is_held() => None,
-            Err(e) => Some(e),
-        };
-        recorder.unsummed.store(failed.is_some(), Ordering::Release);
-        let is_locked = |e: &rusqlite::Error| e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-        if let Some(e) = failed.as_ref().filter(|e| !is_locked(e))
-            && !mem::replace(&mut self.sums_failing, true)
-        {
-            log::error!("the database takes no sums ({e}); until it does, statistics lack the newest rows");
-        }
-        failed.is_none()
-    }
-
-    fn fail(&mut self, error: &rusqlite::Error) {
-        if self.store.is_damaged() {
-            let path = self.store.place().path().display();
-            self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
-        } else {
-            self.waiting.fail(error);
-        }
-    }
-
-    /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
-    fn write(&mut self, rows: Vec<Row>, recorder: &Recorder) -> Vec<i64> {
-        let figures = &recorder.figures;
-        if rows.is_empty() && self.waiting.rows.is_empty() {
-            return Vec::new();
-        }
-        if !self.find_database() {
-            self.waiting.keep(rows, figures);
-            recorder.alarm.raise(|alarm| alarm.rows_wait = true);
-            return Vec::new();
-        }
-        if self.waiting.rows.is_empty() {
-            match self.store.write(&rows) {
-                Ok(ids) => return self.wrote(ids, recorder),
-                Err(e) => self.fail(&e),
-            }
-            self.waiting.keep(rows, figures);
-            recorder.alarm.raise(|alarm| alarm.rows_wait = true);
-            return Vec::new();
-        }
-        self.waiting.keep(rows, figures);
-        self.write_waiting(recorder);
-        Vec::new()
-    }
-
-    /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by who
-    /// writes them then.
-    fn write_now(&mut self, rows: &[Row], recorder: &Recorder) -> Option<Vec<i64>> {
-        // Whether the file is where it was, writing finds out.
-        if !self.waiting.rows.is_empty() || self.store.is_damaged() {
-            return None;
-        }
-        self.store.set_lock_wait(Duration::ZERO);
-        let ids = self.store.write(rows).ok()?;
-        Some(self.wrote(ids, recorder))
-    }
-
-    fn wrote(&mut self, ids: Vec<i64>, recorder: &Recorder) -> Vec<i64> {
-        recorder.note_written(ids.len());
-        self.waiting.recover();
-        ids
-    }
-
-    /// Writes what waits, oldest first, as far as the database takes it.
-    fn write_waiting(&mut self, recorder: &Recorder) {
-        let figures = &recorder.figures;
-        while !self.waiting.rows.is_empty() {
-            let count = self.waiting.rows.len().min(BATCH_ROWS_MAX);
-            let batch = &self.waiting.rows.make_contiguous()[..count];
-            let written = match self.store.write(batch) {
-                Ok(_) => count,
-                Err(e) if is_lasting(&e) => match self.store.write(&batch[..1]) {
-                    Ok(_) => 1,
-                    Err(e) => {
-                        // This one row is what the database will never take.
-                        log::error!("a row was given up: {e}");
-                        figures.dropped.fetch_add(1, Ordering::Relaxed);
-                        self.waiting.remove(1, figures);
-                        continue;
-                    }
-                },
-                Err(e) => {
-                    self.fail(&e);
-                    recorder.alarm.raise(|alarm| alarm.rows_wait = true);
-                    return;
-                }
-            };
-            recorder.note_written(written);
-            self.waiting.remove(written, figures);
-        }
-        self.waiting.recover();
-    }
-}
-
-impl Waiting {
-    fn fail(&mut self, error: &dyn fmt::Display) {
-        if !mem::replace(&mut self.failing, true) {
-            log::error!("the database does not take rows ({error}); they wait in memory and are tried again");
-        }
-    }
-
-    fn recover(&mut self) {
-        if mem::take(&mut self.failing) {
-            log::warn!("the database takes rows again; none waits any more");
-        }
-    }
-
-    fn keep(&mut self, rows: Vec<Row>, figures: &Figures) {
-        for row in rows {
-            let size = row.size();
-            if self.bytes + size > WAITING_ROWS_BYTES_MAX {
-                let dropped = figures.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                log::error!("a row was lost: too many wait for the database ({dropped} lost since the start)");
-                continue;
-            }
-            self.bytes += size;
-            self.rows.push_back(row);
-        }
-        figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
-    }
-
-    fn remove(&mut self, count: usize, figures: &Figures) {
-        for row in self.rows.drain(..count) {
-            self.bytes -= row.size();
-        }
-        figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
-    }
-}
-
-/// Whether trying again cannot help: the row itself is what the database refuses.
-fn is_lasting(error: &rusqlite::Error) -> bool {
-    use ErrorCode::*;
-    matches!(error.sqlite_error_code(), Some(TooBig | ConstraintViolation | TypeMismatch | ParameterOutOfRange))
-}
-
-impl Ticket {
-    fn wait(&self) -> Option<i64> {
-        let undecided = |decided: &mut Option<Option<i64>>| decided.is_none();
-        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        let decided = self.news.wait_while(decided, undecided).unwrap_or_else(PoisonError::into_inner);
-        decided.flatten()
-    }
-
-    /// The first word counts.
-    fn decide(&self, id: Option<i64>) {
-        self.decided.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(id);
-        self.news.notify_one();
-    }
-}
-
-impl Drop for Word {
-    fn drop(&mut self) {
-        self.0.decide(None);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -651,17 +435,12 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_sums_has_every_row_in_them_and_does_not_wait_for_long() {
+    fn who_reads_sums_has_every_row_in_them_unless_the_database_is_busy_for_long() {
         let (recorder, other, _folder) = recorder();
         let at_most = Duration::from_millis(20);
-        let took = || {
-            let began = Instant::now();
-            recorder.sum_up_within(at_most);
-            began.elapsed()
-        };
-        // A checkpoint that takes its time.
+        // A checkpoint that takes its time: it ends when the question was answered without it.
         let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-        let waited = thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| {
                 recorder.while_quiet(|| {
                     begun.wait();
@@ -669,19 +448,26 @@ mod tests {
                 });
             });
             begun.wait();
-            let waited = took();
+            recorder.sum_up_within(at_most);
             end.wait();
-            waited
         });
-        assert!(waited >= at_most && waited < 10 * at_most, "{waited:?}");
-        // Somebody else writes.
+        assert_eq!(summed(&other), 0);
+        // Somebody else writes until then.
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        assert!(took() < 10 * at_most);
+        recorder.sum_up_within(at_most);
         assert!(!recorder.sum_up(), "it is tried again");
         other.execute_batch("ROLLBACK").expect("unlocks");
         assert_eq!(summed(&other), 0);
-        took();
+        recorder.sum_up_within(at_most);
         assert_eq!(summed(&other), 1);
+        // One that ends soon is waited for.
+        recorder.commit(row(), |_| ());
+        thread::scope(|scope| {
+            scope.spawn(|| recorder.while_quiet(|| begun.wait()));
+            begun.wait();
+            recorder.sum_up_within(Duration::from_secs(3600));
+        });
+        assert_eq!(summed(&other), 2);
     }
 
     #[cfg(unix)]

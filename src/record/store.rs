@@ -31,16 +31,19 @@ use std::mem;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode};
 
+use super::additions::{self, Additions};
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
 use super::place::Place;
 use super::rfc3339::text_of_ms;
-use super::row::{Content, Row};
-use super::schema::UNKNOWN_MODEL;
-use super::sums::{self, ALL_TIME, Additions, SeriesIds, Sign, duration, figure, rate};
+use super::roll_up;
+use super::row::Row;
+use super::series::SeriesIds;
+use super::sums::{ALL_TIME, Sign};
+use super::table::{Entry, Inserts, update};
 use crate::limits::COMMIT_WAIT_MAX;
 
 /// Rows that are in the table and not in the sums yet.
@@ -144,7 +147,7 @@ impl Store {
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
             if let Some(first) = ids.first().filter(|first| Some(**first) <= summed_until) {
                 // Somebody has removed the newest rows: their ids are used again.
-                sums::set_summed_until(conn, first - 1)?;
+                additions::set_summed_until(conn, first - 1)?;
             }
             Ok(ids)
         })?;
@@ -207,9 +210,9 @@ impl Store {
         self.roll_up_read(None, now_ms)
     }
 
-    /// The same with what [`sums::read_ahead`] has read on another connection, so that no commit waits for that.
+    /// The same with what [`roll_up::read_ahead`] has read on another connection, so that no commit waits for that.
     pub fn roll_up_read(&mut self, read: Option<HourRead>, now_ms: i64) -> rusqlite::Result<bool> {
-        self.transact_summed(|conn, series| sums::roll_up(conn, series, read, now_ms))
+        self.transact_summed(|conn, series| roll_up::roll_up(conn, series, read, now_ms))
     }
 
     /// One step of clean-up, in a transaction of its own. On an error nothing is changed.
@@ -317,12 +320,12 @@ impl Unsummed {
         match self {
             Unsummed::Counted { until, last, .. } if until == last => Ok(*until),
             // Asked every time: another process may have counted the rows.
-            Unsummed::Counted { until, last, additions } if sums::summed_until(conn)? == *until => {
+            Unsummed::Counted { until, last, additions } if additions::summed_until(conn)? == *until => {
                 additions.apply(conn, series)?;
-                sums::set_summed_until(conn, *last)?;
+                additions::set_summed_until(conn, *last)?;
                 Ok(*last)
             }
-            Unsummed::Counted { .. } | Unsummed::InTable => sums::catch_up(conn, series),
+            Unsummed::Counted { .. } | Unsummed::InTable => additions::catch_up(conn, series),
         }
     }
 }
@@ -336,130 +339,6 @@ pub(super) fn gone(words: &str) -> rusqlite::Error {
 /// Milliseconds since 1970 by the clock on the wall.
 pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// A row on its way into the table, with what only an upgrade knows better than the row.
-pub(super) struct Entry<'a> {
-    /// `None`: the next one.
-    pub(super) id: Option<i64>,
-    pub(super) row: &'a Row,
-    pub(super) end_time: String,
-    pub(super) created_at: &'a str,
-}
-
-impl<'a> Entry<'a> {
-    fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
-        Entry { id: None, row, end_time: end_time(row), created_at }
-    }
-}
-
-fn end_time(row: &Row) -> String {
-    text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)))
-}
-
-/// Inserts rows and their content, inside the caller's transaction. Statements are looked up once for all of them.
-pub(super) struct Inserts<'a> {
-    requests: CachedStatement<'a>,
-    content: CachedStatement<'a>,
-}
-
-impl Inserts<'_> {
-    pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<Inserts<'_>> {
-        let requests = conn.prepare_cached(
-            "INSERT INTO requests (id, endpoint, model, start_time, end_time, duration_ms, input_tokens, output_tokens,
-                total_tokens, request_id, is_error, error_message, http_status, was_streamed, created_at, outcome,
-                requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
-                finish_reason, usage_source, model_load_ms, client, key, attempt)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27)",
-        )?;
-        let content = conn.prepare_cached(
-            "INSERT INTO content (id, prompt, output, reasoning, tool_calls) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?;
-        Ok(Inserts { requests, content })
-    }
-
-    /// Returns the row's id.
-    pub(super) fn insert(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
-        let Entry { row, .. } = entry;
-        let id = self.requests.insert(params![
-            entry.id,
-            row.endpoint,
-            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
-            text_of_ms(row.start_ms),
-            entry.end_time,
-            duration(row.duration_ms),
-            figure(row.input_tokens),
-            figure(row.output_tokens),
-            figure(row.total_tokens),
-            row.request_id,
-            row.outcome.is_failure(),
-            row.error_message,
-            row.http_status,
-            row.was_streamed,
-            entry.created_at,
-            row.outcome.as_str(),
-            row.requested_model,
-            figure(row.cached_tokens),
-            figure(row.reasoning_tokens),
-            figure(row.time_to_first_token_ms),
-            rate(row.tokens_per_second),
-            row.finish_reason,
-            row.usage_source,
-            figure(row.model_load_ms),
-            row.client,
-            row.key,
-            row.attempt,
-        ])?;
-        if !row.content.is_empty() {
-            let Content { prompt, output, reasoning, tool_calls } = &row.content;
-            self.content.execute(params![id, prompt, output, reasoning, tool_calls])?;
-        }
-        Ok(id)
-    }
-}
-
-fn update(conn: &Connection, id: i64, before: &Row, row: &Row) -> rusqlite::Result<()> {
-    let changed = conn
-        .prepare_cached(
-            "UPDATE requests SET endpoint = ?2, model = ?3, start_time = ?4, end_time = ?5, duration_ms = ?6,
-                input_tokens = ?7, output_tokens = ?8, total_tokens = ?9, request_id = ?10, is_error = ?11,
-                error_message = ?12, http_status = ?13, was_streamed = ?14, outcome = ?15, requested_model = ?16,
-                cached_tokens = ?17, reasoning_tokens = ?18, time_to_first_token_ms = ?19, tokens_per_second = ?20,
-                finish_reason = ?21, usage_source = ?22, model_load_ms = ?23, client = ?24, key = ?25, attempt = ?26
-             WHERE id = ?1 AND start_time = ?27",
-        )?
-        .execute(params![
-            id,
-            row.endpoint,
-            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
-            text_of_ms(row.start_ms),
-            end_time(row),
-            duration(row.duration_ms),
-            figure(row.input_tokens),
-            figure(row.output_tokens),
-            figure(row.total_tokens),
-            row.request_id,
-            row.outcome.is_failure(),
-            row.error_message,
-            row.http_status,
-            row.was_streamed,
-            row.outcome.as_str(),
-            row.requested_model,
-            figure(row.cached_tokens),
-            figure(row.reasoning_tokens),
-            figure(row.time_to_first_token_ms),
-            rate(row.tokens_per_second),
-            row.finish_reason,
-            row.usage_source,
-            figure(row.model_load_ms),
-            row.client,
-            row.key,
-            row.attempt,
-            // The same id in another file is another row.
-            text_of_ms(before.start_ms),
-        ])?;
-    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
 }
 
 #[cfg(test)]
@@ -667,25 +546,30 @@ mod tests {
     }
 
     #[test]
-    fn sums_do_not_wait_for_a_lock() {
+    fn rows_wait_for_a_lock_as_long_as_they_are_told_to_and_sums_do_not() {
         let (mut store, folder) = store();
-        store.write(&[row()]).expect("writes");
         let other = Connection::open(folder.join("metrics.db")).expect("opens");
-        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        let began = std::time::Instant::now();
-        store.sum_up().expect_err("locked");
-        assert!(began.elapsed() < COMMIT_WAIT_MAX / 2, "{:?}", began.elapsed());
-        // Rows do wait, unless they are told not to: also those that meet sums which have to be written first.
-        store.write(&[row()]).expect_err("locked");
-        assert!(began.elapsed() >= COMMIT_WAIT_MAX, "{:?}", began.elapsed());
-        other.execute_batch("ROLLBACK").expect("unlocks");
+        let lock = || other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        let unlock = || other.execute_batch("ROLLBACK").expect("unlocks");
+        let for_ever = Duration::from_secs(3600);
         store.write(&vec![row(); UNSUMMED_ROWS_MAX]).expect("writes");
-        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        store.set_lock_wait(for_ever);
+        lock();
+        store.sum_up().expect_err("locked");
+        // Those that meet sums which have to be written first do not wait either, if they are told not to.
         store.set_lock_wait(Duration::ZERO);
-        let began = std::time::Instant::now();
         store.write(&[row()]).expect_err("locked");
-        assert!(began.elapsed() < COMMIT_WAIT_MAX / 2, "{:?}", began.elapsed());
-        other.execute_batch("ROLLBACK").expect("unlocks");
+        store.set_lock_wait(for_ever);
+        let begins = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let written = scope.spawn(|| {
+                begins.wait();
+                store.write(&[row()])
+            });
+            begins.wait();
+            unlock();
+            assert_eq!(written.join().expect("no panic"), Ok(vec![UNSUMMED_ROWS_MAX as i64 + 1]));
+        });
         check_summed(&mut store, UNSUMMED_ROWS_MAX as i64 + 1);
     }
 

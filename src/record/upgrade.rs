@@ -7,11 +7,15 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement};
 
+use super::additions::Additions;
 use super::rfc3339::{ms_of_text, text_of_ms};
+use super::roll_up::roll_up_all;
 use super::row::{Content, Outcome, Row};
 use super::schema;
-use super::store::{Entry, Inserts, now_ms};
-use super::sums::{Additions, SeriesIds, Sign, duration, roll_up_all};
+use super::series::SeriesIds;
+use super::store::now_ms;
+use super::sums::{Sign, duration};
+use super::table::{Entry, Inserts};
 
 const COLUMNS: [&str; 17] = [
     "id",

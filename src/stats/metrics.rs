@@ -16,7 +16,8 @@ use super::reader::Reader;
 use crate::exchange::pool::Load;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::record::histogram::Histogram;
-use crate::record::sums::{ALL_TIME, OTHER};
+use crate::record::series::OTHER;
+use crate::record::sums::ALL_TIME;
 
 /// The type of the reply, with the version that scrapers look for.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -15,7 +15,8 @@ use super::reader::{AskError, Reader, bounds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::record::pack::{SPAN_MONTH, month_after, pack_id, visit_sums};
 use crate::record::rfc3339::whole_seconds;
-use crate::record::sums::{OTHER, SPAN_DAY, SPAN_HOUR};
+use crate::record::series::OTHER;
+use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
 
 /// What [`Reader::request_of`] reads.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,

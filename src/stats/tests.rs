@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use super::export::Pages;
 use super::totals::{average, one_decimal};
 use super::*;
+use crate::record::roll_up;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::{DbSync, Store};
-use crate::record::sums;
 use crate::record::testing::{Folder, Random, random_row, row};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -339,7 +339,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
         }
         // Some rows come for hours that are packed already.
         let now_ms = row().start_ms + turn * DAY_MS * 5 / 4;
-        let mut read = sums::read_ahead(&bench.plain, now_ms).expect("reads");
+        let mut read = roll_up::read_ahead(&bench.plain, now_ms).expect("reads");
         if !written.is_empty() {
             // What was read ahead is outdated by a correction.
             let (id, before) = written.pop().expect("not empty");
@@ -349,7 +349,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
         }
         while random.below(8) > 0 && bench.store.roll_up_read(read.take(), now_ms).expect("rolls up") {
             if random.below(2) == 0 {
-                read = sums::read_ahead(&bench.plain, now_ms).expect("reads");
+                read = roll_up::read_ahead(&bench.plain, now_ms).expect("reads");
             }
         }
         bench.store.sum_up().expect("sums up");

@@ -1,0 +1,118 @@
+//! Taking connections in: as many as there are places, and again as soon as there is one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+
+use super::bodies::Claim;
+use super::client::{Client, Returns};
+use super::gather::Gather;
+use super::{Connection, Front, Next, State};
+use crate::figures::Figures;
+use crate::limits::CONNECTIONS_MAX;
+
+/// How long accepting rests after the process ran out of descriptors, if no connection closes before.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// A connection's place among those held at once, in whichever loop.
+pub struct Counted {
+    figures: Arc<Figures>,
+    /// The loop that accepts.
+    accepting: Arc<Returns>,
+}
+
+impl Counted {
+    pub(super) fn new(figures: &Arc<Figures>, accepting: &Arc<Returns>) -> Counted {
+        figures.connections.fetch_add(1, Ordering::Relaxed);
+        Counted { figures: figures.clone(), accepting: accepting.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Accepting waits for a free place.
+        if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
+            self.accepting.wake();
+        }
+    }
+}
+
+impl Front {
+    pub(super) fn accept(&mut self) {
+        self.accept_again_ms = None;
+        while let Some(listener) = &self.listener {
+            if self.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+                // Looked at again as soon as a connection closes.
+                self.accept_again_ms = Some(self.now_ms() + 1000);
+                return;
+            }
+            match listener.accept() {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::take(&mut self.accept_failing) {
+                        log::warn!("every connection that waited is accepted");
+                    }
+                    return;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
+                    if !std::mem::replace(&mut self.accept_failing, true) {
+                        log::warn!("cannot accept a connection ({e}); trying again until it works");
+                    }
+                    self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let state = State::Parked { since_ms: self.now_ms() };
+        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.figures, &self.returns));
+        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
+            Ok(token) => {
+                self.step(token, |_, _, _| Next::Keep);
+            }
+            Err(e) => log::debug!("{peer}: gone before it was admitted: {e}"),
+        }
+    }
+
+    /// Registers a connection and gives it a token.
+    pub(super) fn take_in_hand(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        claim: Claim,
+        counted: Counted,
+        state: State,
+    ) -> io::Result<usize> {
+        let token = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(e) = self.poll.registry().register(&mut stream, Token(token), both) {
+            self.freed.push(token);
+            return Err(e);
+        }
+        let client = Arc::new(Client::new(stream, peer, token, self.returns.clone()));
+        self.connections[token] = Some(Box::new(Connection {
+            client,
+            gather: Gather::default(),
+            claim,
+            unread: Vec::new(),
+            state,
+            scheduled: None,
+            hung_up: false,
+            counted,
+        }));
+        Ok(token)
+    }
+}

@@ -1,0 +1,133 @@
+//! The table of requests: what a row is there, column by column.
+
+use rusqlite::{CachedStatement, Connection, params};
+
+use super::rfc3339::text_of_ms;
+use super::row::{Content, Row};
+use super::schema::UNKNOWN_MODEL;
+use super::sums::{duration, figure, rate};
+
+/// A row on its way into the table, with what only an upgrade knows better than the row.
+pub(super) struct Entry<'a> {
+    /// `None`: the next one.
+    pub(super) id: Option<i64>,
+    pub(super) row: &'a Row,
+    pub(super) end_time: String,
+    pub(super) created_at: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
+        Entry { id: None, row, end_time: end_time(row), created_at }
+    }
+}
+
+fn end_time(row: &Row) -> String {
+    text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)))
+}
+
+/// Inserts rows and their content, inside the caller's transaction. Statements are looked up once for all of them.
+pub(super) struct Inserts<'a> {
+    requests: CachedStatement<'a>,
+    content: CachedStatement<'a>,
+}
+
+impl Inserts<'_> {
+    pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<Inserts<'_>> {
+        let requests = conn.prepare_cached(
+            "INSERT INTO requests (id, endpoint, model, start_time, end_time, duration_ms, input_tokens, output_tokens,
+                total_tokens, request_id, is_error, error_message, http_status, was_streamed, created_at, outcome,
+                requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
+                finish_reason, usage_source, model_load_ms, client, key, attempt)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                ?22, ?23, ?24, ?25, ?26, ?27)",
+        )?;
+        let content = conn.prepare_cached(
+            "INSERT INTO content (id, prompt, output, reasoning, tool_calls) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        Ok(Inserts { requests, content })
+    }
+
+    /// Returns the row's id.
+    pub(super) fn insert(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
+        let Entry { row, .. } = entry;
+        let id = self.requests.insert(params![
+            entry.id,
+            row.endpoint,
+            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
+            text_of_ms(row.start_ms),
+            entry.end_time,
+            duration(row.duration_ms),
+            figure(row.input_tokens),
+            figure(row.output_tokens),
+            figure(row.total_tokens),
+            row.request_id,
+            row.outcome.is_failure(),
+            row.error_message,
+            row.http_status,
+            row.was_streamed,
+            entry.created_at,
+            row.outcome.as_str(),
+            row.requested_model,
+            figure(row.cached_tokens),
+            figure(row.reasoning_tokens),
+            figure(row.time_to_first_token_ms),
+            rate(row.tokens_per_second),
+            row.finish_reason,
+            row.usage_source,
+            figure(row.model_load_ms),
+            row.client,
+            row.key,
+            row.attempt,
+        ])?;
+        if !row.content.is_empty() {
+            let Content { prompt, output, reasoning, tool_calls } = &row.content;
+            self.content.execute(params![id, prompt, output, reasoning, tool_calls])?;
+        }
+        Ok(id)
+    }
+}
+
+/// Overwrites a row: the one of this id that began when `before` did.
+pub(super) fn update(conn: &Connection, id: i64, before: &Row, row: &Row) -> rusqlite::Result<()> {
+    let changed = conn
+        .prepare_cached(
+            "UPDATE requests SET endpoint = ?2, model = ?3, start_time = ?4, end_time = ?5, duration_ms = ?6,
+                input_tokens = ?7, output_tokens = ?8, total_tokens = ?9, request_id = ?10, is_error = ?11,
+                error_message = ?12, http_status = ?13, was_streamed = ?14, outcome = ?15, requested_model = ?16,
+                cached_tokens = ?17, reasoning_tokens = ?18, time_to_first_token_ms = ?19, tokens_per_second = ?20,
+                finish_reason = ?21, usage_source = ?22, model_load_ms = ?23, client = ?24, key = ?25, attempt = ?26
+             WHERE id = ?1 AND start_time = ?27",
+        )?
+        .execute(params![
+            id,
+            row.endpoint,
+            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
+            text_of_ms(row.start_ms),
+            end_time(row),
+            duration(row.duration_ms),
+            figure(row.input_tokens),
+            figure(row.output_tokens),
+            figure(row.total_tokens),
+            row.request_id,
+            row.outcome.is_failure(),
+            row.error_message,
+            row.http_status,
+            row.was_streamed,
+            row.outcome.as_str(),
+            row.requested_model,
+            figure(row.cached_tokens),
+            figure(row.reasoning_tokens),
+            figure(row.time_to_first_token_ms),
+            rate(row.tokens_per_second),
+            row.finish_reason,
+            row.usage_source,
+            figure(row.model_load_ms),
+            row.client,
+            row.key,
+            row.attempt,
+            // The same id in another file is another row.
+            text_of_ms(before.start_ms),
+        ])?;
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+}
