@@ -131,12 +131,25 @@ fn bucket_of(value: i64) -> usize {
     if value <= 0 {
         return 0;
     }
-    let bucket = ((value as f64).ln() / GROWTH.ln() - 1e-9).ceil().max(0.0) as usize + 1;
-    bucket.min(BUCKETS_MAX - 1)
+    BOUNDS.partition_point(|bound| *bound < value).min(BUCKETS_MAX - 1)
 }
 
 fn bound_of(bucket: usize) -> i64 {
-    if bucket == 0 { 0 } else { GROWTH.powi(bucket as i32 - 1) as i64 }
+    BOUNDS[bucket.min(BUCKETS_MAX - 1)]
+}
+
+/// The largest value of each bucket. A table is as fast as a logarithm, whose last digit is not the same everywhere.
+static BOUNDS: [i64; BUCKETS_MAX] = bounds();
+
+const fn bounds() -> [i64; BUCKETS_MAX] {
+    let mut bounds = [0; BUCKETS_MAX];
+    let (mut bound, mut bucket) = (1.0, 1);
+    while bucket < BUCKETS_MAX {
+        bounds[bucket] = bound as i64;
+        bound *= GROWTH;
+        bucket += 1;
+    }
+    bounds
 }
 
 /// The value whose ratio to both bounds is the same. Below 13 a bucket holds one whole number at most: that one.
@@ -187,6 +200,20 @@ mod tests {
             });
             check(values.collect());
         }
+    }
+
+    #[test]
+    fn a_bucket_ends_at_a_power_of_its_growth() {
+        let mut random = Random::new(11);
+        let wide = (0..10_000).map(|_| {
+            let magnitude = 1 << random.below(46);
+            random.below(magnitude) as i64
+        });
+        for value in (0..100_000).chain(wide) {
+            let expected = if value == 0 { 0.0 } else { 1.0 + (value as f64).log(GROWTH).max(0.0).ceil() };
+            assert_eq!(bucket_of(value) as f64, expected, "{value}");
+        }
+        assert_eq!(bucket_of(i64::MAX), BUCKETS_MAX - 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::dialect::Table;
 use super::facts::{Counts, Facts, Timings, ToolPart, Words};
-use super::text::{Kept, escape};
+use super::text::{Kept, escape, lossy};
 
 /// What a reply says about itself. Unknown is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -285,5 +285,5 @@ fn replace(kept: &mut Vec<u8>, later: &[u8]) {
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
-    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+    (!bytes.is_empty()).then(|| lossy(bytes).into_owned())
 }

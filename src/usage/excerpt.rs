@@ -3,6 +3,7 @@
 //! Holds no more than about one and a half times the bound, whatever passes through.
 
 use super::members::floor_boundary;
+use super::text::{lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
 pub struct Excerpt {
@@ -44,20 +45,17 @@ impl Excerpt {
     pub fn into_text(mut self) -> String {
         if self.total <= self.bytes_max {
             self.head.append(&mut self.tail);
-            let text =
-                String::from_utf8(self.head).unwrap_or_else(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
+            let text = String::from_utf8(self.head).unwrap_or_else(|it| lossy(it.as_bytes()).into_owned());
             // Replacement characters are longer than what they stand for.
             return if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len(), self.bytes_max) };
         }
         let tail_from = self.tail.len().saturating_sub(self.bytes_max - self.bytes_max / 2);
-        let head = String::from_utf8_lossy(&self.head);
-        let tail = String::from_utf8_lossy(&self.tail[tail_from..]);
-        cut(&head, &tail, self.total, self.bytes_max)
+        let (head, tail) = (without_partial_character(&self.head), without_partial_start(&self.tail[tail_from..]));
+        cut(&lossy(head), &lossy(tail), self.total, self.bytes_max)
     }
 }
 
-/// What fits of `head` and `tail` with the mark between. Both are cut by half a mark at least, and with it goes what
-/// is left of a character that was cut in two before.
+/// What fits of `head` and `tail` with the mark between: both are cut by half a mark at least.
 fn cut(head: &str, tail: &str, total: usize, bytes_max: usize) -> String {
     let mark = |left_out: usize| format!("…[{left_out} bytes left out]…");
     let Some(room) = bytes_max.checked_sub(mark(total).len()) else { return String::new() };

@@ -1,5 +1,7 @@
 //! Words: JSON escapes undone and done, and the bounded buffer that keeps head and tail of what was said.
 
+use std::borrow::Cow;
+
 use memchr::memchr2;
 
 /// Bytes of a string without escapes.
@@ -224,15 +226,12 @@ impl Kept {
             return None;
         }
         if self.total <= self.max as u64 {
-            return Some(String::from_utf8_lossy(&[self.head.as_slice(), &self.tail].concat()).into_owned());
+            return Some(lossy(&[self.head.as_slice(), &self.tail].concat()).into_owned());
         }
         let head = without_partial_character(&self.head);
-        let tail = &self.tail[self.tail.len().saturating_sub(self.half())..];
-        let partial = tail.iter().take(3).take_while(|b| is_continuation(**b)).count();
-        let tail = &tail[partial..];
+        let tail = without_partial_start(&self.tail[self.tail.len().saturating_sub(self.half())..]);
         let left_out = self.total - (head.len() + tail.len()) as u64;
-        let (head, tail) = (String::from_utf8_lossy(head), String::from_utf8_lossy(tail));
-        Some(format!("{head}…[{left_out} bytes left out]…{tail}"))
+        Some(format!("{}…[{left_out} bytes left out]…{}", lossy(head), lossy(tail)))
     }
 
     fn half(&self) -> usize {
@@ -240,12 +239,17 @@ impl Kept {
     }
 }
 
+/// [`String::from_utf8_lossy`], but faster where nothing is replaced: that one looks at every byte on its own.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 fn is_continuation(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
 
 /// Without the bytes of a last character that lacks some. What is no UTF-8 at all stays: it is replaced later.
-fn without_partial_character(bytes: &[u8]) -> &[u8] {
+pub fn without_partial_character(bytes: &[u8]) -> &[u8] {
     let Some(lead) = bytes.iter().rposition(|b| !is_continuation(*b)) else { return bytes };
     let length = match bytes[lead] {
         0xC0..=0xDF => 2,
@@ -254,6 +258,11 @@ fn without_partial_character(bytes: &[u8]) -> &[u8] {
         _ => 1,
     };
     if bytes.len() - lead < length { &bytes[..lead] } else { bytes }
+}
+
+/// Without the last bytes of a character whose first ones were cut off.
+pub fn without_partial_start(bytes: &[u8]) -> &[u8] {
+    &bytes[bytes.iter().take(3).take_while(|b| is_continuation(**b)).count()..]
 }
 
 #[cfg(test)]
