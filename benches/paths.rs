@@ -1,7 +1,7 @@
 //! What each request and each event costs, part by part. `cargo bench` runs all, `cargo bench -- tap` those named so.
 //!
 //! Sockets are left out: `tests/proxy` runs whole exchanges, and nginx beside the proxy is measured elsewhere. Statistics
-//! on many rows: `cargo run --release --example ten_million_rows`.
+//! on many rows are a benchmark of their own.
 
 use std::fs;
 use std::path::PathBuf;

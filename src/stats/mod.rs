@@ -5,7 +5,7 @@
 //! show them. A [`Filter`] goes in, a struct of [`answers`] comes out. What packs came to is kept from one question to the
 //! next, in bounded memory, and given back when nobody asks (`tally`, [`mod@latency`]).
 //!
-//! Ten million rows over a year and 20 models, medians in milliseconds on 2 cores (`examples/ten_million_rows.rs`):
+//! Ten million rows over a year and 20 models, medians in milliseconds on 2 cores (`benches/statistics.rs`):
 //!
 //! | question | asked first | asked again | ten thousand rows, first, again |
 //! |---|---|---|---|

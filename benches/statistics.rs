@@ -1,14 +1,15 @@
 //! How long statistics, recording and starting take on a small database and on a large one, in one run.
 //!
 //! ```text
-//! cargo run --release --example ten_million_rows -- 10000000 /some/folder
+//! cargo bench --bench statistics                               ten thousand rows beside a million
+//! cargo bench --bench statistics -- 10000000 /some/folder      beside ten million, which take minutes to make
 //! ```
 //!
-//! Makes two databases, of ten thousand rows and of as many as asked for (a million, unless told), over the same year and
-//! twenty models, through the store that the proxy records with; a database that is there already is used again. Then
-//! asks every question of both in turn, and prints medians in milliseconds and their ratio: asked again, as pages and
-//! scrapers do, and asked for the first time, with nothing kept from other questions. At the end it records rows one by
-//! one, with and without another thread that asks without pause, at the pace of the statistics lane. Rows that it records it takes out again.
+//! Makes two databases, over the same year and twenty models, through the store that the proxy records with; one that is
+//! there already is used again. Then asks every question of both in turn, and prints medians in milliseconds and their
+//! ratio: asked again, as pages and scrapers do, and asked for the first time, with nothing kept from other questions. At
+//! the end it records rows one by one, with and without another thread that asks without pause, at the pace of the
+//! statistics lane. Rows that it records it takes out again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,9 +39,12 @@ const BATCH: u64 = 1000;
 const TRIES: usize = 15;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let rows = arguments.next().map_or(1_000_000, |text| text.parse().expect("the number of rows"));
-    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/ten_million_rows".to_owned()));
+    // Cargo's own arguments begin with a dash.
+    let mut arguments = std::env::args().skip(1).filter(|text| !text.starts_with('-'));
+    let rows = arguments.next().unwrap_or_else(|| "1000000".to_owned());
+    // Else the name of other benchmarks, which cargo hands to all.
+    let Ok(rows) = rows.parse() else { return };
+    let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/statistics".to_owned()));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     let (small, large) = (make(&folder, SMALL), make(&folder, rows));
 
