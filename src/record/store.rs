@@ -43,7 +43,7 @@ use super::roll_up;
 use super::row::Row;
 use super::series::SeriesIds;
 use super::sums::{ALL_TIME, Sign};
-use super::table::{Entry, Inserts, update};
+use super::table::{Entry, Inserts, overwrite};
 use crate::limits::COMMIT_WAIT_MAX;
 
 /// Rows that are in the table and not in the sums yet.
@@ -182,7 +182,7 @@ impl Store {
     /// What was said stays as it was written: clean-up has counted its size.
     pub fn correct(&mut self, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
         self.transact_summed(|conn, series| {
-            update(conn, id, before, after)?;
+            overwrite(conn, id, before, after)?;
             let mut additions = Additions::default();
             additions.count(id, before, Sign::Subtract);
             additions.count(id, after, Sign::Add);

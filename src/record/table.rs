@@ -18,12 +18,9 @@ pub(super) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     pub(super) fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
-        Entry { id: None, row, end_time: end_time(row), created_at }
+        let end_time = text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)));
+        Entry { id: None, row, end_time, created_at }
     }
-}
-
-fn end_time(row: &Row) -> String {
-    text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)))
 }
 
 /// Inserts rows and their content, inside the caller's transaction. Statements are looked up once for all of them.
@@ -50,8 +47,17 @@ impl Inserts<'_> {
 
     /// Returns the row's id.
     pub(super) fn insert(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
+        let id = self.insert_request(entry)?;
+        if !entry.row.content.is_empty() {
+            let Content { prompt, output, reasoning, tool_calls } = &entry.row.content;
+            self.content.execute(params![id, prompt, output, reasoning, tool_calls])?;
+        }
+        Ok(id)
+    }
+
+    fn insert_request(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
         let Entry { row, .. } = entry;
-        let id = self.requests.insert(params![
+        self.requests.insert(params![
             entry.id,
             row.endpoint,
             row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
@@ -79,55 +85,18 @@ impl Inserts<'_> {
             row.client,
             row.key,
             row.attempt,
-        ])?;
-        if !row.content.is_empty() {
-            let Content { prompt, output, reasoning, tool_calls } = &row.content;
-            self.content.execute(params![id, prompt, output, reasoning, tool_calls])?;
-        }
-        Ok(id)
+        ])
     }
 }
 
-/// Overwrites a row: the one of this id that began when `before` did.
-pub(super) fn update(conn: &Connection, id: i64, before: &Row, row: &Row) -> rusqlite::Result<()> {
-    let changed = conn
-        .prepare_cached(
-            "UPDATE requests SET endpoint = ?2, model = ?3, start_time = ?4, end_time = ?5, duration_ms = ?6,
-                input_tokens = ?7, output_tokens = ?8, total_tokens = ?9, request_id = ?10, is_error = ?11,
-                error_message = ?12, http_status = ?13, was_streamed = ?14, outcome = ?15, requested_model = ?16,
-                cached_tokens = ?17, reasoning_tokens = ?18, time_to_first_token_ms = ?19, tokens_per_second = ?20,
-                finish_reason = ?21, usage_source = ?22, model_load_ms = ?23, client = ?24, key = ?25, attempt = ?26
-             WHERE id = ?1 AND start_time = ?27",
-        )?
-        .execute(params![
-            id,
-            row.endpoint,
-            row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
-            text_of_ms(row.start_ms),
-            end_time(row),
-            duration(row.duration_ms),
-            figure(row.input_tokens),
-            figure(row.output_tokens),
-            figure(row.total_tokens),
-            row.request_id,
-            row.outcome.is_failure(),
-            row.error_message,
-            row.http_status,
-            row.was_streamed,
-            row.outcome.as_str(),
-            row.requested_model,
-            figure(row.cached_tokens),
-            figure(row.reasoning_tokens),
-            figure(row.time_to_first_token_ms),
-            rate(row.tokens_per_second),
-            row.finish_reason,
-            row.usage_source,
-            figure(row.model_load_ms),
-            row.client,
-            row.key,
-            row.attempt,
-            // The same id in another file is another row.
-            text_of_ms(before.start_ms),
-        ])?;
-    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+/// Overwrites a row, inside the caller's transaction: the one of this id that began when `before` did. If there is none,
+/// it is [`rusqlite::Error::QueryReturnedNoRows`]. Its content stays.
+pub(super) fn overwrite(conn: &Connection, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
+    // The same id in another file is another row.
+    let created_at: String = conn
+        .prepare_cached("DELETE FROM requests WHERE id = ?1 AND start_time = ?2 RETURNING created_at")?
+        .query_row(params![id, text_of_ms(before.start_ms)], |row| row.get(0))?;
+    let entry = Entry { id: Some(id), ..Entry::new(after, &created_at) };
+    Inserts::prepare(conn)?.insert_request(&entry)?;
+    Ok(())
 }
