@@ -68,6 +68,8 @@ pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 /// Largest request of the express lane, with its head: it fits in what the system buffers for a connection (Linux:
 /// `tcp_wmem`), so that sending it waits for nobody.
 pub const EXPRESS_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Most rows in one transaction, so that its replies do not wait for too long.
+pub const BATCH_ROWS_MAX: usize = 256;
 /// A commit that took longer was no quick one: the next is a worker's, until they are quick again. Fifty times what it
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);

@@ -160,10 +160,7 @@ impl Express {
         let finished = std::mem::take(&mut self.finished);
         let (pool, recorder) = (&self.pool, &self.shared.recorder);
         let settled = catch_unwind(AssertUnwindSafe(|| {
-            if !recorder.finish_now(finished, |tails| pool.finish(tails)) && !pool.commit() {
-                // No thread is free, and those who wait for their rows are some of them.
-                recorder.commit_arrivals(|tails| pool.finish(tails));
-            }
+            recorder.finish_now(finished, |tails| pool.finish(tails), || pool.commit());
         }));
         if settled.is_err() {
             log::error!("exchanges ended by a bug of the proxy; their connections were cut");
@@ -240,13 +237,15 @@ impl Express {
     fn reply(&mut self, at: usize, hung_up: bool, scratch: &mut [u8]) {
         let Some(Some(way)) = self.ways.get_mut(at) else { return };
         let Some(asked) = &mut way.asked else { return };
-        let n = match (&*way.socket).read(scratch) {
+        // How a connection ends is read by who tells of it: the next read would not know any more.
+        let read = if hung_up { Ok(0) } else { (&*way.socket).read(scratch) };
+        let n = match read {
             Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !hung_up => return,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) => 0,
         };
         let mut fields = NO_FIELDS;
-        let whole = read_whole(&scratch[..n], &mut fields).filter(|_| !hung_up);
+        let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
         let Some(whole) = whole.filter(|_| asked.lend.loan.client().interrupts(None).is_ok()) else {
             let begun = Begun { sent: asked.sent, unsent: Vec::new(), received: scratch[..n].to_vec() };

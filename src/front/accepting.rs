@@ -109,7 +109,6 @@ impl Front {
             claim,
             unread: Vec::new(),
             state,
-            scheduled: None,
             hung_up: false,
             counted,
         }));

@@ -85,9 +85,9 @@ impl Client {
         &self.stream
     }
 
-    /// The socket alone, unless somebody else holds the connection, too.
-    pub fn into_stream(client: Arc<Client>) -> Result<(TcpStream, SocketAddr), Arc<Client>> {
-        Arc::try_unwrap(client).map(|client| (client.stream, client.peer))
+    /// The socket alone, and the client's address.
+    pub fn into_stream(self) -> (TcpStream, SocketAddr) {
+        (self.stream, self.peer)
     }
 
     /// The client's address.

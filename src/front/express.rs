@@ -15,7 +15,7 @@ use mio::Poll;
 use mio::net::TcpStream;
 
 use super::bodies::Claim;
-use super::client::{Client, Returns};
+use super::client::Returns;
 use super::{Common, Connection, Counted, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
 use crate::exchange::express::Express;
 use crate::limits::WORKER_STACK_BYTES;
@@ -109,11 +109,17 @@ pub enum ExpressLoop {
 }
 
 impl Front {
-    pub(super) fn is_for_express(&mut self, request: &gather::Request<Plan>) -> bool {
+    /// Whether this request shall move its connection to the express loop: the connection goes on behind it.
+    pub(super) fn suits_express(&self, request: &gather::Request<Plan>) -> bool {
+        matches!(self.role, Role::Accepting(_))
+            && self.stopping.is_none()
+            && request.head.keep_alive
+            && Express::suits(&request.head, &request.body)
+    }
+
+    /// Whether there is an express loop to move to; it is started for the first who wants to.
+    pub(super) fn express_is_open(&mut self) -> bool {
         let Role::Accepting(express_loop) = &mut self.role else { return false };
-        if self.stopping.is_some() || !Express::suits(&request.head, &request.body) {
-            return false;
-        }
         if let ExpressLoop::NotYet = express_loop {
             match start(self.common.clone()) {
                 Ok((door, thread)) => *express_loop = ExpressLoop::Started(door, thread),
@@ -126,21 +132,17 @@ impl Front {
 
     /// Moves a connection, unless somebody still has a hand on it: then it stays, and a worker gets its request.
     pub(super) fn move_away(&mut self, token: usize, mut connection: Box<Connection>) {
-        let since_ms = self.now_ms();
-        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
-            return;
-        };
+        let Some(request) = connection.take_request(self.now_ms()) else { return };
+        if Arc::strong_count(&connection.client) > 1 {
+            let pending = !connection.unread.is_empty() || connection.hung_up;
+            self.lend(&mut connection, *request, pending);
+            self.connections[token] = Some(connection);
+            return self.step(token, |_, _, _| Next::Keep);
+        }
         let Connection { client, claim, unread, hung_up, counted, .. } = *connection;
-        let (mut stream, peer) = match Client::into_stream(client) {
-            Ok(parts) => parts,
-            Err(client) => {
-                let mut connection = Box::new(Connection { client, claim, unread, hung_up, counted, ..*connection });
-                let pending = !connection.unread.is_empty() || hung_up;
-                self.lend(&mut connection, *request, pending);
-                self.connections[token] = Some(connection);
-                return self.step(token, |_, _, _| Next::Keep);
-            }
-        };
+        // Nobody takes a hand on it but by a loan.
+        let Some(client) = Arc::into_inner(client) else { return };
+        let (mut stream, peer) = client.into_stream();
         let _ = self.poll.registry().deregister(&mut stream);
         self.freed.push(token);
         let guest = Guest { stream, peer, request, claim, unread, hung_up, counted };
@@ -169,10 +171,7 @@ impl Front {
     }
 
     fn arrive(&mut self, token: usize, connection: &mut Connection) -> Next {
-        let since_ms = self.now_ms();
-        let State::Moving(request) = std::mem::replace(&mut connection.state, State::Parked { since_ms }) else {
-            return Next::Keep;
-        };
+        let Some(request) = connection.take_request(self.now_ms()) else { return Next::Keep };
         let pending = !connection.unread.is_empty() || connection.hung_up;
         match self.on_request(connection, request, pending) {
             Ok(()) => self.go_on(token, connection),

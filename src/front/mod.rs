@@ -69,8 +69,6 @@ struct Connection {
     /// Bytes read and not used up: the start of a head, or a pipelined request.
     unread: Vec<u8>,
     state: State,
-    /// The earliest look scheduled in the deadlines.
-    scheduled: Option<u64>,
     /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
     hung_up: bool,
     /// For its place among all.
@@ -78,6 +76,17 @@ struct Connection {
 }
 
 impl Connection {
+    /// The request that it moves with; it is parked then.
+    fn take_request(&mut self, now_ms: u64) -> Option<Box<gather::Request<Plan>>> {
+        match std::mem::replace(&mut self.state, State::Parked { since_ms: now_ms }) {
+            State::Moving(request) => Some(request),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
     /// What came of a request that is refused takes no memory while its client reads why.
     fn forget_request(&mut self) {
         self.gather = Gather::default();
@@ -140,11 +149,12 @@ pub struct Front {
 
 /// What both loops share.
 #[derive(Clone)]
-pub struct Common {
+struct Common {
     judge: Arc<Judge>,
     bodies: Bodies,
     pool: Arc<Pool>,
-    lane: Arc<Lane>,
+    statistics: Arc<Lane>,
+    figures: Arc<Figures>,
     stop: Arc<Stop>,
     grace: Duration,
 }
@@ -163,7 +173,7 @@ impl Front {
         mut listener: TcpListener,
         judge: Judge,
         pool: Arc<Pool>,
-        lane: Lane,
+        statistics: Lane,
         grace: Duration,
     ) -> io::Result<Front> {
         let poll = Poll::new()?;
@@ -174,7 +184,9 @@ impl Front {
         let fits = Express::serves(&pool.shared().settings);
         let role = Role::Accepting(if fits { ExpressLoop::NotYet } else { ExpressLoop::Never });
         let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
-        let common = Common { judge: Arc::new(judge), bodies, pool, lane: Arc::new(lane), stop, grace };
+        let figures = statistics.figures().clone();
+        let (judge, statistics) = (Arc::new(judge), Arc::new(statistics));
+        let common = Common { judge, bodies, pool, statistics, figures, stop, grace };
         let mut front = Front::new(poll, returns, common, role);
         front.listener = Some(listener);
         Ok(front)
@@ -195,7 +207,7 @@ impl Front {
             stopping: None,
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            figures: common.lane.figures().clone(),
+            figures: common.figures.clone(),
             common,
             role,
         }
@@ -208,6 +220,22 @@ impl Front {
 
     /// Runs until it is told to stop and every exchange has ended or was called off.
     pub fn run(&mut self) -> io::Result<()> {
+        let ran = self.turns();
+        if ran.is_err() {
+            // The other loop ends in good order all the same.
+            self.common.stop.ask();
+        }
+        if let Role::Accepting(express_loop) = &mut self.role
+            && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =
+                std::mem::replace(express_loop, ExpressLoop::Never)
+            && thread.join().is_err()
+        {
+            log::error!("the express loop ended by a bug of the proxy");
+        }
+        ran
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut watch = match self.role {
             Role::Accepting(_) => Watch::sleeping(),
@@ -254,17 +282,9 @@ impl Front {
                 lane.rest();
             }
             if over {
-                break;
+                return Ok(());
             }
         }
-        if let Role::Accepting(express_loop) = &mut self.role
-            && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =
-                std::mem::replace(express_loop, ExpressLoop::Never)
-            && thread.join().is_err()
-        {
-            log::error!("the express loop ended by a bug of the proxy");
-        }
-        Ok(())
     }
 
     fn now_ms(&self) -> u64 {
@@ -319,7 +339,7 @@ impl Front {
         match step(self, token, &mut connection) {
             Next::Keep if matches!(connection.state, State::Moving(_)) => self.move_away(token, connection),
             Next::Keep => {
-                self.arm(token, &mut connection);
+                self.arm(token, &connection);
                 self.connections[token] = Some(connection);
             }
             Next::Drop => {
@@ -409,7 +429,7 @@ impl Front {
 }
 
 /// The front's clock and its list of returned connections, for a new poll.
-pub fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
+fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     Ok(Arc::new(Returns::new(waker, Instant::now())))
 }

@@ -8,8 +8,7 @@ use crate::http::refusal::Refusal;
 use crate::limits::*;
 
 impl Front {
-    /// When to look at a connection, by its state. A lent one has no deadline, but is looked at when it could have become
-    /// idle.
+    /// Until when a connection may stay in its state; a lent one for ever.
     fn deadline(connection: &Connection) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
         match &connection.state {
@@ -24,15 +23,15 @@ impl Front {
         }
     }
 
-    pub(super) fn arm(&mut self, token: usize, connection: &mut Connection) {
-        let at = match connection.state {
+    /// Sees to it that a connection is looked at in time.
+    pub(super) fn arm(&mut self, token: usize, connection: &Connection) {
+        let at = if let State::Lent { .. } = connection.state {
             // Given back without a word, it idles: this look finds out.
-            State::Lent { .. } => self.now_ms() + IDLE_TIME_MAX.as_millis() as u64,
-            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
-                Self::deadline(connection)
-            }
+            self.now_ms() + IDLE_TIME_MAX.as_millis() as u64
+        } else {
+            Self::deadline(connection)
         };
-        self.deadlines.schedule(token, at, &mut connection.scheduled);
+        self.deadlines.schedule(token, at);
     }
 
     pub(super) fn check_deadlines(&mut self) {
@@ -40,17 +39,9 @@ impl Front {
         if self.accept_again_ms.is_some_and(|at| at <= now_ms) {
             self.accept();
         }
-        while let Some((at, token)) = self.deadlines.pop_due(now_ms) {
-            let Some(Some(connection)) = self.connections.get_mut(token) else { continue };
-            if connection.scheduled != Some(at) {
-                continue;
-            }
-            connection.scheduled = None;
-            if let State::Lent { .. } = connection.state
-                && connection.client.is_given_back()
-            {
-                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
-            }
+        while let Some(token) = self.deadlines.pop_due(now_ms) {
+            self.reclaim(token);
+            let Some(Some(connection)) = self.connections.get(token) else { continue };
             if Self::deadline(connection) <= now_ms {
                 self.step(token, Self::expire);
             } else {
@@ -101,7 +92,7 @@ mod tests {
         gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
         let state = State::Parked { since_ms: 5000 };
         let claim = Bodies::new(0).claim();
-        Connection { client, gather, claim, unread: Vec::new(), state, scheduled: None, hung_up: false, counted }
+        Connection { client, gather, claim, unread: Vec::new(), state, hung_up: false, counted }
     }
 
     /// How long a connection in this state may stay in it.

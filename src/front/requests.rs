@@ -92,7 +92,9 @@ impl Front {
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(connection, bytes, keep_alive);
             }
-            Plan::Forward if self.is_for_express(&request) => connection.state = State::Moving(request),
+            Plan::Forward if self.suits_express(&request) && self.express_is_open() => {
+                connection.state = State::Moving(request);
+            }
             Plan::Statistics(_) | Plan::Forward => self.lend(connection, *request, pending),
         }
         Ok(())
@@ -117,7 +119,7 @@ impl Front {
         let loan = Loan::new(connection.client.clone(), keep_alive);
         let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
         let taken = match question {
-            Some(question) => self.common.lane.ask(question, lend),
+            Some(question) => self.common.statistics.ask(question, lend),
             None => self.forward(lend),
         };
         if let Err(lend) = taken {

@@ -55,7 +55,7 @@ impl Front {
         if self.stopping.is_none() {
             self.listener = None;
             self.accept_again_ms = None;
-            self.common.lane.close();
+            self.common.statistics.close();
             self.stopping =
                 Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
             if let Role::Express { guests, .. } = &self.role {
@@ -67,11 +67,9 @@ impl Front {
                     connection.client.note_event();
                 }
                 self.reclaim(token);
-                self.step(token, |front, token, connection| match connection.state {
-                    State::Parked { .. } => front.go_on(token, connection),
-                    State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => {
-                        Next::Keep
-                    }
+                self.step(token, |front, token, connection| {
+                    let is_parked = matches!(connection.state, State::Parked { .. });
+                    if is_parked { front.go_on(token, connection) } else { Next::Keep }
                 });
             }
         }
@@ -107,7 +105,8 @@ impl Front {
         !running
     }
 
-    fn reclaim(&mut self, token: usize) {
+    /// A connection that was given back without a word is parked.
+    pub(super) fn reclaim(&mut self, token: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(token)
             && let State::Lent { .. } = connection.state
             && connection.client.is_given_back()

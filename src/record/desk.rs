@@ -10,10 +10,10 @@ use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
 
-use super::recorder::{BATCH_ROWS_MAX, COMMIT_LOG_BYTES, Figures, Recorder};
 use super::row::Row;
+use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::Store;
-use crate::limits::WAITING_ROWS_BYTES_MAX;
+use crate::limits::{BATCH_ROWS_MAX, WAITING_ROWS_BYTES_MAX};
 
 /// What the committing thread holds.
 pub(super) struct Desk {
@@ -59,18 +59,18 @@ impl Desk {
     }
 
     /// False when it is to be tried again.
-    pub(super) fn sum_up(&mut self, recorder: &Recorder) -> bool {
+    pub(super) fn sum_up(&mut self, signals: &Signals) -> bool {
         let failed = match self.store.sum_up() {
             Ok(()) => {
                 self.sums_failing = false;
-                recorder.alarm_for_log(COMMIT_LOG_BYTES);
+                signals.note_log_growth(COMMIT_LOG_BYTES);
                 None
             }
             // The rows went with their file. The next row or question finds out, and says so.
             Err(_) if !self.store.place().is_held() => None,
             Err(e) => Some(e),
         };
-        recorder.note_summed(failed.is_none());
+        signals.note_summed(failed.is_none());
         let is_locked = |e: &rusqlite::Error| e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         if let Some(e) = failed.as_ref().filter(|e| !is_locked(e))
             && !mem::replace(&mut self.sums_failing, true)
@@ -90,74 +90,73 @@ impl Desk {
     }
 
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
-    pub(super) fn write(&mut self, rows: Vec<Row>, recorder: &Recorder) -> Vec<i64> {
-        let figures = recorder.figures();
+    pub(super) fn write(&mut self, rows: Vec<Row>, signals: &Signals) -> Vec<i64> {
+        let figures = &signals.figures;
         if rows.is_empty() && self.waiting.rows.is_empty() {
             return Vec::new();
         }
-        if !self.find_database() {
-            self.waiting.keep(rows, figures);
-            recorder.alarm().raise(|alarm| alarm.rows_wait = true);
-            return Vec::new();
-        }
-        if self.waiting.rows.is_empty() {
+        if self.find_database() {
+            if !self.waiting.rows.is_empty() {
+                self.waiting.keep(rows, figures);
+                self.write_waiting(signals);
+                return Vec::new();
+            }
             match self.store.write(&rows) {
-                Ok(ids) => return self.wrote(ids, recorder),
+                Ok(ids) => return self.wrote(ids, signals),
                 Err(e) => self.fail(&e),
             }
-            self.waiting.keep(rows, figures);
-            recorder.alarm().raise(|alarm| alarm.rows_wait = true);
-            return Vec::new();
         }
         self.waiting.keep(rows, figures);
-        self.write_waiting(recorder);
+        signals.note_waiting();
         Vec::new()
     }
 
     /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by who
     /// writes them then.
-    pub(super) fn write_now(&mut self, rows: &[Row], recorder: &Recorder) -> Option<Vec<i64>> {
+    pub(super) fn write_now(&mut self, rows: &[Row], signals: &Signals) -> Option<Vec<i64>> {
         // Whether the file is where it was, writing finds out.
         if !self.waiting.rows.is_empty() || self.store.is_damaged() {
             return None;
         }
         self.store.set_lock_wait(Duration::ZERO);
         let ids = self.store.write(rows).ok()?;
-        Some(self.wrote(ids, recorder))
+        Some(self.wrote(ids, signals))
     }
 
-    fn wrote(&mut self, ids: Vec<i64>, recorder: &Recorder) -> Vec<i64> {
-        recorder.note_written(ids.len());
+    fn wrote(&mut self, ids: Vec<i64>, signals: &Signals) -> Vec<i64> {
+        signals.note_written(ids.len());
         self.waiting.recover();
         ids
     }
 
     /// Writes what waits, oldest first, as far as the database takes it.
-    fn write_waiting(&mut self, recorder: &Recorder) {
-        let figures = recorder.figures();
+    fn write_waiting(&mut self, signals: &Signals) {
+        let figures = &signals.figures;
         while !self.waiting.rows.is_empty() {
             let count = self.waiting.rows.len().min(BATCH_ROWS_MAX);
             let batch = &self.waiting.rows.make_contiguous()[..count];
             let written = match self.store.write(batch) {
-                Ok(_) => count,
-                Err(e) if is_lasting(&e) => match self.store.write(&batch[..1]) {
-                    Ok(_) => 1,
-                    Err(e) => {
-                        // This one row is what the database will never take.
-                        log::error!("a row was given up: {e}");
-                        figures.dropped.fetch_add(1, Ordering::Relaxed);
-                        self.waiting.remove(1, figures);
-                        continue;
-                    }
-                },
+                Ok(_) => Ok(count),
+                // One of them is what the database will never take: then one by one.
+                Err(e) if is_lasting(&e) => self.store.write(&batch[..1]).map(|_| 1),
+                Err(e) => Err(e),
+            };
+            match written {
+                Ok(written) => {
+                    signals.note_written(written);
+                    self.waiting.remove(written, figures);
+                }
+                Err(e) if is_lasting(&e) => {
+                    log::error!("a row was given up: {e}");
+                    figures.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.waiting.remove(1, figures);
+                }
                 Err(e) => {
                     self.fail(&e);
-                    recorder.alarm().raise(|alarm| alarm.rows_wait = true);
+                    signals.note_waiting();
                     return;
                 }
-            };
-            recorder.note_written(written);
-            self.waiting.remove(written, figures);
+            }
         }
         self.waiting.recover();
     }

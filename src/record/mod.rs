@@ -27,6 +27,7 @@ pub mod roll_up;
 pub mod row;
 pub mod schema;
 pub mod series;
+pub mod signals;
 pub mod store;
 pub mod sums;
 mod table;

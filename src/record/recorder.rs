@@ -2,7 +2,8 @@
 //!
 //! A worker that ends an exchange leaves here its row and the reply's last bytes. If nobody commits at that moment, it
 //! commits the row itself and sends the bytes: alone, that is the shortest way. Otherwise it leaves at once for its next
-//! exchange, and whoever is committing takes the row into its next transaction. So a busy proxy commits in batches
+//! exchange, and whoever is committing takes the row into its next transaction. The express loop does the same with the
+//! rows of a turn, but only where that keeps it for a moment ([`Recorder::finish_now`]). So a busy proxy commits in batches
 //! without a thread ever waiting for another's commit, and a reply is complete for its client only when its row is in
 //! the database. While more rows wait, the tails of a batch go to another worker: what serves everybody is committing,
 //! and a TCP send costs as much as a row.
@@ -14,7 +15,7 @@
 //! it that they are never much more than a second behind.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
@@ -24,13 +25,11 @@ use super::desk::Desk;
 use super::news::News;
 use super::roll_up;
 use super::row::Row;
+use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::Store;
 use super::tail::Tail;
 use super::ticket::{Ticket, Word};
-use crate::limits::{COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX, WAL_CHECKPOINT_BYTES};
-
-/// Most rows in one transaction, so that its replies do not wait for too long.
-pub(super) const BATCH_ROWS_MAX: usize = 256;
+use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 
 /// A row on its way into the database.
 struct Entry {
@@ -60,39 +59,17 @@ struct Arrivals {
     committing: bool,
 }
 
-/// Figures of the recorder, for health and metrics.
-#[derive(Debug, Default)]
-pub struct Figures {
-    /// Rows committed since the start.
-    pub written: AtomicU64,
-    /// Rows given up because too many waited or the database refused them for good.
-    pub dropped: AtomicU64,
-    /// Rows waiting for a database that does not take them.
-    pub waiting: AtomicU64,
-}
-
 /// Takes rows from any thread.
 pub struct Recorder {
     arrivals: Mutex<Arrivals>,
     desk: Mutex<Desk>,
-    figures: Figures,
-    /// Rows are committed that the sums do not hold. Changed by who holds the desk.
-    unsummed: AtomicBool,
-    /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
-    log_growth: AtomicU64,
+    signals: Signals,
     /// The last commit took long.
     slow: AtomicBool,
-    /// Tells the keeper that rows wait, or that the log has grown.
-    alarm: Alarm,
-    /// Tells that rows are in.
-    news: News,
 }
 
 /// How soon a desk that is in use is tried again.
 const DESK_GAP: Duration = Duration::from_micros(200);
-/// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
-pub(super) const COMMIT_LOG_BYTES: usize = 12 * 1024;
-
 impl Recorder {
     /// Takes over the writing connection.
     pub fn new(store: Store) -> Recorder {
@@ -100,15 +77,11 @@ impl Recorder {
         let recorder = Recorder {
             arrivals: Mutex::default(),
             desk: Mutex::new(Desk::new(store)),
-            figures: Figures::default(),
-            unsummed: AtomicBool::new(false),
-            log_growth: AtomicU64::new(0),
+            signals: Signals::default(),
             slow: AtomicBool::new(false),
-            alarm: Alarm::default(),
-            news: News::default(),
         };
         if is_behind {
-            recorder.note_behind();
+            recorder.signals.note_behind();
         }
         recorder
     }
@@ -120,23 +93,28 @@ impl Recorder {
     }
 
     /// Commits the rows, then sends their tails, if that keeps nobody waiting: the database takes rows, the last commit
-    /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. False where a worker
-    /// must commit what has arrived: [`Recorder::commit_arrivals`].
-    pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>)) -> bool {
+    /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
+    /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
+    pub fn finish_now(
+        &self,
+        replies: Vec<(Row, Tail)>,
+        pass_on: impl Fn(Vec<Tail>),
+        hand_over: impl Fn() -> bool,
+    ) {
         {
             let mut arrivals = self.arrivals();
             arrivals.entries.extend(replies.into_iter().map(|(row, tail)| Entry { row, then: Then::Send(tail) }));
             if arrivals.committing {
-                return true;
+                return;
             }
             arrivals.committing = true;
         }
-        self.run_shift(pass_on, Patience::None)
+        self.run_shift(pass_on, Patience::None, hand_over);
     }
 
     /// Goes on where [`Recorder::finish_now`] stopped.
     pub fn commit_arrivals(&self, pass_on: impl Fn(Vec<Tail>)) {
-        self.run_shift(pass_on, Patience::Usual);
+        self.run_shift(pass_on, Patience::Usual, || false);
     }
 
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
@@ -162,22 +140,22 @@ impl Recorder {
 
     /// Tries the waiting rows once more; true when none is left.
     pub fn retry(&self) -> bool {
-        self.desk().write(Vec::new(), self);
-        self.figures.waiting.load(Ordering::Relaxed) == 0
+        self.desk().write(Vec::new(), &self.signals);
+        self.signals.figures.waiting.load(Ordering::Relaxed) == 0
     }
 
     /// Brings the sums up to date. False when the database does not take them now: they are to be tried again.
     pub fn sum_up(&self) -> bool {
-        !self.is_behind() || self.desk().sum_up(self)
+        !self.signals.is_behind() || self.desk().sum_up(&self.signals)
     }
 
     /// The same for who is about to read sums, and has to answer whatever happens: waits no longer than so long for
     /// commits, checkpoints and clean-up to make room.
     pub fn sum_up_within(&self, at_most: Duration) {
         // While rows wait, every attempt to write them is a wait for the database.
-        let waits = self.figures.waiting.load(Ordering::Relaxed) == 0;
+        let waits = self.signals.figures.waiting.load(Ordering::Relaxed) == 0;
         let end = Instant::now() + if waits { at_most } else { Duration::ZERO };
-        while self.is_behind() {
+        while self.signals.is_behind() {
             let mut desk = match self.desk.try_lock() {
                 Ok(desk) => desk,
                 Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
@@ -187,13 +165,9 @@ impl Recorder {
                 }
                 Err(TryLockError::WouldBlock) => return,
             };
-            desk.sum_up(self);
+            desk.sum_up(&self.signals);
             return;
         }
-    }
-
-    fn is_behind(&self) -> bool {
-        self.unsummed.load(Ordering::Acquire)
     }
 
     /// Opens the database anew where its path leads elsewhere by now; for who wants to read it there.
@@ -201,7 +175,7 @@ impl Recorder {
         let mut desk = self.desk();
         desk.find_database();
         if desk.store.is_behind() {
-            self.note_behind();
+            self.signals.note_behind();
         }
     }
 
@@ -224,7 +198,7 @@ impl Recorder {
         step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
         let done = self.desk().store.clean(step);
-        self.alarm_for_log(COMMIT_LOG_BYTES + log_bytes);
+        self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
         done
     }
 
@@ -236,17 +210,17 @@ impl Recorder {
 
     /// What wakes the keeper.
     pub fn alarm(&self) -> &Alarm {
-        &self.alarm
+        &self.signals.alarm
     }
 
     /// What tells that rows were committed.
     pub fn news(&self) -> &News {
-        &self.news
+        &self.signals.news
     }
 
     /// Counters.
     pub fn figures(&self) -> &Figures {
-        &self.figures
+        &self.signals.figures
     }
 
     fn arrive(&self, entry: Entry, pass_on: impl Fn(Vec<Tail>)) {
@@ -258,33 +232,32 @@ impl Recorder {
             }
             arrivals.committing = true;
         }
-        self.run_shift(pass_on, Patience::Usual);
+        self.run_shift(pass_on, Patience::Usual, || false);
     }
 
-    /// Commits whatever arrives until nothing is left. False where patience ended first: somebody else must go on.
-    fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), patience: Patience) -> bool {
+    /// Commits whatever arrives until nothing is left, or patience ends and somebody else goes on.
+    fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), mut patience: Patience, hand_over: impl Fn() -> bool) {
         let mut shift = Shift { recorder: self, ended: false };
         let mut tails = Vec::new();
-        let mut done = true;
         while let Some(batch) = shift.next_batch() {
             if !tails.is_empty() {
                 pass_on(mem::take(&mut tails));
             }
             if let Err(batch) = self.commit_batch(batch, &mut tails, patience) {
-                shift.leave_to_another(batch);
-                done = false;
-                break;
+                shift.put_back(batch);
             }
             // Who has no patience does not go on committing for others either.
             if matches!(patience, Patience::None) && shift.has_more() {
-                shift.leave_to_another(Vec::new());
-                done = false;
-                break;
+                // Before anything is sent: until then nobody commits.
+                if hand_over() {
+                    shift.ended = true;
+                    break;
+                }
+                patience = Patience::Usual;
             }
         }
         // Nobody waits for this thread any more: it sends the last batch's tails itself.
         tails.into_iter().for_each(Tail::send);
-        done
     }
 
     fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>, patience: Patience) -> Result<(), Vec<Entry>> {
@@ -292,7 +265,7 @@ impl Recorder {
         let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(Row::size).sum::<usize>();
         let began = Instant::now();
         let written = match patience {
-            Patience::Usual => Ok(self.desk().write(rows, self)),
+            Patience::Usual => Ok(self.desk().write(rows, &self.signals)),
             Patience::None => self.write_now(rows),
         };
         let mut ids = match written {
@@ -307,7 +280,7 @@ impl Recorder {
                 Then::Wake(word) => word.0.decide(id),
             }
         }
-        self.alarm_for_log(log_bytes);
+        self.signals.note_log_growth(log_bytes);
         Ok(())
     }
 
@@ -321,33 +294,7 @@ impl Recorder {
             Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(rows),
         };
-        desk.write_now(&rows, self).ok_or(rows)
-    }
-
-    /// Rows were committed, by who holds the desk.
-    pub(super) fn note_written(&self, rows: usize) {
-        self.figures.written.fetch_add(rows as u64, Ordering::Relaxed);
-        self.news.note();
-        self.note_behind();
-    }
-
-    /// Sums were written, by who holds the desk: whether those of all rows.
-    pub(super) fn note_summed(&self, all: bool) {
-        self.unsummed.store(!all, Ordering::Release);
-    }
-
-    fn note_behind(&self) {
-        if !self.unsummed.swap(true, Ordering::AcqRel) {
-            self.alarm.raise(|alarm| alarm.rows_unsummed = true);
-        }
-    }
-
-    pub(super) fn alarm_for_log(&self, bytes: usize) {
-        let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if grown >= WAL_CHECKPOINT_BYTES {
-            self.log_growth.store(0, Ordering::Relaxed);
-            self.alarm.raise(|alarm| alarm.log_grew = true);
-        }
+        desk.write_now(&rows, &self.signals).ok_or(rows)
     }
 
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
@@ -366,6 +313,7 @@ impl Recorder {
 /// begin one.
 struct Shift<'a> {
     recorder: &'a Recorder,
+    /// Or somebody else goes on with it.
     ended: bool,
 }
 
@@ -385,11 +333,9 @@ impl Shift<'_> {
         !self.recorder.arrivals().entries.is_empty()
     }
 
-    /// Ends this thread's turn, but not the shift: nobody begins one meanwhile.
-    fn leave_to_another(&mut self, batch: Vec<Entry>) {
+    fn put_back(&self, batch: Vec<Entry>) {
         let mut arrivals = self.recorder.arrivals();
         batch.into_iter().rev().for_each(|entry| arrivals.entries.push_front(entry));
-        self.ended = true;
     }
 }
 

@@ -140,12 +140,13 @@ impl Store {
             self.unsummed = Unsummed::InTable;
         }
         let created_at = text_of_ms(now_ms());
-        let summed_until = self.unsummed.until();
+        let known = self.unsummed.until();
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
             let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at)));
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
-            if let Some(first) = ids.first().filter(|first| Some(**first) <= summed_until) {
+            let summed_until = known.map_or_else(|| additions::summed_until(conn), Ok)?;
+            if let Some(first) = ids.first().filter(|first| **first <= summed_until) {
                 // Somebody has removed the newest rows: their ids are used again.
                 additions::set_summed_until(conn, first - 1)?;
             }
