@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::histogram::Histogram;
 use super::rfc3339::text_of_ms;
 use super::row::Row;
-use super::series::SeriesIds;
+use super::series::{Names, SeriesIds};
 use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sums, duration, figure, rate};
 use super::varint::{Bytes, push, push_signed};
 
@@ -410,7 +410,8 @@ fn latencies_of_hour(
     let mut rows = statement.query(params![first_id, last_id, from, to])?;
     while let Some(row) = rows.next()? {
         let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-        let names = [text(0)?, text(1)?, text(2)?, text(3)?, text(4)?];
+        let (endpoint, model, client, key, outcome) = (text(0)?, text(1)?, text(2)?, text(3)?, text(4)?);
+        let names = Names { endpoint, model, client, key, outcome };
         let sample = Sample { duration_ms: row.get(5)?, first_token_ms: row.get(6)?, tokens_per_second: row.get(7)? };
         if let Some(series) = ids.id_of_row(conn, names)? {
             latencies.entry(series).or_default().count(&sample, 1);

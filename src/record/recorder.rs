@@ -95,12 +95,7 @@ impl Recorder {
     /// Commits the rows, then sends their tails, if that keeps nobody waiting: the database takes rows, the last commit
     /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
     /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
-    pub fn finish_now(
-        &self,
-        replies: Vec<(Row, Tail)>,
-        pass_on: impl Fn(Vec<Tail>),
-        hand_over: impl Fn() -> bool,
-    ) {
+    pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>), hand_over: impl Fn() -> bool) {
         {
             let mut arrivals = self.arrivals();
             arrivals.entries.extend(replies.into_iter().map(|(row, tail)| Entry { row, then: Then::Send(tail) }));

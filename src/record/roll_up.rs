@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::pack::{HourRead, Packs};
 use super::series::SeriesIds;
-use super::sums::{SPAN_ALL, SPAN_DAY, hour_of_ms, on_conflict_add};
+use super::sums::{SPAN_ALL, SPAN_DAY, columns, hour_of_ms, on_conflict_add};
 
 /// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the caller's
 /// transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges that
@@ -52,10 +52,9 @@ fn roll_up_hour(
     read: Option<HourRead>,
 ) -> rusqlite::Result<()> {
     let mut add = conn.prepare_cached(concat!(
-        "INSERT INTO sums SELECT ?1, ?2, series, requests, duration_ms, input_tokens, input_known, output_tokens, ",
-        "output_known, total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, ",
-        "first_token_ms, first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id ",
-        "FROM sums WHERE span = 2 AND start = ?3",
+        "INSERT INTO sums SELECT ?1, ?2, ",
+        columns!(),
+        " FROM sums WHERE span = 2 AND start = ?3",
         on_conflict_add!()
     ))?;
     add.execute([SPAN_DAY, hour - hour % 24, hour])?;

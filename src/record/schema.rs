@@ -125,8 +125,8 @@ pub enum Found {
     Foreign,
 }
 
-/// Columns without which a table `requests` is not that of the earlier program. The others may be missing.
-const EARLIER_COLUMNS: [&str; 9] = [
+/// Columns of the earlier program's table `requests`; the first nine are always there.
+pub(super) const EARLIER_COLUMNS: [&str; 17] = [
     "id",
     "endpoint",
     "model",
@@ -136,6 +136,14 @@ const EARLIER_COLUMNS: [&str; 9] = [
     "input_tokens",
     "output_tokens",
     "total_tokens",
+    "prompt",
+    "output",
+    "request_id",
+    "is_error",
+    "error_message",
+    "http_status",
+    "was_streamed",
+    "created_at",
 ];
 
 /// Looks at the database without changing it. Of our own, the newest page of every growing table is read, so that a
@@ -173,7 +181,7 @@ fn inspect_unmarked(conn: &Connection) -> rusqlite::Result<Found> {
         return Ok(Found::Empty);
     }
     let columns = columns_of(conn, "requests")?;
-    if !EARLIER_COLUMNS.iter().all(|wanted| columns.iter().any(|column| column == wanted)) {
+    if !EARLIER_COLUMNS[..9].iter().all(|wanted| columns.iter().any(|column| column == wanted)) {
         return Ok(Found::Foreign);
     }
     // Our ids are integers; a table that numbers its rows in another way cannot keep them.

@@ -13,22 +13,27 @@ pub const OTHER: &str = "other";
 
 /// What sums are kept apart by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Series {
-    pub(super) endpoint: String,
-    pub(super) model: String,
-    pub(super) client: String,
-    pub(super) key: String,
-    pub(super) outcome: String,
+pub(crate) struct Series {
+    pub(crate) endpoint: String,
+    pub(crate) model: String,
+    pub(crate) client: String,
+    pub(crate) key: String,
+    pub(crate) outcome: String,
 }
 
-/// The same names where they stand.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Names<'a> {
-    pub(super) endpoint: &'a str,
-    pub(super) model: &'a str,
-    pub(super) client: &'a str,
-    pub(super) key: &'a str,
-    pub(super) outcome: &'a str,
+/// What a request is filed under: the same names where they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Names<'a> {
+    /// Path.
+    pub endpoint: &'a str,
+    /// Model, or `unknown`.
+    pub model: &'a str,
+    /// Who asked, or empty.
+    pub client: &'a str,
+    /// Fingerprint, or empty.
+    pub key: &'a str,
+    /// How it ended.
+    pub outcome: &'a str,
 }
 
 impl Names<'_> {
@@ -54,7 +59,7 @@ impl Names<'_> {
 }
 
 impl Series {
-    pub(super) fn names(&self) -> Names<'_> {
+    pub(crate) fn names(&self) -> Names<'_> {
         Names {
             endpoint: &self.endpoint,
             model: &self.model,
@@ -116,11 +121,9 @@ impl SeriesIds {
         Ok(id)
     }
 
-    /// The series that a row of the table was counted in, by its endpoint, model, client, key and outcome. None: somebody
-    /// else has changed the row.
-    pub(super) fn id_of_row(&mut self, conn: &Connection, names: [&str; 5]) -> rusqlite::Result<Option<i64>> {
-        let [endpoint, model, client, key, outcome] = names.map(str::to_owned);
-        let series = Series { endpoint, model, client, key, outcome };
+    /// The series that a row of the table was counted in. None: somebody else has changed the row.
+    pub(super) fn id_of_row(&mut self, conn: &Connection, names: Names) -> rusqlite::Result<Option<i64>> {
+        let series = names.to_series();
         if let Some(id) = self.ids.get(&series) {
             return Ok(Some(*id));
         }

@@ -64,10 +64,15 @@ macro_rules! on_conflict_add {
 }
 pub(super) use on_conflict_add;
 
-/// The columns that [`Sums::read`] reads.
-const COLUMNS: &str = "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known,
-    total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
-    first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id";
+/// The columns of `sums` behind its span and start, in their order.
+macro_rules! columns {
+    () => {
+        "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known, total_tokens,
+            total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
+            first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id"
+    };
+}
+pub(super) use columns;
 
 pub(super) const HOUR_MS: i64 = 3_600_000;
 
@@ -181,30 +186,29 @@ impl Sums {
     /// The sums of every series in an hour.
     pub(super) fn of_hour(conn: &Connection, hour: i64) -> rusqlite::Result<Vec<(i64, Sums)>> {
         let mut statement =
-            conn.prepare_cached(&format!("SELECT {COLUMNS} FROM sums WHERE span = 2 AND start = ?1"))?;
-        statement.query_map([hour], |row| Sums::read(row, 0))?.collect()
+            conn.prepare_cached(concat!("SELECT ", columns!(), " FROM sums WHERE span = 2 AND start = ?1"))?;
+        statement.query_map([hour], Sums::read)?.collect()
     }
 
-    /// A series and its sums, from the columns [`COLUMNS`] of a query.
-    fn read(row: &rusqlite::Row, first: usize) -> rusqlite::Result<(i64, Sums)> {
-        let known = |column: usize| {
-            Ok::<_, rusqlite::Error>(Known { sum: row.get(first + column)?, rows: row.get(first + column + 1)? })
-        };
+    /// A series and its sums, from the columns `columns` of a query.
+    fn read(row: &rusqlite::Row) -> rusqlite::Result<(i64, Sums)> {
+        let known =
+            |column: usize| Ok::<_, rusqlite::Error>(Known { sum: row.get(column)?, rows: row.get(column + 1)? });
         let sums = Sums {
-            requests: row.get(first + 1)?,
-            duration_ms: row.get(first + 2)?,
+            requests: row.get(1)?,
+            duration_ms: row.get(2)?,
             input: known(3)?,
             output: known(5)?,
             total: known(7)?,
             cached: known(9)?,
             reasoning: known(11)?,
             first_token_ms: known(13)?,
-            tokens_per_second: row.get(first + 15)?,
-            tokens_per_second_known: row.get(first + 16)?,
-            first_id: row.get(first + 17)?,
-            last_id: row.get(first + 18)?,
+            tokens_per_second: row.get(15)?,
+            tokens_per_second_known: row.get(16)?,
+            first_id: row.get(17)?,
+            last_id: row.get(18)?,
         };
-        Ok((row.get(first)?, sums))
+        Ok((row.get(0)?, sums))
     }
 
     /// Adds others, or takes them away with a sign of -1. Of ids the range only grows.

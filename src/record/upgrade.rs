@@ -17,26 +17,6 @@ use super::store::now_ms;
 use super::sums::{Sign, duration};
 use super::table::{Entry, Inserts};
 
-const COLUMNS: [&str; 17] = [
-    "id",
-    "endpoint",
-    "model",
-    "start_time",
-    "end_time",
-    "duration_ms",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "prompt",
-    "output",
-    "request_id",
-    "is_error",
-    "error_message",
-    "http_status",
-    "was_streamed",
-    "created_at",
-];
-
 /// Converts the table `requests`, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("ALTER TABLE requests RENAME TO earlier_requests")?;
@@ -81,8 +61,10 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
 
 fn earlier_rows(conn: &Connection) -> rusqlite::Result<Statement<'_>> {
     let there = schema::columns_of(conn, "earlier_requests")?;
-    let columns: Vec<&str> =
-        COLUMNS.iter().map(|column| if there.iter().any(|name| name == column) { *column } else { "NULL" }).collect();
+    let columns: Vec<&str> = schema::EARLIER_COLUMNS
+        .iter()
+        .map(|column| if there.iter().any(|name| name == column) { *column } else { "NULL" })
+        .collect();
     conn.prepare(&format!("SELECT {} FROM earlier_requests ORDER BY id", columns.join(", ")))
 }
 
@@ -93,7 +75,7 @@ struct Earlier {
     created_ms: i64,
 }
 
-/// One row, its columns in the order of [`COLUMNS`]. A row that does not say when it was is filed with the one before.
+/// One row, its columns in the order of [`schema::EARLIER_COLUMNS`]. A row that does not say when it was is filed with the one before.
 fn read(row: &rusqlite::Row, last_start_ms: i64) -> rusqlite::Result<Earlier> {
     let id = row.get(0)?;
     let start = time(row.get_ref(3)?);

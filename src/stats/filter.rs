@@ -6,6 +6,7 @@ use time::{Date, Month, PrimitiveDateTime, Time};
 use super::answers::By;
 use crate::record::rfc3339::{MS_MAX, ms_of_text};
 use crate::record::row::Outcome;
+use crate::record::series::Names;
 
 /// What a request must be to count. Empty lists and absent ends ask for nothing; several names mean any of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,21 +89,6 @@ impl Filter {
         }
         Some(Ok(()))
     }
-}
-
-/// What a request is filed under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Names<'a> {
-    /// Path.
-    pub endpoint: &'a str,
-    /// Model, or `unknown`.
-    pub model: &'a str,
-    /// Who asked, or empty.
-    pub client: &'a str,
-    /// Fingerprint, or empty.
-    pub key: &'a str,
-    /// How it ended.
-    pub outcome: &'a str,
 }
 
 /// A fixed distance from UTC.

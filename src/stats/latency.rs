@@ -7,11 +7,12 @@ use std::mem::size_of;
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
 use super::range::{Cut, HOUR_MS, Packed, cut};
-use super::reader::{Reader, RowFigures, Series, passes};
+use super::reader::{Reader, RowFigures, passes};
 use super::totals::one_decimal;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
 use crate::record::pack::{Latencies, visit_latencies, visit_sums};
+use crate::record::series::Series;
 use crate::record::sums::{Known, Sums};
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.

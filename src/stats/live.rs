@@ -21,7 +21,7 @@ use rusqlite::params;
 
 use super::answers::Request;
 use super::export::answer;
-use super::filter::{Filter, Names};
+use super::filter::Filter;
 use super::price::Prices;
 use super::reader::Reader;
 use super::rows::REQUEST_COLUMNS;
@@ -31,6 +31,7 @@ use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::record::recorder::Recorder;
 use crate::record::rfc3339::ms_of_text;
+use crate::record::series::Names;
 
 /// A comment is sent after so long a silence. Proxies in between give up after 30 to 60 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);

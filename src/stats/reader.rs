@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
-use super::filter::{Filter, Names};
+use super::filter::Filter;
 use super::latency::KeptLatencies;
 use super::price::Prices;
 use super::range::{HOUR_MS, Packed};
@@ -15,6 +15,7 @@ use super::tally::Kept;
 use crate::limits::READ_WAIT_MAX;
 use crate::record::pack::Sample;
 use crate::record::rfc3339::{MS_MAX, text_of_ms};
+use crate::record::series::{Names, Series};
 use crate::record::sums::{Known, Sums};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
@@ -54,28 +55,6 @@ pub struct Reader {
     series: RefCell<Vec<Option<Series>>>,
     pub(super) kept: RefCell<Kept>,
     pub(super) kept_latencies: RefCell<KeptLatencies>,
-}
-
-/// The names of a series; see [`Names`].
-#[derive(Clone, Debug)]
-pub(super) struct Series {
-    endpoint: String,
-    model: String,
-    client: String,
-    key: String,
-    outcome: String,
-}
-
-impl Series {
-    pub(super) fn names(&self) -> Names<'_> {
-        Names {
-            endpoint: &self.endpoint,
-            model: &self.model,
-            client: &self.client,
-            key: &self.key,
-            outcome: &self.outcome,
-        }
-    }
 }
 
 impl Reader {

@@ -9,13 +9,13 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
 use super::answers::{Hit, Request, Requests, Search, WholeRequest};
-use super::filter::{Filter, Names};
+use super::filter::Filter;
 use super::range::{Cut, HOUR_MS, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::record::pack::{SPAN_MONTH, month_after, pack_id, visit_sums};
 use crate::record::rfc3339::whole_seconds;
-use crate::record::series::OTHER;
+use crate::record::series::{Names, OTHER};
 use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
 
 /// What [`Reader::request_of`] reads.

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::mem::{self, size_of};
 
 use super::answers::By;
-use super::filter::{Filter, Names};
+use super::filter::Filter;
 use super::price::{Price, Prices};
 use super::range::Packed;
-use super::reader::{Series, passes};
+use super::reader::passes;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
 use crate::record::pack::pack_end;
 use crate::record::row::Outcome;
+use crate::record::series::{Names, Series};
 use crate::record::sums::Sums;
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
