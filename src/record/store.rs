@@ -532,18 +532,23 @@ mod tests {
         remove(&store);
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
         check_summed(&mut store, 4);
+        // Also while nobody knows how far the sums go.
+        remove(&store);
+        store.unsummed = Unsummed::InTable;
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+        check_summed(&mut store, 5);
         // Killed before they are summed up.
         remove(&store);
         assert_eq!(store.write(&[row(), row()]), Ok(vec![1, 2]));
         drop(store);
         let mut store = open();
-        assert_eq!(summed(&store), 6);
+        assert_eq!(summed(&store), 7);
         // Removed while no proxy runs.
         remove(&store);
         drop(store);
         store = open();
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        check_summed(&mut store, 7);
+        check_summed(&mut store, 8);
     }
 
     #[test]
