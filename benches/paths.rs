@@ -1,7 +1,7 @@
 //! What each request and each event costs, part by part. `cargo bench` runs all, `cargo bench -- tap` those named so.
 //!
-//! Sockets are left out: `tests/proxy` runs whole exchanges, and nginx beside the proxy is measured elsewhere. Statistics
-//! on many rows are a benchmark of their own.
+//! Sockets are left out: `tests/proxy` runs whole exchanges, and nginx beside the proxy is measured elsewhere.
+//! Statistics on many rows are a benchmark of their own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -110,8 +110,8 @@ fn event(n: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Bytes kept of the answer's words; 0 with `LOG_CONTENT=none`. `strip`: the usage event is to be taken out, so that each
-/// event is looked at before it leaves.
+/// Bytes kept of the answer's words; 0 with `LOG_CONTENT=none`. `strip`: the usage event is to be taken out, so that
+/// each event is looked at before it leaves.
 #[divan::bench(args = [(0, false), (0, true), (262_144, false), (262_144, true)])]
 fn tap_per_event(bencher: Bencher, (kept_bytes, strip): (usize, bool)) {
     let events: Vec<Vec<u8>> = (0..EVENTS).map(event).collect();

@@ -5,11 +5,11 @@
 //! cargo bench --bench statistics -- 10000000 /some/folder      beside ten million, which take minutes to make
 //! ```
 //!
-//! Makes two databases, over the same year and twenty models, through the store that the proxy records with; one that is
-//! there already is used again. Then asks every question of both in turn, and prints medians in milliseconds and their
-//! ratio: asked again, as pages and scrapers do, and asked for the first time, with nothing kept from other questions. At
-//! the end it records rows one by one, with and without another thread that asks without pause, at the pace of the
-//! statistics lane. Rows that it records it takes out again.
+//! Makes two databases, over the same year and twenty models, through the store that the proxy records with; one that
+//! is there already is used again. Then asks every question of both in turn, and prints medians in milliseconds and
+//! their ratio: asked again, as pages and scrapers do, and asked for the first time, with nothing kept from other
+//! questions. At the end it records rows one by one, with and without another thread that asks without pause, at the
+//! pace of the statistics lane. Rows that it records it takes out again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -134,7 +134,8 @@ fn record_while_asked(path: &Path) {
             });
             rates[usize::from(is_asked)].push(ROWS as f64 / ms * 1000.0);
             store.sum_up().expect("sums up");
-            // So that an hour never holds more than it would. And as the proxy's keeper does, which no commit waits for.
+            // So that an hour never holds more than it would. And as the proxy's keeper does, which no commit waits
+            // for.
             recorded.take_out();
             keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("checkpoints");
         }
@@ -320,7 +321,8 @@ impl Random {
     }
 }
 
-/// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at most.
+/// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at
+/// most.
 fn skewed(random: &mut Random, from: u64, more: u64) -> u64 {
     let magnitude = from + random.below(more);
     random.below(1 << magnitude)

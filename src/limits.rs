@@ -43,7 +43,8 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Requests that may wait for one of `MAX_WORKERS` to end. Beyond, the answer is 503: a queue longer than this only hides an outage.
+/// Requests that may wait for one of `MAX_WORKERS` to end. Beyond, the answer is 503: a queue longer than this only
+/// hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
 /// Bodies of the largest size that all requests together may hold in memory (1 GiB with the default of `MAX_BODY_MB`):
 /// those being gathered, those in the queue and those being sent on. nginx writes larger ones than 16 KiB to disk.
@@ -52,7 +53,8 @@ pub const BODIES_MAX: u64 = 4;
 pub const OVERLOADED_RETRY_S: u32 = 1;
 /// Statistics questions that may wait for their turn. Each takes milliseconds.
 pub const LANE_QUEUE_LENGTH_MAX: usize = 256;
-/// While rows are recorded, the lane rests so many times as long as an answer took: it has a twentieth of a processor then.
+/// While rows are recorded, the lane rests so many times as long as an answer took: it has a twentieth of a processor
+/// then.
 pub const LANE_REST_FACTOR: u32 = 20;
 /// Shortest of these rests: the front and the client have work with each answer, too.
 pub const LANE_REST_MIN: Duration = Duration::from_millis(5);
@@ -164,7 +166,8 @@ pub const SUM_WAIT_MAX: Duration = Duration::from_millis(100);
 pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most points of an answer over time: more than a year of hours.
 pub const BUCKETS_MAX: usize = 10_000;
-/// Figures of packs kept for later questions, in bytes. A year of hours is 1.4 MB; several open pages ask for much the same.
+/// Figures of packs kept for later questions, in bytes. A year of hours is 1.4 MB; several open pages ask for much the
+/// same.
 pub const TALLIES_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Kinds of questions whose figures are kept. A page asks five.
 pub const TALLIES_KEPT_MAX: usize = 16;

@@ -43,7 +43,8 @@ struct OwnRecords<W: Write + Send + 'static> {
 
 impl<W: Write + Send + 'static> Log for OwnRecords<W> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Asked here and not of simplelog's own filter, which looks at a record only after others may have formatted it.
+        // Asked here and not of simplelog's own filter, which looks at a record only after others may have formatted
+        // it.
         let target = metadata.target();
         let own = target.strip_prefix(env!("CARGO_PKG_NAME")).is_some_and(|r| r.is_empty() || r.starts_with("::"));
         own && self.inner.enabled(metadata)

@@ -127,7 +127,8 @@ impl Dial {
                 return Err(ureq::Error::Timeout(Timeout::Connect));
             }
             match self.connect_to(address, left) {
-                // A port of this machine that nobody listens on may be given to this very socket, and connect to itself.
+                // A port of this machine that nobody listens on may be given to this very socket, and connect to
+                // itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own == address) => {
                     refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
                 }

@@ -132,9 +132,9 @@ impl Express {
         Ok(())
     }
 
-    /// An event of the way with this token. `hung_up`: upstream has ended its side. A reply that does not fit in `scratch`
-    /// is relayed as it comes. An event that is late, and meets another way, costs that one a look or its connection, but
-    /// no exchange.
+    /// An event of the way with this token. `hung_up`: upstream has ended its side. A reply that does not fit in
+    /// `scratch` is relayed as it comes. An event that is late, and meets another way, costs that one a look or its
+    /// connection, but no exchange.
     pub fn on_event(&mut self, token: usize, hung_up: bool, scratch: &mut [u8]) {
         let at = token - self.first_token;
         match self.ways.get(at) {

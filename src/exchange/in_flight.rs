@@ -1,4 +1,5 @@
-//! An exchange whose reply is being relayed: what a worker and the lane of streams hand to each other, and how it ended.
+//! An exchange whose reply is being relayed: what a worker and the lane of streams hand to each other, and how it
+//! ended.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Polling a socket that somebody else owns: ureq, of those to upstream. Only Unix can; elsewhere workers wait for them.
+//! Polling a socket that somebody else owns: ureq, of those to upstream. Only Unix can; elsewhere workers wait for
+//! them.
 
 use std::io;
 use std::net::TcpStream;

@@ -4,8 +4,8 @@
 //! a stream's terminal event) are not sent but left in [`Relayed::tail`], for the recorder to send when the row is
 //! committed. Where upstream stays silent after a stream's terminal event, the row is committed before the wait.
 //!
-//! A relay never waits for its client, and for upstream only while that socket blocks; [`Relay::advance`] goes as far as
-//! it can and says why it stopped. So a worker and the lane of streams drive the same machine.
+//! A relay never waits for its client, and for upstream only while that socket blocks; [`Relay::advance`] goes as far
+//! as it can and says why it stopped. So a worker and the lane of streams drive the same machine.
 //!
 //! ```text
 //!              ┌──────────── write what is left ─────────────┐

@@ -7,9 +7,9 @@
 //! When events come faster than any model sends them, the lane looks less often, as network cards moderate their
 //! interrupts (`Pace`).
 //!
-//! One thread is enough: of two cores 100 streams of 50 events a second take it 8 %, 1000 of 20 some 25 %. With a second
-//! one an event was sooner by a third, for a fifth more processor time (two runs beside nginx: 0.82 of its median latency
-//! and 1.43 of its time at 100 streams, 1.25 of its time at 1000; with one 0.91, 1.34 and 1.05).
+//! One thread is enough: of two cores 100 streams of 50 events a second take it 8 %, 1000 of 20 some 25 %. With a
+//! second one an event was sooner by a third, for a fifth more processor time (two runs beside nginx: 0.82 of its
+//! median latency and 1.43 of its time at 100 streams, 1.25 of its time at 1000; with one 0.91, 1.34 and 1.05).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,10 +45,10 @@ impl Arrivals {
 /// So many looks within [`CROWDED`] are a crowd: 20,000 a second.
 const LOOKS: u32 = 16;
 const CROWDED: Duration = Duration::from_micros(800);
-/// How long the lane rests between two looks then, so that more than one event is there. The system makes it some
-/// 0.1 ms, so that the next looks are no crowd: they go without a rest, and tell whether there still is one. Measured
-/// with 16 streams that flood, processor time an event and rate, three runs: 1.2 us and 310,000 a second; without a rest
-/// 2.0 us and 240,000 to 300,000, for every event woke the lane.
+/// How long the lane rests between two looks then, so that more than one event is there. The system makes it some 0.1
+/// ms, so that the next looks are no crowd: they go without a rest, and tell whether there still is one. Measured with
+/// 16 streams that flood, processor time an event and rate, three runs: 1.2 us and 310,000 a second; without a rest 2.0
+/// us and 240,000 to 300,000, for every event woke the lane.
 const REST: Duration = Duration::from_micros(50);
 
 /// How often the lane has looked of late.

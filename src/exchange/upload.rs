@@ -1,7 +1,8 @@
 //! Sending a request that may be larger than upstream cares to read.
 //!
 //! A server that refuses a body (413) says so and stops reading. Whoever only writes then waits for ever, or finds the
-//! connection reset, and its client never hears why. So while upstream takes no more, this looks whether it has replied.
+//! connection reset, and its client never hears why. So while upstream takes no more, this looks whether it has
+//! replied.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -20,9 +21,10 @@ pub enum Sent {
     CutShort,
 }
 
-/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request in the clear, waits for as long
-/// as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in what the system
-/// buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a small one.
+/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request in the clear,
+/// waits for as long as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in
+/// what the system buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a
+/// small one.
 pub fn send(
     socket: &TcpStream,
     bytes: &[u8],
@@ -90,8 +92,8 @@ fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Durat
     Ok(refused.then_some(Sent::CutShort))
 }
 
-/// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above. An
-/// interim one (1xx) asks for patience, a success is begun early.
+/// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above.
+/// An interim one (1xx) asks for patience, a success is begun early.
 fn is_refusal(socket: &TcpStream) -> bool {
     let mut begun = [0; "HTTP/1.1 413".len()];
     match socket.peek(&mut begun) {

@@ -44,8 +44,8 @@ pub struct WireState {
     begun: Mutex<Option<Begun>>,
 }
 
-/// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for the
-/// same request then, but what it sends stays here; it gets to read the reply.
+/// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
+/// the same request then, but what it sends stays here; it gets to read the reply.
 #[derive(Debug, Default)]
 pub struct Begun {
     /// Bytes of it that the socket took.
@@ -92,7 +92,8 @@ impl WireState {
         self.ends.load(Ordering::Relaxed)
     }
 
-    /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do again.
+    /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do
+    /// again.
     pub fn set_polled(&self, polled: bool) -> io::Result<()> {
         // The flags outlive a socket: the next one blocks.
         self.polled.store(false, Ordering::Relaxed);
@@ -180,8 +181,8 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Takes over a connected socket. From now on the front can interrupt it through `state`; `None` if the exchange was
-    /// called off meanwhile.
+    /// Takes over a connected socket. From now on the front can interrupt it through `state`; `None` if the exchange
+    /// was called off meanwhile.
     pub fn new(stream: TcpStream, state: Arc<WireState>, idle_time_max: Option<Duration>) -> Option<Wire> {
         let socket = Arc::new(stream);
         *state.begun() = None;

@@ -131,7 +131,8 @@ impl Client {
         let mut cancel = self.cancel();
         cancel.called_off.get_or_insert(why);
         self.writable.notify_all();
-        // Under the lock: once the borrower has withdrawn its upstream socket, that may already serve the next exchange.
+        // Under the lock: once the borrower has withdrawn its upstream socket, that may already serve the next
+        // exchange.
         if let Some(upstream) = cancel.upstream.take() {
             upstream.interrupt();
         }

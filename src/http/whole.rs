@@ -1,5 +1,5 @@
-//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves the reading
-//! of every other to ureq.
+//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves the
+//! reading of every other to ureq.
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 

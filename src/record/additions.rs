@@ -93,8 +93,8 @@ pub(super) fn set_summed_until(conn: &Connection, id: i64) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Sums up whatever rows the table has beyond `summed_until`, inside the caller's transaction; returns the last id. Takes
-/// some microseconds a row.
+/// Sums up whatever rows the table has beyond `summed_until`, inside the caller's transaction; returns the last id.
+/// Takes some microseconds a row.
 pub(super) fn catch_up(conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<i64> {
     let mut statement = conn.prepare(
         "SELECT id, start_time, endpoint, model, client, key, outcome, duration_ms, input_tokens, output_tokens,

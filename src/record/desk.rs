@@ -1,5 +1,5 @@
-//! The desk: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and tries
-//! them before any others; and it notices when the database is elsewhere, damaged, or well again.
+//! The desk: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
+//! tries them before any others; and it notices when the database is elsewhere, damaged, or well again.
 //!
 //! Does not decide who writes, nor when: the recorder and the keeper do.
 
@@ -111,8 +111,8 @@ impl Desk {
         Vec::new()
     }
 
-    /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by who
-    /// writes them then.
+    /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by
+    /// who writes them then.
     pub(super) fn write_now(&mut self, rows: &[Row], signals: &Signals) -> Option<Vec<i64>> {
         // Whether the file is where it was, writing finds out.
         if !self.waiting.rows.is_empty() || self.store.is_damaged() {

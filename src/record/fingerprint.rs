@@ -17,8 +17,8 @@ const FINGERPRINT_BYTES: usize = 6;
 pub struct FingerprintKey {
     bytes: [u8; 32],
     key: hmac::Key,
-    /// The credential of the request before, in memory alone, and its fingerprint: the next one is nearly always the same,
-    /// and an HMAC takes 6,400 of the 138,000 instructions of a request.
+    /// The credential of the request before, in memory alone, and its fingerprint: the next one is nearly always the
+    /// same, and an HMAC takes 6,400 of the 138,000 instructions of a request.
     last: Mutex<Option<(Vec<u8>, String)>>,
 }
 
@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_fingerprint_is_hmac_sha256() {
-        // RFC 4231 §4.3 pads its key "Jefe" to the block, as HMAC does with any short key: zeros behind it are the same.
+        // RFC 4231 §4.3 pads its key "Jefe" to the block, as HMAC does with any short key: zeros behind it are the
+        // same.
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(b"Jefe");
         let key = FingerprintKey::new(bytes);

@@ -40,8 +40,8 @@ pub fn month_after(month: i64) -> i64 {
     month_of_hour(month + 32 * 24)
 }
 
-/// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were. Readers
-/// that keep what they made of them look at this number first; a roll-up they know by `rolled_until`.
+/// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were.
+/// Readers that keep what they made of them look at this number first; a roll-up they know by `rolled_until`.
 pub(super) fn changed(conn: &Connection) -> rusqlite::Result<()> {
     count_up(conn, "packs_changed")
 }

@@ -6,9 +6,9 @@ use super::pack::{HourRead, Packs};
 use super::series::SeriesIds;
 use super::sums::{SPAN_ALL, SPAN_DAY, columns, hour_of_ms, on_conflict_add};
 
-/// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the caller's
-/// transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges that
-/// began in it and still run: rows that come later than that cost more than one upsert.
+/// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the
+/// caller's transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges
+/// that began in it and still run: rows that come later than that cost more than one upsert.
 ///
 /// `read` is what [`read_ahead`] found on another connection.
 pub fn roll_up(conn: &Connection, ids: &mut SeriesIds, read: Option<HourRead>, now_ms: i64) -> rusqlite::Result<bool> {

@@ -11,8 +11,8 @@
 //!
 //! What a commit touches: the last page of `requests` and that of `content`; 4 pwrite and 6 fcntl. Without the page of
 //! `sums` a row alone takes 36,000 instructions instead of 70,000 and 15 us instead of 20 (median; mean 17 instead of
-//! 30). In a batch of 16 it is 20,700 instead of 27,000 and 3.2 us instead of 4.2, half of that by looking statements up
-//! once for the batch. 2 cores, ext4, WAL, synchronous=NORMAL, 100 bytes of content, nobody else at work.
+//! 30). In a batch of 16 it is 20,700 instead of 27,000 and 3.2 us instead of 4.2, half of that by looking statements
+//! up once for the batch. 2 cores, ext4, WAL, synchronous=NORMAL, 100 bytes of content, nobody else at work.
 //!
 //! The size of a page was chosen when sums were part of the commit: 300 bytes of prompt and output each, the log
 //! checkpointed from another connection, median per row.
@@ -156,8 +156,8 @@ impl Store {
         Ok(ids)
     }
 
-    /// Adds what was written since the last time to the sums. Does not wait for a database that is locked: an error then,
-    /// as any other, leaves everything for the next time.
+    /// Adds what was written since the last time to the sums. Does not wait for a database that is locked: an error
+    /// then, as any other, leaves everything for the next time.
     pub fn sum_up(&mut self) -> rusqlite::Result<()> {
         if !self.is_behind() {
             return Ok(());

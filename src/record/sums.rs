@@ -8,10 +8,10 @@
 //! before whatever reads sums. `summed_until` in `meta` says up to which id; what came since is counted in memory, and
 //! after a kill from the table ([`super::additions`]).
 //!
-//! An hour that is over is added, once, to its day and to all time by [`super::roll_up`], which the keeper calls, and packed
-//! for quick reading (see [`super::pack`]); `rolled_until` in `meta` says how far that went. A row that comes late, for
-//! an hour already rolled up, is added to all of these. So the figures of all time are those of `span` 0 and of the few
-//! hours since: [`ALL_TIME`].
+//! An hour that is over is added, once, to its day and to all time by [`super::roll_up`], which the keeper calls, and
+//! packed for quick reading (see [`super::pack`]); `rolled_until` in `meta` says how far that went. A row that comes
+//! late, for an hour already rolled up, is added to all of these. So the figures of all time are those of `span` 0 and
+//! of the few hours since: [`ALL_TIME`].
 //!
 //! Invariants:
 //! - For every series, the sums of all hours equal those of its rows up to `summed_until`, unless rows were removed.

@@ -89,8 +89,8 @@ impl Inserts<'_> {
     }
 }
 
-/// Overwrites a row, inside the caller's transaction: the one of this id that began when `before` did. If there is none,
-/// it is [`rusqlite::Error::QueryReturnedNoRows`]. Its content stays.
+/// Overwrites a row, inside the caller's transaction: the one of this id that began when `before` did. If there is
+/// none, it is [`rusqlite::Error::QueryReturnedNoRows`]. Its content stays.
 pub(super) fn overwrite(conn: &Connection, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
     // The same id in another file is another row.
     let created_at: String = conn

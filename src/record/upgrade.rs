@@ -75,7 +75,8 @@ struct Earlier {
     created_ms: i64,
 }
 
-/// One row, its columns in the order of [`schema::EARLIER_COLUMNS`]. A row that does not say when it was is filed with the one before.
+/// One row, its columns in the order of [`schema::EARLIER_COLUMNS`]. A row that does not say when it was is filed with
+/// the one before.
 fn read(row: &rusqlite::Row, last_start_ms: i64) -> rusqlite::Result<Earlier> {
     let id = row.get(0)?;
     let start = time(row.get_ref(3)?);

@@ -39,8 +39,9 @@ impl<'a> Bytes<'a> {
 
     /// The next number; `None` at the end, or where there is none.
     ///
-    /// Byte by byte, for most numbers are short and those of neighbours equally so: the branches are guessed right. Looking
-    /// at eight bytes together, without a branch for each, took half as long again for a year of packed hours (64 ms, not 43).
+    /// Byte by byte, for most numbers are short and those of neighbours equally so: the branches are guessed right.
+    /// Looking at eight bytes together, without a branch for each, took half as long again for a year of packed hours
+    /// (64 ms, not 43).
     #[inline]
     pub(super) fn number(&mut self) -> Option<u64> {
         let mut number = 0_u64;

@@ -203,8 +203,9 @@ struct Kept {
     last_id: i64,
 }
 
-/// Distributions for the next question of the same kind, the last one first. Adding up a month of packs takes milliseconds,
-/// and so do the rows of the hours that are not packed; pages and Prometheus ask for the same again and again.
+/// Distributions for the next question of the same kind, the last one first. Adding up a month of packs takes
+/// milliseconds, and so do the rows of the hours that are not packed; pages and Prometheus ask for the same again and
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct KeptLatencies(Vec<Kept>);
 

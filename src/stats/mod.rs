@@ -2,8 +2,8 @@
 //!
 //! Reads through a connection of its own that cannot write, so that no question waits for a commit. Figures come from
 //! the sums, packed for quick reading, whatever the range; rows are read for the parts of an hour at its edges, and to
-//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out. What packs came to is kept from one question to the
-//! next, in bounded memory, and given back when nobody asks (`tally`, [`mod@latency`]).
+//! show them. A [`Filter`] goes in, a struct of [`answers`] comes out. What packs came to is kept from one question to
+//! the next, in bounded memory, and given back when nobody asks (`tally`, [`mod@latency`]).
 //!
 //! Ten million rows over a year and 20 models, medians in milliseconds on 2 cores (`benches/statistics.rs`):
 //!
@@ -18,8 +18,8 @@
 //! | latency of the last 30 days | 2.0 | 0.19 | 0.20, 0.08 |
 //! | `/metrics` | 1.1 | 0.44 | 0.37, 0.30 |
 //!
-//! The first answer after a start or a minute of silence is the slow one. Ranges that begin in the middle of an hour read
-//! that hour's rows, a thousand here and one there: a fifth of a millisecond that a small database does not pay.
+//! The first answer after a start or a minute of silence is the slow one. Ranges that begin in the middle of an hour
+//! read that hour's rows, a thousand here and one there: a fifth of a millisecond that a small database does not pay.
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means, and

@@ -1,5 +1,5 @@
-//! How long the lane rests between two answers. While rows are recorded, questions without pause would take their share of
-//! the processor from the exchanges that bring them; a rest for each answer leaves them a twentieth of one.
+//! How long the lane rests between two answers. While rows are recorded, questions without pause would take their share
+//! of the processor from the exchanges that bring them; a rest for each answer leaves them a twentieth of one.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The rest after an answer that took so long. `rows_written`: ever since the start. None where no row came since the
-    /// last answer: nobody is held up.
+    /// The rest after an answer that took so long. `rows_written`: ever since the start. None where no row came since
+    /// the last answer: nobody is held up.
     pub fn rest(&mut self, took: Duration, rows_written: u64) -> Duration {
         let records = self.rows_written != rows_written;
         self.rows_written = rows_written;

@@ -170,9 +170,9 @@ impl Reader {
         meta.query_row([], |row| row.get(0)).optional().map(Option::unwrap_or_default)
     }
 
-    /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id that
-    /// such a row can have, if there is any. Only the names that are needed are read, in the order
-    /// of [`By::ALL`]; the others are empty.
+    /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id
+    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of [`By::ALL`];
+    /// the others are empty.
     pub(super) fn visit_rows(
         &self,
         (from_ms, to_ms): (i64, i64),

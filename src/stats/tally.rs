@@ -249,8 +249,8 @@ impl Tally {
         current[group].get_or_insert_default().add_sums(sums, slot);
     }
 
-    /// The figures of a piece by group. `read` counts what is in it; it is not asked where that is known already. `along`
-    /// is a piece that it counts, too; kept is that one only when the other is.
+    /// The figures of a piece by group. `read` counts what is in it; it is not asked where that is known already.
+    /// `along` is a piece that it counts, too; kept is that one only when the other is.
     pub fn figures<E>(
         &mut self,
         piece: Piece,
@@ -288,8 +288,8 @@ impl Tally {
         }
     }
 
-    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use; when they and
-    /// pieces that nobody asks for any more have filled the room, it is emptied.
+    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use; when they
+    /// and pieces that nobody asks for any more have filled the room, it is emptied.
     fn forget_after(&mut self, hour: i64) {
         if mem::take(&mut self.is_full) {
             self.places.clear();

@@ -1,5 +1,6 @@
 //! An upstream that talks nonsense or goes away: the client learns of it, a row says so, the connection it happened on
-//! is given up, and the next request is answered. How a reply that has begun looks when it breaks off is `truncation`'s.
+//! is given up, and the next request is answered. How a reply that has begun looks when it breaks off is
+//! `truncation`'s.
 
 use crate::harness::*;
 
@@ -61,7 +62,8 @@ fn death_within_the_head_is_a_502() {
     check_no_reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Ty");
 }
 
-/// What upstream says although it lives: a 502 again, and the connection is closed by the proxy, however whole it looks.
+/// What upstream says although it lives: a 502 again, and the connection is closed by the proxy, however whole it
+/// looks.
 fn check_nonsense(said: &str) {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
