@@ -109,7 +109,7 @@ fn judge(quiet: &[Vitals], ledger: &Ledger, stopped: bool, folder: &Path) -> boo
     check("memory is flat", last_kb < first_kb + first_kb / 4, format!("{first_kb} KB, then {last_kb} KB"));
     let (first_fds, last_fds) = (first.descriptors, last.descriptors);
     check("descriptors are flat", last_fds <= first_fds + 2, format!("{first_fds}, then {last_fds}"));
-    // The kept workers, and main, statistics, live, keeper, signals, two lanes of streams.
+    // The kept workers, and main, express, streams, statistics, live, keeper, signals.
     check("threads are back to the kept few", last.threads <= 11, last.threads.to_string());
 
     let database = Connection::open(folder.join("metrics.db")).expect("a database");
@@ -131,7 +131,10 @@ fn judge(quiet: &[Vitals], ledger: &Ledger, stopped: bool, folder: &Path) -> boo
     let mut statement = database.prepare(sums).expect("the documented column");
     let outcomes = statement.query_map([], |row| row.get::<_, String>(0)).expect("a query");
     let outcomes: Vec<String> = outcomes.map(|outcome| outcome.expect("text")).collect();
-    check("no outcome is a bug's", !outcomes.iter().any(|o| o.starts_with("proxy_error")), outcomes.join(", "));
+    println!("     outcomes: {}", outcomes.join(", "));
+    let bugs = "SELECT count(*) FROM requests WHERE error_message LIKE '%bug of the proxy%'";
+    let bugs: i64 = database.query_row(bugs, [], |row| row.get(0)).expect("the documented column");
+    check("no exchange ended by a bug", bugs == 0, format!("{bugs} did"));
     let integrity: String =
         database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a database that can be read");
     check("the database is sound", integrity == "ok", integrity.clone());

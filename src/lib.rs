@@ -13,8 +13,9 @@
 //! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
 //! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
 //! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
-//! by a lane meanwhile. Before the last bytes leave for the client, a worker commits the row; then it gives the
-//! connection back. The sums that statistics read follow: before the next question, else about a second later.
+//! by a lane meanwhile. Before the last bytes leave for the client, the row is committed, by that worker or with others
+//! by whoever is committing already; then the connection is given back. The sums that statistics read follow: before
+//! the next question, else about a second later.
 //!
 //! Short exchanges, most of which a thread would only pass on, have an express lane: a second loop that the front moves
 //! their connections to, and which asks upstream and commits their rows itself. Whatever is not plain or not quick goes
@@ -24,8 +25,8 @@
 //!
 //! | thread | owns | may block on |
 //! |---|---|---|
-//! | front (one) | the listener, the poll, every parked connection, the deadlines | the poll alone |
-//! | express loop (one, on demand) | the connections moved to it, some connections to upstream | its poll, a quick commit |
+//! | front (one) | the listener, the poll, the parked connections, their deadlines | the poll alone |
+//! | express loop (one, on demand) | the same of connections moved to it, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | stream lane (one, on demand) | the connections of streams that flow | its poll alone |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |

@@ -88,7 +88,7 @@ impl Express {
 
     /// Whether this request can be the lane's: small, of a usual kind, and asking for no stream.
     pub fn suits(head: &RequestHead, body: &[u8]) -> bool {
-        matches!(head.method(), "GET" | "POST") && body.len() <= EXPRESS_REQUEST_BYTES_MAX && !asked::may_stream(body)
+        matches!(head.method(), "GET" | "POST") && body.len() <= SENT_AT_ONCE_BYTES_MAX && !asked::may_stream(body)
     }
 
     /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
@@ -315,7 +315,9 @@ impl Way {
         let Lend { loan, head, body, began, start_ms, .. } = &**lend;
         let recorded = is_recorded(head.method(), head.path());
         let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
-        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= EXPRESS_REQUEST_BYTES_MAX) else { return Sent::Nothing };
+        if bytes.len() > SENT_AT_ONCE_BYTES_MAX {
+            return Sent::Nothing;
+        }
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
             return Sent::Broken;

@@ -1,8 +1,8 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand: a worker, or the lane of [`super::streams`]. Further ones wait in a
-//! bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
+//! exchanges in flight, whoever has them in hand: a worker, the lane of [`super::streams`] or the [`super::express`]
+//! lane. Further ones wait in a bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -200,8 +200,8 @@ impl Pool {
 
     fn always_give(self: &Arc<Pool>, job: Job) {
         if self.give(self.state(), job).is_err() {
-            // Nobody can be started and nobody runs. Dropped, its connections are cut; but whoever has such a job runs
-            // on a worker, or had its exchange from one, and the last few workers stay.
+            // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs
+            // on a worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
             log::error!("no thread can be started to end an exchange");
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
-use ureq::http::{Method, Request, Response, StatusCode, Uri, request};
+use ureq::http::{Request, Response, StatusCode, Uri, request};
 use ureq::{Agent, Body};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
@@ -164,26 +164,24 @@ impl Upstream {
         }
     }
 
-    /// The same request as bytes, for who writes them on a connection in the clear itself. `None` where ureq would not
-    /// send it.
+    /// The same request as bytes, for who writes them on a connection in the clear itself.
     pub fn encode<'f>(
         &self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
-    ) -> Option<Vec<u8>> {
-        let path = PathAndQuery::try_from(target).ok()?;
+    ) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        push(&[method.as_bytes(), b" ", self.base.prefix.as_bytes(), path.as_str().as_bytes(), b" HTTP/1.1\r\n"]);
+        push(&[method.as_bytes(), b" ", self.base.prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
         push(&[b"host: ", self.base.authority.as_str().as_bytes(), b"\r\n"]);
         fields.for_each(|(name, value)| push(&[name.as_bytes(), b": ", value, b"\r\n"]));
-        if !body.is_empty() || method == "POST" {
+        if expects_length(method, body) {
             push(&[b"content-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
         }
         push(&[b"\r\n", body]);
-        Some(bytes)
+        bytes
     }
 
     fn request<'f>(
@@ -204,15 +202,13 @@ impl Upstream {
             .path_and_query(path.map_err(|e| unsendable(&e))?)
             .build()
             .map_err(|e| unsendable(&e))?;
-        let method = Method::from_bytes(method.as_bytes()).map_err(|e| unsendable(&e))?;
         let mut head_bytes = 256 + target.len();
-        let expects_length = !body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH);
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             head_bytes += name.len() + value.len() + 4;
             request = request.header(name, value);
         }
-        if expects_length {
+        if expects_length(method, body) {
             request = request.header("content-length", body.len());
         }
         self.wire.output_bytes.store(head_bytes + body.len(), Ordering::Relaxed);
@@ -236,6 +232,11 @@ impl Upstream {
             other => NoReply::Failed(format!("its reply is not valid HTTP ({other})")),
         }
     }
+}
+
+/// Whether a request tells the length of its body even where that is empty (RFC 9110 §8.6).
+fn expects_length(method: &str, body: &[u8]) -> bool {
+    !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH")
 }
 
 fn unsendable(what: &dyn fmt::Display) -> NoReply {

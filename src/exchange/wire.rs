@@ -1,8 +1,8 @@
-//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for five reasons. The
+//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for six reasons. The
 //! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers
 //! grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would take it
-//! for the clean end of a close-delimited body. And the body of a stream can be read without blocking, by the lane that
-//! relays many of them.
+//! for the clean end of a close-delimited body. The body of a stream can be read without blocking, by the lane that
+//! relays many of them. And an exchange that the express lane has begun can go on here ([`Begun`]).
 
 use std::fmt;
 use std::io::{self, Read};
@@ -15,6 +15,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::upload::{self, Sent};
 use crate::front::client::Interrupt;
+use crate::limits::SENT_AT_ONCE_BYTES_MAX;
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
@@ -118,7 +119,7 @@ impl WireState {
         self.link().socket.strong_count() > 0
     }
 
-    /// The socket, for registering it.
+    /// The socket, for whoever polls it.
     pub fn descriptor(&self) -> Option<Arc<TcpStream>> {
         self.link().socket.upgrade()
     }
@@ -169,8 +170,6 @@ const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
 /// The end of a body in chunks, without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// A request up to this size fits in what the system buffers for a new connection (Linux: `tcp_wmem`, 16 KiB).
-const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
@@ -228,7 +227,7 @@ impl Wire {
             bytes = &begun.unsent;
         }
         // What TLS sends of its own is no reply.
-        let large = !self.encrypted && state.output_bytes.load(Ordering::Relaxed) > SMALL_BYTES_MAX;
+        let large = !self.encrypted && state.output_bytes.load(Ordering::Relaxed) > SENT_AT_ONCE_BYTES_MAX;
         let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });

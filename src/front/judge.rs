@@ -14,7 +14,7 @@ const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"
 
 /// What to do with a request once it is whole.
 pub enum Plan {
-    /// A worker forwards it.
+    /// It goes to upstream.
     Forward,
     /// The statistics lane answers it.
     Statistics(Local),

@@ -1,8 +1,8 @@
 //! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
 //!
 //! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
-//! everything forwarded to a worker. A connection is in one of these states, and every deadline is computed from it
-//! ([`patience`]):
+//! what is forwarded to a worker or to the express lane. A connection is in one of these states, and every deadline is
+//! computed from it (`patience`):
 //!
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
@@ -10,11 +10,12 @@
 //!     │                                          ├──a reply cut short──▶ closed
 //!     │                                          ▼ last bytes not taken at once
 //!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
+//!     ├── for the express lane ──▶ Moving ──▶ Lent, in the other loop
 //!     └── refused ──▶ Lingering
 //! ```
 //!
-//! There are two such loops: a connection whose request the express lane can answer moves to that of [`express`], with
-//! the request (Moving).
+//! There are two such loops: that of `express` takes over the connections whose requests the express lane can answer.
+//! It waits for quick commits, too.
 
 mod accepting;
 pub mod bodies;
@@ -61,6 +62,8 @@ const WAYS: usize = 1 << 24;
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// What the front reads into; shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// A connection, from accepting it to its end.
 struct Connection {
     client: Arc<Client>,
     gather: Gather<Plan>,

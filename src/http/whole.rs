@@ -14,13 +14,13 @@ pub struct WholeReply<'f, 'b> {
 }
 
 /// Room for the fields of a usual reply; LM Studio sends nine.
-const FIELDS_MAX: usize = 32;
+const PLAIN_FIELDS_MAX: usize = 32;
 
 /// Where a reply's fields are kept while it is looked at.
-pub type Fields<'b> = [Header<'b>; FIELDS_MAX];
+pub type Fields<'b> = [Header<'b>; PLAIN_FIELDS_MAX];
 
 /// Room for fields.
-pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; FIELDS_MAX];
+pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; PLAIN_FIELDS_MAX];
 
 /// The reply in `bytes` if it is whole and plain: HTTP/1.1, a status that has a body, one `Content-Length`, no transfer
 /// coding, no wish to close, and not a byte too much. `None` is no verdict: more may come, or ureq may know better.
@@ -97,7 +97,7 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close");
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive, x");
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Y : z");
-        let many = "X: y\r\n".repeat(FIELDS_MAX);
+        let many = "X: y\r\n".repeat(PLAIN_FIELDS_MAX);
         check(&format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 5"));
     }
 }

@@ -171,7 +171,7 @@ impl Reader {
     }
 
     /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id
-    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of [`By::ALL`];
+    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of [`super::answers::By::ALL`];
     /// the others are empty.
     pub(super) fn visit_rows(
         &self,
