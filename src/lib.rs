@@ -45,6 +45,7 @@
 //! - [`settings`]: environment and flags.
 //! - [`logging`]: one line a record, ours alone.
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
+//! - [`descriptors`]: as many as are needed.
 //! - [`figures`]: what is counted in memory alone.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
 //! - [`http`]: the grammar of requests, and of replies (pure).
@@ -53,6 +54,7 @@
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.
 
+pub mod descriptors;
 pub mod exchange;
 pub mod figures;
 pub mod front;

@@ -43,6 +43,8 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Files and connections beside those of clients and upstream: the database and its readers, polls, exports, the log.
+pub const DESCRIPTORS_OF_OURS: usize = 256;
 /// Requests that may wait for one of `MAX_WORKERS` to end. Beyond, the answer is 503: a queue longer than this only
 /// hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use lms_metrics_proxy::logging;
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
 fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     logging::start(settings.log_level);
     // A bug ends one exchange, not the process: one line in the log like any other.
-    std::panic::set_hook(Box::new(|bug| log::error!("bug: {bug}")));
+    std::panic::set_hook(Box::new(|bug| {
+        log::error!("bug in {}: {bug}", thread::current().name().unwrap_or("a thread without a name"));
+    }));
     for warning in warnings {
         log::warn!("{warning}");
     }

@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use mio::net::TcpListener;
 
+use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
@@ -90,6 +91,7 @@ pub struct Proxy {
 impl Proxy {
     /// Opens the database, listens, and starts what runs beside the front.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
+        descriptors::ask_for_enough(settings.max_workers);
         let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::Prices)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
         let listener = TcpListener::bind(wanted).map_err(|e| StartError::Listen(wanted, e))?;

@@ -30,8 +30,9 @@ use super::wire::Begun;
 use super::worker::{forwarded, log_exchange};
 use super::{Ahead, Lend, Shared};
 use crate::http::head::RequestHead;
-use crate::http::reply::{self, ReplyFraming};
-use crate::http::whole::{NO_FIELDS, WholeReply, read_whole};
+use crate::http::reply::{ReplyFraming, write_relayed_head};
+use crate::http::reply_head::ReplyHead;
+use crate::http::whole::{NO_FIELDS, read_whole};
 use crate::limits::*;
 use crate::record::row::Row;
 use crate::record::tail::Tail;
@@ -251,7 +252,7 @@ impl Express {
             let begun = Begun { sent: asked.sent, unsent: Vec::new(), received: scratch[..n].to_vec() };
             return self.go_on(at, begun);
         };
-        let (bytes, row) = asked.end(&self.shared, &whole);
+        let (bytes, row) = asked.end(&self.shared, &whole.0, whole.1);
         way.idle_since = Instant::now();
         let Some(Asked { lend, .. }) = way.asked.take() else { return };
         self.idle.push(at);
@@ -315,9 +316,7 @@ impl Way {
         let Lend { loan, head, body, began, start_ms, .. } = &**lend;
         let recorded = is_recorded(head.method(), head.path());
         let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
-        if bytes.len() > SENT_AT_ONCE_BYTES_MAX {
-            return Sent::Nothing;
-        }
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else { return Sent::Nothing };
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
             return Sent::Broken;
@@ -343,19 +342,18 @@ impl Way {
 
 impl Asked {
     /// What the client gets, and the row, if the route is recorded.
-    fn end(&mut self, shared: &Shared, whole: &WholeReply) -> (Vec<u8>, Option<Row>) {
+    fn end(&mut self, shared: &Shared, reply: &ReplyHead, body: &[u8]) -> (Vec<u8>, Option<Row>) {
         let Lend { loan, head, began, .. } = &*self.lend;
         bug_on_purpose(head, "relaying");
-        let WholeReply { status, fields, body } = *whole;
-        let named = fields.iter().map(|field| (field.name, field.value));
-        let form = if self.draft.is_some() { form(named.clone()) } else { Form::Opaque };
+        let form = if self.draft.is_some() { form(reply.pairs()) } else { Form::Opaque };
         let mut tap = Tap::new(Dialect::of(head.path()), form, false, shared.settings.content_bytes_kept());
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         let persistence = loan.persistence(head);
-        reply::write_relayed_head(&mut bytes, status, named, ReplyFraming::Length(body.len() as u64), persistence);
+        let framing = ReplyFraming::Length(body.len() as u64);
+        write_relayed_head(&mut bytes, (reply.status, reply.reason), reply.pairs(), framing, persistence);
         tap.feed(body, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), &mut bytes);
         tap.end(&mut bytes);
-        let ending = ending(Ended::Whole, status, tap.report(), form);
+        let ending = ending(Ended::Whole, reply.status, tap.report(), form);
         log_exchange(loan, head, &ending, *began);
         bug_on_purpose(head, "finishing");
         (bytes, self.draft.as_mut().map(|draft| draft.row(ending)))

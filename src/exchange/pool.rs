@@ -47,7 +47,10 @@ struct State {
     queue: VecDeque<Box<Lend>>,
     /// Jobs of exchanges in flight that wait for a worker.
     urgent: VecDeque<Job>,
+    /// Threads, those about to start among them.
     workers: usize,
+    /// Threads that have started.
+    started: usize,
     /// Exchanges begun and not ended.
     in_flight: usize,
 }
@@ -223,8 +226,8 @@ impl Pool {
                 Err(back) => job = back,
             }
             state = self.state();
-            // With nobody running, nobody would ever come for it.
-            if state.workers == 0 {
+            // With nobody running, nobody would ever come for it. Whoever is about to start may fail as well.
+            if state.started == 0 {
                 return Err(job);
             }
             // Whoever sat down meanwhile has not seen it.
@@ -244,11 +247,16 @@ impl Pool {
         let seat = Arc::new(Seat { job: Mutex::new(Some(job)), given: Condvar::new() });
         let (pool, own_seat) = (self.clone(), seat.clone());
         let builder = thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK_BYTES);
-        let Err(e) = builder.spawn(move || pool.work(&own_seat)) else { return Ok(()) };
+        let spawned = builder.spawn(move || pool.work(&own_seat));
         let mut state = self.state();
+        let Err(e) = spawned else {
+            state.started += 1;
+            return Ok(());
+        };
         state.workers -= 1;
-        let workers = state.workers;
-        log::warn!("cannot start another worker ({e}); {workers} are running");
+        let running = state.started;
+        drop(state);
+        log::warn!("cannot start another worker ({e}); {running} are running");
         Err(seat.take().expect("a thread that did not start took nothing"))
     }
 
@@ -323,6 +331,7 @@ impl Pool {
         let Some(at) = state.idle.iter().position(|other| Arc::ptr_eq(other, seat)) else { return false };
         state.idle.remove(at);
         state.workers -= 1;
+        state.started -= 1;
         true
     }
 

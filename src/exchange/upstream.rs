@@ -23,6 +23,8 @@ pub enum NoReply {
     Unreachable(String),
     /// The connection ended or broke before a whole head had come.
     Failed(String),
+    /// The system gave no descriptor for a connection: the reason in plain words.
+    NoRoom(String),
     /// Upstream was silent for longer than `UPSTREAM_IDLE_TIMEOUT_S`, or did not accept a connection in time.
     TimedOut(String),
 }
@@ -132,9 +134,10 @@ impl Upstream {
         let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
         loop {
             let dials = self.wire.dials.load(Ordering::Relaxed);
-            self.wire.sent.store(0, Ordering::Relaxed);
+            self.wire.sent.store(self.wire.sent_before(), Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
             self.wire.timed_out.store(false, Ordering::Relaxed);
+            self.wire.await_head();
             let request = self.request(method, target, fields.clone(), body)?;
             // Without a length, ureq would send an empty body in chunks.
             let replied = match request.headers_ref().is_some_and(|h| h.contains_key("content-length")) {
@@ -164,24 +167,31 @@ impl Upstream {
         }
     }
 
-    /// The same request as bytes, for who writes them on a connection in the clear itself.
+    /// The same request as bytes, for who writes them on a connection in the clear itself. `None` where ureq would not
+    /// send it, and so could not go on with it.
     pub fn encode<'f>(
         &self,
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
-    ) -> Vec<u8> {
+    ) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
         push(&[method.as_bytes(), b" ", self.base.prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
         push(&[b"host: ", self.base.authority.as_str().as_bytes(), b"\r\n"]);
-        fields.for_each(|(name, value)| push(&[name.as_bytes(), b": ", value, b"\r\n"]));
+        for (name, value) in fields {
+            let is_text = || value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+            if name.eq_ignore_ascii_case("authorization") && !is_text() {
+                return None;
+            }
+            push(&[name.as_bytes(), b": ", value, b"\r\n"]);
+        }
         if expects_length(method, body) {
             push(&[b"content-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
         }
         push(&[b"\r\n", body]);
-        bytes
+        Some(bytes)
     }
 
     fn request<'f>(
@@ -221,6 +231,7 @@ impl Upstream {
             ureq::Error::Timeout(_) => NoReply::TimedOut("it did not accept a connection in time".into()),
             ureq::Error::HostNotFound => NoReply::Unreachable("its name is not known".into()),
             ureq::Error::ConnectionFailed => NoReply::Unreachable("no connection".into()),
+            ureq::Error::Io(e) if is_out_of_descriptors(&e) => NoReply::NoRoom(plain(&e)),
             ureq::Error::Io(e) if self.wire.sent.load(Ordering::Relaxed) == 0 => NoReply::Unreachable(plain(&e)),
             ureq::Error::Rustls(e) => NoReply::Unreachable(format!("TLS: {e}")),
             ureq::Error::Tls(e) => NoReply::Unreachable(format!("TLS: {e}")),
@@ -241,6 +252,11 @@ fn expects_length(method: &str, body: &[u8]) -> bool {
 
 fn unsendable(what: &dyn fmt::Display) -> NoReply {
     NoReply::Failed(format!("the request cannot be sent on: {what}"))
+}
+
+/// The process, or the system, has as many as it may have: EMFILE and ENFILE, which have the same numbers on every Unix.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// An I/O error without its operating system's number.

@@ -1,8 +1,9 @@
-//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for six reasons. The
+//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for seven reasons. The
 //! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers
 //! grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would take it
 //! for the clean end of a close-delimited body. The body of a stream can be read without blocking, by the lane that
-//! relays many of them. And an exchange that the express lane has begun can go on here ([`Begun`]).
+//! relays many of them. An exchange that the express lane has begun can go on here ([`Begun`]). And the head of a reply
+//! is kept as upstream wrote it: ureq has its names in lower case, and fields of one name together.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -43,6 +44,8 @@ pub struct WireState {
     hung_up: AtomicBool,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
+    /// The last head that ureq has read, while it reads heads.
+    head: Mutex<Option<Vec<u8>>>,
 }
 
 /// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -75,6 +78,25 @@ impl WireState {
     pub fn begin(&self, begun: Option<Begun>) {
         self.link().called_off = false;
         *self.begun() = begun;
+    }
+
+    /// From now on heads are read.
+    pub(super) fn await_head(&self) {
+        *self.head() = Some(Vec::new());
+    }
+
+    /// From now on a body is read. Its head, as it came; empty where that was encrypted.
+    pub(super) fn take_head(&self) -> Vec<u8> {
+        self.head().take().unwrap_or_default()
+    }
+
+    fn head(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the next request that were sent on already.
+    pub(super) fn sent_before(&self) -> u64 {
+        self.begun().as_ref().map_or(0, |begun| begun.sent)
     }
 
     /// Whether the exchange was called off.
@@ -223,7 +245,6 @@ impl Wire {
         let state = &self.state;
         let begun = state.begun().take();
         if let Some(begun) = &begun {
-            state.sent.fetch_add(begun.sent, Ordering::Relaxed);
             bytes = &begun.unsent;
         }
         // What TLS sends of its own is no reply.
@@ -391,6 +412,14 @@ impl Buffers for Wire {
 
     fn input_consume(&mut self, amount: usize) {
         self.progress = amount > 0;
+        // One head at a time; before the last one there may be some of 1xx.
+        if self.progress
+            && !self.encrypted
+            && let Some(head) = &mut *self.state.head()
+        {
+            head.clear();
+            head.extend_from_slice(&self.input[self.start..self.start + amount]);
+        }
         self.start += amount;
         self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
     }

@@ -15,6 +15,7 @@ use super::{Ahead, Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, Reply, ReplyFraming};
+use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::record::tail::Tail;
@@ -132,7 +133,16 @@ impl Worker {
     fn begin(&mut self, mut request: Request, upstream: Upstream, reply: Response<Body>) -> Done {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
-        let fields: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        // As upstream wrote them, if they can be had.
+        let head = upstream.wire().take_head();
+        let mut slots = reply_head::slots(&head);
+        let (reason, fields): (_, Vec<_>) = match read_reply_head(&head, &mut slots) {
+            Some(head) => (head.reason, head.pairs().collect()),
+            None => {
+                let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+                (reply::reason(status), fields.collect())
+            }
+        };
         let form = if request.recorded { form(fields.iter().copied()) } else { Form::Opaque };
         let strip = request.strip && form == Form::Events;
         let has_body = request.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
@@ -143,7 +153,8 @@ impl Worker {
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
         let mut out = Vec::with_capacity(HEAD_BYTES);
-        reply::write_relayed_head(&mut out, status, fields.iter().copied(), framing, request.persistence());
+        let persistence = request.persistence();
+        reply::write_relayed_head(&mut out, (status, reason), fields.iter().copied(), framing, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
         let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
@@ -278,6 +289,12 @@ impl Worker {
                 Outcome::UpstreamUnreachable,
                 format!("LM Studio at {base} gave no usable reply: {why}."),
             ),
+            NoReply::NoRoom(why) => (
+                503,
+                "overloaded",
+                Outcome::UpstreamUnreachable,
+                format!("The proxy cannot open a connection to LM Studio ({why}): too much at once."),
+            ),
             NoReply::TimedOut(why) => (
                 504,
                 "upstream_timeout",
@@ -285,7 +302,10 @@ impl Worker {
                 format!("LM Studio at {base} did not answer in time: {why}."),
             ),
         };
-        let reply = Reply::error(status, &message, code);
+        let reply = match status {
+            503 => Reply::overloaded(&message, OVERLOADED_RETRY_S),
+            _ => Reply::error(status, &message, code),
+        };
         let (outcome, http_status, error, reply) = match called_off {
             None => (outcome, Some(status), Some(message), Some(reply)),
             Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None, None),

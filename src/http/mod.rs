@@ -14,7 +14,7 @@
 //! - [`host`]: which names are served.
 //! - [`target`]: what a path is for.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
-//! - [`whole`]: the plainest replies of upstream.
+//! - [`reply_head`]: the head of a reply of upstream; [`whole`]: the plainest of those replies.
 //! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
@@ -25,6 +25,7 @@ pub mod head;
 pub mod host;
 pub mod refusal;
 pub mod reply;
+pub mod reply_head;
 mod request_line;
 mod syntax;
 pub mod target;

@@ -106,7 +106,7 @@ impl Reply {
     /// The bytes for the client. To HEAD the body is left out, its length stays.
     pub fn encode(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.body.len());
-        push_status_line(&mut out, self.status);
+        push_status_line(&mut out, self.status, reason(self.status));
         if self.status != 204 {
             push_field(&mut out, "Content-Type", self.content_type.as_bytes());
             push_field(&mut out, "Content-Length", self.body.len().to_string().as_bytes());
@@ -150,15 +150,16 @@ pub fn error_json(message: &str, code: &str) -> Vec<u8> {
     serde_json::to_vec(&body).expect("three strings are always JSON")
 }
 
-/// Writes the head of a relayed reply: its end-to-end fields as they came, our framing and our Connection.
+/// Writes the head of a relayed reply: status, reason phrase and end-to-end fields as they came, our framing and our
+/// Connection.
 pub fn write_relayed_head<'a>(
     out: &mut Vec<u8>,
-    status: u16,
+    (status, reason): (u16, &str),
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
     framing: ReplyFraming,
     persistence: Persistence,
 ) {
-    push_status_line(out, status);
+    push_status_line(out, status, reason);
     for (name, value) in fields.clone() {
         if !is_hop_by_hop(name) && !name.eq_ignore_ascii_case("content-length") && !is_nominated(fields.clone(), name) {
             push_field(out, name, value);
@@ -173,11 +174,11 @@ pub fn write_relayed_head<'a>(
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_status_line(out: &mut Vec<u8>, status: u16) {
+fn push_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.to_string().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -322,15 +323,15 @@ mod tests {
         ];
         let relayed = |status, framing, persistence| {
             let mut out = Vec::new();
-            write_relayed_head(&mut out, status, upstream.iter().copied(), framing, persistence);
+            write_relayed_head(&mut out, (status, "So so"), upstream.iter().copied(), framing, persistence);
             String::from_utf8(out).expect("text")
         };
         let fields = "content-type: text/event-stream\r\nset-cookie: a\r\nset-cookie: b\r\n";
-        let chunked = format!("HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
+        let chunked = format!("HTTP/1.1 200 So so\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
         assert_eq!(relayed(200, ReplyFraming::Chunked, Persistence::KeepAlive), chunked);
-        let length = format!("HTTP/1.1 404 Not Found\r\n{fields}Content-Length: 5\r\nConnection: keep-alive\r\n\r\n");
+        let length = format!("HTTP/1.1 404 So so\r\n{fields}Content-Length: 5\r\nConnection: keep-alive\r\n\r\n");
         assert_eq!(relayed(404, ReplyFraming::Length(5), Persistence::KeepAliveAnnounced), length);
-        let closed = format!("HTTP/1.1 299 \r\n{fields}Connection: close\r\n\r\n");
+        let closed = format!("HTTP/1.1 299 So so\r\n{fields}Connection: close\r\n\r\n");
         assert_eq!(relayed(299, ReplyFraming::None, Persistence::Close), closed);
     }
 }

@@ -1,17 +1,9 @@
 //! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves the
 //! reading of every other to ureq.
 
-use httparse::{EMPTY_HEADER, Header, Response, Status};
+use httparse::{EMPTY_HEADER, Header};
 
-/// A reply with its body, in borrowed bytes.
-pub struct WholeReply<'f, 'b> {
-    /// Its status.
-    pub status: u16,
-    /// Its fields, as they came.
-    pub fields: &'f [Header<'b>],
-    /// Its body.
-    pub body: &'b [u8],
-}
+use super::reply_head::{ReplyHead, read_reply_head};
 
 /// Room for the fields of a usual reply; LM Studio sends nine.
 const PLAIN_FIELDS_MAX: usize = 32;
@@ -22,18 +14,16 @@ pub type Fields<'b> = [Header<'b>; PLAIN_FIELDS_MAX];
 /// Room for fields.
 pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; PLAIN_FIELDS_MAX];
 
-/// The reply in `bytes` if it is whole and plain: HTTP/1.1, a status that has a body, one `Content-Length`, no transfer
-/// coding, no wish to close, and not a byte too much. `None` is no verdict: more may come, or ureq may know better.
-pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<WholeReply<'f, 'b>> {
-    let mut head = Response::new(fields);
-    let Ok(Status::Complete(head_bytes)) = head.parse(bytes) else { return None };
-    let status = head.code?;
-    if head.version != Some(1) || !(200..600).contains(&status) || matches!(status, 204 | 304) {
+/// The reply in `bytes`, its head and its body, if it is whole and plain: HTTP/1.1, a status that has a body, one
+/// `Content-Length`, no transfer coding, no wish to close, and not a byte too much. `None` is no verdict: more may come,
+/// or ureq may know better.
+pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<(ReplyHead<'f, 'b>, &'b [u8])> {
+    let head = read_reply_head(bytes, fields)?;
+    if head.minor_version != 1 || !(200..600).contains(&head.status) || matches!(head.status, 204 | 304) {
         return None;
     }
-    let fields: &'f [Header<'b>] = head.headers;
     let mut length = None;
-    for field in fields {
+    for field in head.fields {
         match field.name.len() {
             14 if field.name.eq_ignore_ascii_case("content-length") => match length {
                 None => length = Some(decimal(field.value)?),
@@ -46,8 +36,8 @@ pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option
             _ => {}
         }
     }
-    let body = &bytes[head_bytes..];
-    (length == Some(body.len())).then_some(WholeReply { status, fields, body })
+    let body = &bytes[head.length..];
+    (length == Some(body.len())).then_some((head, body))
 }
 
 /// A number of at most 15 digits.
@@ -63,8 +53,8 @@ mod tests {
     /// The status and body of `reply`, if it is whole and plain.
     fn read(reply: &str) -> Option<(u16, String)> {
         let mut fields = NO_FIELDS;
-        let whole = read_whole(reply.as_bytes(), &mut fields)?;
-        Some((whole.status, String::from_utf8_lossy(whole.body).into_owned()))
+        let (head, body) = read_whole(reply.as_bytes(), &mut fields)?;
+        Some((head.status, String::from_utf8_lossy(body).into_owned()))
     }
 
     #[test]

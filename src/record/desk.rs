@@ -91,13 +91,14 @@ impl Desk {
 
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
     pub(super) fn write(&mut self, rows: Vec<Row>, signals: &Signals) -> Vec<i64> {
-        let figures = &signals.figures;
         if rows.is_empty() && self.waiting.rows.is_empty() {
             return Vec::new();
         }
         if self.find_database() {
             if !self.waiting.rows.is_empty() {
-                self.waiting.keep(rows, figures);
+                self.waiting.keep(rows, signals);
+                // The database took none the last time. No further reply is held to see whether it does now.
+                self.store.set_lock_wait(Duration::ZERO);
                 self.write_waiting(signals);
                 return Vec::new();
             }
@@ -106,8 +107,7 @@ impl Desk {
                 Err(e) => self.fail(&e),
             }
         }
-        self.waiting.keep(rows, figures);
-        signals.note_waiting();
+        self.waiting.keep(rows, signals);
         Vec::new()
     }
 
@@ -153,7 +153,6 @@ impl Desk {
                 }
                 Err(e) => {
                     self.fail(&e);
-                    signals.note_waiting();
                     return;
                 }
             }
@@ -175,7 +174,10 @@ impl Waiting {
         }
     }
 
-    fn keep(&mut self, rows: Vec<Row>, figures: &Figures) {
+    /// The keeper is told of the first: from then on it tries again by the clock.
+    fn keep(&mut self, rows: Vec<Row>, signals: &Signals) {
+        let figures = &signals.figures;
+        let first = self.rows.is_empty();
         for row in rows {
             let size = row.size();
             if self.bytes + size > WAITING_ROWS_BYTES_MAX {
@@ -187,6 +189,9 @@ impl Waiting {
             self.rows.push_back(row);
         }
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
+        if first && !self.rows.is_empty() {
+            signals.alarm.raise(|alarm| alarm.rows_wait = true);
+        }
     }
 
     fn remove(&mut self, count: usize, figures: &Figures) {

@@ -8,8 +8,9 @@
 //! when its row is in the database. While more rows wait, the tails of a batch go to another worker: what serves
 //! everybody is committing, and a TCP send costs as much as a row.
 //!
-//! A database that does not take rows (locked, full, broken) holds no reply for longer than an attempt takes. The rows
-//! wait in memory, bounded in bytes; every later commit tries them first, and so does the [`super::keeper`].
+//! A database that does not take rows (locked, full, broken) holds the first reply for as long as an attempt takes, and
+//! further ones hardly. The rows wait in memory, bounded in bytes; every later commit tries them first, without waiting
+//! for a lock, and so does the [`super::keeper`].
 //!
 //! No commit that a reply waits for writes sums: whoever wants to read them asks for them first, and the keeper sees to
 //! it that they are never much more than a second behind.
@@ -373,6 +374,29 @@ mod tests {
         assert_eq!(summed(&other), 2);
         recorder.commit(row(), |_| ());
         assert!(woken());
+    }
+
+    #[test]
+    fn rows_that_wait_are_tried_again_by_the_clock() {
+        let (recorder, other, _folder) = recorder();
+        let woken = || recorder.alarm().wait(Some(Duration::ZERO)).rows_wait;
+        assert!(!woken());
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        assert_eq!(recorder.commit(row(), |_| ()), None);
+        assert!(woken());
+        // Regression: each attempt that failed was a reason for the next, without a rest.
+        assert!(!recorder.retry());
+        assert!(!woken());
+        assert_eq!(recorder.commit(row(), |_| ()), None);
+        assert!(!woken());
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        assert!(recorder.retry());
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        assert_eq!(recorder.commit(row(), |_| ()), None);
+        assert!(woken(), "the first to wait again");
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        assert!(recorder.retry());
+        assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 
     #[test]

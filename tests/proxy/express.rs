@@ -78,23 +78,23 @@ fn check(request: &str, pieces: &[&[u8]]) {
 }
 
 #[test]
-fn fields_come_as_upstream_wrote_them() {
-    // Elsewhere ureq writes them in lower case: so this tells that the lane is there at all.
+fn fields_come_as_they_were_written() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
     let (mut client, mut link) = warm(&proxy, &upstream);
-    let request =
-        chat().replace("Host: localhost\r\n", "Host: localhost\r\nX-Mixed: One\r\nAuthorization: Bearer s\r\n");
-    client.send(request);
+    let fields = "Host: localhost\r\nX-Mixed: One\r\nAuthorization: Bearer s\r\n";
+    client.send(chat().replace("Host: localhost\r\n", fields));
     let request = link.request();
     assert!(request.head.contains("\r\nX-Mixed: One\r\n"), "{}", request.head);
     assert_eq!(request.field("host"), Some(upstream.address().to_string().as_str()));
     assert_eq!(request.field("authorization"), Some("Bearer s"));
     assert_eq!(request.field("accept-encoding"), Some("identity"));
-    link.send(reply("200 OK", "application/json; x=Y\r\nX-Mixed: Two\r\nX-Mixed: Three", CHAT_REPLY));
+    let fields = "X-Mixed: Two\r\nx-other: Three\r\nX-MIXED: Four\r\n";
+    link.send(format!("HTTP/1.1 200 So be it\r\n{fields}Content-Length: 2\r\n\r\n{{}}"));
     let reply = client.reply();
-    assert!(reply.head.contains("\r\nX-Mixed: Two\r\nX-Mixed: Three\r\n"), "{}", reply.head);
-    assert_eq!(reply.text(), CHAT_REPLY);
+    assert!(reply.head.starts_with("HTTP/1.1 200 So be it\r\n"), "{}", reply.head);
+    assert!(reply.head.contains(&format!("\r\n{fields}")), "{}", reply.head);
+    assert_eq!(reply.text(), "{}");
     assert_eq!(upstream.accepted(), 1);
 }
 
@@ -280,6 +280,18 @@ fn every_kind_of_request_takes_turns_on_one_connection() {
 }
 
 #[test]
+fn what_ureq_would_not_send_is_not_sent_however_the_reply_would_come() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = warm(&proxy, &upstream);
+    let odd = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xe4\r\n\
+        Content-Length: 2\r\n\r\n{}";
+    assert_eq!(client.ask(odd).status(), 502);
+    link.wait_for_close();
+    assert_eq!(proxy.rows()[1].outcome, "upstream_unreachable");
+}
+
+#[test]
 fn a_connection_that_upstream_closed_meanwhile_is_replaced() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
@@ -416,6 +428,8 @@ fn a_bug_ends_its_exchange_alone() {
             assert!(failed.iter().all(|row| row.is_error && row.total_tokens.is_none() && row.prompt.is_some()));
             assert_eq!(proxy.logged("on purpose"), count, "{place}");
             assert_eq!(proxy.logged("ended by a bug of the proxy"), count, "{place}");
+            // So this, and all of the above, is the lane's.
+            assert_eq!(proxy.logged("bug in express: "), count, "{place}");
         }
         let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
         assert_eq!(count_of(&proxy.folder().database(), sound), 1);

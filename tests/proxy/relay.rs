@@ -49,6 +49,22 @@ fn status_and_body_are_as_upstream_sent_them() {
 }
 
 #[test]
+fn the_head_is_as_upstream_wrote_it() {
+    let check = |request: &str, before: &str, framed: &str| {
+        let fields = "X-Mixed: One\r\nx-other: Two\r\nX-MIXED: Three\r\nSet-Cookie: a=b\r\n";
+        let reply = relayed(request, format!("{before}HTTP/1.1 200 So be it\r\n{fields}{framed}"));
+        assert!(reply.head.starts_with("HTTP/1.1 200 So be it\r\n"), "{}", reply.head);
+        assert!(reply.head.contains(&format!("\r\n{fields}")), "{}", reply.head);
+    };
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    for before in ["", early] {
+        check(&chat(), before, "Content-Length: 2\r\n\r\n{}");
+        check(&get("/v1/models"), before, "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n");
+        check("HEAD /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", before, "Content-Length: 2\r\n\r\n");
+    }
+}
+
+#[test]
 fn redirects_are_not_followed() {
     // Where a redirect leads is the client's business.
     let upstream = Upstream::new();

@@ -247,3 +247,14 @@ fn what_was_recorded_is_there_after_a_restart() {
         assert_eq!(proxy.json("/stats/summary")["total_requests"], total);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_asks_for_the_descriptors_that_it_may_need() {
+    let check = |before: &str, expected: usize| {
+        let proxy = Proxy::start_after(before, &Arc::new(Folder::new()), &[]);
+        assert_eq!(proxy.descriptors_max(), expected, "{before}");
+    };
+    check("ulimit -S -n 200; ulimit -H -n 1000", 1000);
+    check("ulimit -n 300", 300);
+}

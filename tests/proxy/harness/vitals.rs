@@ -15,6 +15,13 @@ impl Proxy {
         fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a running process").count()
     }
 
+    /// Most descriptors that it may have.
+    pub fn descriptors_max(&self) -> usize {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.id())).expect("a running process");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit of Linux");
+        line.split_whitespace().next().and_then(|soft| soft.parse().ok()).expect("a number")
+    }
+
     /// Processor time used so far, in ticks of 10 ms.
     pub fn ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a running process");
