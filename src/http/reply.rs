@@ -66,7 +66,9 @@ impl Reply {
         let shown: String = path.chars().take(200).collect();
         let message = match suggestion {
             Some(likely) => format!("There is nothing at {shown}. Did you mean {likely}?"),
-            None => format!("There is nothing at {shown}. The API is under /v1/, /api/v0/ and /api/v1/."),
+            None => format!(
+                "There is nothing at {shown}. The API is under /v1/, /api/v0/ and /api/v1/, figures are under /stats."
+            ),
         };
         Self::error(404, &message, "not_found")
     }

@@ -162,10 +162,12 @@ impl Store {
         if !self.is_behind() {
             return Ok(());
         }
-        let lock_wait = self.lock_wait;
+        let (lock_wait, damaged) = (self.lock_wait, self.damaged);
         self.set_lock_wait(Duration::ZERO);
         let summed = self.transact_summed(|_, _| Ok(()));
         self.set_lock_wait(lock_wait);
+        // Whether rows can be written, rows find out.
+        self.damaged = damaged;
         summed
     }
 

@@ -63,6 +63,11 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
     text.push('\n');
     let text = text.trim_start_matches('\u{feff}');
 
+    if let Some(line) = line_with_unset_name(text) {
+        let reason = "puts in what a name behind a $ stands for, but that is not set: a value with a $ belongs in \
+            'single quotes'";
+        return Err(wrong(Some(line), reason.to_owned()));
+    }
     let lines = LineByLine { rest: Cell::new(text.as_bytes()), taken: Cell::new(0) };
     let mut values = Vec::new();
     for item in dotenvy::from_read_iter(&lines) {
@@ -75,12 +80,56 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
                     _ => 1,
                 };
                 let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
-                let reason = "is not of the form NAME=value (quote values with blanks, backslashes or #)";
+                let reason = "is not of the form NAME=value (quote values with blanks, backslashes, $ or #)";
                 return Err(wrong(Some(line), reason.to_owned()));
             }
         }
     }
     Ok(values)
+}
+
+/// The first line (from 1) of one of our settings that uses a variable which neither the environment nor a line before
+/// sets. dotenvy would put in nothing for it, and a token with a `$` in it would be a shorter one than it looks.
+fn line_with_unset_name(text: &str) -> Option<usize> {
+    let mut set = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
+        let name = name.trim();
+        let is_set = |used: &str| set.contains(&used) || env::var_os(used).is_some();
+        if SETTINGS.iter().any(|setting| setting.name == name) && !used_names(value).all(is_set) {
+            return Some(number + 1);
+        }
+        set.push(name);
+    }
+    None
+}
+
+/// What stands behind each `$` of a value that is neither in single quotes nor escaped: `NAME`, as in `$NAME` or
+/// `${NAME}`, or nothing.
+fn used_names(value: &str) -> impl Iterator<Item = &str> {
+    let (mut rest, mut in_single, mut in_double) = (value, false, false);
+    std::iter::from_fn(move || {
+        while let Some(at) = rest.find(['\'', '"', '\\', '$', '#']) {
+            let (before, found) = rest.split_at(at);
+            rest = &found[1..];
+            match found.as_bytes()[0] {
+                b'\'' if !in_double => in_single = !in_single,
+                b'"' if !in_single => in_double = !in_double,
+                b'\\' if !in_single => rest = rest.get(1..).unwrap_or_default(),
+                b'#' if !in_single && !in_double && before.ends_with([' ', '\t']) => return None,
+                b'$' if !in_single => {
+                    let name = match rest.strip_prefix('{') {
+                        Some(braced) => braced.split('}').next().unwrap_or_default(),
+                        None => &rest[..rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len())],
+                    };
+                    return Some(name);
+                }
+                _ => {}
+            }
+        }
+        None
+    })
 }
 
 /// The content of a regular file or a pipe; `None` if there is none. A folder of that name is a Python environment.

@@ -378,6 +378,33 @@ fn a_malformed_file_is_refused_with_its_line_and_without_its_content() {
 }
 
 #[test]
+fn a_variable_that_nobody_has_set_is_refused_and_not_taken_for_nothing() {
+    let token = |file: &str| {
+        let settings = from_files("unset", &[], &[file.as_bytes()])?;
+        Ok::<_, SettingError>(settings.stats_token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned()))
+    };
+    for value in ["a$b", "\"a$b\"", "${hunter2}", "a$", "$hunter2", "'a'$b", "$PORT$b", "a$b'c'"] {
+        let error = token(&format!("PORT=1\nSTATS_TOKEN={value}\n")).expect_err(value).to_string();
+        assert!(error.contains("1.env, line 2: ") && error.contains("'single quotes'"), "{value}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for (value, expected) in [
+        ("'a$b'", "a$b"),
+        (r"a\$b", "a$b"),
+        (r#""a\$b""#, "a$b"),
+        ("a$PORT", "a1"),
+        ("${PORT}b", "1b"),
+        ("'\"a$b'", "\"a$b"),
+        ("ab # $c", "ab"),
+        ("a#b", "a#b"),
+    ] {
+        assert_eq!(token(&format!("PORT=1\nSTATS_TOKEN={value}\n")), Ok(Some(expected.to_owned())), "{value}");
+    }
+    // What is not ours is not looked at.
+    assert_eq!(token("OTHER=$unset_by_all\n"), Ok(None));
+}
+
+#[test]
 fn an_endless_file_is_refused_and_a_folder_is_passed_over() {
     let long = vec![b'\n'; 1024 * 1024 + 1];
     assert!(from_files("long", &[], &[&long]).expect_err("too long").to_string().contains("1048576"));

@@ -107,7 +107,11 @@ impl Report {
         }
         let costs = lines.iter().filter_map(|(name, sums)| {
             let cost = sums.cost.as_ref()?;
-            Some(cost.cost.map_or(format!("{name} unknown"), |value| format!("{name} {value:.2} {}", cost.currency)))
+            Some(match cost.cost {
+                Some(small) if small < 1.0 => format!("{name} {small:.4} {}", cost.currency),
+                Some(value) => format!("{name} {value:.2} {}", cost.currency),
+                None => format!("{name} unknown"),
+            })
         });
         let costs: Vec<String> = costs.collect();
         if !costs.is_empty() {
