@@ -47,6 +47,7 @@
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
 //! - [`descriptors`]: as many as are needed.
 //! - [`figures`]: what is counted in memory alone.
+//! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
 //! - [`http`]: the grammar of requests, and of replies (pure).
 //! - [`exchange`]: workers, upstream, relay, the lane of streams, the express lane.
@@ -61,6 +62,7 @@ pub mod front;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod mailbox;
 pub mod proxy;
 pub mod record;
 pub mod settings;

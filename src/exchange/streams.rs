@@ -13,7 +13,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,24 +23,13 @@ use super::in_flight::Exchange;
 use super::polled;
 use super::pool::Pool;
 use super::relay::{Scratch, Step};
+use crate::mailbox::Mailbox;
 
 const WAKER: Token = Token(usize::MAX);
 /// Relay at most so much of one stream before the others have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;
 /// The walk through one event needs little; only touched pages cost memory.
 const STACK_BYTES: usize = 256 * 1024;
-
-/// Exchanges on their way into the lane; `None` when it has ended.
-type List = Option<Vec<Box<Exchange>>>;
-
-#[derive(Clone)]
-struct Arrivals(Arc<Mutex<List>>);
-
-impl Arrivals {
-    fn list(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// So many looks within [`CROWDED`] are a crowd: 20,000 a second.
 const LOOKS: u32 = 16;
@@ -76,10 +65,7 @@ impl Pace {
 }
 
 /// The way into the lane.
-pub struct Streams {
-    arrivals: Arrivals,
-    waker: Waker,
-}
+pub struct Streams(Arc<Mailbox<Box<Exchange>>>);
 
 impl Streams {
     /// Starts the lane. What it gives back goes to the workers of `pool`.
@@ -88,8 +74,7 @@ impl Streams {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let arrivals = Arrivals(Arc::new(Mutex::new(Some(Vec::new()))));
+        let arrivals = Arc::new(Mailbox::new(Arc::new(Waker::new(poll.registry(), WAKER)?)));
         let lane = Lane {
             poll,
             arrivals: arrivals.clone(),
@@ -101,28 +86,18 @@ impl Streams {
         };
         let builder = thread::Builder::new().name("streams".into()).stack_size(STACK_BYTES);
         builder.spawn(move || lane.run())?;
-        Ok(Streams { arrivals, waker })
+        Ok(Streams(arrivals))
     }
 
     /// Takes over an exchange whose upstream socket is polled. Back it comes when there is no lane any more.
     pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        let first = {
-            let mut arrivals = self.arrivals.list();
-            let Some(arrivals) = &mut *arrivals else { return Err(exchange) };
-            arrivals.push(exchange);
-            arrivals.len() == 1
-        };
-        // Whoever made the list non-empty has woken the lane already. A waker fails only when the poll is gone.
-        if first {
-            let _ = self.waker.wake();
-        }
-        Ok(())
+        self.0.put(exchange)
     }
 }
 
 struct Lane {
     poll: Poll,
-    arrivals: Arrivals,
+    arrivals: Arc<Mailbox<Box<Exchange>>>,
     streams: Vec<Option<Box<Exchange>>>,
     free: Vec<usize>,
     /// Streams whose turn was cut short although more can be read.
@@ -159,8 +134,7 @@ impl Lane {
                     }
                 }
             }
-            let arrivals = self.arrivals.list().as_mut().map(std::mem::take).unwrap_or_default();
-            arrivals.into_iter().for_each(|exchange| self.admit(exchange));
+            self.arrivals.take().into_iter().for_each(|exchange| self.admit(exchange));
         }
     }
 }
@@ -168,8 +142,7 @@ impl Lane {
 /// Also by a bug: workers keep their streams from now on.
 impl Drop for Lane {
     fn drop(&mut self) {
-        let arrivals = self.arrivals.list().take().unwrap_or_default();
-        arrivals.into_iter().for_each(|exchange| self.pool.resume(exchange, Step::Unpolled));
+        self.arrivals.close().into_iter().for_each(|exchange| self.pool.resume(exchange, Step::Unpolled));
         (0..self.streams.len()).for_each(|token| self.give_back(token, Step::Unpolled));
     }
 }

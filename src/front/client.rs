@@ -22,6 +22,7 @@ use mio::net::TcpStream;
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
 use crate::limits::WRITE_STALL_MAX;
+use crate::mailbox::Mailbox;
 
 /// A borrower holds the connection.
 const LENT: u8 = 1;
@@ -330,15 +331,14 @@ pub struct Return {
 
 /// Where borrowers leave connections that need the front's attention.
 pub struct Returns {
-    list: Mutex<Vec<Return>>,
-    waker: Waker,
+    mailbox: Mailbox<Return>,
     epoch: Instant,
 }
 
 impl Returns {
     /// An empty list that wakes the front's poll.
-    pub fn new(waker: Waker, epoch: Instant) -> Returns {
-        Returns { list: Mutex::new(Vec::new()), waker, epoch }
+    pub fn new(waker: Arc<Waker>, epoch: Instant) -> Returns {
+        Returns { mailbox: Mailbox::new(waker), epoch }
     }
 
     /// Milliseconds on the front's clock.
@@ -348,25 +348,17 @@ impl Returns {
 
     /// Wakes the front.
     pub fn wake(&self) {
-        // A waker fails only when the poll is gone, and then nobody is left to wake.
-        let _ = self.waker.wake();
+        self.mailbox.wake();
     }
 
     /// Everything returned since the last call.
     pub fn take(&self) -> Vec<Return> {
-        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+        self.mailbox.take()
     }
 
     fn push(&self, returned: Return) {
-        let first = {
-            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-            list.push(returned);
-            list.len() == 1
-        };
-        // Whoever made the list non-empty has woken the front already.
-        if first {
-            self.wake();
-        }
+        // When the front is gone, so is its interest.
+        let _ = self.mailbox.put(returned);
     }
 }
 
@@ -377,7 +369,7 @@ mod tests {
     /// What the front finds of a connection that `end` returned, after an event on its socket.
     fn check(end: impl FnOnce(Loan), given_back: bool, fate: Fate) {
         let poll = mio::Poll::new().expect("a poll");
-        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
         let returns = Arc::new(Returns::new(waker, Instant::now()));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");

@@ -8,17 +8,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use mio::Poll;
 use mio::net::TcpStream;
 
 use super::bodies::Claim;
-use super::client::Returns;
 use super::{Common, Connection, Counted, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
 use crate::exchange::express::Express;
 use crate::limits::WORKER_STACK_BYTES;
+use crate::mailbox::Mailbox;
 
 /// A connection on its way, with the request that moved it.
 pub struct Guest {
@@ -31,39 +31,21 @@ pub struct Guest {
     pub counted: Counted,
 }
 
-/// Connections that have not been taken in yet; `None` when nobody takes them in any more.
-type List = Option<Vec<Guest>>;
-
 /// The way into the loop.
-pub struct Door {
-    list: Arc<Mutex<List>>,
-    returns: Arc<Returns>,
-}
+pub type Door = Arc<Mailbox<Guest>>;
 
-/// The loop's side of the door. Dropped, it is closed.
-pub struct Guests(Arc<Mutex<List>>);
-
-impl Door {
-    /// Back the guest comes when the door is closed.
-    pub fn enter(&self, guest: Guest) -> Result<(), Guest> {
-        match &mut *lock(&self.list) {
-            Some(list) => list.push(guest),
-            None => return Err(guest),
-        }
-        self.returns.wake();
-        Ok(())
-    }
-}
+/// The loop's side of the door. Dropped, also by a bug of the loop, it is closed.
+pub struct Guests(Door);
 
 impl Guests {
     /// Everyone who has come since the last call.
     pub fn take(&self) -> Vec<Guest> {
-        lock(&self.0).as_mut().map(std::mem::take).unwrap_or_default()
+        self.0.take()
     }
 
     /// Closes the door behind those who have come.
     pub fn close(&self) -> Vec<Guest> {
-        lock(&self.0).take().unwrap_or_default()
+        self.0.close()
     }
 }
 
@@ -73,18 +55,13 @@ impl Drop for Guests {
     }
 }
 
-fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Starts the loop. It ends when the proxy is told to stop.
 pub fn start(common: Common) -> io::Result<(Door, JoinHandle<()>)> {
     let poll = Poll::new()?;
-    let returns = returns(&poll)?;
-    let list = Arc::new(Mutex::new(Some(Vec::new())));
-    let door = Door { list: list.clone(), returns: returns.clone() };
+    let (returns, waker) = returns(&poll)?;
+    let door = Arc::new(Mailbox::new(waker));
     let lane = Express::new(common.pool.clone(), poll.registry().try_clone()?, WAYS);
-    let role = Role::Express { lane, guests: Guests(list) };
+    let role = Role::Express { lane, guests: Guests(door.clone()) };
     let stop = common.stop.clone();
     let mut front = Front::new(poll, returns.clone(), common, role);
     let run = move || {
@@ -148,7 +125,7 @@ impl Front {
         let guest = Guest { stream, peer, request, claim, unread, hung_up, counted };
         let Role::Accepting(express_loop) = &mut self.role else { return };
         let ExpressLoop::Started(door, _) = express_loop else { return };
-        if let Err(guest) = door.enter(guest) {
+        if let Err(guest) = door.put(guest) {
             if let ExpressLoop::Started(_, thread) = std::mem::replace(express_loop, ExpressLoop::Never) {
                 *express_loop = ExpressLoop::Closed(thread);
             }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
@@ -46,7 +46,7 @@ use accepting::Counted;
 use bodies::{Bodies, Claim};
 use client::{CalledOff, Client, Fate, Returns, Then};
 use deadlines::Deadlines;
-use express::ExpressLoop;
+use express::{ExpressLoop, Guests};
 use gather::Gather;
 pub use judge::{Judge, Plan};
 pub use stopping::Stop;
@@ -167,7 +167,7 @@ enum Role {
     /// It accepts connections.
     Accepting(ExpressLoop),
     /// It is the express loop.
-    Express { lane: Express, guests: express::Guests },
+    Express { lane: Express, guests: Guests },
 }
 
 impl Front {
@@ -181,7 +181,7 @@ impl Front {
     ) -> io::Result<Front> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let returns = returns(&poll)?;
+        let (returns, _) = returns(&poll)?;
         let stop = Arc::new(Stop::default());
         stop.wakes(returns.clone());
         let fits = Express::serves(&pool.shared().settings);
@@ -431,8 +431,8 @@ impl Front {
     }
 }
 
-/// The front's clock and its list of returned connections, for a new poll.
-fn returns(poll: &Poll) -> io::Result<Arc<Returns>> {
-    let waker = mio::Waker::new(poll.registry(), WAKER)?;
-    Ok(Arc::new(Returns::new(waker, Instant::now())))
+/// The front's clock with its list of returned connections, and what wakes it, for a new poll.
+fn returns(poll: &Poll) -> io::Result<(Arc<Returns>, Arc<Waker>)> {
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    Ok((Arc::new(Returns::new(waker.clone(), Instant::now())), waker))
 }

@@ -83,7 +83,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let stream = mio::net::TcpStream::connect(address).expect("it listens");
-        let returns = returns(&poll).expect("a waker");
+        let (returns, _) = returns(&poll).expect("a waker");
         let counted = Counted::new(&Arc::default(), &returns);
         let client = Arc::new(Client::new(stream, address, 0, returns));
         let mut gather = Gather::default();

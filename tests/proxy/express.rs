@@ -332,13 +332,16 @@ fn it_counts_among_the_exchanges_in_flight() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
     let (mut one, mut link) = warm(&proxy, &upstream);
+    let wait_for_metric = |line: &str| {
+        until(line, || proxy.ask(get("/metrics")).text().lines().any(|other| other == line).then_some(()));
+    };
+    // A worker counts for a moment longer than its client waits.
+    wait_for_metric("lms_proxy_exchanges_in_flight 0");
     one.send(chat());
     link.request();
     let mut other = proxy.connect();
     other.send(chat());
-    until("the queue", || {
-        proxy.ask(get("/metrics")).text().lines().any(|line| line == "lms_proxy_exchanges_queued 1").then_some(())
-    });
+    wait_for_metric("lms_proxy_exchanges_queued 1");
     assert!(!other.has_reply());
     link.send(chat_reply());
     assert_eq!(one.reply().text(), CHAT_REPLY);
