@@ -4,7 +4,7 @@
 #
 #   tools/footprint.sh [BINARY] [DATABASE]
 #
-# Without BINARY a static one is built. With DATABASE the start is measured on a copy of that file too (made beside it,
+# Without BINARY, or with "", a static one is built. With DATABASE the start is measured on a copy of that file too (made beside it,
 # and removed). IDLE_S sets how long the idle proxy is watched (10), STARTS how many starts are measured (11). Linux
 # only: the figures are those of /proc.
 set -euo pipefail
@@ -13,7 +13,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 idle_s="${IDLE_S:-10}"
 starts="${STARTS:-11}"
 
-if [ $# -ge 1 ]; then
+if [ -n "${1:-}" ]; then
     binary="$(realpath "$1")"
 else
     target="$(rustc --print host-tuple)"
