@@ -4,9 +4,9 @@
 #
 #   tools/footprint.sh [BINARY] [DATABASE]
 #
-# Without BINARY, or with "", a static one is built. With DATABASE the start is measured on a copy of that file too (made beside it,
-# and removed). IDLE_S sets how long the idle proxy is watched (10), STARTS how many starts are measured (11). Linux
-# only: the figures are those of /proc.
+# Without BINARY, or with "", a static one is built. With DATABASE the start is measured on a copy of that file too (made
+# beside it, and removed). IDLE_S sets how long the idle proxy is watched (10), STARTS how many starts are measured (11).
+# Linux only: the figures are those of /proc.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -36,7 +36,7 @@ pub struct Pool {
     in_flight_max: usize,
     state: Mutex<State>,
     /// Started with the first stream.
-    streams: Mutex<Option<Streams>>,
+    streams: Mutex<Streams>,
 }
 
 #[derive(Default)]
@@ -158,18 +158,7 @@ impl Pool {
 
     /// Lends a stream to the lane; back it comes when there is none.
     pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.is_none() {
-            match Streams::start(self) {
-                Ok(started) => *streams = Some(started),
-                // Out of descriptors, perhaps: the next stream tries again.
-                Err(e) => log::debug!("this stream keeps its worker: {e}"),
-            }
-        }
-        match &*streams {
-            Some(streams) => streams.lend(exchange),
-            None => Err(exchange),
-        }
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).lend(exchange, self)
     }
 
     /// Has a worker go on with a stream.

@@ -14,6 +14,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,10 @@ use super::pool::Pool;
 use super::relay::{Scratch, Step};
 use crate::mailbox::Mailbox;
 
+/// So many streams one lane takes before a second is started.
+const LONE_STREAMS_MAX: usize = 16;
+/// So many streams two lanes share. Those beyond go to the first.
+const SHARED_STREAMS_MAX: usize = 128;
 const WAKER: Token = Token(usize::MAX);
 /// Relay at most so much of one stream before the others have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;
@@ -64,20 +69,54 @@ impl Pace {
     }
 }
 
-/// The way into the lane.
-pub struct Streams(Arc<Mailbox<Box<Exchange>>>);
+/// The ways into the lanes, each started with the first stream that goes there.
+#[derive(Default)]
+pub struct Streams {
+    first: Option<Entry>,
+    second: Option<Entry>,
+}
+
+/// The way into one lane.
+struct Entry {
+    arrivals: Arc<Mailbox<Box<Exchange>>>,
+    /// Streams that the lane has.
+    held: Arc<AtomicUsize>,
+}
 
 impl Streams {
-    /// Starts the lane. What it gives back goes to the workers of `pool`.
-    pub fn start(pool: &Arc<Pool>) -> io::Result<Streams> {
+    /// Lends an exchange whose upstream socket is polled to a lane. What that gives back goes to the workers of `pool`;
+    /// back the exchange comes when there is no lane.
+    pub fn lend(&mut self, exchange: Box<Exchange>, pool: &Arc<Pool>) -> Result<(), Box<Exchange>> {
+        let held = |lane: &Option<Entry>| lane.as_ref().map_or(0, |entry| entry.held.load(Ordering::Relaxed));
+        let (first, second) = (held(&self.first), held(&self.second));
+        let is_shared = first >= LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
+        let lane = if is_shared && second < first { &mut self.second } else { &mut self.first };
+        if lane.is_none() {
+            match Entry::start(pool) {
+                Ok(entry) => *lane = Some(entry),
+                // Out of descriptors, perhaps: the next stream tries again.
+                Err(e) => log::debug!("this stream keeps its worker: {e}"),
+            }
+        }
+        match lane {
+            Some(entry) => entry.lend(exchange),
+            None => Err(exchange),
+        }
+    }
+}
+
+impl Entry {
+    fn start(pool: &Arc<Pool>) -> io::Result<Entry> {
         if !polled::IS_POSSIBLE {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let poll = Poll::new()?;
         let arrivals = Arc::new(Mailbox::new(Arc::new(Waker::new(poll.registry(), WAKER)?)));
+        let held = Arc::new(AtomicUsize::new(0));
         let lane = Lane {
             poll,
             arrivals: arrivals.clone(),
+            held: held.clone(),
             streams: Vec::new(),
             free: Vec::new(),
             unfinished: Vec::new(),
@@ -86,18 +125,21 @@ impl Streams {
         };
         let builder = thread::Builder::new().name("streams".into()).stack_size(STACK_BYTES);
         builder.spawn(move || lane.run())?;
-        Ok(Streams(arrivals))
+        Ok(Entry { arrivals, held })
     }
 
-    /// Takes over an exchange whose upstream socket is polled. Back it comes when there is no lane any more.
-    pub fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        self.0.put(exchange)
+    fn lend(&self, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        self.arrivals.put(exchange).inspect_err(|_| {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 }
 
 struct Lane {
     poll: Poll,
     arrivals: Arc<Mailbox<Box<Exchange>>>,
+    held: Arc<AtomicUsize>,
     streams: Vec<Option<Box<Exchange>>>,
     free: Vec<usize>,
     /// Streams whose turn was cut short although more can be read.
@@ -142,7 +184,7 @@ impl Lane {
 /// Also by a bug: workers keep their streams from now on.
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.arrivals.close().into_iter().for_each(|exchange| self.pool.resume(exchange, Step::Unpolled));
+        self.arrivals.close().into_iter().for_each(|exchange| self.resume(exchange, Step::Unpolled));
         (0..self.streams.len()).for_each(|token| self.give_back(token, Step::Unpolled));
     }
 }
@@ -164,7 +206,7 @@ impl Lane {
             Err(e) => {
                 self.free.push(token);
                 log::debug!("a stream stays with its worker: {e}");
-                self.pool.resume(exchange, Step::Unpolled);
+                self.resume(exchange, Step::Unpolled);
             }
         }
     }
@@ -188,6 +230,11 @@ impl Lane {
             polled::deregister(self.poll.registry(), &socket);
         }
         self.free.push(token);
+        self.resume(exchange, step);
+    }
+
+    fn resume(&self, exchange: Box<Exchange>, step: Step) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
         self.pool.resume(exchange, step);
     }
 }

@@ -151,7 +151,7 @@ impl Cleaner {
     /// removes some 9 GB of content an hour: nobody waits for it. (A twentieth still cost 100 paced streams as much as
     /// relaying them.) When content comes faster than that and is twice what it may be, clean-up takes half of one.
     pub fn rest_factor(&self) -> u32 {
-        if self.hurried { 1 } else { 100 }
+        if self.hurried { 1 } else { 200 }
     }
 
     /// One step: looks on `own`, removes through the recorder. After an error it rests.
