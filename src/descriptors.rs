@@ -1,5 +1,5 @@
-//! How many files and connections the process may have open. Shells let it have 1024 unless it asks for more, and it may
-//! ask for as many as the system's administrator allows.
+//! How many files and connections the process may have open. Shells let it have 1024 unless it asks for more, and it
+//! may ask for as many as the system's administrator allows.
 
 /// Asks for as many as `max_workers` exchanges and the most connections of clients need, or as there are.
 #[cfg(unix)]

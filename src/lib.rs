@@ -28,7 +28,7 @@
 //! | front (one) | the listener, the poll, the parked connections, their deadlines | the poll alone |
 //! | express loop (one, on demand) | the same of connections moved to it, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
-//! | stream lane (one, on demand) | the connections of streams that flow | its poll alone |
+//! | stream lanes (two at most, on demand) | the connections of streams that flow | its poll alone |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |
@@ -50,7 +50,7 @@
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
 //! - [`http`]: the grammar of requests, and of replies (pure).
-//! - [`exchange`]: workers, upstream, relay, the lane of streams, the express lane.
+//! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder.
 //! - [`stats`]: questions and answers about what was recorded.

@@ -69,8 +69,8 @@ pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stack of a worker. A TLS handshake is the deepest call; only touched pages cost memory.
 pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 
-/// A request up to this size, with its head, fits in what the system buffers for a connection (Linux: `tcp_wmem`): sending
-/// it waits for nobody. Larger ones are not for the express lane.
+/// A request up to this size, with its head, fits in what the system buffers for a connection (Linux: `tcp_wmem`):
+/// sending it waits for nobody. Larger ones are not for the express lane.
 pub const SENT_AT_ONCE_BYTES_MAX: usize = 16 * 1024;
 /// Most rows in one transaction, so that its replies do not wait for too long.
 pub const BATCH_ROWS_MAX: usize = 256;

@@ -1,4 +1,4 @@
-//! An exchange whose reply is being relayed: what a worker and the lane of streams hand to each other, and how it
+//! An exchange whose reply is being relayed: what a worker and a lane of streams hand to each other, and how it
 //! ended.
 
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub struct Request {
     pub strip: bool,
 }
 
-/// A reply that is being relayed, in a worker's hands or in the lane's.
+/// A reply that is being relayed, in a worker's hands or in a lane's.
 pub struct Exchange {
     /// What it answers.
     pub request: Request,
@@ -39,11 +39,11 @@ pub struct Exchange {
     pub status: u16,
     /// How the reply is read.
     pub form: Form,
-    /// The upstream socket does not block: the lane may take over.
+    /// The upstream socket does not block: a lane may take over.
     pub is_polled: bool,
     /// The row that was committed at the terminal event.
     pub early: Option<Early>,
-    /// While the lane has the exchange.
+    /// While a lane has the exchange.
     pub draft: Option<Box<Draft>>,
 }
 
@@ -58,7 +58,7 @@ impl Request {
 }
 
 impl Exchange {
-    /// In the lane: relays what there is, but not much more than `turn_bytes`.
+    /// In a lane: relays what there is, but not much more than `turn_bytes`.
     pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         bug_on_purpose(&self.request.head, "flowing");
         self.advance(scratch, turn_bytes)

@@ -11,7 +11,7 @@
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply, hand row and tail
 //! to the recorder. The [`pool`] gives it its jobs. While a stream does nothing but flow, no thread of its own waits
-//! for its next event: the lane of [`streams`] relays all of them, and gives each back to a worker for whatever takes
+//! for its next event: a lane of [`streams`] relays many of them, and gives each back to a worker for whatever takes
 //! time.
 //!
 //! The lane is there because a thread for each stream costs more than relaying. Measured on two cores, processor time

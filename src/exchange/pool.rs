@@ -1,8 +1,9 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand: a worker, the lane of [`super::streams`] or the [`super::express`]
-//! lane. Further ones wait in a bounded queue; beyond that they are refused. What an exchange in flight needs done waits for no exchange to end.
+//! exchanges in flight, whoever has them in hand: a worker, a lane of [`super::streams`] or the [`super::express`]
+//! lane. Further ones wait in a bounded queue; beyond that they are refused. What an exchange in flight needs done
+//! waits for no exchange to end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +23,7 @@ use crate::record::tail::Tail;
 pub enum Job {
     /// Answer a request.
     Exchange(Box<Lend>),
-    /// Go on with what the lane of streams has given back.
+    /// Go on with what a lane of streams has given back.
     Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
     Finish(Vec<Tail>),
@@ -156,7 +157,7 @@ impl Pool {
         &self.shared
     }
 
-    /// Lends a stream to the lane; back it comes when there is none.
+    /// Lends a stream to a lane; back it comes when there is none.
     pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner).lend(exchange, self)
     }

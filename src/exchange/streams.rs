@@ -1,15 +1,17 @@
-//! The lane of streams: one thread that relays every stream which does nothing but flow.
+//! The lanes of streams: two threads at most that relay every stream which does nothing but flow.
 //!
-//! A worker that has got the head of a reply without a known length lends the exchange to the lane. It never waits for
+//! A worker that has got the head of a reply without a known length lends the exchange to a lane. It never waits for
 //! anything but its poll: a full client, a terminal event whose row must be committed, and the end go back to a worker.
 //! Only Unix can poll a socket that somebody else owns; elsewhere workers keep their streams.
 //!
-//! When events come faster than any model sends them, the lane looks less often, as network cards moderate their
+//! When events come faster than any model sends them, a lane looks less often, as network cards moderate their
 //! interrupts (`Pace`).
 //!
-//! One thread is enough: of two cores 100 streams of 50 events a second take it 8 %, 1000 of 20 some 25 %. With a
-//! second one an event was sooner by a third, for a fifth more processor time (two runs beside nginx: 0.82 of its
-//! median latency and 1.43 of its time at 100 streams, 1.25 of its time at 1000; with one 0.91, 1.34 and 1.05).
+//! One lane has time enough: of two cores 100 streams of 50 events a second take it 8 %, 1000 of 20 some 25 %. But an
+//! event waits for those before it. Beside nginx, medians of six rounds of 100 streams: with one lane 1.00 and 1.02 of
+//! its median latency and 1.14 and 1.13 of its processor time, with two 0.61 and 0.57, and 1.27 and 1.26. (With a third
+//! of the streams on the second lane 0.64 and 1.30.) Of 1000 streams two lanes with half of them each took 1.25 of
+//! nginx's processor time, one 1.05: so they share as many as a household could have at once, and no more.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +28,7 @@ use super::pool::Pool;
 use super::relay::{Scratch, Step};
 use crate::mailbox::Mailbox;
 
-/// So many streams one lane takes before a second is started.
+/// So many streams one lane takes before there is a second: their events seldom meet.
 const LONE_STREAMS_MAX: usize = 16;
 /// So many streams two lanes share. Those beyond go to the first.
 const SHARED_STREAMS_MAX: usize = 128;

@@ -254,7 +254,8 @@ fn unsendable(what: &dyn fmt::Display) -> NoReply {
     NoReply::Failed(format!("the request cannot be sent on: {what}"))
 }
 
-/// The process, or the system, has as many as it may have: EMFILE and ENFILE, which have the same numbers on every Unix.
+/// The process, or the system, has as many as it may have: EMFILE and ENFILE, which have the same numbers on every
+/// Unix.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }

@@ -1,9 +1,9 @@
-//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for seven reasons. The
-//! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers
-//! grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would take it
-//! for the clean end of a close-delimited body. The body of a stream can be read without blocking, by the lane that
-//! relays many of them. An exchange that the express lane has begun can go on here ([`Begun`]). And the head of a reply
-//! is kept as upstream wrote it: ureq has its names in lower case, and fields of one name together.
+//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for seven reasons.
+//! The front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its
+//! buffers grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would
+//! take it for the clean end of a close-delimited body. The body of a stream can be read without blocking, by the lane
+//! that relays many of them. An exchange that the express lane has begun can go on here ([`Begun`]). And the head of a
+//! reply is kept as upstream wrote it: ureq has its names in lower case, and fields of one name together.
 
 use std::fmt;
 use std::io::{self, Read};

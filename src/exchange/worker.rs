@@ -36,7 +36,7 @@ pub struct Worker {
 pub enum Done {
     /// It is over, and with it the exchange, if it was one.
     Over,
-    /// The exchange goes on in the lane of streams.
+    /// The exchange goes on in a lane of streams.
     Lent,
 }
 
@@ -219,7 +219,7 @@ impl Worker {
             }
             Step::Ended(ended) => Some(ended),
             // As if it had happened here.
-            Step::Bug => std::panic::resume_unwind(Box::new("a bug in the lane of streams")),
+            Step::Bug => std::panic::resume_unwind(Box::new("a bug in a lane of streams")),
         }
     }
 

@@ -15,8 +15,8 @@ pub type Fields<'b> = [Header<'b>; PLAIN_FIELDS_MAX];
 pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; PLAIN_FIELDS_MAX];
 
 /// The reply in `bytes`, its head and its body, if it is whole and plain: HTTP/1.1, a status that has a body, one
-/// `Content-Length`, no transfer coding, no wish to close, and not a byte too much. `None` is no verdict: more may come,
-/// or ureq may know better.
+/// `Content-Length`, no transfer coding, no wish to close, and not a byte too much. `None` is no verdict: more may
+/// come, or ureq may know better.
 pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<(ReplyHead<'f, 'b>, &'b [u8])> {
     let head = read_reply_head(bytes, fields)?;
     if head.minor_version != 1 || !(200..600).contains(&head.status) || matches!(head.status, 204 | 304) {

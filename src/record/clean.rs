@@ -147,8 +147,8 @@ impl Cleaner {
         !matches!(self.phase, Phase::Resting)
     }
 
-    /// How many times as long as a step took it shall rest then. Clean-up takes about a hundredth of a processor, which
-    /// removes some 9 GB of content an hour: nobody waits for it. (A twentieth still cost 100 paced streams as much as
+    /// How many times as long as a step took it shall rest then. Clean-up takes about a two-hundredth of a processor,
+    /// which removes some 4 GB of content an hour: nobody waits for it. (A twentieth cost 100 paced streams as much as
     /// relaying them.) When content comes faster than that and is twice what it may be, clean-up takes half of one.
     pub fn rest_factor(&self) -> u32 {
         if self.hurried { 1 } else { 200 }

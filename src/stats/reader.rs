@@ -171,8 +171,8 @@ impl Reader {
     }
 
     /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id
-    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of [`super::answers::By::ALL`];
-    /// the others are empty.
+    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of
+    /// [`super::answers::By::ALL`]; the others are empty.
     pub(super) fn visit_rows(
         &self,
         (from_ms, to_ms): (i64, i64),
