@@ -32,6 +32,8 @@ use crate::mailbox::Mailbox;
 const LONE_STREAMS_MAX: usize = 16;
 /// So many streams two lanes share. Those beyond go to the first.
 const SHARED_STREAMS_MAX: usize = 128;
+/// With so many the second lane leaves its own to the first, too: their events come together anyway.
+const CROWD_STREAMS: usize = 256;
 const WAKER: Token = Token(usize::MAX);
 /// Relay at most so much of one stream before the others have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;
@@ -92,9 +94,11 @@ impl Streams {
         let held = |lane: &Option<Entry>| lane.as_ref().map_or(0, |entry| entry.held.load(Ordering::Relaxed));
         let (first, second) = (held(&self.first), held(&self.second));
         let is_shared = first >= LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
-        let lane = if is_shared && second < first { &mut self.second } else { &mut self.first };
+        let other = self.first.as_ref().map(|entry| entry.held.clone());
+        let (lane, other) =
+            if is_shared && second < first { (&mut self.second, other) } else { (&mut self.first, None) };
         if lane.is_none() {
-            match Entry::start(pool) {
+            match Entry::start(pool, other) {
                 Ok(entry) => *lane = Some(entry),
                 // Out of descriptors, perhaps: the next stream tries again.
                 Err(e) => log::debug!("this stream keeps its worker: {e}"),
@@ -108,7 +112,8 @@ impl Streams {
 }
 
 impl Entry {
-    fn start(pool: &Arc<Pool>) -> io::Result<Entry> {
+    /// `other`: what the lane has that this one helps.
+    fn start(pool: &Arc<Pool>, other: Option<Arc<AtomicUsize>>) -> io::Result<Entry> {
         if !polled::IS_POSSIBLE {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -119,6 +124,7 @@ impl Entry {
             poll,
             arrivals: arrivals.clone(),
             held: held.clone(),
+            other,
             streams: Vec::new(),
             free: Vec::new(),
             unfinished: Vec::new(),
@@ -142,6 +148,7 @@ struct Lane {
     poll: Poll,
     arrivals: Arc<Mailbox<Box<Exchange>>>,
     held: Arc<AtomicUsize>,
+    other: Option<Arc<AtomicUsize>>,
     streams: Vec<Option<Box<Exchange>>>,
     free: Vec<usize>,
     /// Streams whose turn was cut short although more can be read.
@@ -179,6 +186,11 @@ impl Lane {
                 }
             }
             self.arrivals.take().into_iter().for_each(|exchange| self.admit(exchange));
+            if self.is_crowd() {
+                // A worker lends them anew.
+                (0..self.streams.len()).for_each(|token| self.give_back(token, Step::Dry));
+                self.unfinished.clear();
+            }
         }
     }
 }
@@ -192,6 +204,11 @@ impl Drop for Lane {
 }
 
 impl Lane {
+    fn is_crowd(&self) -> bool {
+        let held = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        self.other.as_ref().is_some_and(|other| held(&self.held) > 0 && held(&self.held) + held(other) >= CROWD_STREAMS)
+    }
+
     /// Registering tells of what has come meanwhile as an event.
     fn admit(&mut self, exchange: Box<Exchange>) {
         let token = self.free.pop().unwrap_or_else(|| {
