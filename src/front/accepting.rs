@@ -46,7 +46,7 @@ impl Front {
     pub(super) fn accept(&mut self) {
         self.accept_again_ms = None;
         while let Some(listener) = &self.listener {
-            if self.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            if self.common.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
                 // Looked at again as soon as a connection closes.
                 self.accept_again_ms = Some(self.now_ms() + 1000);
                 return;
@@ -75,7 +75,7 @@ impl Front {
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let state = State::Parked { since_ms: self.now_ms() };
-        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.figures, &self.returns));
+        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.common.figures, &self.returns));
         match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
             Ok(token) => {
                 self.step(token, |_, _, _| Next::Keep);

@@ -145,7 +145,6 @@ pub struct Front {
     stopping: Option<Stopping>,
     deadlines: Deadlines,
     scratch: Box<[u8]>,
-    figures: Arc<Figures>,
     common: Common,
     role: Role,
 }
@@ -210,7 +209,6 @@ impl Front {
             stopping: None,
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            figures: common.figures.clone(),
             common,
             role,
         }

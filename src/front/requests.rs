@@ -123,7 +123,7 @@ impl Front {
             None => self.forward(lend),
         };
         if let Err(lend) = taken {
-            self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
+            self.common.figures.queue_full.fetch_add(1, Ordering::Relaxed);
             log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
             let busy = Reply::overloaded(
                 "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
@@ -144,7 +144,7 @@ impl Front {
     /// The memory for bodies is full: whose body grows now tries again later.
     fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
         log::warn!("{}: refused: too many large requests at once", connection.client.peer());
-        self.figures.queue_full.fetch_add(1, Ordering::Relaxed);
+        self.common.figures.queue_full.fetch_add(1, Ordering::Relaxed);
         connection.forget_request();
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
         self.reply(connection, busy.encode(Persistence::Close, false), false)
@@ -152,7 +152,7 @@ impl Front {
 
     pub(super) fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
         log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
-        self.figures.note_refusal(refusal);
+        self.common.figures.note_refusal(refusal);
         connection.forget_request();
         self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
     }
