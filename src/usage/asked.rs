@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use super::members::{each_member, spells, string_value};
+use super::members::{each_member, is_true, spells, string_value};
 pub use super::prompt::prompt_text;
 use crate::limits::NAME_BYTES_MAX;
 
@@ -14,11 +14,11 @@ use crate::limits::NAME_BYTES_MAX;
 pub struct Asked {
     /// `model`, where it is a string that is not empty.
     pub model: Option<String>,
-    /// Whether `stream` is `true`.
+    /// Whether `stream` is `true`, or what some servers take for it ([`is_true`]).
     pub stream: bool,
     /// `user`, where it is a string that is not empty.
     pub user: Option<String>,
-    /// Whether `stream_options.include_usage` is `true`.
+    /// Whether `stream_options.include_usage` is, likewise.
     pub asks_usage: bool,
 }
 
@@ -31,7 +31,7 @@ pub fn read(body: &[u8]) -> Asked {
         if spells(key, "model") {
             asked.model = name(value);
         } else if spells(key, "stream") {
-            asked.stream = value == b"true";
+            asked.stream = is_true(value);
         } else if spells(key, "user") {
             asked.user = name(value);
         } else if spells(key, "stream_options") {
@@ -57,7 +57,7 @@ fn asks_usage(options: &[u8]) -> bool {
     let mut asks = false;
     let object = each_member(options, |key, value| {
         if spells(key, "include_usage") {
-            asks = &options[value] == b"true";
+            asks = is_true(&options[value]);
         }
     });
     object.is_some() && asks
@@ -77,6 +77,10 @@ mod tests {
         check(r#"{"\u0073tr\u0065am":true}"#, true);
         check(r#"{"stream":false}"#, false);
         check(r#"{"stream":true,"stream":false}"#, false);
+        check(r#"{"stream":"true"}"#, true);
+        check("\u{feff}{\"stream\":\"True\"}", true);
+        check(r#"{"stream":1}"#, true);
+        check(r#"{"stream":"false"}"#, false);
         check(r#"{"messages":[{"stream":true}]}"#, false);
         check(r#"{"prompt":"\"stream\":true"}"#, false);
         check(r#"{"stream_options":{"include_usage":true}}"#, false);
@@ -118,8 +122,19 @@ mod tests {
 
     #[test]
     fn values_of_another_type_are_unknown() {
-        check(r#"{"model":null,"stream":"true","user":7,"stream_options":{"include_usage":1}}"#, "- - - -");
-        check(r#"{"model":"","stream":1,"user":"","stream_options":[true]}"#, "- - - -");
+        check(r#"{"model":null,"stream":"x","user":7,"stream_options":{"include_usage":2}}"#, "- - - -");
+        check(r#"{"model":"","stream":[true],"user":"","stream_options":[true]}"#, "- - - -");
+    }
+
+    #[test]
+    fn what_windows_clients_send_is_read() {
+        check("\u{feff}{\"model\":\"m\",\"stream\":true}", "m stream - -");
+        let asked =
+            read(b"{\"model\":\"m\",\"stream\":true,\"messages\":[{\"content\":\"Perch\xe8?\"}],\"user\":\"Zo\xeb\"}");
+        assert_eq!(
+            (asked.model.as_deref(), asked.stream, asked.user.as_deref()),
+            (Some("m"), true, Some("Zo\u{fffd}"))
+        );
     }
 
     #[test]

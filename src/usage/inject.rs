@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::members::{each_member, spells};
+use super::members::{each_member, is_true, spells};
 
 /// One change of a body: the bytes `at` (none, for an insertion) give way to `with`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Edit {
 }
 
 /// The body with `stream_options.include_usage` set to `true`, or `None` when it must go as it came: it is not a JSON
-/// object, `stream` is not `true`, it asks already, or the members in question have values that are not ours to mend.
+/// object, `stream` is not true, it asks already, or the members in question have values that are not ours to mend.
 pub fn ask_for_usage(body: &[u8]) -> Option<Vec<u8>> {
     edit(body).map(|edit| edit.apply(body))
 }
@@ -39,7 +39,7 @@ pub fn edit(body: &[u8]) -> Option<Edit> {
     let mut options = None;
     let object = each_member(body, |key, value| {
         if spells(key, "stream") {
-            stream = &body[value] == b"true";
+            stream = is_true(&body[value]);
         } else if spells(key, "stream_options") {
             options = Some(value);
         }
@@ -96,7 +96,7 @@ pub fn fuzz_inject(data: &[u8]) {
     // serde_json stops at 128 levels, at numbers beyond f64 and at lone surrogates, which are all JSON.
     if let Ok(mut before) = serde_json::from_slice::<serde_json::Value>(data) {
         let mut after: serde_json::Value = serde_json::from_slice(&edited).expect("an edited body stays well-formed");
-        assert!(before["stream"] == true && after["stream_options"]["include_usage"] == true);
+        assert!(is_true(before["stream"].to_string().as_bytes()) && after["stream_options"]["include_usage"] == true);
         for value in [&mut before, &mut after] {
             let members = value.as_object_mut().expect("only objects are edited");
             if let Some(serde_json::Value::Object(options)) = members.get_mut("stream_options") {
@@ -211,8 +211,8 @@ mod tests {
             r#"[{"stream":true}]"#,
             r#"{"stream":false}"#,
             r#"{"stream":null}"#,
-            r#"{"stream":1}"#,
-            r#"{"stream":"true"}"#,
+            r#"{"stream":"false"}"#,
+            r#"{"stream":"x"}"#,
             r#"{"stream":[true]}"#,
             r#"{"Stream":true}"#,
             r#"{"x":{"stream":true}}"#,
@@ -220,7 +220,6 @@ mod tests {
             r#"{"stream":true,}"#,
             r#"{"stream":true}{}"#,
             r#"{"stream":true}x"#,
-            "\u{feff}{\"stream\":true}",
             r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":1}}"#,
             r#"{"stream":true,"stream_options":{"include_usage":"false"}}"#,
@@ -231,7 +230,20 @@ mod tests {
         ] {
             check(body, None);
         }
-        assert_eq!(ask_for_usage(b"{\"stream\":true,\"a\":\"\xff\"}"), None);
+        assert_eq!(ask_for_usage(b"{\"stream\":true,\"a\":\xff}"), None);
+    }
+
+    #[test]
+    fn a_mark_in_front_and_latin_1_stay_as_they_came() {
+        check(
+            "\u{feff}{\"stream\":true}",
+            Some("\u{feff}{\"stream\":true,\"stream_options\":{\"include_usage\":true}}"),
+        );
+        check(r#"{"stream":"true"}"#, Some(r#"{"stream":"true","stream_options":{"include_usage":true}}"#));
+        check(r#"{"stream":1}"#, Some(r#"{"stream":1,"stream_options":{"include_usage":true}}"#));
+        let edited = ask_for_usage(b"{\"a\":\"Perch\xe8?\",\"stream\":true,\"stream_options\":{}}");
+        let expected = b"{\"a\":\"Perch\xe8?\",\"stream\":true,\"stream_options\":{\"include_usage\":true}}";
+        assert_eq!(edited.as_deref(), Some(&expected[..]));
     }
 
     /// A small generator (Marsaglia's xorshift), so that a failing seed can be run again.

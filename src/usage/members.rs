@@ -1,17 +1,22 @@
 //! The members of a JSON object as spans of its text.
 //!
 //! Does not build values, and does not change a byte: whoever edits a request needs to know where things stand. Only
-//! text that is one well-formed object (RFC 8259, UTF-8 included) counts; a request that upstream will refuse is not
-//! worth reading. Nesting costs one bit a level and no stack, so a hundred thousand open brackets are just text.
+//! text that is one well-formed object (RFC 8259) counts; a request that upstream will refuse is not worth reading.
+//! Two things that the standard forbids are let through, for Windows' clients send them and servers take them: a byte
+//! order mark in front (PowerShell, files saved by Notepad; Python's `json.loads` and Node's body-parser skip it), and
+//! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). Nesting costs one bit a level
+//! and no stack, so a hundred thousand open brackets are just text.
 
 use std::ops::Range;
+
+/// A byte order mark, as UTF-8 has it.
+pub const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 /// Calls `member` with the key (without its quotes, escapes untouched) and the span of the value, for each member of
 /// the object that `text` is, in order, and returns the span of the object. `None` when `text` is not exactly one
 /// well-formed object; some members may have been reported by then.
 pub fn each_member<'a>(text: &'a [u8], mut member: impl FnMut(&'a [u8], Range<usize>)) -> Option<Range<usize>> {
-    std::str::from_utf8(text).ok()?;
-    let start = skip_space(text, 0);
+    let start = skip_space(text, if text.starts_with(BOM) { BOM.len() } else { 0 });
     if *text.get(start)? != b'{' {
         return None;
     }
@@ -41,6 +46,16 @@ pub fn spells(key: &[u8], name: &str) -> bool {
     }
     // Room for one more character of any length: a longer key then never decodes to just the name.
     decoded(key, name.len() + 4) == name
+}
+
+/// Whether a value is `true`, or what the servers that coerce take for it: vLLM, SGLang and whoever else reads requests
+/// with Pydantic (docs.pydantic.dev, `conversion_table`: bool from str, int and float).
+pub fn is_true(value: &[u8]) -> bool {
+    const WORDS: [&[u8]; 6] = [b"true", b"1", b"on", b"t", b"y", b"yes"];
+    match value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")) {
+        Some(word) => WORDS.iter().any(|known| known.eq_ignore_ascii_case(word)),
+        None => matches!(value, b"true" | b"1" | b"1.0"),
+    }
 }
 
 /// The text of a JSON string value, at most `bytes_max` of it; `None` for any other value.
@@ -329,7 +344,8 @@ mod tests {
             "{\"a\":\"\\u123",
             "{\"a\":\"\\",
             "{\"a\":1}\0",
-            "\u{feff}{}",
+            "\u{feff}\u{feff}{}",
+            "{\u{feff}}",
             "{\"a\":1//c\n}",
             "{\"a\":nullnull}",
             "{\"a\":00}",
@@ -338,7 +354,29 @@ mod tests {
         ] {
             check(text, None);
         }
-        assert!(each_member(b"{\"a\":\"\xff\"}", |_, _| ()).is_none(), "invalid UTF-8 is not JSON");
+        assert!(each_member(b"{\"a\":\xff}", |_, _| ()).is_none(), "only strings may hold bytes that are no UTF-8");
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_bytes_that_are_no_utf8_are_let_through() {
+        for text in [&b"{\"a\":\"Perch\xe8?\"}"[..], b"\xEF\xBB\xBF {\"a\":1}", b"\xEF\xBB\xBF{\"\xff\":\"\xc3\"}"] {
+            let mut values = Vec::new();
+            let object = each_member(text, |_, value| values.push(text[value].to_vec()));
+            let object = object.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(text)));
+            assert_eq!((text[object.start], object.end, values.len()), (b'{', text.len(), 1));
+        }
+    }
+
+    #[test]
+    fn whatever_pydantic_takes_for_true_is_true() {
+        for value in ["true", "1", "1.0", "\"true\"", "\"True\"", "\"1\"", "\"YES\"", "\"on\"", "\"t\"", "\"y\""] {
+            assert!(is_true(value.as_bytes()), "{value}");
+        }
+        for value in
+            ["false", "null", "0", "2", "\"false\"", "\"\"", "\"2\"", "\"tru\"", "[true]", "{}", "\"", "\" true\""]
+        {
+            assert!(!is_true(value.as_bytes()), "{value}");
+        }
     }
 
     #[test]

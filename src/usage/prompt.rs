@@ -5,6 +5,7 @@
 //! everything else pass. One pass, no look back beyond a media type, no memory but the excerpt.
 
 use super::excerpt::Excerpt;
+use super::members::BOM;
 
 /// Shortest string under one of [`PAYLOAD_KEYS`] that is taken for base64: shorter ones are words.
 const NAMED_BYTES_MIN: usize = 32;
@@ -27,7 +28,8 @@ pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
         return None;
     }
     let mut copy = Copy { body, copied: 0, excerpt: Excerpt::new(bytes_max) };
-    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+    let text = body.strip_prefix(BOM).unwrap_or(body);
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         _ if is_binary(body) => copy.replace(0, body.len(), &mark("binary", body.len())),
         Some(b'{' | b'[' | b'"') => copy.json(),
         Some(_) | None => copy.data_urls(0, body.len()),
