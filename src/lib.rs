@@ -46,6 +46,7 @@
 //! - [`logging`]: one line a record, ours alone.
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
 //! - [`descriptors`]: as many as are needed.
+//! - [`keepalive`]: noticing a peer that vanished.
 //! - [`figures`]: what is counted in memory alone.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
@@ -60,6 +61,7 @@ pub mod exchange;
 pub mod figures;
 pub mod front;
 pub mod http;
+pub mod keepalive;
 pub mod limits;
 pub mod logging;
 pub mod mailbox;

@@ -39,6 +39,20 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 /// After an error reply: how much the client may go on sending.
 pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+// ---- who vanished ------------------------------------------------------------------------------------------------
+
+/// Silence on a connection after which its peer is asked whether it is still there. Linux waits for two hours by default,
+/// Go for 15 s, nginx and HAProxy as the system does. Phones and laptops that sleep are not woken by one packet a minute.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How long after a question without an answer it is asked again. Redis: a third of its idle time; a Wi-Fi that changes
+/// its channel is away for less.
+pub const KEEPALIVE_GAP: Duration = Duration::from_secs(10);
+/// So many questions without an answer, and the peer is taken for gone: two minutes in all. A machine that restarts its
+/// network is back by then. Linux asks nine times by default.
+pub const KEEPALIVE_PROBES: u32 = 6;
+/// The same for what was sent and not acknowledged: as long as all questions together.
+pub const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(120);
+
 // ---- how much at once --------------------------------------------------------------------------------------------
 
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.

@@ -16,6 +16,7 @@ use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport};
 
 use super::wire::{Wire, WireState};
+use crate::keepalive;
 use crate::limits::*;
 use crate::settings::{self, Settings};
 
@@ -148,6 +149,8 @@ impl Dial {
 
     fn wire(&self, stream: TcpStream) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
+        keepalive::ask_now_and_then(&stream);
+        keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
         Wire::new(stream, self.wire.clone(), self.idle_timeout).ok_or_else(called_off)

@@ -83,6 +83,11 @@ impl Exchange {
     }
 }
 
+/// What the row says of an upstream whose reply had begun.
+const UPSTREAM_VANISHED: &str = "upstream vanished in the middle of its reply: nothing was heard of it any more";
+/// What the row says of a client that did not leave, and is not there any more.
+pub const CLIENT_VANISHED: &str = "the client vanished: nothing was heard of it any more";
+
 /// How an exchange ended, from how its relay did and from what the tap understood.
 pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
     let missing = report.needs_terminal && !report.terminal && report.error.is_none();
@@ -92,9 +97,11 @@ pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
         _ if report.terminal && report.error.is_some() => (Outcome::ErrorInReply, None),
         _ if report.terminal => (Outcome::Completed, None),
         Ended::ClientLeft => (Outcome::ClientClosed, None),
+        Ended::ClientVanished => (Outcome::ClientClosed, Some(CLIENT_VANISHED)),
         Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
         Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
         Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
+        Ended::Vanished => (Outcome::Truncated, Some(UPSTREAM_VANISHED)),
         Ended::Whole | Ended::Closed if status >= 400 => (Outcome::UpstreamError, None),
         Ended::Whole | Ended::Closed if report.error.is_some() => (Outcome::ErrorInReply, None),
         Ended::Whole | Ended::Closed if missing => {
@@ -118,4 +125,19 @@ pub fn bug_on_purpose(head: &RequestHead, place: &str) {
     }
     #[cfg(not(debug_assertions))]
     let _ = (head, place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_of_a_peer_that_vanished_says_so() {
+        let check = |ended: Ended, outcome: Outcome, words: &str| {
+            let ending = ending(ended, 200, Report::default(), Form::Events);
+            assert_eq!((ending.outcome, ending.error.as_deref()), (outcome, Some(words)));
+        };
+        check(Ended::ClientVanished, Outcome::ClientClosed, CLIENT_VANISHED);
+        check(Ended::Vanished, Outcome::Truncated, UPSTREAM_VANISHED);
+    }
 }

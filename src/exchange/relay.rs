@@ -24,6 +24,7 @@ use ureq::BodyReader;
 use super::wire::WireState;
 use crate::front::client::{CalledOff, Client};
 use crate::http::reply::ReplyFraming;
+use crate::keepalive;
 use crate::usage::{Flow, Form, Report, Tap};
 
 /// How the relaying of a reply ended.
@@ -37,8 +38,12 @@ pub enum Ended {
     Broken,
     /// Upstream was silent for too long.
     TimedOut,
+    /// Upstream vanished in the middle of the body: it acknowledges nothing any more.
+    Vanished,
     /// The client is gone.
     ClientLeft,
+    /// The client acknowledges nothing any more.
+    ClientVanished,
     /// The proxy is stopping.
     Shutdown,
 }
@@ -47,6 +52,7 @@ impl From<CalledOff> for Ended {
     fn from(why: CalledOff) -> Ended {
         match why {
             CalledOff::ClientLeft => Ended::ClientLeft,
+            CalledOff::ClientVanished => Ended::ClientVanished,
             CalledOff::Shutdown => Ended::Shutdown,
         }
     }
@@ -200,7 +206,7 @@ impl Relay {
     pub fn write_rest(&mut self, client: &Client) -> Result<(), Ended> {
         let sent = client.write_all(&self.out);
         self.out = Vec::new();
-        sent.map_err(|_| left_by(client))
+        sent.map_err(|e| left_by(client, &e))
     }
 
     /// What the tap understood so far.
@@ -226,14 +232,15 @@ impl Relay {
             Ended::Whole => true,
             // A stream that ended by a close without its terminal event is not.
             Ended::Closed => report.terminal || !report.needs_terminal,
-            Ended::Broken | Ended::TimedOut | Ended::ClientLeft | Ended::Shutdown => false,
+            Ended::Broken | Ended::TimedOut | Ended::Vanished => false,
+            Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => false,
         };
         if complete && self.framing == ReplyFraming::Chunked {
             self.out.extend_from_slice(b"0\r\n\r\n");
         }
         let tail = match ended {
-            Ended::ClientLeft | Ended::Shutdown => Vec::new(),
-            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut => self.out,
+            Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => Vec::new(),
+            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut | Ended::Vanished => self.out,
         };
         Relayed { ended, report, tail, complete }
     }
@@ -268,7 +275,10 @@ impl Relay {
         if self.out.is_empty() {
             return None;
         }
-        let Ok(sent) = client.write_now(&self.out) else { return Some(Step::Ended(left_by(client))) };
+        let sent = match client.write_now(&self.out) {
+            Ok(sent) => sent,
+            Err(e) => return Some(Step::Ended(left_by(client, &e))),
+        };
         if sent < self.out.len() {
             self.out.drain(..sent);
             return Some(Step::Full);
@@ -284,6 +294,7 @@ impl Relay {
         match client.called_off() {
             Some(why) => why.into(),
             None if self.wire.timed_out() => Ended::TimedOut,
+            None if keepalive::tells_of_vanishing(error) => Ended::Vanished,
             None => {
                 log::debug!("upstream broke off its reply: {error}");
                 Ended::Broken
@@ -293,9 +304,11 @@ impl Relay {
 }
 
 /// Whoever called it off is the reason why writing failed; else the client is gone, or reads nothing.
-fn left_by(client: &Client) -> Ended {
-    client.called_off().map_or(Ended::ClientLeft, Ended::from)
+fn left_by(client: &Client, error: &io::Error) -> Ended {
+    let vanished = keepalive::tells_of_vanishing(error);
+    client.called_off().map_or(if vanished { Ended::ClientVanished } else { Ended::ClientLeft }, Ended::from)
 }
+
 fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
     let digits = size.max(1).ilog2() as usize / 4 + 1;
     for digit in (0..digits).rev() {

@@ -13,6 +13,7 @@ use ureq::{Agent, Body};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
 use super::wire::WireState;
+use crate::keepalive;
 use crate::limits::UPSTREAM_IDLE_TIME_MAX;
 use crate::settings::Settings;
 
@@ -236,6 +237,9 @@ impl Upstream {
             ureq::Error::Rustls(e) => NoReply::Unreachable(format!("TLS: {e}")),
             ureq::Error::Tls(e) => NoReply::Unreachable(format!("TLS: {e}")),
             ureq::Error::Other(e) => NoReply::Unreachable(format!("TLS: {e}")),
+            ureq::Error::Io(e) if keepalive::tells_of_vanishing(&e) => {
+                NoReply::Failed("it vanished: nothing was heard of it any more".into())
+            }
             ureq::Error::Io(e) => NoReply::Failed(plain(&e)),
             ureq::Error::LargeResponseHeader(_, max) => {
                 NoReply::Failed(format!("its reply's head exceeds {max} bytes"))

@@ -16,6 +16,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::upload::{self, Sent};
 use crate::front::client::Interrupt;
+use crate::keepalive;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
 
 /// What a worker and the socket under its agent tell each other.
@@ -183,6 +184,8 @@ pub struct Wire {
     cut_short: bool,
     /// TLS is spoken over it.
     encrypted: bool,
+    /// What it sent may stay unacknowledged: a large request was among it.
+    patient: bool,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     idle_time_max: Option<Duration>,
 }
@@ -226,6 +229,7 @@ impl Wire {
             used: false,
             cut_short: false,
             encrypted: false,
+            patient: false,
             idle_time_max,
         })
     }
@@ -247,8 +251,13 @@ impl Wire {
         if let Some(begun) = &begun {
             bytes = &begun.unsent;
         }
+        let large = state.output_bytes.load(Ordering::Relaxed) > SENT_AT_ONCE_BYTES_MAX;
+        if large && !std::mem::replace(&mut self.patient, true) {
+            // An upstream that is there may take its time to read so much.
+            keepalive::bound_silence(&*self.socket, None);
+        }
         // What TLS sends of its own is no reply.
-        let large = !self.encrypted && state.output_bytes.load(Ordering::Relaxed) > SENT_AT_ONCE_BYTES_MAX;
+        let large = large && !self.encrypted;
         let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });
@@ -279,6 +288,9 @@ impl Wire {
 
     /// Remembers a time-out, which looks different from one operating system to the next.
     fn note(&self, e: io::Error) -> io::Error {
+        if keepalive::tells_of_vanishing(&e) {
+            return e;
+        }
         if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
             self.state.timed_out.store(true, Ordering::Relaxed);
             return io::ErrorKind::TimedOut.into();

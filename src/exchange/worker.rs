@@ -7,7 +7,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
 use super::draft::{Draft, Ending};
-use super::in_flight::{Early, Exchange, Request, bug_on_purpose, ending};
+use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
@@ -309,6 +309,7 @@ impl Worker {
         let (outcome, http_status, error, reply) = match called_off {
             None => (outcome, Some(status), Some(message), Some(reply)),
             Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None, None),
+            Some(CalledOff::ClientVanished) => (Outcome::ClientClosed, None, Some(CLIENT_VANISHED.to_string()), None),
             Some(CalledOff::Shutdown) => {
                 let message = "The proxy was stopped before LM Studio replied.";
                 let reply = Reply::overloaded(message, OVERLOADED_RETRY_S);

@@ -14,7 +14,8 @@ use super::client::{Client, Returns};
 use super::gather::Gather;
 use super::{Connection, Front, Next, State};
 use crate::figures::Figures;
-use crate::limits::CONNECTIONS_MAX;
+use crate::keepalive;
+use crate::limits::{CONNECTIONS_MAX, UNACKNOWLEDGED_TIME_MAX};
 
 /// How long accepting rests after the process ran out of descriptors, if no connection closes before.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -76,6 +77,8 @@ impl Front {
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
         let state = State::Parked { since_ms: self.now_ms() };
         let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.common.figures, &self.returns));
+        keepalive::ask_now_and_then(&stream);
+        keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
             Ok(token) => {
                 self.step(token, |_, _, _| Next::Keep);

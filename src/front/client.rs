@@ -21,6 +21,7 @@ use mio::net::TcpStream;
 
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
+use crate::keepalive;
 use crate::limits::WRITE_STALL_MAX;
 use crate::mailbox::Mailbox;
 
@@ -34,6 +35,8 @@ const EVENT: u8 = 2;
 pub enum CalledOff {
     /// The client closed its side, or reset the connection.
     ClientLeft,
+    /// The client acknowledges nothing any more.
+    ClientVanished,
     /// The proxy is stopping and the grace is over.
     Shutdown,
 }
@@ -124,6 +127,14 @@ impl Client {
         if self.stalled.load(Ordering::SeqCst) {
             let _held = self.cancel();
             self.writable.notify_all();
+        }
+    }
+
+    /// How a client went whose connection has ended.
+    pub fn how_left(&self) -> CalledOff {
+        match self.stream.take_error() {
+            Ok(Some(e)) if keepalive::tells_of_vanishing(&e) => CalledOff::ClientVanished,
+            Ok(_) | Err(_) => CalledOff::ClientLeft,
         }
     }
 

@@ -44,7 +44,7 @@ use crate::limits::*;
 use crate::stats::lane::Lane;
 use accepting::Counted;
 use bodies::{Bodies, Claim};
-use client::{CalledOff, Client, Fate, Returns, Then};
+use client::{Client, Fate, Returns, Then};
 use deadlines::Deadlines;
 use express::{ExpressLoop, Guests};
 use gather::Gather;
@@ -328,7 +328,7 @@ impl Front {
                 // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
                 // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
                 if gone || (read_closed && *ends_with_client) {
-                    connection.client.call_off(CalledOff::ClientLeft);
+                    connection.client.call_off(connection.client.how_left());
                 }
             }
         }

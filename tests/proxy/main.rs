@@ -23,3 +23,4 @@ mod streams;
 mod transcripts;
 mod truncation;
 mod upstream_faults;
+mod vanished;

@@ -11,6 +11,11 @@ impl Client {
         Client(Peer::new(TcpStream::connect(address).expect("the proxy listens")))
     }
 
+    /// Its end of the connection.
+    pub fn address(&self) -> SocketAddr {
+        self.0.stream().local_addr().expect("an open connection")
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.send(bytes);
     }

@@ -103,6 +103,11 @@ impl Drop for Upstream {
 pub struct Link(Peer);
 
 impl Link {
+    /// The proxy's end of the connection.
+    pub fn peer(&self) -> SocketAddr {
+        self.0.stream().peer_addr().expect("an open connection")
+    }
+
     /// The next request, whole.
     pub fn request(&mut self) -> Message {
         self.next_request().expect("a request")
