@@ -38,12 +38,12 @@ pub struct Settings {
     pub log_content: LogContent,
     /// `CONTENT_KB_MAX`, in bytes.
     pub content_bytes_max: usize,
-    /// `CONTENT_DAYS`; 0 = no limit.
-    pub content_days: u32,
-    /// `CONTENT_MB_MAX`, in bytes; 0 = no limit.
-    pub content_bytes_total_max: u64,
-    /// `RETENTION_DAYS`; 0 = for ever.
-    pub retention_days: u32,
+    /// `CONTENT_DAYS`.
+    pub content_days: Limit,
+    /// `CONTENT_MB_MAX`, in bytes.
+    pub content_bytes_total_max: Limit,
+    /// `RETENTION_DAYS`.
+    pub retention_days: Limit,
     /// `MAX_WORKERS`.
     pub max_workers: usize,
     /// `MAX_BODY_MB`, in bytes.
@@ -71,6 +71,15 @@ pub enum LogContent {
     Full,
     /// Figures only.
     None,
+}
+
+/// How much of what was recorded is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Days or bytes; 0 = no limit.
+    pub max: u64,
+    /// Whether the user has set it; else it is this version's default.
+    pub is_set: bool,
 }
 
 /// What a committed row survives.
@@ -152,9 +161,9 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
         inject_usage: from.parsed("INJECT_USAGE", value::boolean)?,
         log_content: from.choice("LOG_CONTENT", &[("full", LogContent::Full), ("none", LogContent::None)])?,
         content_bytes_max: from.number("CONTENT_KB_MAX", 1..=65_536)? as usize * 1024,
-        content_days: from.number("CONTENT_DAYS", 0..=36_500)? as u32,
-        content_bytes_total_max: from.number("CONTENT_MB_MAX", 0..=1_048_576)? * 1024 * 1024,
-        retention_days: from.number("RETENTION_DAYS", 0..=36_500)? as u32,
+        content_days: from.limit("CONTENT_DAYS", 0..=36_500, 1)?,
+        content_bytes_total_max: from.limit("CONTENT_MB_MAX", 0..=1_048_576, 1024 * 1024)?,
+        retention_days: from.limit("RETENTION_DAYS", 0..=36_500, 1)?,
         max_workers: from.number("MAX_WORKERS", 1..=10_000)? as usize,
         body_bytes_max: from.number("MAX_BODY_MB", 1..=4_096)? * 1024 * 1024,
         allowed_hosts: from.parsed("ALLOWED_HOSTS", value::host_names)?,
@@ -265,9 +274,9 @@ const SETTINGS: &[Setting] = &[
     setting("CONTENT_KB_MAX", "256", "a number from 1 to 65536",
         "Longest prompt or output stored, each, in KB; longer ones keep head and tail"),
     setting("CONTENT_DAYS", "30", "a number from 0 to 36500 (0 = no limit)",
-        "Stored prompts and outputs older than this many days are removed"),
+        "Stored prompts and outputs older than this many days are removed; not by default those that came with an upgrade"),
     setting("CONTENT_MB_MAX", "1024", "a number from 0 to 1048576 (0 = no limit)",
-        "Stored prompts and outputs beyond this many MB are removed, oldest first"),
+        "Stored prompts and outputs beyond this many MB are removed, oldest first; by default without what came with\n      an upgrade"),
     setting("RETENTION_DAYS", "0", "a number from 0 to 36500 (0 = for ever)",
         "Rows older than this many days are removed; totals of all time stay"),
     setting("MAX_WORKERS", "1024", "a number from 1 to 10000", "Most requests in flight; more wait, then get a 503"),
@@ -294,15 +303,22 @@ struct Lookup<F> {
 impl<F: Fn(&str) -> Option<String>> Lookup<F> {
     /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken.
     fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, SettingError> {
+        Ok(self.parsed_and_set(name, parse)?.0)
+    }
+
+    /// The same, and whether it was set.
+    fn parsed_and_set<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<(T, bool), SettingError> {
         let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
         let held = (self.lookup)(setting.name).unwrap_or_default();
         // White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
-        let held = if held.trim().is_empty() { setting.default } else { held.trim() };
-        parse(held).ok_or_else(|| SettingError::Value {
+        let is_set = !held.trim().is_empty();
+        let held = if is_set { held.trim() } else { setting.default };
+        let parsed = parse(held).ok_or_else(|| SettingError::Value {
             name: setting.name,
             held: (!setting.secret).then(|| shown(held)),
             takes: setting.takes.to_owned(),
-        })
+        })?;
+        Ok((parsed, is_set))
     }
 
     /// A setting whose default is empty: `None` unless set.
@@ -312,6 +328,13 @@ impl<F: Fn(&str) -> Option<String>> Lookup<F> {
 
     fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, SettingError> {
         self.parsed(name, |text| value::number(text).filter(|n| range.contains(n)))
+    }
+
+    /// A number of units, each so many days or bytes.
+    fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Result<Limit, SettingError> {
+        let number = |text: &str| value::number(text).filter(|n| range.contains(n));
+        let (number, is_set) = self.parsed_and_set(name, number)?;
+        Ok(Limit { max: number * unit, is_set })
     }
 
     fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, SettingError> {

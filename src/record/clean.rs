@@ -14,6 +14,9 @@
 //! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
 //!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
 //!   removes content by other means deletes the two names from `meta`, and it is counted anew.
+//! - What came with an upgrade (`came_until`, see [`schema`](super::schema)) is out of reach of a limit that is only
+//!   this version's default. Where such a limit meets such rows, how far it went is kept under names of its own, so
+//!   that a limit set later finds what was spared.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
 //!
 //! How long a step holds the desk, and so a commit, is in `limits.rs` beside the sizes of a step.
@@ -25,13 +28,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::recorder::Recorder;
 use super::rfc3339::text_of_ms;
 use super::roll_up::rolled_until;
+use super::schema::CAME_UNTIL;
 use super::sums::{HOUR_MS, hour_of_ms};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX};
+use crate::settings::Limit;
 
 /// Last id whose content is in `content_bytes`.
 const COUNTED: &str = "content_counted";
 /// What the counted content holds.
 const BYTES: &str = "content_bytes";
+/// The same two of content that did not come with an upgrade.
+const NEW_COUNTED: &str = "new_content_counted";
+const NEW_BYTES: &str = "new_content_bytes";
 
 /// Rows and content looked at in one step.
 const LOOK_ROWS: i64 = 512;
@@ -46,15 +54,48 @@ macro_rules! octets {
     };
 }
 
-/// What the settings keep. 0 = no limit.
+/// What the settings keep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
     /// `RETENTION_DAYS`: rows.
-    pub days: u32,
+    pub days: Limit,
     /// `CONTENT_DAYS`: what was said.
-    pub content_days: u32,
+    pub content_days: Limit,
     /// `CONTENT_MB_MAX`, in bytes.
-    pub content_bytes_max: u64,
+    pub content_bytes_max: Limit,
+}
+
+/// What a limit reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    All,
+    /// What did not come with an upgrade: ids behind this one.
+    Behind(i64),
+}
+
+impl Reach {
+    fn of(limit: Limit, conn: &Connection) -> rusqlite::Result<Reach> {
+        match number(conn, CAME_UNTIL)? {
+            Some(until) if !limit.is_set => Ok(Reach::Behind(until)),
+            Some(_) | None => Ok(Reach::All),
+        }
+    }
+
+    /// The last id out of reach.
+    fn spared(self) -> i64 {
+        match self {
+            Reach::All => 0,
+            Reach::Behind(id) => id,
+        }
+    }
+
+    /// The names in `meta` of how far content is counted, and of what it holds.
+    fn counters(self) -> (&'static str, &'static str) {
+        match self {
+            Reach::All => (COUNTED, BYTES),
+            Reach::Behind(_) => (NEW_COUNTED, NEW_BYTES),
+        }
+    }
 }
 
 /// Where the clean-up stands.
@@ -92,6 +133,7 @@ enum Aged {
 #[derive(Debug)]
 struct Walk {
     what: Aged,
+    reach: Reach,
     /// The name in `meta` as it was when the walk began.
     from: i64,
     /// The first hour that is not too old.
@@ -104,10 +146,13 @@ struct Walk {
 }
 
 impl Aged {
-    fn name(self) -> &'static str {
-        match self {
-            Aged::Rows => "rows_kept_from",
-            Aged::Content => "content_kept_from",
+    /// The name in `meta` of the hour that a walk went up to.
+    fn name(self, reach: Reach) -> &'static str {
+        match (self, reach) {
+            (Aged::Rows, Reach::All) => "rows_kept_from",
+            (Aged::Content, Reach::All) => "content_kept_from",
+            (Aged::Rows, Reach::Behind(_)) => "new_rows_kept_from",
+            (Aged::Content, Reach::Behind(_)) => "new_content_kept_from",
         }
     }
 
@@ -171,18 +216,20 @@ impl Cleaner {
     }
 
     fn start(&self, own: &Connection, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
-        let days = match what {
+        let limit = match what {
             Aged::Rows => self.retention.days,
             Aged::Content => self.retention.content_days,
         };
-        if days == 0 {
+        if limit.max == 0 {
             return Ok(what.next());
         }
+        let days = i64::try_from(limit.max).unwrap_or(i64::MAX);
         // Only hours that are rolled up: a row that comes for one of them is noticed as late.
-        let until = (hour_of_ms(now_ms) - 24 * i64::from(days)).min(rolled_until(own)?);
-        let from = number(own, what.name())?.unwrap_or(0);
+        let until = hour_of_ms(now_ms).saturating_sub(days.saturating_mul(24)).min(rolled_until(own)?);
+        let reach = Reach::of(limit, own)?;
+        let from = number(own, what.name(reach))?.unwrap_or(0);
         Ok(if from < until {
-            Phase::Walk(Walk { what, from, until, hour: from, ids: None, newest_in: None })
+            Phase::Walk(Walk { what, reach, from, until, hour: from, ids: None, newest_in: None })
         } else {
             what.next()
         })
@@ -190,10 +237,13 @@ impl Cleaner {
 
     /// Adds content that came since to the counter.
     fn count(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
-        if self.retention.content_bytes_max == 0 {
+        let limit = self.retention.content_bytes_max;
+        if limit.max == 0 {
             return Ok(Phase::Space(None));
         }
-        let from = number(own, COUNTED)?.unwrap_or(0);
+        let reach = Reach::of(limit, own)?;
+        let (counted, bytes) = reach.counters();
+        let from = number(own, counted)?.unwrap_or(0).max(reach.spared());
         // Reads the pages that the transaction is about to need.
         let found: Option<i64> = own
             .prepare_cached(concat!(
@@ -204,7 +254,7 @@ impl Cleaner {
             .query_row([from, LOOK_ROWS], |row| row.get(0))?;
         let Some(until) = found else { return Ok(Phase::Size) };
         recorder.clean(0, |conn| {
-            if number(conn, COUNTED)?.unwrap_or(0) != from {
+            if number(conn, counted)?.unwrap_or(0).max(reach.spared()) != from {
                 return Ok(());
             }
             let octets: i64 = conn
@@ -215,27 +265,33 @@ impl Cleaner {
                 ))?
                 .query_row([from, until], |row| row.get(0))?;
             // All that was counted may have been removed by hand.
-            let before = exists(conn, "SELECT 1 FROM content WHERE id <= ?1", from)?;
-            let known = if before { number(conn, BYTES)?.unwrap_or(0) } else { 0 };
-            set(conn, BYTES, known + octets)?;
-            set(conn, COUNTED, until)
+            let before = exists(conn, "SELECT 1 FROM content WHERE id > ?1 AND id <= ?2", [reach.spared(), from])?;
+            let known = if before { number(conn, bytes)?.unwrap_or(0) } else { 0 };
+            set(conn, bytes, known + octets)?;
+            set(conn, counted, until)
         })?;
         Ok(Phase::Count)
     }
 
     /// Removes the oldest content while there is too much.
     fn fit(&mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
-        let max = i64::try_from(self.retention.content_bytes_max).unwrap_or(i64::MAX);
-        let excess = number(own, BYTES)?.unwrap_or(0) - max;
+        let limit = self.retention.content_bytes_max;
+        let max = i64::try_from(limit.max).unwrap_or(i64::MAX);
+        let reach = Reach::of(limit, own)?;
+        let (counted, bytes) = reach.counters();
+        let excess = number(own, bytes)?.unwrap_or(0) - max;
         self.hurried = excess > max;
         if excess <= 0 {
             return Ok(Phase::Space(None));
         }
-        let counted = number(own, COUNTED)?.unwrap_or(0);
+        let counted = number(own, counted)?.unwrap_or(0);
         let mut batch = Batch::default();
-        let mut oldest =
-            own.prepare_cached(concat!("SELECT id, ", octets!(), " FROM content WHERE id <= ?1 ORDER BY id LIMIT ?2"))?;
-        let mut found = oldest.query([counted, CLEAN_ROWS_MAX as i64])?;
+        let mut oldest = own.prepare_cached(concat!(
+            "SELECT id, ",
+            octets!(),
+            " FROM content WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
+        ))?;
+        let mut found = oldest.query([reach.spared(), counted, CLEAN_ROWS_MAX as i64])?;
         while batch.bytes < excess
             && let Some(row) = found.next()?
             && batch.take(row.get(0)?, row.get(1)?)
@@ -337,16 +393,19 @@ impl Walk {
             )?
             .query_row([self.hour, self.until], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
             .optional()?;
-        if let Some((hour, ids)) = hour {
-            (self.hour, self.ids) = (hour, Some(ids));
+        if let Some((hour, (first, last))) = hour {
+            let first: i64 = first;
+            // In hours of before an upgrade nothing may be left to look at.
+            (self.hour, self.ids) = (hour, Some((first.max(self.reach.spared() + 1), last)));
             return Ok(Phase::Walk(self));
         }
         let done = self.newest_in.unwrap_or(self.hour);
         if done > self.from {
             recorder.clean(0, |conn| {
                 // Unless a late row has taken it back meanwhile.
-                if number(conn, self.what.name())?.unwrap_or(0) == self.from {
-                    set(conn, self.what.name(), done)?;
+                let name = self.what.name(self.reach);
+                if number(conn, name)?.unwrap_or(0) == self.from {
+                    set(conn, name, done)?;
                 }
                 Ok(())
             })?;
@@ -392,16 +451,23 @@ impl Batch {
 
 /// Removes content, and its rows where they are too old, inside the caller's transaction.
 fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
-    let counted = number(conn, COUNTED)?.unwrap_or(0);
+    let came_until = number(conn, CAME_UNTIL)?.unwrap_or(0);
+    // Both ways of counting: which one is used, the settings of the day say.
+    let mut counters = Vec::new();
+    for reach in [Reach::All, Reach::Behind(came_until)] {
+        let (counted, bytes) = reach.counters();
+        counters.push((reach.spared() + 1..=number(conn, counted)?.unwrap_or(0), bytes, 0));
+    }
     let mut size = conn.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
     let mut remove_content = conn.prepare_cached("DELETE FROM content WHERE id = ?1")?;
     let mut remove_row =
         conn.prepare_cached("DELETE FROM requests WHERE id = ?1 AND id < (SELECT max(id) FROM requests)")?;
-    let mut bytes = 0;
     for id in ids {
         if let Some(octets) = size.query_row([id], |row| row.get::<_, i64>(0)).optional()? {
             remove_content.execute([id])?;
-            bytes += if *id <= counted { octets } else { 0 };
+            for (counted, _, removed) in &mut counters {
+                *removed += if counted.contains(id) { octets } else { 0 };
+            }
         }
         match what {
             Aged::Rows => {
@@ -414,19 +480,43 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
         Aged::Rows => super::pack::changed(conn)?,
         Aged::Content => {}
     }
-    if bytes > 0 {
-        set(conn, BYTES, (number(conn, BYTES)?.unwrap_or(0) - bytes).max(0))?;
+    for (_, bytes, removed) in counters {
+        if removed > 0 {
+            set(conn, bytes, (number(conn, bytes)?.unwrap_or(0) - removed).max(0))?;
+        }
     }
     Ok(())
 }
 
 /// A row came for an hour that is rolled up, inside the caller's transaction: clean-up looks at that hour again.
 pub(super) fn late(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name IN (?2, ?3) AND value > ?1")?.execute(params![
-        hour,
-        Aged::Rows.name(),
-        Aged::Content.name()
-    ])?;
+    let mut take_back =
+        conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name IN (?2, ?3, ?4, ?5) AND value > ?1")?;
+    let [rows, content] = [Aged::Rows, Aged::Content];
+    let [all, new] = [Reach::All, Reach::Behind(0)];
+    take_back.execute(params![hour, rows.name(all), content.name(all), rows.name(new), content.name(new)])?;
+    Ok(())
+}
+
+/// The rows there are, and what was said, come with an upgrade that takes place in the caller's transaction.
+pub(super) fn came(conn: &Connection) -> rusqlite::Result<()> {
+    let newest = "SELECT max((SELECT coalesce(max(id), 0) FROM requests), (SELECT coalesce(max(id), 0) FROM content))";
+    let newest: i64 = conn.query_row(newest, [], |row| row.get(0))?;
+    if newest > 0 {
+        set(conn, CAME_UNTIL, newest)?;
+        // What was new to the version before came with this one.
+        conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [NEW_COUNTED, NEW_BYTES])?;
+    }
+    Ok(())
+}
+
+/// Ids from this one on are given anew, inside the caller's transaction: they did not come with an upgrade.
+pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
+    let lowered =
+        conn.execute("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1", params![first - 1, CAME_UNTIL])?;
+    if lowered > 0 {
+        conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [NEW_COUNTED, NEW_BYTES])?;
+    }
     Ok(())
 }
 
@@ -440,8 +530,8 @@ fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn exists(conn: &Connection, query: &str, id: i64) -> rusqlite::Result<bool> {
-    conn.prepare_cached(query)?.exists([id])
+fn exists(conn: &Connection, query: &str, ids: [i64; 2]) -> rusqlite::Result<bool> {
+    conn.prepare_cached(query)?.exists(ids)
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
@@ -458,7 +548,13 @@ mod tests {
     const DAY_MS: i64 = 24 * HOUR_MS;
     /// The begin of an hour, five days after [`row`] and two after the last of [`random_row`].
     const NOW_MS: i64 = 1_768_816_800_000 + 5 * DAY_MS;
-    const NONE: Retention = Retention { days: 0, content_days: 0, content_bytes_max: 0 };
+    const NO: Limit = Limit { max: 0, is_set: false };
+    const NONE: Retention = Retention { days: NO, content_days: NO, content_bytes_max: NO };
+
+    /// A limit that the user has set.
+    const fn set_to(max: u64) -> Limit {
+        Limit { max, is_set: true }
+    }
 
     struct Bench {
         recorder: Recorder,
@@ -530,11 +626,11 @@ mod tests {
     /// Cleans rows of three days in any order; what is left, as plain SQL, and the sums as they were.
     fn check(retention: Retention, rows_left: &str, content_left: &str) {
         let bench = Bench::new(&random_rows(250));
-        let cut = |days: u32| text_of_ms(if days == 0 { 0 } else { NOW_MS - i64::from(days) * DAY_MS });
+        let cut = |days: u64| text_of_ms(if days == 0 { 0 } else { NOW_MS - days as i64 * DAY_MS });
         let expected = |table: &str, condition: &str| {
             let condition = condition
-                .replace("CONTENT_CUT", &format!("'{}'", cut(retention.content_days)))
-                .replace("CUT", &format!("'{}'", cut(retention.days)));
+                .replace("CONTENT_CUT", &format!("'{}'", cut(retention.content_days.max)))
+                .replace("CUT", &format!("'{}'", cut(retention.days.max)));
             bench
                 .text(&format!("SELECT id AS line FROM {table} JOIN requests USING (id) WHERE {condition} ORDER BY id"))
         };
@@ -554,16 +650,20 @@ mod tests {
     fn what_is_older_is_removed_and_nothing_else() {
         let newest = "requests.start_time >= CUT OR id = (SELECT max(id) FROM requests)";
         check(NONE, "true", "true");
-        check(Retention { days: 100, content_days: 100, ..NONE }, "true", "true");
-        check(Retention { days: 4, ..NONE }, newest, "start_time >= CUT");
-        check(Retention { days: 3, ..NONE }, newest, "start_time >= CUT");
-        check(Retention { content_days: 3, ..NONE }, "true", "start_time >= CONTENT_CUT");
+        check(Retention { days: set_to(100), content_days: set_to(100), ..NONE }, "true", "true");
+        check(Retention { days: set_to(4), ..NONE }, newest, "start_time >= CUT");
+        check(Retention { days: set_to(3), ..NONE }, newest, "start_time >= CUT");
+        check(Retention { content_days: set_to(3), ..NONE }, "true", "start_time >= CONTENT_CUT");
         check(
-            Retention { days: 4, content_days: 3, ..NONE },
+            Retention { days: set_to(4), content_days: set_to(3), ..NONE },
             newest,
             "start_time >= CONTENT_CUT AND start_time >= CUT",
         );
-        check(Retention { days: 1, content_days: 1, ..NONE }, "id = (SELECT max(id) FROM requests)", "false");
+        check(
+            Retention { days: set_to(1), content_days: set_to(1), ..NONE },
+            "id = (SELECT max(id) FROM requests)",
+            "false",
+        );
     }
 
     #[test]
@@ -571,7 +671,7 @@ mod tests {
         for max in [1, 100_000, 500_000, u64::MAX] {
             let bench = Bench::new(&random_rows(250));
             let all = bench.ids("content");
-            bench.clean(Retention { content_bytes_max: max, ..NONE }, NOW_MS);
+            bench.clean(Retention { content_bytes_max: set_to(max), ..NONE }, NOW_MS);
             let (left, bytes) = (bench.ids("content"), bench.content_bytes());
             assert!(all.ends_with(&left), "{max}: the newest stay");
             assert!(u64::try_from(bytes).expect("a size") <= max, "{max}");
@@ -585,7 +685,7 @@ mod tests {
     #[test]
     fn the_newest_row_stays_until_another_comes_and_no_id_is_used_twice() {
         let bench = Bench::new(&[row(), row(), row()]);
-        let retention = Retention { days: 1, ..NONE };
+        let retention = Retention { days: set_to(1), ..NONE };
         bench.clean(retention, NOW_MS);
         assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("3", ""));
         bench.clean(retention, NOW_MS);
@@ -597,7 +697,7 @@ mod tests {
     #[test]
     fn a_row_that_comes_late_for_a_cleaned_hour_is_removed() {
         let bench = Bench::new(&random_rows(10));
-        let retention = Retention { days: 1, ..NONE };
+        let retention = Retention { days: set_to(1), ..NONE };
         bench.clean(retention, NOW_MS);
         bench.write(row());
         bench.write(Row { start_ms: NOW_MS, ..row() });
@@ -607,7 +707,7 @@ mod tests {
 
     #[test]
     fn killed_between_any_two_steps_it_goes_on_where_it_was() {
-        let retention = Retention { days: 4, content_days: 3, content_bytes_max: 300_000 };
+        let retention = Retention { days: set_to(4), content_days: set_to(3), content_bytes_max: set_to(300_000) };
         let rows = random_rows(150);
         let whole = Bench::new(&rows);
         let steps = whole.clean(retention, NOW_MS);
@@ -635,7 +735,7 @@ mod tests {
     #[test]
     fn no_step_removes_more_than_its_share() {
         let bench = Bench::new(&vec![sized(200_000); 40]);
-        let mut cleaner = Cleaner::new(Retention { days: 1, ..NONE });
+        let mut cleaner = Cleaner::new(Retention { days: set_to(1), ..NONE });
         cleaner.begin(0);
         let (mut bytes, mut pages) = (bench.content_bytes(), bench.number("PRAGMA page_count"));
         while cleaner.is_at_work() {
@@ -656,7 +756,7 @@ mod tests {
         let checkpoint = || bench.own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
         checkpoint();
         assert!(size() > 10_000_000);
-        let mut cleaner = Cleaner::new(Retention { content_days: 1, ..NONE });
+        let mut cleaner = Cleaner::new(Retention { content_days: set_to(1), ..NONE });
         cleaner.begin(4_000_000);
         while cleaner.is_at_work() {
             cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
@@ -673,7 +773,7 @@ mod tests {
     #[test]
     fn content_removed_by_hand_costs_no_new_content() {
         let bench = Bench::new(&vec![sized(1000); 10]);
-        let retention = Retention { content_bytes_max: 10_000, ..NONE };
+        let retention = Retention { content_bytes_max: set_to(10_000), ..NONE };
         bench.clean(retention, NOW_MS);
         bench.own.execute_batch("DELETE FROM content").expect("removed");
         bench.write(sized(1000));
@@ -684,7 +784,7 @@ mod tests {
     #[test]
     fn a_database_that_refuses_ends_the_pass_and_the_next_one_cleans() {
         let bench = Bench::new(&[row(), row()]);
-        let retention = Retention { days: 1, ..NONE };
+        let retention = Retention { days: set_to(1), ..NONE };
         let mut cleaner = Cleaner::new(retention);
         cleaner.begin(0);
         bench.own.execute_batch("BEGIN IMMEDIATE").expect("locks");
@@ -695,5 +795,79 @@ mod tests {
         assert_eq!(bench.ids("requests"), "1; 2");
         bench.clean(retention, NOW_MS);
         assert_eq!(bench.ids("requests"), "2");
+    }
+
+    #[test]
+    fn what_came_with_an_upgrade_is_removed_by_no_default() {
+        let default = |max| Limit { max, is_set: false };
+        for (assumed, set) in [
+            (Retention { days: default(1), ..NONE }, Retention { days: set_to(1), ..NONE }),
+            (Retention { content_days: default(1), ..NONE }, Retention { content_days: set_to(1), ..NONE }),
+            (Retention { content_bytes_max: default(1), ..NONE }, Retention { content_bytes_max: set_to(1), ..NONE }),
+        ] {
+            let bench = Bench::new(&vec![sized(1000); 10]);
+            came(&bench.own).expect("marked");
+            let all = bench.ids("content");
+            // Twice, as over a restart.
+            for _ in 0..2 {
+                bench.clean(assumed, NOW_MS);
+                assert_eq!((bench.ids("requests"), bench.ids("content")), (all.clone(), all.clone()), "{assumed:?}");
+            }
+            // What is new is removed as ever; the newest row stays.
+            for _ in 0..3 {
+                bench.write(sized(1000));
+            }
+            bench.clean(assumed, NOW_MS);
+            assert_eq!(bench.ids("content"), all, "{assumed:?}");
+            let newest = if assumed.days.max > 0 { "13" } else { "11; 12; 13" };
+            assert_eq!(bench.ids("requests"), format!("{all}; {newest}"), "{assumed:?}");
+            // A limit set later finds what was spared.
+            bench.clean(set, NOW_MS);
+            assert_eq!(bench.ids("content"), "", "{set:?}");
+            assert_eq!(
+                bench.ids("requests"),
+                if set.days.max > 0 { "13".to_owned() } else { format!("{all}; {newest}") }
+            );
+        }
+    }
+
+    #[test]
+    fn a_default_size_is_that_of_what_did_not_come_with_an_upgrade() {
+        let bench = Bench::new(&vec![sized(1000); 10]);
+        let assumed = Retention { content_bytes_max: Limit { max: 3000, is_set: false }, ..NONE };
+        let set = Retention { content_bytes_max: set_to(5000), ..NONE };
+        bench.clean(Retention { content_bytes_max: set_to(100_000), ..NONE }, NOW_MS);
+        came(&bench.own).expect("marked");
+        for _ in 0..5 {
+            bench.write(sized(1000));
+            bench.clean(assumed, NOW_MS);
+        }
+        assert_eq!(bench.ids("content"), "1; 2; 3; 4; 5; 6; 7; 8; 9; 10; 13; 14; 15");
+        assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'new_content_bytes'"), 3000);
+        // Both ways of counting stay right while the other is used.
+        bench.clean(set, NOW_MS);
+        assert_eq!(bench.ids("content"), "9; 10; 13; 14; 15");
+        assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'content_bytes'"), 5000);
+        bench.write(sized(1000));
+        bench.clean(assumed, NOW_MS);
+        assert_eq!(bench.ids("content"), "9; 10; 14; 15; 16");
+        // Whatever there is now came with the next upgrade.
+        came(&bench.own).expect("marked");
+        bench.write(sized(3000));
+        bench.clean(assumed, NOW_MS);
+        assert_eq!(bench.ids("content"), "9; 10; 14; 15; 16; 17");
+    }
+
+    #[test]
+    fn ids_that_are_used_again_did_not_come_with_an_upgrade() {
+        let bench = Bench::new(&[row(), row(), row()]);
+        came(&bench.own).expect("marked");
+        bench
+            .own
+            .execute_batch("DELETE FROM requests WHERE id > 1; DELETE FROM content WHERE id > 1")
+            .expect("removed");
+        assert_eq!((bench.write(row()), bench.write(row())), (2, 3));
+        bench.clean(Retention { content_days: Limit { max: 1, is_set: false }, ..NONE }, NOW_MS);
+        assert_eq!(bench.ids("content"), "1");
     }
 }

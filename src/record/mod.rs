@@ -14,6 +14,7 @@ pub mod additions;
 pub mod alarm;
 pub mod clean;
 mod desk;
+mod extras;
 pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::clean;
 use super::schema::{self, Found};
 use super::upgrade;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
@@ -136,6 +137,8 @@ pub(super) fn open(path: &Path, sync: DbSync) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     conn.busy_timeout(COMMIT_WAIT_MAX).map_err(failed)?;
+    // Tables that others made may refer to ours: they refuse no row and hold up no clean-up.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).map_err(failed)?;
     // Closing a database with a write-ahead log writes the log into it. One that is refused stays as it is.
     let keep_log = log_has_bytes(path);
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log).map_err(failed)?;
@@ -203,21 +206,41 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
     if found == Found::Ours {
         return Ok(());
     }
-    let upgraded = {
+    let upgraded_from = {
         // Asked again under the lock: another process may have come first.
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let found = accepted(path, schema::inspect(&transaction).map_err(failed)?)?;
-        match found {
-            Found::Empty => schema::create(&transaction).map_err(failed)?,
-            Found::Earlier => upgrade::upgrade(&transaction).map_err(failed)?,
-            Found::Version1 => schema::upgrade_version_1(&transaction).map_err(failed)?,
-            Found::Ours | Found::Newer(_) | Found::Foreign => {}
+        let from = match found {
+            Found::Empty => {
+                schema::create(&transaction).map_err(failed)?;
+                None
+            }
+            Found::Earlier => {
+                upgrade::upgrade(&transaction).map_err(failed)?;
+                Some("the earlier program's")
+            }
+            Found::Version1 => {
+                schema::upgrade_version_1(&transaction).map_err(failed)?;
+                Some("version 1's")
+            }
+            Found::Ours | Found::Newer(_) | Found::Foreign => None,
+        };
+        if from.is_some() {
+            clean::came(&transaction).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
-        found == Found::Earlier
+        if found == Found::Earlier {
+            upgrade::tidy(conn);
+        }
+        from
     };
-    if upgraded {
-        upgrade::tidy(conn);
+    if let Some(from) = upgraded_from {
+        let rows: i64 = conn.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).map_err(failed)?;
+        log::info!(
+            "{} was upgraded from {from} form, {rows} rows. All of them are kept, and all that was said: only a \
+             CONTENT_DAYS, CONTENT_MB_MAX or RETENTION_DAYS that you set removes any",
+            path.display()
+        );
     }
     Ok(())
 }

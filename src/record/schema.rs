@@ -17,6 +17,10 @@ pub const APPLICATION_ID: i32 = 0x4C4D_534D;
 /// rows. A program that knows only that would leave out the rows that are not summed up.
 pub const VERSION: i32 = 2;
 
+/// Name in `meta`: rows up to this id, and what was said in them, came with an upgrade from an earlier version or
+/// program. Clean-up leaves them to limits that the user has set. Absent where none came.
+pub(super) const CAME_UNTIL: &str = "came_until";
+
 /// What `model` says where nobody told.
 pub const UNKNOWN_MODEL: &str = "unknown";
 
@@ -103,6 +107,7 @@ CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
 -- summed_until: rows up to this id are in the sums.
+-- came_until: rows up to this id came with an upgrade.
 -- packs_changed: how often hours already rolled up, or their rows, were changed. rows_corrected: how often any row was.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0), ('summed_until', 0);

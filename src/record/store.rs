@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode};
 
 use super::additions::{self, Additions};
+use super::clean;
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
@@ -149,6 +150,7 @@ impl Store {
             if let Some(first) = ids.first().filter(|first| **first <= summed_until) {
                 // Somebody has removed the newest rows: their ids are used again.
                 additions::set_summed_until(conn, first - 1)?;
+                clean::reused(conn, *first)?;
             }
             Ok(ids)
         })?;

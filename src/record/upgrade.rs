@@ -2,12 +2,14 @@
 //!
 //! Ids, figures and words are kept; prompts and outputs move to `content`; times are written alike; every row is
 //! counted. How an exchange ended was not recorded then: it is told from the error flag, status and message. Columns
-//! that are missing are unknown, and so are values that cannot be what the column says.
+//! that are missing are unknown, and so are values that cannot be what the column says. What else there is in the file
+//! stays; see [`super::extras`] for what others have added to the table itself.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement};
 
 use super::additions::Additions;
+use super::extras::Extras;
 use super::rfc3339::{ms_of_text, text_of_ms};
 use super::roll_up::roll_up_all;
 use super::row::{Content, Outcome, Row};
@@ -19,13 +21,20 @@ use super::table::{Entry, Inserts};
 
 /// Converts the table `requests`, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("ALTER TABLE requests RENAME TO earlier_requests")?;
+    let extras = Extras::of(conn)?;
+    // Views and triggers elsewhere that speak of `requests` shall go on speaking of it.
+    conn.pragma_update(None, "legacy_alter_table", true)?;
+    let renamed = conn.execute_batch("ALTER TABLE requests RENAME TO earlier_requests");
+    conn.pragma_update(None, "legacy_alter_table", false)?;
+    renamed?;
     schema::create(conn)?;
     copy_rows(conn)?;
     schema::mark_all_summed(conn)?;
     // Years of hours: without this the first questions would read them all.
     roll_up_all(conn, &mut SeriesIds::default(), now_ms())?;
-    conn.execute_batch("DROP TABLE earlier_requests")
+    extras.copy_columns(conn)?;
+    conn.execute_batch("DROP TABLE earlier_requests")?;
+    extras.make_others(conn)
 }
 
 /// Gives back the space that the old table took, and readies the file for giving back more later. Without success the
@@ -332,5 +341,46 @@ mod tests {
         let conn = Connection::open(&path).expect("opens");
         assert_eq!(conn.query_row("SELECT count(prompt IS NULL) FROM requests", [], |row| row.get::<_, i64>(0)), Ok(2));
         assert_eq!(conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)), Ok(0));
+    }
+
+    #[test]
+    fn what_others_added_to_the_database_stays() {
+        let (mut store, conn, folder) = upgraded(&format!(
+            "{EARLIER_TABLE}
+             ALTER TABLE requests ADD COLUMN note TEXT NOT NULL DEFAULT 'none'; ALTER TABLE requests ADD COLUMN Client TEXT;
+             ALTER TABLE requests ADD COLUMN \"a \"\"cost\"\"\" REAL;
+             CREATE TABLE notes (id INTEGER PRIMARY KEY, request INTEGER REFERENCES requests (id), note TEXT);
+             CREATE VIEW noted AS SELECT id, note, model FROM requests;
+             CREATE INDEX idx_requests_note ON requests (note);
+             CREATE UNIQUE INDEX one_id ON requests (request_id);
+             CREATE INDEX of_words ON requests (prompt);
+             CREATE TRIGGER counts AFTER INSERT ON requests BEGIN INSERT INTO notes (request) VALUES (NEW.id); END;
+             CREATE TRIGGER reads_words AFTER INSERT ON requests BEGIN INSERT INTO notes (note) VALUES (NEW.prompt); END;
+             INSERT INTO requests (id, endpoint, start_time, prompt, request_id, note, Client, \"a \"\"cost\"\"\")
+                VALUES (3, '/v1/x', '2025-11-02T09:00:01Z', 'words', 'r', 'mine', 'me', 0.5), (4, '/v1/x', '', '', NULL, '', NULL, 2);"
+        ));
+        let text = |query: &str| conn.query_row(query, [], |row| row.get::<_, String>(0)).expect(query);
+        let all =
+            "SELECT group_concat(format('%s %s %s', note, earlier_Client, \"a \"\"cost\"\"\"), '; ') FROM requests";
+        assert_eq!(text(all), "mine me 0.5;   2.0");
+        assert_eq!(text("SELECT prompt FROM content"), "words");
+        assert_eq!(
+            text("SELECT group_concat(format('%s %s %s', id, note, model), '; ') FROM noted"),
+            "3 mine unknown; 4  unknown"
+        );
+        let others =
+            "SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema WHERE type IN ('index', 'trigger')
+            AND tbl_name = 'requests' ORDER BY name)";
+        assert_eq!(text(others), "counts idx_requests_note one_id");
+        assert_eq!(
+            text("SELECT sql FROM sqlite_schema WHERE name = 'notes'").matches("REFERENCES requests").count(),
+            1
+        );
+        // Rows to come are taken, whatever a unique index would say.
+        assert_eq!(store.write(&[row(), row()]), Ok(vec![5, 6]));
+        assert_eq!(text("SELECT group_concat(request, ' ') FROM notes WHERE request > 4"), "5 6");
+        drop(store);
+        assert_eq!(Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens").row_count(), Ok(4));
+        assert_eq!(text(all), "mine me 0.5;   2.0;   ;   ");
     }
 }

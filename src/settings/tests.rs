@@ -36,8 +36,9 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert!(warnings.is_empty());
     let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: Upstream { scheme: Http, host: \"localhost\", \
         port: 1234, authority: \"localhost:1234\", base: \"http://localhost:1234\" }, database: \"./metrics.db\", \
-        log_level: Info, inject_usage: true, log_content: Full, content_bytes_max: 262144, content_days: 30, \
-        content_bytes_total_max: 1073741824, retention_days: 0, max_workers: 1024, body_bytes_max: 268435456, \
+        log_level: Info, inject_usage: true, log_content: Full, content_bytes_max: 262144, content_days: Limit { \
+        max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
+        Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
         allowed_hosts: [], stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \
         upstream_idle_timeout: None, shutdown_grace: 30s, db_sync: Normal }";
     assert_eq!(format!("{settings:?}"), expected);
@@ -80,11 +81,27 @@ fn an_empty_or_blank_value_counts_as_unset() {
 }
 
 #[test]
+fn a_limit_that_was_set_is_told_from_a_default_even_if_it_is_the_same() {
+    for (value, max, is_set) in [("", 30, false), (" ", 30, false), ("30", 30, true), ("7", 7, true), ("0", 0, true)] {
+        let limit = with("CONTENT_DAYS", value).expect("is taken").0.content_days;
+        assert_eq!(limit, Limit { max, is_set }, "{value:?}");
+        assert!(!with("CONTENT_DAYS", value).expect("is taken").0.content_bytes_total_max.is_set, "{value:?}");
+    }
+    for name in ["CONTENT_MB_MAX", "RETENTION_DAYS"] {
+        let (s, _) = with(name, "9").expect("is taken");
+        assert_eq!(
+            (s.content_bytes_total_max.is_set, s.retention_days.is_set),
+            (name == "CONTENT_MB_MAX", name == "RETENTION_DAYS")
+        );
+    }
+}
+
+#[test]
 fn numbers_are_digits_within_their_range() {
     check("PORT", "0", |s| s.port.to_string(), "0");
     check("PORT", "65535", |s| s.port.to_string(), "65535");
     check("CONTENT_KB_MAX", "1", |s| s.content_bytes_max.to_string(), "1024");
-    check("CONTENT_MB_MAX", "0", |s| s.content_bytes_total_max.to_string(), "0");
+    check("CONTENT_MB_MAX", "0", |s| s.content_bytes_total_max.max.to_string(), "0");
     check("MAX_BODY_MB", "2", |s| s.body_bytes_max.to_string(), "2097152");
     check("UPSTREAM_IDLE_TIMEOUT_S", "0", |s| format!("{:?}", s.upstream_idle_timeout), "None");
     check("UPSTREAM_IDLE_TIMEOUT_S", "9", |s| format!("{:?}", s.upstream_idle_timeout), "Some(9s)");
@@ -356,7 +373,7 @@ fn a_real_variable_outranks_the_first_file_and_that_the_second() {
     let first = b"PORT=2\nRETENTION_DAYS=2 # kept\nCONTENT_DAYS=2\n\nMAX_WORKERS=\n";
     let second = b"\xef\xbb\xbfPORT=3\r\nRETENTION_DAYS=3\r\nexport MAX_WORKERS='3'\r\nOTHERS=x\r\nMAX_BODY_MB=3 ";
     let s = from_files("ranks", &environment, &[first, second]).expect("good files");
-    let got = (s.port, s.retention_days, s.content_days, s.max_workers, s.body_bytes_max >> 20);
+    let got = (s.port, s.retention_days.max, s.content_days.max, s.max_workers, s.body_bytes_max >> 20);
     assert_eq!(got, (1, 2, 2, 3, 3));
 }
 

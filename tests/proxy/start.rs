@@ -203,9 +203,8 @@ fn health_asks_the_running_proxy() {
     assert!(!folder.database().exists());
 }
 
-#[test]
-fn a_database_of_the_earlier_program_is_upgraded_and_counted() {
-    let folder = Arc::new(Folder::new());
+/// Makes a database of the earlier program: two rows, one of them with words, older than those that are kept by default.
+fn make_earlier(database: &Path) {
     let earlier = "CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, model TEXT, \
         start_time TEXT NOT NULL, end_time TEXT NOT NULL, duration_ms INTEGER, input_tokens INTEGER, \
         output_tokens INTEGER, total_tokens INTEGER, prompt TEXT, output TEXT, request_id TEXT, is_error BOOLEAN, \
@@ -214,12 +213,17 @@ fn a_database_of_the_earlier_program_is_upgraded_and_counted() {
             850, 85, 320, 405, 'Hi', 'Hello', 'r-3', 0, NULL, 200, 1, '2026-01-19T10:30:46Z');
         INSERT INTO requests VALUES (4, '/v1/embeddings', NULL, '2026-01-20T10:30:45+01:00', \
             '2026-01-20T10:30:46+01:00', 10, NULL, NULL, NULL, NULL, NULL, NULL, 1, 'boom', 500, 0, NULL);";
-    Connection::open(folder.database()).and_then(|c| c.execute_batch(earlier)).expect("valid SQL");
+    Connection::open(database).and_then(|c| c.execute_batch(earlier)).expect("valid SQL");
+}
+
+#[test]
+fn a_database_of_the_earlier_program_is_upgraded_and_counted() {
+    let folder = Arc::new(Folder::new());
+    make_earlier(&folder.database());
     let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
     let url = upstream.url();
     for total in [3, 4] {
-        // Its words are older than those that are kept by default.
-        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url), ("CONTENT_DAYS", "0")]);
+        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
         assert!(proxy.wait_for_log("recording in").contains(&format!("{} rows", total - 1)));
         proxy.ask(chat());
         let summary = proxy.json("/stats/summary");
@@ -234,6 +238,25 @@ fn a_database_of_the_earlier_program_is_upgraded_and_counted() {
     assert_eq!((rows[0].id, rows[0].prompt.as_deref(), rows[0].output.as_deref()), (3, Some("Hi"), Some("Hello")));
     assert_eq!((rows[1].id, rows[1].is_error, rows[1].total_tokens), (4, true, None));
     assert_eq!(rows.len(), 4);
+}
+
+#[test]
+fn what_came_with_an_upgrade_is_removed_only_by_a_limit_that_was_set() {
+    let folder = Arc::new(Folder::new());
+    make_earlier(&folder.database());
+    let words =
+        || count_of(&folder.database(), "SELECT count(*) FROM content WHERE prompt = 'Hi' AND output = 'Hello'");
+    let cleaned = "SELECT count(*) FROM meta WHERE name = 'new_content_kept_from' AND value > 0";
+    for start in 0..3 {
+        let proxy = Proxy::start(&folder, &[]);
+        until("clean-up", || (count_of(&folder.database(), cleaned) == 1).then_some(()));
+        assert_eq!((words(), proxy.rows().len()), (1, 2), "start {start}");
+        assert_eq!(proxy.logged("was upgraded from the earlier program's form, 2 rows"), usize::from(start == 0));
+    }
+    // As long as the default, but the user's own.
+    let _proxy = Proxy::start(&folder, &[("CONTENT_DAYS", "30")]);
+    until("clean-up", || (words() == 0).then_some(()));
+    assert_eq!(rows_of(&folder.database()).len(), 2);
 }
 
 #[test]
