@@ -164,6 +164,8 @@ pub const CLEAN_SPARE_BYTES: u64 = 2 * WAL_CHECKPOINT_BYTES;
 
 // ---- starting ----------------------------------------------------------------------------------------------------
 
+/// What is read of a lock file: a process and an address fit in it twice.
+pub const LOCK_FILE_BYTES_MAX: u64 = 128;
 /// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest count of tokens or milliseconds that one exchange can honestly have. More is nonsense and stored as

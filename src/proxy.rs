@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fmt, io};
+use std::{fmt, io, process};
 
 use mio::net::TcpListener;
 
@@ -14,6 +14,7 @@ use crate::exchange::pool::Pool;
 use crate::exchange::upstream::Shelf;
 use crate::figures::Figures;
 use crate::front::{Front, Judge, Stop};
+use crate::record::claim::Claimant;
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::keeper::Keeper;
@@ -84,6 +85,7 @@ impl From<io::Error> for StartError {
 pub struct Proxy {
     front: Front,
     keeper: Keeper,
+    recorder: Arc<Recorder>,
     address: SocketAddr,
     rows: u64,
 }
@@ -97,7 +99,9 @@ impl Proxy {
         let listener = TcpListener::bind(wanted).map_err(|e| StartError::Listen(wanted, e))?;
         let address = listener.local_addr()?;
 
-        let mut store = Store::open(&settings.database, settings.db_sync).map_err(StartError::Database)?;
+        let name = format!("process {} at http://{address}", process::id());
+        let claimant = Claimant { name, shares: settings.database_shared };
+        let mut store = Store::claim(&settings.database, settings.db_sync, claimant).map_err(StartError::Database)?;
         let unreadable = |e| StartError::Unreadable(settings.database.clone(), e);
         let rows = store.row_count().map_err(unreadable)?;
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
@@ -117,10 +121,10 @@ impl Proxy {
             Arc::new(Shared { settings, recorder: recorder.clone(), names, shelf: Shelf::default(), fingerprints });
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
-        let sources = Sources { figures, recorder, pool: pool.clone() };
+        let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };
         let lane = Lane::start(database, prices.map(Arc::new), sources)?;
         let front = Front::listening(listener, judge, pool, lane, grace)?;
-        Ok(Proxy { front, keeper, address, rows })
+        Ok(Proxy { front, keeper, recorder, address, rows })
     }
 
     /// Where it listens; tells the port when it was asked to choose one.
@@ -143,6 +147,7 @@ impl Proxy {
         let ran = self.front.run();
         drop(self.front);
         self.keeper.stop();
+        self.recorder.let_go();
         ran
     }
 }

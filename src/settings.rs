@@ -30,6 +30,8 @@ pub struct Settings {
     pub upstream: Upstream,
     /// `DATABASE_URL` without its scheme.
     pub database: PathBuf,
+    /// `DATABASE_SHARED`: whether other proxies may write the same database.
+    pub database_shared: bool,
     /// `RUST_LOG`, as far as it speaks of this program.
     pub log_level: LevelFilter,
     /// `INJECT_USAGE`.
@@ -157,6 +159,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
         host: from.parsed("HOST", value::listening_address)?,
         upstream,
         database: from.parsed("DATABASE_URL", value::database)?,
+        database_shared: from.parsed("DATABASE_SHARED", value::boolean)?,
         log_level: from.parsed("RUST_LOG", value::log_level)?,
         inject_usage: from.parsed("INJECT_USAGE", value::boolean)?,
         log_content: from.choice("LOG_CONTENT", &[("full", LogContent::Full), ("none", LogContent::None)])?,
@@ -266,6 +269,8 @@ const SETTINGS: &[Setting] = &[
     setting("DATABASE_URL", "sqlite:./metrics.db",
         "the path of an SQLite file, as in sqlite:./metrics.db (not in memory, no other kind of database)",
         "The database file; missing folders are made"),
+    setting("DATABASE_SHARED", "false", "true or false",
+        "Start even if another proxy writes the same database file"),
     setting("RUST_LOG", "info", "off, error, warn, info, debug or trace, also as lms_metrics_proxy=LEVEL",
         "How much is logged to the standard error stream"),
     setting("INJECT_USAGE", "true", "true or false",

@@ -7,11 +7,12 @@
 //!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
 //! ```
 //!
-//! A database is opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and watched at its
+//! A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and watched at its
 //! [`place`].
 
 pub mod additions;
 pub mod alarm;
+pub mod claim;
 pub mod clean;
 mod desk;
 mod extras;

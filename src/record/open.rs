@@ -59,6 +59,13 @@ pub enum OpenError {
         /// Its schema version.
         found: i32,
     },
+    /// Another proxy writes it.
+    Held {
+        /// The database file.
+        path: PathBuf,
+        /// What that proxy says of itself.
+        holder: String,
+    },
     /// Another process keeps it locked.
     Locked {
         /// The database file.
@@ -107,6 +114,12 @@ impl fmt::Display for OpenError {
                 path.display(),
                 schema::VERSION
             ),
+            OpenError::Held { path, holder } => write!(
+                f,
+                "{} is written by another proxy ({holder}): stop that one, choose another file in DATABASE_URL, or let \
+                 both write to it with DATABASE_SHARED=true",
+                path.display()
+            ),
             OpenError::Locked { path } => write!(
                 f,
                 "{} is locked by another process: end it, or choose another file in DATABASE_URL",
@@ -153,7 +166,8 @@ pub(super) fn open(path: &Path, sync: DbSync) -> Result<Connection, OpenError> {
     }
 }
 
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+/// Makes the folder of a database where there is none.
+pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
             fs::create_dir_all(folder).map_err(|reason| OpenError::Folder { folder: folder.to_owned(), reason })

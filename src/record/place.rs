@@ -5,7 +5,7 @@
 //! On Windows a file that SQLite has open can be neither deleted nor replaced, and the answer is always yes.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::path::{Path, PathBuf};
 
 /// A file, whatever it is called. The numbers are not used for another file as long as somebody has this one open.
@@ -15,7 +15,15 @@ pub struct FileId(u64, u64);
 impl FileId {
     /// Of the file that `path` leads to now; `None` where it leads to none.
     pub fn of(path: &Path) -> Option<FileId> {
-        let metadata = fs::metadata(path).ok()?;
+        Some(FileId::read(&fs::metadata(path).ok()?))
+    }
+
+    /// Of an open file.
+    pub(super) fn of_file(file: &File) -> Option<FileId> {
+        Some(FileId::read(&file.metadata().ok()?))
+    }
+
+    fn read(metadata: &Metadata) -> FileId {
         #[cfg(unix)]
         let id = {
             use std::os::unix::fs::MetadataExt;
@@ -26,7 +34,7 @@ impl FileId {
             let _ = metadata;
             FileId(0, 0)
         };
-        Some(id)
+        id
     }
 }
 
@@ -76,7 +84,16 @@ impl Place {
     }
 }
 
-fn with_end(path: &Path, end: &str) -> PathBuf {
+/// The path of the file itself, where `path` is a link or a part of it is. SQLite keeps its files beside that.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
+    };
+    fs::canonicalize(path).ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
+}
+
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()

@@ -198,6 +198,11 @@ impl Recorder {
         done
     }
 
+    /// Everything is written: another proxy may have the database.
+    pub fn let_go(&self) {
+        self.desk().store.let_go();
+    }
+
     /// Runs `work` while nothing is committed.
     pub fn while_quiet<T>(&self, work: impl FnOnce() -> T) -> T {
         let _desk = self.desk();

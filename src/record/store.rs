@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode};
 
 use super::additions::{self, Additions};
+use super::claim::{Claim, Claimant};
 use super::clean;
 use super::open;
 pub use super::open::{DbSync, OpenError};
@@ -69,9 +70,22 @@ pub struct Store {
     /// The last error says that the file is damaged: before the next attempt it is opened anew, for somebody may have
     /// repaired it, and the connection remembers bad pages.
     damaged: bool,
+    claim: Option<Claim>,
 }
 
 impl Store {
+    /// As [`Store::open`], for who is to be the only one that writes it, or shares it knowingly. Whoever opens it
+    /// without a claim is expected to know what else does.
+    pub fn claim(path: &Path, sync: DbSync, claimant: Claimant) -> Result<Store, OpenError> {
+        let claim = Claim::take(path, claimant)?;
+        Ok(Store { claim: Some(claim), ..Store::open(path, sync)? })
+    }
+
+    /// Nothing is written from now on: somebody else may.
+    pub fn let_go(&mut self) {
+        self.claim = None;
+    }
+
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
     /// database of the earlier program is upgraded in place. One that is refused is left as it is.
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
@@ -81,7 +95,7 @@ impl Store {
         let unsummed = Unsummed::InTable;
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
-        let mut store = Store { conn, series, unsummed, place, sync, lock_wait, damaged: false };
+        let mut store = Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, claim: None };
         if let Err(e) = store.sum_up() {
             log::debug!("the rows of the last run are not summed up yet: {e}");
             store.damaged = false;
@@ -103,6 +117,9 @@ impl Store {
     /// Opens the database at its path anew. Until that succeeds nothing is written: rows in a file that is gone are
     /// lost. What stood in that file stays there, and is summed up when it is opened again.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
+        if let Some(claim) = &mut self.claim {
+            claim.renew()?;
+        }
         let key = self.fingerprint_key();
         if !self.place.is_held() {
             // A file that was only moved has all its rows then, also without the log that is left behind.
@@ -114,7 +131,7 @@ impl Store {
             // The rows to come have their credentials fingerprinted with the secret of this run.
             let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
         }
-        *self = fresh;
+        *self = Store { claim: self.claim.take(), ..fresh };
         Ok(())
     }
 

@@ -259,6 +259,32 @@ fn what_came_with_an_upgrade_is_removed_only_by_a_limit_that_was_set() {
     assert_eq!(rows_of(&folder.database()).len(), 2);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_second_proxy_on_the_same_database_is_exit_code_1_and_told_who_holds_it() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let first = Proxy::before(&upstream);
+    let folder = first.folder().clone();
+    let (id, address) = (format!("process {}", first.id()), first.address().to_string());
+    check_refused(folder.path(), &[("PORT", "0")], 1, &["metrics.db", &id, &address, "DATABASE_SHARED"]);
+    // By another path.
+    let same = folder.path().join("../").join(folder.path().file_name().expect("a folder")).join("metrics.db");
+    check_refused(folder.path(), &[("DATABASE_URL", same.to_str().expect("text"))], 1, &[&id]);
+    let url = upstream.url();
+    let shared = Proxy::start(&folder, &[("LM_STUDIO_URL", &url), ("DATABASE_SHARED", "true")]);
+    shared.wait_for_log("is also written by another proxy");
+    for proxy in [&first, &shared] {
+        assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY);
+    }
+    assert_eq!(first.rows().len(), 2);
+    // A killed one holds nothing, and a stopped one leaves nothing behind.
+    drop((first.kill(), shared));
+    let mut third = Proxy::start(&folder, &[]);
+    third.signal("TERM");
+    assert_eq!(third.wait().code(), Some(0));
+    assert!(!folder.path().join("metrics.db-lock").exists());
+}
+
 #[test]
 fn what_was_recorded_is_there_after_a_restart() {
     let folder = Arc::new(Folder::new());
