@@ -11,7 +11,7 @@ use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
-use crate::exchange::upstream::Shelf;
+use crate::exchange::shelf::Shelf;
 use crate::figures::Figures;
 use crate::front::{Front, Judge, Stop};
 use crate::record::claim::Claimant;

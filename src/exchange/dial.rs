@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport};
 
+use super::shelf::Manners;
 use super::wire::{Wire, WireState};
 use crate::keepalive;
 use crate::limits::*;
@@ -27,6 +28,10 @@ pub struct Names {
     host: String,
     port: u16,
     known: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    /// How upstream treats connections.
+    pub(super) manners: Arc<Manners>,
+    /// Ways to it that there are, in use or not.
+    pub(super) ways: AtomicUsize,
     tls: RustlsConnector,
     /// Made once: ureq reads the environment for its defaults.
     pub(super) config: Config,
@@ -49,6 +54,8 @@ impl Names {
             host,
             port: upstream.port(),
             known: Mutex::new(None),
+            manners: Arc::default(),
+            ways: AtomicUsize::new(0),
             tls: RustlsConnector::default(),
             config: config(),
         })
@@ -153,7 +160,8 @@ impl Dial {
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
-        Wire::new(stream, self.wire.clone(), self.idle_timeout).ok_or_else(called_off)
+        let manners = self.names.manners.clone();
+        Wire::new(stream, self.wire.clone(), manners, self.idle_timeout).ok_or_else(called_off)
     }
 
     /// Connects within `time_max`, unless the exchange is called off meanwhile.

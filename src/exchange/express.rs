@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 
@@ -145,7 +145,12 @@ impl Express {
                 }
             }
             // Upstream has closed it, or says what nobody asked for.
-            Some(Some(Way { asked: None, .. })) => {
+            Some(Some(way @ Way { asked: None, .. })) => {
+                // What told of a reply may come once more, behind it.
+                if !hung_up && is_quiet(&way.socket) {
+                    return;
+                }
+                way.upstream.manners().note_close();
                 self.idle.retain(|idle| *idle != at);
                 self.give_up(at);
             }
@@ -187,11 +192,8 @@ impl Express {
 
     /// A connection to ask on: one of its own, or one that a worker has put aside.
     fn free_way(&mut self) -> Option<usize> {
-        if let Some(at) = self.idle.pop() {
-            if self.ways[at].as_ref().is_some_and(|way| way.idle_since.elapsed() < UPSTREAM_IDLE_TIME_MAX) {
-                return Some(at);
-            }
-            self.give_up(at);
+        if let Some(at) = self.take_idle() {
+            return Some(at);
         }
         let upstream = self.shared.shelf.take_connected()?;
         let socket = upstream.wire().descriptor()?;
@@ -209,9 +211,18 @@ impl Express {
         Some(at)
     }
 
+    /// The idle way used last, of those that can be used again.
+    fn take_idle(&mut self) -> Option<usize> {
+        self.rest();
+        let is_proven =
+            |at: &usize| self.ways[*at].as_ref().is_some_and(|way| way.upstream.is_proven(way.idle_since.elapsed()));
+        let place = self.idle.iter().rposition(is_proven)?;
+        Some(self.idle.remove(place))
+    }
+
     /// Puts a connection aside for the worker that gets the next request, so that it need not make one.
     fn share(&mut self) {
-        let Some(at) = self.idle.pop() else { return };
+        let Some(at) = self.take_idle() else { return };
         let since = self.ways[at].as_ref().map(|way| way.idle_since);
         let (Some(since), Some((upstream, _))) = (since, self.leave(at)) else { return };
         self.shared.shelf.put(upstream, since);
@@ -254,8 +265,14 @@ impl Express {
         };
         let (bytes, row) = asked.end(&self.shared, &whole.0, whole.1);
         way.idle_since = Instant::now();
+        way.upstream.carries(false);
+        let is_kept = way.upstream.is_proven(Duration::ZERO) || !way.upstream.is_one_too_many();
         let Some(Asked { lend, .. }) = way.asked.take() else { return };
-        self.idle.push(at);
+        if is_kept {
+            self.idle.push(at)
+        } else {
+            self.give_up(at)
+        }
         self.pool.end();
         let tail = Tail::new(lend.loan, bytes, true);
         match row {
@@ -309,6 +326,11 @@ impl Drop for Express {
     }
 }
 
+/// Whether nothing can be read of it, nor its end.
+fn is_quiet(mut socket: &TcpStream) -> bool {
+    matches!(socket.read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
 impl Way {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
     fn send(&mut self, shared: &Shared) -> Sent {
@@ -318,9 +340,11 @@ impl Way {
         let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
         let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else { return Sent::Nothing };
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
-        if !matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+        if !is_quiet(&self.socket) {
+            self.upstream.manners().note_close();
             return Sent::Broken;
         }
+        self.upstream.manners().note_open();
         if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
             return Sent::Nothing;
         }

@@ -30,6 +30,7 @@ mod in_flight;
 mod polled;
 pub mod pool;
 pub mod relay;
+pub mod shelf;
 pub mod streams;
 mod upload;
 pub mod upstream;
@@ -47,7 +48,8 @@ use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
 use draft::Draft;
-use upstream::{Shelf, Upstream};
+use shelf::Shelf;
+use upstream::Upstream;
 use wire::Begun;
 
 /// A connection lent together with the request to answer on it.

@@ -1,20 +1,19 @@
-//! The upstream side of an exchange: a ureq agent with one connection of its own ([`super::wire`]), and the shelf where
-//! agents wait for the next exchange.
+//! The upstream side of an exchange: a ureq agent with one connection of its own ([`super::wire`]).
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
 use ureq::http::{Request, Response, StatusCode, Uri, request};
 use ureq::{Agent, Body};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
+use super::shelf::Manners;
 use super::wire::WireState;
 use crate::keepalive;
-use crate::limits::UPSTREAM_IDLE_TIME_MAX;
 use crate::settings::Settings;
 
 /// Why there is no reply to relay.
@@ -30,61 +29,22 @@ pub enum NoReply {
     TimedOut(String),
 }
 
-/// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
-#[derive(Default)]
-pub struct Shelf {
-    idle: Mutex<Vec<(Instant, Upstream)>>,
-}
-
-impl Shelf {
-    /// A way to upstream, with a connection if there is one.
-    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
-        match self.idle().pop() {
-            None => Upstream::new(settings, names),
-            Some((since, mut upstream)) => {
-                if since.elapsed() >= UPSTREAM_IDLE_TIME_MAX {
-                    upstream.disconnect();
-                }
-                upstream
-            }
-        }
-    }
-
-    /// The one used last, if its connection can serve another exchange as it is.
-    pub fn take_connected(&self) -> Option<Upstream> {
-        let mut idle = self.idle();
-        let (_, upstream) = idle.pop_if(|(since, _)| since.elapsed() < UPSTREAM_IDLE_TIME_MAX)?;
-        upstream.wire.is_connected().then_some(upstream)
-    }
-
-    /// Keeps it for the next exchange. `since`: when it was used last.
-    pub fn put(&self, upstream: Upstream, since: Instant) {
-        let mut idle = self.idle();
-        let at = idle.partition_point(|(other, _)| *other <= since);
-        idle.insert(at, (since, upstream));
-    }
-
-    /// Closes connections that have grown too old to be of use.
-    pub fn clear_out(&self) {
-        let mut idle = self.idle();
-        // The order is that of time.
-        let old = idle.iter().take_while(|(since, _)| since.elapsed() >= UPSTREAM_IDLE_TIME_MAX).count();
-        let old: Vec<_> = idle.drain(..old).collect();
-        drop(idle);
-        drop(old);
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Upstream)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A way to upstream.
 pub struct Upstream {
     agent: Agent,
     wire: Arc<WireState>,
     base: Base,
     make: Arc<Dial>,
+    /// Its last reply came without a length.
+    carried_stream: bool,
+    /// As many of them as there may be in use at once.
+    most: usize,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.make.names.ways.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Base {
@@ -108,12 +68,33 @@ impl Upstream {
             authority: names.authority.clone(),
             prefix: settings.upstream.prefix().to_string(),
         };
-        Upstream { agent: agent(&make), wire, base, make }
+        names.ways.fetch_add(1, Ordering::Relaxed);
+        Upstream { agent: agent(&make), wire, base, make, carried_stream: false, most: settings.max_workers }
     }
 
     /// The state of the socket, for calling off and for the relay.
     pub fn wire(&self) -> &Arc<WireState> {
         &self.wire
+    }
+
+    /// How upstream treats connections.
+    pub fn manners(&self) -> &Manners {
+        &self.make.names.manners
+    }
+
+    /// What it carries now. `is_stream`: a reply without a length.
+    pub fn carries(&mut self, is_stream: bool) {
+        self.carried_stream = is_stream;
+    }
+
+    /// Whether it can be used again, `quiet` for so long since its last reply.
+    pub fn is_proven(&self, quiet: Duration) -> bool {
+        self.manners().allow(self.carried_stream, quiet)
+    }
+
+    /// There are more of them than are ever in use at once.
+    pub fn is_one_too_many(&self) -> bool {
+        self.make.names.ways.load(Ordering::Relaxed) > self.most
     }
 
     /// Closes the idle connection, if there is one.
@@ -158,9 +139,12 @@ impl Upstream {
             let pooled = self.wire.dials.load(Ordering::Relaxed) == dials;
             let untaken = self.wire.sent.load(Ordering::Relaxed) == 0;
             let unanswered = self.wire.received.load(Ordering::Relaxed) == 0;
+            let wanted = !self.wire.timed_out() && !self.wire.is_called_off();
+            if pooled && unanswered && wanted {
+                self.manners().note_close();
+            }
             // Whatever went wrong, this connection serves no other request; so the next attempt dials, and is the last.
             self.disconnect();
-            let wanted = !self.wire.timed_out() && !self.wire.is_called_off();
             if pooled && (untaken || repeatable && unanswered) && wanted {
                 continue;
             }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::shelf::Manners;
 use super::upload::{self, Sent};
 use crate::front::client::Interrupt;
 use crate::keepalive;
@@ -171,6 +172,7 @@ impl Interrupt for WireState {
 pub struct Wire {
     socket: Arc<TcpStream>,
     state: Arc<WireState>,
+    manners: Arc<Manners>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -207,7 +209,12 @@ impl fmt::Debug for Wire {
 impl Wire {
     /// Takes over a connected socket. From now on the front can interrupt it through `state`; `None` if the exchange
     /// was called off meanwhile.
-    pub fn new(stream: TcpStream, state: Arc<WireState>, idle_time_max: Option<Duration>) -> Option<Wire> {
+    pub fn new(
+        stream: TcpStream,
+        state: Arc<WireState>,
+        manners: Arc<Manners>,
+        idle_time_max: Option<Duration>,
+    ) -> Option<Wire> {
         let socket = Arc::new(stream);
         *state.begun() = None;
         {
@@ -220,6 +227,7 @@ impl Wire {
         Some(Wire {
             socket,
             state,
+            manners,
             input: Vec::new(),
             start: 0,
             end: 0,
@@ -298,6 +306,16 @@ impl Wire {
         e
     }
 
+    fn is_still_open(&self) -> bool {
+        let open = self.is_quiet().unwrap_or(false);
+        if open {
+            self.manners.note_open()
+        } else {
+            self.manners.note_close()
+        }
+        open
+    }
+
     /// Whether upstream has closed the idle connection, or sent bytes that nobody asked for.
     fn is_quiet(&self) -> io::Result<bool> {
         self.socket.set_nonblocking(true)?;
@@ -371,7 +389,7 @@ impl Transport for Wire {
         if std::mem::take(&mut self.used) {
             self.start == self.end && !self.cut_short
         } else {
-            self.state.begun().is_some() || self.is_quiet().unwrap_or(false)
+            self.state.begun().is_some() || self.is_still_open()
         }
     }
 }

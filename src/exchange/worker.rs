@@ -130,7 +130,7 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, upstream: Upstream, reply: Response<Body>) -> Done {
+    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Response<Body>) -> Done {
         let (parts, body) = reply.into_parts();
         let status = parts.status.as_u16();
         // As upstream wrote them, if they can be had.
@@ -152,13 +152,14 @@ impl Worker {
         }
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
+        let closed = has_body && !framed;
+        upstream.carries(has_body && parts.headers.contains_key("transfer-encoding") || closed);
         let mut out = Vec::with_capacity(HEAD_BYTES);
         let persistence = request.persistence();
         reply::write_relayed_head(&mut out, (status, reason), fields.iter().copied(), framing, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
         let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
-        let closed = has_body && !framed;
         let wire = upstream.wire().clone();
         let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.

@@ -113,7 +113,7 @@ fn while_waiting_for_a_worker() {
     // The next request is the next that upstream gets.
     let mut third = proxy.connect();
     third.send(post("/v1/third", ""));
-    assert!(link.request().start_line().contains("third"));
+    assert!(upstream.asked_on(&mut vec![link]).request().start_line().contains("third"));
 }
 
 #[test]

@@ -244,7 +244,9 @@ fn a_full_queue_is_a_503_and_who_waits_in_it_is_answered() {
     }
     link.send([STREAM_HEAD, &chunk(DONE), LAST_CHUNK].concat());
     first.through(LAST_CHUNK);
+    let mut links = vec![link];
     for _ in 0..QUEUE_LENGTH_MAX {
+        let link = upstream.asked_on(&mut links);
         let request = link.request();
         link.send(reply("200 OK", "text/plain", request.text()));
     }
@@ -338,6 +340,8 @@ fn a_queue_of_clients_who_left_refuses_nobody() {
         }
         link.send([chunk(DONE), LAST_CHUNK.into()].concat());
         first.through(LAST_CHUNK);
+        let mut links = vec![link];
+        let link = upstream.asked_on(&mut links);
         link.request();
         link.send(chat_reply());
         assert_eq!(stays.reply().text(), CHAT_REPLY);

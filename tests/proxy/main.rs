@@ -22,5 +22,6 @@ mod stop;
 mod streams;
 mod transcripts;
 mod truncation;
+mod unannounced;
 mod upstream_faults;
 mod vanished;

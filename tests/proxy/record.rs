@@ -257,6 +257,8 @@ fn nothing_is_asked_for_and_nothing_stored_where_the_settings_say_so() {
     assert_eq!((row.total_tokens, row.prompt, row.output), (None, None, None));
     // An error may quote the prompt.
     client.send(chat());
+    let mut links = vec![link];
+    let link = upstream.asked_on(&mut links);
     link.request();
     link.send(reply("400 Bad Request", "application/json", r#"{"error":"'Hi there' is too long"}"#));
     assert!(client.reply().text().contains("Hi there"));

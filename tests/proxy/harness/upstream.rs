@@ -82,6 +82,16 @@ impl Upstream {
         self.links.recv_timeout(PATIENCE).expect("the proxy connects")
     }
 
+    /// The connection that the next request comes on: one of `links`, or a new one, which joins them. Behind a stream that
+    /// is the proxy's choice.
+    pub fn asked_on<'l>(&self, links: &'l mut Vec<Link>) -> &'l mut Link {
+        let at = until("a request on some connection", || {
+            links.extend(self.links.try_iter());
+            links.iter().position(Link::has_byte)
+        });
+        &mut links[at]
+    }
+
     /// Connections so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
@@ -111,6 +121,14 @@ impl Link {
     /// The next request, whole.
     pub fn request(&mut self) -> Message {
         self.next_request().expect("a request")
+    }
+
+    fn has_byte(&self) -> bool {
+        let stream = self.0.stream();
+        stream.set_nonblocking(true).expect("an open connection");
+        let byte = matches!(stream.peek(&mut [0]), Ok(1));
+        stream.set_nonblocking(false).expect("an open connection");
+        byte
     }
 
     fn next_request(&mut self) -> Option<Message> {
@@ -181,6 +199,11 @@ impl Link {
     /// Ends the reply's direction in good order.
     pub fn fin(&mut self) {
         self.0.stream().shutdown(Shutdown::Write).expect("an open connection");
+    }
+
+    /// Waits until the proxy has closed the connection; whether a request came before.
+    pub fn is_asked_again(&mut self) -> bool {
+        !self.0.rest().is_empty()
     }
 
     /// Waits until the proxy has closed the connection; nothing must have come before.

@@ -1,0 +1,164 @@
+//! The shelf where connections to upstream wait for the next exchange, and when one of them may be used again.
+//!
+//! Some servers close a connection behind a reply without having announced it (llama.cpp's, behind every stream). Whoever
+//! sends the next request just then learns too late, and a POST is never sent twice. So a connection is used again at
+//! once only where that was never seen; otherwise it first has to stay open for a moment ([`Manners`]). Until then it
+//! stays on the shelf and another one is used, or made.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::dial::Names;
+use super::upstream::Upstream;
+use crate::limits::*;
+use crate::settings::Settings;
+
+/// Whether upstream closes connections behind its replies without a word, as far as was seen.
+#[derive(Default)]
+pub struct Manners {
+    /// Connections that must yet be found open, one after the other, until plain replies are trusted again.
+    doubts: AtomicU32,
+}
+
+impl Manners {
+    /// A connection that was to be used again was closed, or had been.
+    pub fn note_close(&self) {
+        self.doubts.store(UPSTREAM_PROOFS, Ordering::Relaxed);
+    }
+
+    /// One was still open.
+    pub fn note_open(&self) {
+        if self.doubts.load(Ordering::Relaxed) > 0 {
+            // That two threads count one or three makes no difference.
+            let _ = self.doubts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |doubts| doubts.checked_sub(1));
+        }
+    }
+
+    /// Whether a connection can be used again that was `quiet` for so long since its last reply, a stream or not.
+    pub fn allow(&self, carried_stream: bool, quiet: Duration) -> bool {
+        quiet >= UPSTREAM_QUIET_TIME_MIN || !carried_stream && self.doubts.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
+#[derive(Default)]
+pub struct Shelf {
+    /// In the order of time.
+    idle: Mutex<Vec<(Instant, Upstream)>>,
+}
+
+impl Shelf {
+    /// A way to upstream, with a connection if there is one to be used.
+    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
+        let mut idle = self.idle();
+        if let Some(connected) = take_connected(&mut idle) {
+            return connected;
+        }
+        let now = Instant::now();
+        let is_idle = |(since, upstream): &(Instant, Upstream)| is_old(*since, now) || !upstream.wire().is_connected();
+        let Some(at) = idle.iter().rposition(is_idle) else {
+            drop(idle);
+            return Upstream::new(settings, names);
+        };
+        let (_, mut upstream) = idle.remove(at);
+        drop(idle);
+        upstream.disconnect();
+        upstream
+    }
+
+    /// The one used last whose connection can serve another exchange as it is.
+    pub fn take_connected(&self) -> Option<Upstream> {
+        take_connected(&mut self.idle())
+    }
+
+    /// Keeps it for the next exchange. `since`: when it was used last. One that must wait is kept where it replaces none
+    /// that is in use.
+    pub fn put(&self, upstream: Upstream, since: Instant) {
+        if upstream.is_one_too_many() && !upstream.is_proven(since.elapsed()) {
+            return;
+        }
+        let mut idle = self.idle();
+        let at = idle.partition_point(|(other, _)| *other <= since);
+        idle.insert(at, (since, upstream));
+    }
+
+    /// Closes connections that have grown too old to be of use.
+    pub fn clear_out(&self) {
+        let mut idle = self.idle();
+        let now = Instant::now();
+        let old = idle.iter().take_while(|(since, _)| is_old(*since, now)).count();
+        let old: Vec<_> = idle.drain(..old).collect();
+        drop(idle);
+        drop(old);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Upstream)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_connected(idle: &mut Vec<(Instant, Upstream)>) -> Option<Upstream> {
+    let now = Instant::now();
+    let young = idle.iter().enumerate().rev().take_while(|(_, (since, _))| !is_old(*since, now));
+    let (at, _) = { young }.find(|(_, (since, upstream))| {
+        upstream.wire().is_connected() && upstream.is_proven(now.saturating_duration_since(*since))
+    })?;
+    Some(idle.remove(at).1)
+}
+
+fn is_old(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= UPSTREAM_IDLE_TIME_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+    const JUST_BEFORE: Duration = UPSTREAM_QUIET_TIME_MIN.saturating_sub(Duration::from_nanos(1));
+
+    #[test]
+    fn a_connection_that_carried_a_stream_must_prove_quiet() {
+        let manners = Manners::default();
+        assert!(manners.allow(false, AT_ONCE), "plain replies are trusted");
+        assert!(!manners.allow(true, AT_ONCE) && !manners.allow(true, JUST_BEFORE));
+        assert!(manners.allow(true, UPSTREAM_QUIET_TIME_MIN));
+    }
+
+    #[test]
+    fn after_an_unannounced_close_all_must_until_enough_were_found_open_in_a_row() {
+        let manners = Manners::default();
+        manners.note_close();
+        for _ in 1..UPSTREAM_PROOFS {
+            manners.note_open();
+            assert!(!manners.allow(false, JUST_BEFORE) && manners.allow(false, UPSTREAM_QUIET_TIME_MIN));
+        }
+        manners.note_close();
+        for _ in 0..UPSTREAM_PROOFS {
+            assert!(!manners.allow(false, JUST_BEFORE), "the row began anew");
+            manners.note_open();
+        }
+        assert!(manners.allow(false, AT_ONCE));
+        manners.note_open();
+        assert!(manners.allow(false, AT_ONCE), "nothing to be taken back");
+    }
+
+    #[test]
+    fn one_that_must_wait_is_kept_where_it_replaces_none_that_is_in_use() {
+        let one = |name: &str| (name == "MAX_WORKERS").then(|| "1".to_string());
+        let (settings, _) = settings::read(one).expect("a valid setting");
+        let names = Arc::new(Names::new(&settings).expect("a valid URL"));
+        let kept = |is_stream: bool| {
+            let shelf = Shelf::default();
+            for mut upstream in [(); 3].map(|()| Upstream::new(&settings, &names)) {
+                upstream.carries(is_stream);
+                shelf.put(upstream, Instant::now());
+            }
+            shelf.idle().len()
+        };
+        assert_eq!((kept(false), kept(true)), (3, 1));
+        assert_eq!(names.ways.load(Ordering::Relaxed), 0, "each is counted out");
+    }
+}
