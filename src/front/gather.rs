@@ -7,6 +7,7 @@
 
 use crate::http::chunked::ChunkDecoder;
 use crate::http::refusal::Refusal;
+use crate::http::request_line::asks_for_head;
 use crate::http::{Framing, RequestHead, read_head};
 
 /// A request gathered whole.
@@ -42,6 +43,8 @@ pub enum Step<P> {
 /// The gathering of one connection's requests, one after the other.
 pub struct Gather<P> {
     state: State<P>,
+    /// The request asks for a head alone, as far as it can be read.
+    head_only: bool,
 }
 
 enum State<P> {
@@ -68,7 +71,7 @@ pub enum Waiting {
 
 impl<P> Default for Gather<P> {
     fn default() -> Self {
-        Gather { state: State::Idle }
+        Gather { state: State::Idle, head_only: false }
     }
 }
 
@@ -80,6 +83,11 @@ impl<P> Gather<P> {
             State::Head { .. } => Waiting::Head,
             State::Body { .. } => Waiting::Body,
         }
+    }
+
+    /// Whether the request that it has, or had last, wants no content in its reply, be that a refusal.
+    pub fn is_head_only(&self) -> bool {
+        self.head_only
     }
 
     /// Bytes of the body so far.
@@ -106,6 +114,7 @@ impl<P> Gather<P> {
         }
         let mut fresh = false;
         if let State::Head { scanned } = &mut self.state {
+            self.head_only = asks_for_head(bytes);
             let Some((head, consumed)) = read_head(bytes, scanned)? else { return Ok((0, Step::More)) };
             used = consumed;
             let verdict = judge(&head)?;

@@ -145,15 +145,20 @@ impl Front {
     fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
         log::warn!("{}: refused: too many large requests at once", connection.client.peer());
         self.common.figures.queue_full.fetch_add(1, Ordering::Relaxed);
-        connection.forget_request();
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
-        self.reply(connection, busy.encode(Persistence::Close, false), false)
+        self.turn_down(connection, &busy)
     }
 
     pub(super) fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
         log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
         self.common.figures.note_refusal(refusal);
+        self.turn_down(connection, &Reply::refusal(refusal))
+    }
+
+    /// The connection's last reply, without content where the request was one for a head.
+    fn turn_down(&mut self, connection: &mut Connection, reply: &Reply) -> Result<(), Dropped> {
+        let bytes = reply.encode(Persistence::Close, connection.gather.is_head_only());
         connection.forget_request();
-        self.reply(connection, Reply::refusal(refusal).encode(Persistence::Close, false), false)
+        self.reply(connection, bytes, false)
     }
 }

@@ -154,7 +154,8 @@ impl RequestHead {
         let meaning = Meaning::of(bytes, &fields, minor_version)?;
         let method = Span::within(bytes, method.as_bytes());
         let mut raw: Box<[u8]> = bytes.into();
-        let (target, authority) = origin_form(&mut raw, Span::within(bytes, target.as_bytes()))?;
+        let target = Span::within(bytes, target.as_bytes());
+        let (target, authority) = origin_form(&mut raw, target, method.of(bytes) == b"OPTIONS")?;
         let is_forwardable = target.text(&raw).parse::<PathAndQuery>().is_ok_and(|parsed| parsed == target.text(&raw));
         if !is_forwardable {
             return Err(Refusal::TargetInvalid);
@@ -252,8 +253,9 @@ fn refusal_of(error: httparse::Error) -> Refusal {
     }
 }
 
-/// Reduces an absolute-form target to its path and query, in place, and returns its authority.
-fn origin_form(raw: &mut [u8], target: Span) -> Result<(Span, Option<Box<str>>), Refusal> {
+/// Reduces an absolute-form target to its path and query, in place, and returns its authority. `options`: without a path
+/// and a query it asks about the server as a whole (RFC 9112 §3.2.4).
+fn origin_form(raw: &mut [u8], target: Span, options: bool) -> Result<(Span, Option<Box<str>>), Refusal> {
     let Some(rest) = strip_scheme(target.of(raw)) else { return Ok((target, None)) };
     let authority_len = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let authority = &rest[..authority_len];
@@ -268,7 +270,7 @@ fn origin_form(raw: &mut [u8], target: Span) -> Result<(Span, Option<Box<str>>),
     if !has_path {
         // An empty path is sent as `/`. The authority's last byte, copied above, makes room for it.
         at -= 1;
-        raw[at] = b'/';
+        raw[at] = if options && at + 1 == end { b'*' } else { b'/' };
     }
     Ok((Span::new(at, end - at), Some(text)))
 }
@@ -455,9 +457,27 @@ mod tests {
         check("HTTP://a/", "/", "a");
         check("http://a", "/", "a");
         check("http://a?x=/y", "/?x=/y", "a");
+        check("http://a/*", "/*", "a");
         refused("GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
         refused("GET http:///v1 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
         refused("GET http://:80/v1 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::HostInvalid);
+    }
+
+    #[test]
+    fn options_of_an_absolute_target_without_a_path_asks_about_the_whole_server() {
+        let check = |request: &str, target: &str| {
+            let raw = format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let (head, _) = outcome(raw.as_bytes(), 0).expect("valid").expect("whole");
+            assert_eq!(head.target(), target, "{request}");
+        };
+        check("OPTIONS http://a", "*");
+        check("OPTIONS HTTP://a", "*");
+        check("OPTIONS http://a/", "/");
+        check("OPTIONS http://a?", "/?");
+        check("OPTIONS http://a?x", "/?x");
+        check("OPTIONS *", "*");
+        check("options http://a", "/");
+        check("POST http://a", "/");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`refusal`]: why a request is refused.
-//! - [`head`]: the head of a request, with `request_line` and `fields`; [`framing`]: where the body ends.
+//! - [`head`]: the head of a request, with [`request_line`] and `fields`; [`framing`]: where the body ends.
 //! - [`chunked`]: chunked bodies.
 //! - [`host`]: which names are served.
 //! - [`target`]: what a path is for.
@@ -26,7 +26,7 @@ pub mod host;
 pub mod refusal;
 pub mod reply;
 pub mod reply_head;
-mod request_line;
+pub mod request_line;
 mod syntax;
 pub mod target;
 pub mod whole;

@@ -35,6 +35,13 @@ pub(super) fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     if is_valid_form { Ok(()) } else { Err(Refusal::TargetInvalid) }
 }
 
+/// Whether a request that begins like this asks for a head alone, however unreadable the rest is: also a refusal has no
+/// content then (RFC 9110 §9.3.2). Empty lines may stand before it.
+pub fn asks_for_head(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    bytes[start..].starts_with(b"HEAD ")
+}
+
 fn check_version(version: &[u8]) -> Result<(), Refusal> {
     match version {
         b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
@@ -49,4 +56,19 @@ fn check_version(version: &[u8]) -> Result<(), Refusal> {
 pub(super) fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = target.split_at_checked(b"http://".len())?;
     scheme.eq_ignore_ascii_case(b"http://").then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_for_head;
+
+    #[test]
+    fn a_request_for_a_head_is_known_by_its_method_alone() {
+        for bytes in ["HEAD ", "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\nHEAD x", "HEAD  ", "HEAD / HTTP/9"] {
+            assert!(asks_for_head(bytes.as_bytes()), "{bytes:?}");
+        }
+        for bytes in ["", "\r\n", "HEAD", "HEADER /", "head /", "GET HEAD ", " HEAD /", "HEAD\t/", "HEAD\r\n"] {
+            assert!(!asks_for_head(bytes.as_bytes()), "{bytes:?}");
+        }
+    }
 }

@@ -264,3 +264,60 @@ fn the_path_of_the_upstream_url_comes_first() {
     check("/v1", "");
     check("/lm/v1/", "/lm");
 }
+
+/// The same to GET and to HEAD, but for the content (RFC 9110 §9.3.2): `rest` follows the method, and answers it.
+fn check_head(proxy: &Proxy, rest: &str, status: u16) {
+    let answer = |method: &str| {
+        let mut client = proxy.connect();
+        client.send(format!("{method} {rest}"));
+        client.half_close();
+        let got = String::from_utf8(client.rest()).expect("text");
+        let (head, content) = got.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {rest:.100}: {head}");
+        (head.to_owned(), content.to_owned())
+    };
+    let ((got, content), (head, nothing)) = (answer("GET"), answer("HEAD"));
+    assert_ne!(content, "", "{rest:.100}");
+    assert_eq!((head, nothing.as_str()), (got, ""), "{rest:.100}");
+}
+
+#[test]
+fn head_gets_no_content_whatever_the_answer_is() {
+    // A client that sent it reads whatever followed the head as its next reply.
+    // Nobody listens there any more.
+    let url = Upstream::new().url();
+    let settings = [("LM_STUDIO_URL", url.as_str()), ("STATS_TOKEN", "s3cret"), ("MAX_BODY_MB", "1")];
+    let proxy = Proxy::start(&std::sync::Arc::new(Folder::new()), &settings);
+    let host = "Host: localhost\r\nConnection: close\r\n";
+    check_head(&proxy, &format!("/health HTTP/1.1\r\n{host}\r\n"), 200);
+    check_head(&proxy, &format!("/stats/summary HTTP/1.1\r\n{host}\r\n"), 401);
+    check_head(&proxy, &format!("/ HTTP/1.1\r\n{host}\r\n"), 401);
+    check_head(&proxy, &format!("/nowhere HTTP/1.1\r\n{host}\r\n"), 404);
+    check_head(&proxy, &format!("/v1/models HTTP/1.1\r\n{host}\r\n"), 502);
+    let token = format!("{host}Authorization: Bearer s3cret\r\n");
+    check_head(&proxy, &format!("/stats/summary HTTP/1.1\r\n{token}\r\n"), 200);
+    check_head(&proxy, &format!("/stats/export?x=y HTTP/1.1\r\n{token}\r\n"), 400);
+    check_head(&proxy, &format!("/stats/requests/9 HTTP/1.1\r\n{token}\r\n"), 404);
+    // Refusals, wherever in the request their reason stands.
+    check_head(&proxy, &format!("/v1/models HTTP/9.9\r\n{host}\r\n"), 505);
+    check_head(&proxy, &format!(" /v1/models HTTP/1.1\r\n{host}\r\n"), 400);
+    check_head(&proxy, &format!("/{} HTTP/1.1\r\n{host}\r\n", "x".repeat(20_000)), 414);
+    check_head(&proxy, "/v1/models HTTP/1.1\r\n\r\n", 400);
+    check_head(&proxy, &format!("/v1/models HTTP/1.1\r\n{host}Expect: x\r\n\r\n"), 417);
+    check_head(&proxy, &format!("/v1/models HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(70_000)), 431);
+    check_head(&proxy, "/v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403);
+    check_head(&proxy, &format!("/stats/summary HTTP/1.1\r\n{token}Origin: http://evil.example\r\n\r\n"), 403);
+    check_head(&proxy, &format!("/v1/../x HTTP/1.1\r\n{host}\r\n"), 400);
+    check_head(&proxy, &format!("/v1/models HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\nx\r\n"), 400);
+    check_head(&proxy, &format!("/v1/models HTTP/1.1\r\n{host}Content-Length: 9000000\r\n\r\n"), 413);
+}
+
+#[test]
+fn options_of_the_whole_server_is_answered_in_either_form() {
+    let proxy = Proxy::before(&Upstream::new());
+    let mut client = proxy.connect();
+    for target in ["*", "http://localhost", "HTTP://127.0.0.1:80"] {
+        client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(client.bodiless_reply().status(), 204, "{target}");
+    }
+}
