@@ -148,7 +148,7 @@ impl Worker {
         let has_body = request.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
         let framing = framing(&request.head, status, &parts.headers, has_body, strip);
         if has_body && framing == ReplyFraming::None {
-            request.loan.make_last();
+            request.loan.make_last_unframed();
         }
         let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
@@ -64,6 +65,8 @@ pub struct Client {
     given_back_ms: AtomicU64,
     /// Set while the borrower waits for the socket to become writable.
     stalled: AtomicBool,
+    /// Closing the socket resets it.
+    resets: AtomicBool,
     cancel: Mutex<Cancel>,
     writable: Condvar,
 }
@@ -79,6 +82,7 @@ impl Client {
             turn: AtomicU8::new(0),
             given_back_ms: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
             cancel: Mutex::new(Cancel::default()),
             writable: Condvar::new(),
         }
@@ -135,6 +139,18 @@ impl Client {
         match self.stream.take_error() {
             Ok(Some(e)) if keepalive::tells_of_vanishing(&e) => CalledOff::ClientVanished,
             Ok(_) | Err(_) => CalledOff::ClientLeft,
+        }
+    }
+
+    /// Whether its reply would look whole if it were closed in good order now, so that closing it will reset it.
+    pub fn resets(&self) -> bool {
+        self.resets.load(Ordering::Acquire)
+    }
+
+    /// The reply was sent whole: closing the socket is no reset any more.
+    pub fn end_well(&self) {
+        if self.resets.swap(false, Ordering::AcqRel) {
+            let _ = SockRef::from(&self.stream).set_linger(None);
         }
     }
 
@@ -229,13 +245,25 @@ impl Client {
         self.returns.push(Return { token: self.token, fate: Fate::Write(bytes, then) });
     }
 
+    /// From now on whatever closes the socket resets it, be that a bug, or the end of the process by a signal that nobody
+    /// can catch.
+    fn reset_until_whole(&self) {
+        // Where that fails, a cut is as invisible as it was without.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.resets.store(true, Ordering::Release);
+    }
+
     fn close(&self) {
+        self.end_well();
         let _ = self.stream.shutdown(Shutdown::Write);
         self.returns.push(Return { token: self.token, fate: Fate::Closed });
     }
 
     fn cut(&self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        // A reset throws away what the client has not got yet: the front sees to that first.
+        if !self.resets() {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
         self.returns.push(Return { token: self.token, fate: Fate::Cut });
     }
 
@@ -275,6 +303,13 @@ impl Loan {
     /// This reply shall be the connection's last.
     pub fn make_last(&mut self) {
         self.keep_alive = false;
+    }
+
+    /// The same of a reply without framing, which only the end of its connection ends: if that comes too early, it must
+    /// not look like one. nginx, which speaks HTTP/1.0 to upstreams, would take it for the reply's end, too.
+    pub fn make_last_unframed(&mut self) {
+        self.make_last();
+        self.client.reset_until_whole();
     }
 
     /// The reply is complete: back to the front, which goes on with the connection or closes it, letting the client

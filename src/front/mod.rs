@@ -7,7 +7,7 @@
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
 //!     │                                          ├──its last reply──▶ Lingering ──▶ closed
-//!     │                                          ├──a reply cut short──▶ closed
+//!     │                                          ├──a reply cut short──▶ closed, or Draining ──▶ reset
 //!     │                                          ▼ last bytes not taken at once
 //!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
 //!     ├── for the express lane ──▶ Moving ──▶ Lent, in the other loop
@@ -113,6 +113,10 @@ enum State {
     Lingering {
         since_ms: u64,
         drained: usize,
+    },
+    /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
+    Draining {
+        since_ms: u64,
     },
     /// About to be moved to the second loop with this request, or just arrived there.
     Moving(Box<gather::Request<Plan>>),
@@ -318,6 +322,8 @@ impl Front {
             // It is never seen at rest.
             State::Moving(_) => {}
             State::Writing { .. } => self.step(token, Self::write),
+            State::Draining { .. } if writable || gone => self.step(token, |_, _, _| Next::Drop),
+            State::Draining { .. } => {}
             State::Lent { ends_with_client, .. } => {
                 if connection.client.note_event() {
                     return self.take_back(token, Fate::Parked);
@@ -362,7 +368,7 @@ impl Front {
         let State::Lent { .. } = connection.state else { return };
         let since_ms = self.returns.now_ms();
         let step = match fate {
-            Fate::Cut => |_: &mut Front, _: usize, _: &mut Connection| Next::Drop,
+            Fate::Cut => Self::cut,
             Fate::Closed => {
                 connection.state = State::Lingering { since_ms, drained: 0 };
                 Self::read
@@ -404,7 +410,9 @@ impl Front {
                 State::Parked { .. } => {}
                 State::Lingering { drained, .. } if *drained > LINGER_BYTES_MAX => return Next::Drop,
                 State::Lingering { .. } => {}
-                State::Lent { .. } | State::Writing { .. } | State::Moving(_) => return Next::Keep,
+                State::Lent { .. } | State::Writing { .. } | State::Draining { .. } | State::Moving(_) => {
+                    return Next::Keep;
+                }
             }
             if taken > TURN_BYTES_MAX {
                 if !self.unfinished.contains(&token) {

@@ -18,7 +18,7 @@ impl Front {
                 Waiting::Body => after(*since_ms, BODY_GAP_MAX),
             },
             State::Lent { .. } | State::Moving(_) => u64::MAX,
-            State::Writing { since_ms, .. } => after(*since_ms, WRITE_STALL_MAX),
+            State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
     }
@@ -60,7 +60,11 @@ impl Front {
                 };
                 self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
             }
-            State::Lent { .. } | State::Writing { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
+            State::Lent { .. }
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. }
+            | State::Moving(_) => Next::Drop,
         }
     }
 }

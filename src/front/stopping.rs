@@ -82,6 +82,7 @@ impl Front {
                 State::Parked { .. }
                 | State::Lent { .. }
                 | State::Writing { .. }
+                | State::Draining { .. }
                 | State::Lingering { .. }
                 | State::Moving(_) => Next::Keep,
             });
@@ -100,7 +101,9 @@ impl Front {
         }
         let running = self.connections.iter().flatten().any(|connection| match connection.state {
             State::Lent { .. } | State::Moving(_) => true,
-            State::Parked { .. } | State::Writing { .. } | State::Lingering { .. } => !grace_over,
+            State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
+                !grace_over
+            }
         });
         !running
     }

@@ -1,6 +1,16 @@
 //! Replies of the front's own, and the last bytes of others that their clients did not take at once.
 
+use std::io;
 use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
+
+#[cfg(target_os = "linux")]
+use mio::unix::SourceFd;
+#[cfg(target_os = "linux")]
+use mio::{Interest, Token};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 
 use super::client::Then;
 use super::{Connection, Dropped, Front, Next, State};
@@ -25,8 +35,37 @@ impl Front {
         match connection.state {
             State::Parked { .. } => self.go_on(token, connection),
             State::Lingering { .. } => self.read(token, connection),
-            State::Writing { .. } | State::Lent { .. } | State::Moving(_) => Next::Keep,
+            State::Writing { then: Then::Cut, ref bytes, written, .. } if written == bytes.len() => {
+                self.cut(token, connection)
+            }
+            State::Writing { .. } | State::Draining { .. } | State::Lent { .. } | State::Moving(_) => Next::Keep,
         }
+    }
+
+    /// Ends a connection whose reply is not whole. Where the client could not tell, it is reset: Linux lets a client read
+    /// what it has received before that, but the proxy's own system drops what it has not sent by then. So it waits until
+    /// all is sent, for as long as for a client that takes nothing ([`WRITE_STALL_MAX`](crate::limits::WRITE_STALL_MAX)).
+    pub(super) fn cut(&mut self, token: usize, connection: &mut Connection) -> Next {
+        if !connection.client.resets() || self.tell_when_sent(token, connection).is_err() {
+            return Next::Drop;
+        }
+        connection.state = State::Draining { since_ms: self.now_ms() };
+        Next::Keep
+    }
+
+    /// From now on the socket is writable when it has nothing left to send; an event tells so, also at once.
+    #[cfg(target_os = "linux")]
+    fn tell_when_sent(&self, token: usize, connection: &Connection) -> io::Result<()> {
+        let stream = connection.client.stream();
+        SockRef::from(stream).set_tcp_notsent_lowat(1)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().reregister(&mut SourceFd(&stream.as_raw_fd()), Token(token), both)
+    }
+
+    /// Other systems tell nobody.
+    #[cfg(not(target_os = "linux"))]
+    fn tell_when_sent(&self, _: usize, _: &Connection) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn write_some(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
@@ -41,10 +80,12 @@ impl Front {
             connection.state = match then {
                 Then::Park => State::Parked { since_ms: now_ms },
                 Then::Linger => {
+                    connection.client.end_well();
                     let _ = connection.client.stream().shutdown(Shutdown::Write);
                     State::Lingering { since_ms: now_ms, drained: 0 }
                 }
-                Then::Cut => return Err(Dropped),
+                // The caller cuts it.
+                Then::Cut => return Ok(()),
             };
         }
         Ok(())

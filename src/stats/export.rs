@@ -119,7 +119,7 @@ fn run(export: &Export, mut lend: Lend) {
     let chunked = lend.head.minor_version() >= 1;
     if !chunked {
         // Only the end of the connection can mark the end of the reply.
-        lend.loan.make_last();
+        lend.loan.make_last_unframed();
     }
     let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
     let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };

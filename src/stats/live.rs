@@ -90,7 +90,7 @@ impl Live {
         let chunked = lend.head.minor_version() >= 1;
         if !chunked {
             // Only the end of the connection can mark the end of the reply.
-            lend.loan.make_last();
+            lend.loan.make_last_unframed();
         }
         let head = head(&lend, chunked);
         if lend.head.method() == "HEAD" {

@@ -97,3 +97,111 @@ fn a_stream_that_ends_with_the_connection_after_its_terminal_event_is_whole() {
     assert_eq!(client.reply().ended, Ended::Whole);
     assert_eq!(proxy.row().outcome, "completed");
 }
+
+// ---- replies without framing: nothing but a reset tells that one is not whole ---------------------------------------
+
+/// The same request in HTTP/1.0, as nginx asks its upstreams by default.
+fn old(request: &str) -> String {
+    request.replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n")
+}
+
+/// A stream for an HTTP/1.0 client, of which the client has seen one event.
+fn old_stream(proxy: &Proxy, upstream: &Upstream, head: &str, event: &str) -> (Client, Link) {
+    let mut client = proxy.connect();
+    client.send(old(&streaming_chat()));
+    let mut link = upstream.accept();
+    link.request();
+    link.send([head, event].concat());
+    client.wait_for("\n\n");
+    (client, link)
+}
+
+#[test]
+fn an_http_1_0_client_sees_it_by_a_reset() {
+    let one = event("One");
+    for (head, event) in [(STREAM_HEAD, chunk(&one)), (CLOSING_STREAM_HEAD, one.clone())] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::before(&upstream);
+        let (mut client, mut link) = old_stream(&proxy, &upstream, head, &event);
+        link.fin();
+        let reply = client.reply();
+        assert_eq!((reply.text(), reply.ended), (one.as_str(), Ended::Cut), "{head}");
+        assert_eq!(reply.fields("transfer-encoding"), [""; 0]);
+        assert_eq!(proxy.row().outcome, "truncated", "{head}");
+        proxy.check_sound();
+    }
+}
+
+#[test]
+fn an_http_1_0_client_sees_a_whole_reply_end_in_good_order() {
+    let events = [event("One").as_str(), DONE].concat();
+    for reply in [[STREAM_HEAD, &chunk(&events), LAST_CHUNK].concat(), [CLOSING_STREAM_HEAD, &events].concat()] {
+        let upstream = Upstream::new();
+        let proxy = Proxy::before(&upstream);
+        let mut client = proxy.connect();
+        client.send(old(&streaming_chat()));
+        let mut link = upstream.accept();
+        link.request();
+        link.send_and_finish(&reply);
+        let got = client.reply();
+        assert_eq!((got.text(), got.ended), (events.as_str(), Ended::Whole), "{reply}");
+        assert_eq!(proxy.row().outcome, "completed");
+    }
+}
+
+#[test]
+fn what_was_relayed_before_a_reset_is_not_lost() {
+    // More than a client receives unread, and less than the proxy's system takes to send: a reset at once would throw the
+    // difference away.
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = old_stream(&proxy, &upstream, CLOSING_STREAM_HEAD, &event("One"));
+    let much = format!("data: {}\n\n", "x".repeat(1000)).repeat(400);
+    link.send(&much);
+    link.fin();
+    assert_eq!(proxy.wait_for_rows(1)[0].outcome, "truncated");
+    let reply = client.reply();
+    assert_eq!((reply.body.len(), reply.ended), (event("One").len() + much.len(), Ended::Cut));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_proxy_resets_what_it_could_not_finish() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, _link) = old_stream(&proxy, &upstream, STREAM_HEAD, &chunk(&event("One")));
+    proxy.kill();
+    assert_eq!(client.reply().ended, Ended::Cut);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stop_resets_what_outlasts_the_grace() {
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "1")]);
+    let (mut client, _link) = old_stream(&proxy, &upstream, STREAM_HEAD, &chunk(&event("One")));
+    proxy.signal("TERM");
+    let reply = client.reply();
+    assert_eq!((reply.text(), reply.ended), (event("One").as_str(), Ended::Cut));
+    proxy.wait();
+    assert_eq!(proxy.rows()[0].outcome, "shutdown");
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_bug_resets_it_too() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("BUGS_ON_PURPOSE", "1")]);
+    for (count, place) in ["flowing", "relaying", "finishing"].into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(old(&streaming_chat()).replace(" HTTP/", &format!("?bug={place} HTTP/")));
+        let mut link = upstream.accept();
+        link.request();
+        link.send([CLOSING_STREAM_HEAD, &event("One")].concat());
+        client.wait_for("\r\n\r\n");
+        link.try_send(event("Two"));
+        link.fin();
+        assert_eq!(client.reply().ended, Ended::Cut, "{place}");
+        assert_eq!(proxy.wait_for_rows(count + 1)[count].outcome, "truncated", "{place}");
+    }
+}

@@ -65,6 +65,8 @@ impl Message {
 pub struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// The other side has reset it.
+    is_reset: bool,
 }
 
 impl Peer {
@@ -72,7 +74,7 @@ impl Peer {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out above zero");
         stream.set_nodelay(true).expect("a TCP socket");
-        Peer { stream, unread: Vec::new() }
+        Peer { stream, unread: Vec::new(), is_reset: false }
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -96,6 +98,7 @@ impl Peer {
                 // Linux interrupts reads that have a time-out without any signal handler, say when a machine sleeps.
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
+                    self.is_reset = true;
                     return false;
                 }
                 Err(e) => panic!("reading failed: {e}; so far: {:?}", String::from_utf8_lossy(&self.unread)),
@@ -156,7 +159,7 @@ impl Peer {
         } else if closes {
             while self.more() {}
             message.body.append(&mut self.unread);
-            Ended::Whole
+            if self.is_reset { Ended::Cut } else { Ended::Whole }
         } else {
             Ended::Whole
         };
