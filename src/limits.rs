@@ -143,8 +143,11 @@ pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
 pub const UNSUMMED_ROWS_MAX: usize = 1024;
 /// Sums in memory, each of another series or hour. Each row looks through them: at most a microsecond.
 pub const UNSUMMED_SUMS_MAX: usize = 256;
-/// Rows waiting in memory for a database that does not take them, counted in bytes.
-pub const WAITING_ROWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What was said in rows that wait in memory for a database that does not take them. 267 prompts of 250 KB; beyond,
+/// the oldest is dropped, and the figures of its row stay.
+pub const WAITING_CONTENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// These rows without what was said: the figures of more than 200,000 requests, a day of two or three a second.
+pub const WAITING_ROWS_BYTES_MAX: usize = 160 * 1024 * 1024;
 /// Growth of the write-ahead log after which the keeper checkpoints it. SQLite's own default is 4 MB; with a thread of
 /// its own, rarer and larger is cheaper: pages written many times are moved once.
 pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;

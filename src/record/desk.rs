@@ -1,6 +1,10 @@
 //! The desk: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
 //! tries them before any others; and it notices when the database is elsewhere, damaged, or well again.
 //!
+//! What was said goes first, figures last: the content of rows that wait has a bound of its own, beyond which it is
+//! dropped, and a row that is refused for good is tried without. The oldest content goes first, for the prompt of a
+//! later turn repeats what was said before, and it is what clean-up would remove first.
+//!
 //! Does not decide who writes, nor when: the recorder and the keeper do.
 
 use std::collections::VecDeque;
@@ -13,7 +17,7 @@ use rusqlite::ErrorCode;
 use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::Store;
-use crate::limits::{BATCH_ROWS_MAX, WAITING_ROWS_BYTES_MAX};
+use crate::limits::{BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 
 /// What the committing thread holds.
 pub(super) struct Desk {
@@ -24,17 +28,26 @@ pub(super) struct Desk {
 }
 
 /// Rows that the database did not take yet.
-#[derive(Default)]
 struct Waiting {
     rows: VecDeque<Row>,
+    /// So many of the oldest had their content dropped.
+    bare: usize,
+    /// Of the rows without their content.
     bytes: usize,
+    content_bytes: usize,
+    /// Most of both.
+    bytes_max: usize,
+    content_bytes_max: usize,
     /// The database refused the last attempt; said in the log once.
     failing: bool,
+    /// What went since it does: each is said once, and how many it were in the end.
+    contents_dropped: u64,
+    rows_dropped: u64,
 }
 
 impl Desk {
     pub(super) fn new(store: Store) -> Desk {
-        Desk { store, waiting: Waiting::default(), sums_failing: false }
+        Desk { store, waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX), sums_failing: false }
     }
 
     /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
@@ -146,6 +159,9 @@ impl Desk {
                     signals.note_written(written);
                     self.waiting.remove(written, figures);
                 }
+                Err(e) if is_lasting(&e) && self.waiting.drop_first_content(figures) => {
+                    log::warn!("what was said in a request is not kept: {e}");
+                }
                 Err(e) if is_lasting(&e) => {
                     log::error!("a row was given up: {e}");
                     figures.dropped.fetch_add(1, Ordering::Relaxed);
@@ -162,6 +178,22 @@ impl Desk {
 }
 
 impl Waiting {
+    fn within(bytes_max: usize, content_bytes_max: usize) -> Waiting {
+        let (bare, bytes, content_bytes, contents_dropped, rows_dropped) = (0, 0, 0, 0, 0);
+        let (rows, failing) = (VecDeque::new(), false);
+        Waiting {
+            rows,
+            bare,
+            bytes,
+            content_bytes,
+            bytes_max,
+            content_bytes_max,
+            failing,
+            contents_dropped,
+            rows_dropped,
+        }
+    }
+
     fn fail(&mut self, error: &dyn fmt::Display) {
         if !mem::replace(&mut self.failing, true) {
             log::error!("the database does not take rows ({error}); they wait in memory and are tried again");
@@ -169,8 +201,15 @@ impl Waiting {
     }
 
     fn recover(&mut self) {
-        if mem::take(&mut self.failing) {
-            log::warn!("the database takes rows again; none waits any more");
+        if !mem::take(&mut self.failing) {
+            return;
+        }
+        match (mem::take(&mut self.contents_dropped), mem::take(&mut self.rows_dropped)) {
+            (0, 0) => log::warn!("the database takes rows again; none waits any more"),
+            (contents, rows) => log::warn!(
+                "the database takes rows again; none waits any more; of those that waited {rows} were lost, and {contents} \
+                 without what was said"
+            ),
         }
     }
 
@@ -180,24 +219,67 @@ impl Waiting {
         let first = self.rows.is_empty();
         for row in rows {
             let size = row.size();
-            if self.bytes + size > WAITING_ROWS_BYTES_MAX {
-                let dropped = figures.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                log::error!("a row was lost: too many wait for the database ({dropped} lost since the start)");
+            if self.bytes + size > self.bytes_max {
+                figures.dropped.fetch_add(1, Ordering::Relaxed);
+                self.rows_dropped += 1;
+                if self.rows_dropped == 1 {
+                    log::error!(
+                        "rows are lost from now on: {} wait for the database, which is all that may",
+                        self.rows.len()
+                    );
+                }
                 continue;
             }
             self.bytes += size;
+            self.content_bytes += row.content.size();
             self.rows.push_back(row);
         }
+        self.fit_content(figures);
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
         if first && !self.rows.is_empty() {
             signals.alarm.raise(|alarm| alarm.rows_wait = true);
         }
     }
 
+    /// Drops the oldest content while there is too much.
+    fn fit_content(&mut self, figures: &Figures) {
+        while self.content_bytes > self.content_bytes_max
+            && let Some(row) = self.rows.get_mut(self.bare)
+        {
+            self.bare += 1;
+            let content = mem::take(&mut row.content);
+            if content.is_empty() {
+                continue;
+            }
+            self.content_bytes -= content.size();
+            figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
+            self.contents_dropped += 1;
+            if self.contents_dropped == 1 {
+                log::warn!(
+                    "prompts and outputs of requests are lost from now on, oldest first: more than {} MB wait for the \
+                     database; their figures are kept",
+                    self.content_bytes_max / (1024 * 1024)
+                );
+            }
+        }
+    }
+
+    /// Whether the first row had any.
+    fn drop_first_content(&mut self, figures: &Figures) -> bool {
+        let Some(row) = self.rows.front_mut() else { return false };
+        let content = mem::take(&mut row.content);
+        self.content_bytes -= content.size();
+        let dropped = !content.is_empty();
+        figures.contents_dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
+        dropped
+    }
+
     fn remove(&mut self, count: usize, figures: &Figures) {
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
+            self.content_bytes -= row.content.size();
         }
+        self.bare = self.bare.saturating_sub(count);
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
     }
 }
@@ -206,4 +288,78 @@ impl Waiting {
 fn is_lasting(error: &rusqlite::Error) -> bool {
     use ErrorCode::*;
     matches!(error.sqlite_error_code(), Some(TooBig | ConstraintViolation | TypeMismatch | ParameterOutOfRange))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::Content;
+    use crate::record::store::DbSync;
+    use crate::record::testing::{Folder, row};
+
+    fn said(bytes: usize) -> Row {
+        Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
+    }
+
+    /// Numbers of the rows whose content is still there.
+    fn with_content(waiting: &Waiting) -> Vec<usize> {
+        (0..waiting.rows.len()).filter(|at| !waiting.rows[*at].content.is_empty()).collect()
+    }
+
+    fn dropped(signals: &Signals) -> (u64, u64) {
+        let Figures { dropped, contents_dropped, .. } = &signals.figures;
+        (dropped.load(Ordering::Relaxed), contents_dropped.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn content_goes_before_figures_and_the_oldest_first() {
+        let signals = Signals::default();
+        let mut waiting = Waiting::within(10 * said(0).size(), 1000);
+        for _ in 0..3 {
+            waiting.keep(vec![said(400)], &signals);
+        }
+        assert_eq!((waiting.rows.len(), with_content(&waiting), dropped(&signals)), (3, vec![1, 2], (0, 1)));
+        // More than all that may wait goes itself, and so does what came before it.
+        waiting.keep(vec![said(1001)], &signals);
+        assert_eq!((waiting.rows.len(), with_content(&waiting), dropped(&signals)), (4, vec![], (0, 4)));
+        waiting.keep(vec![said(500), said(500)], &signals);
+        assert_eq!((with_content(&waiting), dropped(&signals)), (vec![4, 5], (0, 4)));
+        // Rows that leave change nothing in that.
+        waiting.remove(5, &signals.figures);
+        waiting.keep(vec![said(500), said(1)], &signals);
+        assert_eq!((with_content(&waiting), dropped(&signals)), (vec![1, 2], (0, 5)));
+        // Then figures, and of these what comes last: what waits is kept.
+        waiting.keep((0..8).map(|_| said(0)).collect(), &signals);
+        assert_eq!((waiting.rows.len(), dropped(&signals)), (10, (1, 5)));
+        waiting.remove(10, &signals.figures);
+        assert_eq!((waiting.bytes, waiting.content_bytes, waiting.bare), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_figures_of_200_000_requests_fit() {
+        let typical = Row {
+            requested_model: row().model,
+            request_id: Some("chatcmpl-0123456789abcdef0123456789abcdef".to_owned()),
+            client: Some("openai-python/1.109.1".to_owned()),
+            key: Some("9c1716ac26cd".to_owned()),
+            ..said(250_000)
+        };
+        assert!(200_000 * typical.size() <= WAITING_ROWS_BYTES_MAX, "{}", typical.size());
+    }
+
+    #[test]
+    fn a_row_that_is_refused_for_what_was_said_keeps_its_figures() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
+        let other = rusqlite::Connection::open(&path).expect("opens");
+        // Somebody has removed a row by hand, and left its content.
+        other.execute_batch("INSERT INTO content (id, prompt) VALUES (2, 'left')").expect("written");
+        let signals = Signals::default();
+        desk.write(vec![row(), said(10), row()], &signals);
+        desk.write(Vec::new(), &signals);
+        assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(3));
+        assert_eq!(other.query_row("SELECT count(*) FROM content WHERE prompt = 'hello'", [], |row| row.get(0)), Ok(2));
+        assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((0, 1), 0));
+    }
 }

@@ -263,7 +263,7 @@ impl Recorder {
 
     fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>, patience: Patience) -> Result<(), Vec<Entry>> {
         let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|entry| (entry.row, entry.then)).unzip();
-        let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(Row::size).sum::<usize>();
+        let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(|row| row.size() + row.content.size()).sum::<usize>();
         let began = Instant::now();
         let written = match patience {
             Patience::Usual => Ok(self.desk().write(rows, &self.signals)),

@@ -135,21 +135,28 @@ impl Content {
     pub fn is_empty(&self) -> bool {
         self.prompt.is_none() && self.output.is_none() && self.reasoning.is_none() && self.tool_calls.is_none()
     }
+
+    /// What the texts take in memory.
+    pub fn size(&self) -> usize {
+        length(&self.prompt) + length(&self.output) + length(&self.reasoning) + length(&self.tool_calls)
+    }
 }
 
 impl Row {
-    /// Roughly what the row takes in memory, for bounding the queue of waiting rows.
+    /// Roughly what the row takes in memory without its content, for bounding the queue of waiting rows.
     pub fn size(&self) -> usize {
-        let text = |s: &Option<String>| s.as_ref().map_or(0, String::len);
         std::mem::size_of::<Row>()
             + self.endpoint.len()
-            + text(&self.model)
-            + text(&self.requested_model)
-            + text(&self.request_id)
-            + text(&self.error_message)
-            + text(&self.content.prompt)
-            + text(&self.content.output)
-            + text(&self.content.reasoning)
-            + text(&self.content.tool_calls)
+            + length(&self.model)
+            + length(&self.requested_model)
+            + length(&self.request_id)
+            + length(&self.error_message)
+            + length(&self.finish_reason)
+            + length(&self.client)
+            + length(&self.key)
     }
+}
+
+fn length(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
 }

@@ -16,6 +16,8 @@ pub struct Figures {
     pub written: AtomicU64,
     /// Rows given up because too many waited or the database refused them for good.
     pub dropped: AtomicU64,
+    /// Rows that were kept without what was said, for the same reasons.
+    pub contents_dropped: AtomicU64,
     /// Rows waiting for a database that does not take them.
     pub waiting: AtomicU64,
 }

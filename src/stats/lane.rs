@@ -229,6 +229,7 @@ impl Sources {
             listeners,
             rows_written: rows.written.load(Ordering::Relaxed),
             rows_dropped: rows.dropped.load(Ordering::Relaxed),
+            contents_dropped: rows.contents_dropped.load(Ordering::Relaxed),
             rows_waiting: rows.waiting.load(Ordering::Relaxed),
             refusals: self.figures.refusals().collect(),
             database_bytes: bytes(database) + bytes(Path::new(&log)),

@@ -43,6 +43,8 @@ pub struct Process {
     pub rows_written: u64,
     /// Rows given up since the start.
     pub rows_dropped: u64,
+    /// Rows kept without what was said since the start.
+    pub contents_dropped: u64,
     /// Rows that wait for the database.
     pub rows_waiting: u64,
     /// Refused requests by reason, since the start.
@@ -197,6 +199,7 @@ impl Page {
         self.gauge("lms_proxy_rows_waiting", "Rows in memory that the database does not take at present.", process.rows_waiting);
         self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", process.rows_written);
         self.counter("lms_proxy_rows_dropped_total", "Rows lost since the start; any is an error.", process.rows_dropped);
+        self.counter("lms_proxy_contents_dropped_total", "Rows kept without prompt and output since the start, for too much waited for the database.", process.contents_dropped);
         self.gauge("lms_proxy_database_size_bytes", "The database file with its write-ahead log.", process.database_bytes);
         self.family("lms_proxy_refusals_total", "counter", "Requests refused before they were forwarded, since the start.");
         for (reason, count) in &process.refusals {
