@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
-use super::place::FileId;
+use super::place::{FileId, resolved, with_end};
 use super::recorder::Recorder;
 use super::store::now_ms;
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_QUIET_BYTES};
@@ -34,6 +34,8 @@ const SUM_GAP: Duration = Duration::from_secs(1);
 const LAST_TRY: Duration = Duration::from_secs(5);
 /// How long the end waits for who uses the database.
 const FOLD_WAIT: Duration = Duration::from_secs(1);
+/// How soon it looks again whether they have let go of it.
+const CLOSE_GAP: Duration = Duration::from_millis(5);
 
 /// The running keeper.
 pub struct Keeper {
@@ -59,17 +61,17 @@ impl Keeper {
 }
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
-    let mut connection = None;
+    let mut own = Own { path, open: None };
     let (mut rows_wait, mut sum_at) = (false, None);
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
-    roll_up(&mut connection, path, recorder);
+    roll_up(&mut own, recorder);
     cleaner.begin(0);
     loop {
         let rest = match (rows_wait, cleaner.is_at_work()) {
             // A database that takes no rows is not cleaned either.
             (true, _) => RETRY_GAP,
-            (false, true) => clean(&mut cleaner, &mut connection, path, recorder),
+            (false, true) => clean(&mut cleaner, &mut own, recorder),
             (false, false) => WAKE_GAP,
         };
         let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
@@ -81,27 +83,26 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         if file_now != file {
             // What was found in another file holds for this one no longer.
             file = file_now;
-            connection = None;
             cleaner.rest();
         }
         if rows_wait || alarm.rows_wait {
             rows_wait = !recorder.retry();
         }
         if alarm.log_grew {
-            roll_up(&mut connection, path, recorder);
+            roll_up(&mut own, recorder);
             cleaner.begin(CLEAN_SPARE_BYTES);
-            match checkpoint(&mut connection, path, recorder) {
+            match checkpoint(&mut own, recorder) {
                 // Clean-up would only let the log grow further.
                 Ok(left_bytes) if left_bytes > WAL_BYTES_MAX => cleaner.rest(),
                 Ok(_) => {}
                 Err(e) => {
-                    connection = None;
+                    own.close();
                     log::debug!("the write-ahead log was not checkpointed: {e}");
                 }
             }
         } else if alarm == AlarmState::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
-            roll_up(&mut connection, path, recorder);
+            roll_up(&mut own, recorder);
             cleaner.begin(0);
         }
     }
@@ -116,10 +117,24 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     }
     // Whatever is not summed up now is at the next start.
     recorder.sum_up();
-    // The database is one file then, which can be copied alone.
-    let folded = connected(&mut connection, path).and_then(fold);
-    if let Err(e) = folded {
-        log::debug!("the write-ahead log stays beside the database: {e}");
+    close(&mut own, recorder);
+}
+
+/// Makes the database one file, which can be copied alone. Whoever closes it last takes the files beside it away, if
+/// that one may write: so this does, as soon as the statistics have let go of it.
+fn close(own: &mut Own, recorder: &Recorder) {
+    let deadline = Instant::now() + FOLD_WAIT;
+    loop {
+        if let Err(e) = own.connection().and_then(fold) {
+            log::debug!("the write-ahead log stays beside the database: {e}");
+            return;
+        }
+        recorder.close();
+        own.close();
+        if !with_end(&resolved(own.path), "-wal").exists() || Instant::now() >= deadline {
+            return;
+        }
+        thread::sleep(CLOSE_GAP);
     }
 }
 
@@ -144,11 +159,11 @@ fn wait(recorder: &Recorder, sum_at: &mut Option<Instant>, at_most: Duration) ->
 }
 
 /// One step of clean-up; returns for how long to rest then.
-fn clean(cleaner: &mut Cleaner, connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) -> Duration {
+fn clean(cleaner: &mut Cleaner, own: &mut Own, recorder: &Recorder) -> Duration {
     let began = Instant::now();
-    let stepped = connected(connection, path).and_then(|connection| cleaner.step(connection, recorder, now_ms()));
+    let stepped = own.connection().and_then(|connection| cleaner.step(connection, recorder, now_ms()));
     if let Err(e) = stepped {
-        *connection = None;
+        own.close();
         cleaner.rest();
         log::debug!("clean-up was put off: {e}");
         return WAKE_GAP;
@@ -156,19 +171,19 @@ fn clean(cleaner: &mut Cleaner, connection: &mut Option<Connection>, path: &Path
     if cleaner.is_at_work() { (began.elapsed() * cleaner.rest_factor()).clamp(REST_MIN, REST_MAX) } else { WAKE_GAP }
 }
 
-fn roll_up(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) {
-    let rolled_up = connected(connection, path).and_then(|reading| recorder.roll_up(reading, now_ms()));
+fn roll_up(own: &mut Own, recorder: &Recorder) {
+    let rolled_up = own.connection().and_then(|reading| recorder.roll_up(reading, now_ms()));
     if let Err(e) = rolled_up {
         // The sums of the hours themselves are there; only questions take longer.
-        *connection = None;
+        own.close();
         log::debug!("the sums were not rolled up: {e}");
     }
 }
 
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
 /// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
-fn checkpoint(connection: &mut Option<Connection>, path: &Path, recorder: &Recorder) -> rusqlite::Result<u64> {
-    let connection = connected(connection, path)?;
+fn checkpoint(own: &mut Own, recorder: &Recorder) -> rusqlite::Result<u64> {
+    let connection = own.connection()?;
     let mut left_bytes = passive(connection)?;
     if left_bytes > WAL_QUIET_BYTES {
         // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
@@ -180,10 +195,29 @@ fn checkpoint(connection: &mut Option<Connection>, path: &Path, recorder: &Recor
     Ok(left_bytes)
 }
 
-fn connected<'a>(connection: &'a mut Option<Connection>, path: &Path) -> rusqlite::Result<&'a Connection> {
-    match connection {
-        Some(connection) => Ok(connection),
-        None => Ok(connection.insert(open(path)?)),
+/// The keeper's connection, opened when it is needed. It is always one to the file that the path leads to: what is
+/// done to a file that was moved away or deleted is not done to the database.
+struct Own<'a> {
+    path: &'a Path,
+    open: Option<(Option<FileId>, Connection)>,
+}
+
+impl Own<'_> {
+    fn connection(&mut self) -> rusqlite::Result<&Connection> {
+        let file = FileId::of(self.path);
+        match self.open.take() {
+            Some((opened, connection)) if opened == file && file.is_some() => {
+                Ok(&self.open.insert((opened, connection)).1)
+            }
+            _ => {
+                let connection = open(self.path)?;
+                Ok(&self.open.insert((FileId::of(self.path), connection)).1)
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.open = None;
     }
 }
 

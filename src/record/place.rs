@@ -93,6 +93,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
 }
 
+/// The name of a file beside the database.
 pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);

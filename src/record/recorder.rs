@@ -209,6 +209,11 @@ impl Recorder {
         work()
     }
 
+    /// Lets go of the database. A row that comes all the same opens it again.
+    pub(super) fn close(&self) {
+        self.desk().store.close();
+    }
+
     /// What wakes the keeper.
     pub fn alarm(&self) -> &Alarm {
         &self.signals.alarm

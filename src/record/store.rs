@@ -71,6 +71,8 @@ pub struct Store {
     /// repaired it, and the connection remembers bad pages.
     damaged: bool,
     claim: Option<Claim>,
+    /// Opened again by the next row.
+    closed: bool,
 }
 
 impl Store {
@@ -95,7 +97,7 @@ impl Store {
         let unsummed = Unsummed::InTable;
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
-        let mut store = Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, claim: None };
+        let mut store = Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, closed: false, claim: None };
         if let Err(e) = store.sum_up() {
             log::debug!("the rows of the last run are not summed up yet: {e}");
             store.damaged = false;
@@ -106,7 +108,7 @@ impl Store {
     /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
     /// or is damaged.
     pub fn must_reopen(&self) -> bool {
-        self.damaged || !self.place.is_held()
+        self.damaged || self.closed || !self.place.is_held()
     }
 
     /// Whether the last attempt to write found the file damaged.
@@ -133,6 +135,16 @@ impl Store {
         }
         *self = Store { claim: self.claim.take(), ..fresh };
         Ok(())
+    }
+
+    /// Closes the connection.
+    pub(super) fn close(&mut self) {
+        // In its place stands one to nothing.
+        if let Ok(nothing) = Connection::open_in_memory() {
+            self.conn = nothing;
+            self.unsummed = Unsummed::InTable;
+            self.closed = true;
+        }
     }
 
     /// How long a transaction waits for another process's lock.

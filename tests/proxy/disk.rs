@@ -81,6 +81,26 @@ fn a_database_deleted_while_running_is_begun_anew() {
 }
 
 #[test]
+fn the_one_that_was_begun_anew_holds_everything_when_the_proxy_was_stopped() {
+    let upstream = answering();
+    let mut proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 1);
+    // Whoever has a connection of its own has opened it.
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 1);
+    let path = database(&proxy);
+    fs::rename(&path, path.with_extension("old")).expect("renamed");
+    ask(&proxy, 1);
+    // A worker, who outlives the exchange, holds on to what writes rows.
+    assert_eq!(proxy.ask(streaming_chat()).text(), CHAT_REPLY);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let copy = proxy.folder().path().join("copy.db");
+    fs::copy(&path, &copy).expect("copied");
+    assert_eq!(rows_of(&copy).len(), 2);
+    assert_eq!(rows_of(&path.with_extension("old")).len(), 1);
+}
+
+#[test]
 fn statistics_do_not_wait_for_the_next_row_to_find_that_the_database_was_deleted() {
     let upstream = answering();
     let proxy = Proxy::with(&upstream, &[ELSEWHERE]);

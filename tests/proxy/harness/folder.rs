@@ -18,6 +18,15 @@ impl Folder {
         &self.0
     }
 
+    /// What lies in it, in order.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     pub fn database(&self) -> PathBuf {
         self.0.join("metrics.db")
     }
