@@ -172,6 +172,15 @@ pub const CLEAN_PAGES_MAX: i64 = 64;
 /// two looks of the keeper.
 pub const CLEAN_SPARE_BYTES: u64 = 2 * WAL_CHECKPOINT_BYTES;
 
+/// A clock that is further on than this since it was last believed may be wrong. A long weekend without the proxy; a
+/// wrong clock within it removes what would have gone in four days.
+pub const CLOCK_LEAP_MS_MAX: i64 = 4 * 24 * 3_600_000;
+/// How long a clock that has leapt must go on before anything is removed by it. NTP sets a clock right within minutes of
+/// finding a network, a person on the day on which certificates turn out to be expired.
+pub const CLOCK_AGREES_MS: i64 = 24 * 3_600_000;
+/// Most that counts of the time between two looks at it: what nobody was there to see is no agreement.
+pub const CLOCK_STEP_MS_MAX: i64 = 3_600_000;
+
 // ---- starting ----------------------------------------------------------------------------------------------------
 
 /// What is read of a lock file: a process and an address fit in it twice.

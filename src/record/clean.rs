@@ -18,6 +18,8 @@
 //!   this version's default. Where such a limit meets such rows, how far it went is kept under names of its own, so
 //!   that a limit set later finds what was spared.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
+//! - A clock that leaps removes nothing until it is believed ([`super::clock`]); what was seen of it is in `meta`, too. A
+//!   row whose date cannot be true is as old as the rows recorded beside it, and goes with them.
 //!
 //! How long a step holds the desk, and so a commit, is in `limits.rs` beside the sizes of a step.
 
@@ -25,12 +27,13 @@ use std::mem;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::clock::{Doubt, EARLIEST_TRUE_MS, Seen, latest_true_ms};
 use super::recorder::Recorder;
 use super::rfc3339::text_of_ms;
 use super::roll_up::rolled_until;
 use super::schema::CAME_UNTIL;
 use super::sums::{HOUR_MS, hour_of_ms};
-use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX};
+use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX, CLOCK_AGREES_MS};
 use crate::settings::Limit;
 
 /// Last id whose content is in `content_bytes`.
@@ -40,6 +43,13 @@ const BYTES: &str = "content_bytes";
 /// The same two of content that did not come with an upgrade.
 const NEW_COUNTED: &str = "new_content_counted";
 const NEW_BYTES: &str = "new_content_bytes";
+
+/// The last time that was believed, and of one that is doubted what was seen of it: see [`Seen`].
+const BELIEVED: &str = "clock_believed_ms";
+const DOUBTED: &str = "clock_doubted_ms";
+const AGREED: &str = "clock_agreed_ms";
+/// A believed time is written down again when it is so much later: an idle proxy hardly writes.
+const BELIEVED_GAP_MS: i64 = 24 * HOUR_MS;
 
 /// Rows and content looked at in one step.
 const LOOK_ROWS: i64 = 512;
@@ -53,6 +63,9 @@ macro_rules! octets {
             + coalesce(octet_length(tool_calls), 0)"
     };
 }
+
+/// Hours before it are no dates that can be true.
+const EARLIEST_TRUE_HOUR: i64 = EARLIEST_TRUE_MS / HOUR_MS;
 
 /// What the settings keep.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,6 +151,8 @@ struct Walk {
     from: i64,
     /// The first hour that is not too old.
     until: i64,
+    /// What begins later has no date that can be true.
+    true_until_ms: i64,
     /// The next hour to look at, and the ids of it that are left.
     hour: i64,
     ids: Option<(i64, i64)>,
@@ -203,7 +218,7 @@ impl Cleaner {
     pub fn step(&mut self, own: &Connection, recorder: &Recorder, now_ms: i64) -> rusqlite::Result<()> {
         self.phase = match mem::replace(&mut self.phase, Phase::Resting) {
             Phase::Resting => Phase::Resting,
-            Phase::Start(what) => self.start(own, what, now_ms)?,
+            Phase::Start(what) => self.start(own, recorder, what, now_ms)?,
             Phase::Walk(walk) => walk.step(own, recorder)?,
             Phase::Count => self.count(own, recorder)?,
             Phase::Size => self.fit(own, recorder)?,
@@ -215,7 +230,7 @@ impl Cleaner {
         Ok(())
     }
 
-    fn start(&self, own: &Connection, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
+    fn start(&self, own: &Connection, recorder: &Recorder, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
         let limit = match what {
             Aged::Rows => self.retention.days,
             Aged::Content => self.retention.content_days,
@@ -224,12 +239,14 @@ impl Cleaner {
             return Ok(what.next());
         }
         let days = i64::try_from(limit.max).unwrap_or(i64::MAX);
+        let now_ms = age_from_ms(own, recorder, now_ms)?;
         // Only hours that are rolled up: a row that comes for one of them is noticed as late.
         let until = hour_of_ms(now_ms).saturating_sub(days.saturating_mul(24)).min(rolled_until(own)?);
         let reach = Reach::of(limit, own)?;
         let from = number(own, what.name(reach))?.unwrap_or(0);
         Ok(if from < until {
-            Phase::Walk(Walk { what, reach, from, until, hour: from, ids: None, newest_in: None })
+            let (hour, true_until_ms) = (from.max(EARLIEST_TRUE_HOUR), latest_true_ms(now_ms));
+            Phase::Walk(Walk { what, reach, from, until, true_until_ms, hour, ids: None, newest_in: None })
         } else {
             what.next()
         })
@@ -335,6 +352,43 @@ impl Cleaner {
     }
 }
 
+/// What ages are told from at `now_ms`, by what the database knows of the clock.
+fn age_from_ms(own: &Connection, recorder: &Recorder, now_ms: i64) -> rusqlite::Result<i64> {
+    let doubt = number(own, DOUBTED)?.zip(number(own, AGREED)?);
+    let doubt = doubt.map(|(last_ms, agreed_ms)| Doubt { last_ms, agreed_ms });
+    let before = number(own, BELIEVED)?.map(|believed_ms| Seen { believed_ms, doubt });
+    let seen = before.map_or_else(|| Seen::first(now_ms), |before| before.look(now_ms));
+    let is_known = before.is_some_and(|before| {
+        let moved_ms = seen.believed_ms.saturating_sub(before.believed_ms);
+        before.doubt == seen.doubt && (0..BELIEVED_GAP_MS).contains(&moved_ms)
+    });
+    if !is_known {
+        recorder.clean(0, |conn| {
+            set(conn, BELIEVED, seen.believed_ms)?;
+            conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [DOUBTED, AGREED])?;
+            if let Some(Doubt { last_ms, agreed_ms }) = seen.doubt {
+                set(conn, DOUBTED, last_ms)?;
+                set(conn, AGREED, agreed_ms)?;
+            }
+            Ok(())
+        })?;
+    }
+    let (was, now) = (before.map_or(seen.believed_ms, |before| before.believed_ms), text_of_ms(now_ms));
+    match (before.and_then(|before| before.doubt), seen.doubt) {
+        (None, Some(_)) => {
+            let hours = CLOCK_AGREES_MS / HOUR_MS;
+            log::warn!(
+                "the clock says {now}, far from {} where it was last: nothing is removed for its age by that until it has \
+                 gone on for {hours} hours",
+                text_of_ms(was)
+            );
+        }
+        (Some(_), None) => log::info!("the clock is believed again: {now}"),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    Ok(seen.age_from_ms(now_ms))
+}
+
 impl Walk {
     fn step(mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
         let Some((next, last)) = self.ids.take() else { return self.next_hour(own, recorder) };
@@ -353,7 +407,10 @@ impl Walk {
                  WHERE content.id BETWEEN ?1 AND ?2 ORDER BY content.id LIMIT ?3"
             ))?,
         };
+        // A date that cannot be true says nothing, but these ids were recorded when it was this hour.
+        let dated = text_of_ms(EARLIEST_TRUE_MS)..=text_of_ms(self.true_until_ms);
         let too_old_before = text_of_ms(self.until * HOUR_MS);
+        let is_too_old = |start_time: String| start_time < too_old_before || !dated.contains(&start_time);
         let mut found = look.query([next, last, LOOK_ROWS])?;
         let mut batch = Batch::default();
         self.ids = None;
@@ -362,7 +419,7 @@ impl Walk {
             let (id, start_time, has_content): (i64, Option<String>, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
             looked += 1;
             // Content without a row is nobody's.
-            if start_time.is_none_or(|start_time| start_time < too_old_before) {
+            if start_time.is_none_or(is_too_old) {
                 let stays = self.what == Aged::Rows && id == newest;
                 if stays {
                     self.newest_in.get_or_insert(self.hour);
@@ -391,10 +448,11 @@ impl Walk {
                 "SELECT start, min(first_id), max(last_id) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2
                  GROUP BY start ORDER BY start LIMIT 1",
             )?
-            .query_row([self.hour, self.until], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
+            .query_row([self.hour, self.until], |row| Ok((row.get(0)?, (row.get::<_, i64>(1)?, row.get(2)?))))
             .optional()?;
         if let Some((hour, (first, last))) = hour {
-            let first: i64 = first;
+            // What has no date of its own and was recorded since the hour before goes with this one.
+            let first = first.min(last_id_before(own, hour)? + 1);
             // In hours of before an upgrade nothing may be left to look at.
             (self.hour, self.ids) = (hour, Some((first.max(self.reach.spared() + 1), last)));
             return Ok(Phase::Walk(self));
@@ -412,6 +470,15 @@ impl Walk {
         }
         Ok(self.what.next())
     }
+}
+
+/// The highest id in the last hour before that has requests, and a date that can be true.
+fn last_id_before(conn: &Connection, hour: i64) -> rusqlite::Result<i64> {
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(max(last_id), 0) FROM sums WHERE span = 2
+         AND start = (SELECT max(start) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2)",
+    )?;
+    statement.query_row([EARLIEST_TRUE_HOUR, hour], |row| row.get(0))
 }
 
 /// What one step removes.
@@ -490,6 +557,9 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
 
 /// A row came for an hour that is rolled up, inside the caller's transaction: clean-up looks at that hour again.
 pub(super) fn late(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
+    if hour < EARLIEST_TRUE_HOUR {
+        return Ok(());
+    }
     let mut take_back =
         conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name IN (?2, ?3, ?4, ?5) AND value > ?1")?;
     let [rows, content] = [Aged::Rows, Aged::Content];
@@ -703,6 +773,47 @@ mod tests {
         bench.write(Row { start_ms: NOW_MS, ..row() });
         bench.clean(retention, NOW_MS);
         assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("12", "12"));
+    }
+
+    #[test]
+    fn a_clock_that_leaps_ahead_removes_nothing_and_goes_on_where_it_was() {
+        let bench = Bench::new(&random_rows(50));
+        let retention = Retention { days: set_to(30), content_days: set_to(30), ..NONE };
+        let (rows, content) = (bench.ids("requests"), bench.ids("content"));
+        bench.clean(retention, NOW_MS);
+        let year_2099 = 4_070_908_800_000;
+        bench.write(Row { start_ms: year_2099, ..row() });
+        bench.recorder.roll_up(&bench.own, year_2099 + 3 * HOUR_MS).expect("rolls up");
+        for hours in 0..20 {
+            bench.clean(retention, year_2099 + (3 + hours) * HOUR_MS);
+        }
+        assert_eq!((bench.ids("requests"), bench.ids("content")), (format!("{rows}; 51"), format!("{content}; 51")));
+        // Set right, it removes what is too old then; the row of 2099 goes with those recorded beside it.
+        bench.write(Row { start_ms: NOW_MS + DAY_MS, ..row() });
+        bench.write(Row { start_ms: NOW_MS + 2 * DAY_MS, ..row() });
+        bench.clean(retention, NOW_MS + 3 * DAY_MS);
+        assert_eq!(bench.ids("requests"), format!("{rows}; 51; 52; 53"));
+        for day in 1..14 {
+            bench.clean(retention, NOW_MS + 3 * day * DAY_MS);
+        }
+        assert_eq!(bench.ids("requests"), "53");
+    }
+
+    #[test]
+    fn rows_of_1970_stay_as_long_as_those_recorded_beside_them() {
+        let of_1970 = || Row { start_ms: 60_000, ..row() };
+        let bench =
+            Bench::new(&[row(), of_1970(), of_1970(), Row { start_ms: row().start_ms + DAY_MS, ..row() }, row()]);
+        let after = row().start_ms + DAY_MS;
+        bench.clean(Retention { days: set_to(30), content_days: set_to(30), ..NONE }, NOW_MS);
+        assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("1; 2; 3; 4; 5", "1; 2; 3; 4; 5"));
+        bench.clean(Retention { content_days: set_to(1), ..NONE }, after + DAY_MS);
+        assert_eq!(bench.ids("content"), "4");
+        let bench = Bench::new(&[of_1970(), row(), of_1970(), Row { start_ms: after, ..row() }]);
+        bench.clean(Retention { content_days: set_to(1), ..NONE }, after + DAY_MS);
+        assert_eq!(bench.ids("content"), "3; 4");
+        bench.clean(Retention { content_days: set_to(1), ..NONE }, after + 3 * DAY_MS);
+        assert_eq!(bench.ids("content"), "");
     }
 
     #[test]

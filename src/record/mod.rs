@@ -7,13 +7,14 @@
 //!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
 //! ```
 //!
-//! A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and watched at its
-//! [`place`].
+//! A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and
+//! watched at its [`place`]. What the clock on the wall can be believed, [`clock`] judges.
 
 pub mod additions;
 pub mod alarm;
 pub mod claim;
 pub mod clean;
+pub mod clock;
 mod desk;
 mod extras;
 pub mod fingerprint;

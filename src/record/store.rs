@@ -97,7 +97,8 @@ impl Store {
         let unsummed = Unsummed::InTable;
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
-        let mut store = Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, closed: false, claim: None };
+        let mut store =
+            Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, closed: false, claim: None };
         if let Err(e) = store.sum_up() {
             log::debug!("the rows of the last run are not summed up yet: {e}");
             store.damaged = false;

@@ -9,8 +9,11 @@ use serde::Serialize;
 
 use super::answers::{By, Groups, Request, Summary};
 use super::filter::{Filter, Zone};
+use super::range::HOUR_MS;
 use super::reader::Reader;
+use crate::record::clock::latest_true_ms;
 use crate::record::rfc3339::{ms_of_text, text_of_ms, whole_seconds};
+use crate::record::sums::hour_of_ms;
 
 /// Models that the text shows; the others are added up in one line.
 const MODELS_SHOWN: usize = 8;
@@ -48,10 +51,13 @@ impl Report {
     /// Of the requests that the filter lets pass. A range of time makes every line shorter, none longer.
     pub fn read(reader: &Reader, filter: &Filter, zone: Zone, now_ms: i64) -> rusqlite::Result<Report> {
         let midnight = now_ms - (now_ms + zone.ms()).rem_euclid(DAY_MS);
+        // A row of a clock that was wrong is not of today until its day comes. Whole hours are told from sums.
+        let to = (hour_of_ms(latest_true_ms(now_ms)) + 1) * HOUR_MS;
         let since = |days: i64| {
             let from = (midnight - (days - 1) * DAY_MS).max(0);
             let from_ms = Some(filter.from_ms.map_or(from, |asked| asked.max(from)));
-            reader.summary(&Filter { from_ms, ..filter.clone() })
+            let to_ms = Some(filter.to_ms.map_or(to, |asked| asked.min(to)));
+            reader.summary(&Filter { from_ms, to_ms, ..filter.clone() })
         };
         Ok(Report {
             time: whole_seconds(&text_of_ms(now_ms)),
@@ -264,10 +270,11 @@ mod tests {
         // Half past ten in UTC, half past twelve there: midnight was 12.5 hours ago.
         let now_ms = row().start_ms;
         let ago = |hours: i64| Row { start_ms: now_ms - hours * 3_600_000, ..row() };
-        let report = report(&[ago(0), ago(12), ago(13), ago(13 + 24 * 6), ago(24 * 20), ago(24 * 400)], now_ms);
+        let report =
+            report(&[ago(0), ago(12), ago(13), ago(13 + 24 * 6), ago(24 * 20), ago(24 * 400), ago(-24 * 400)], now_ms);
         let counts = [&report.today, &report.last_7_days, &report.last_30_days, &report.all_time];
-        assert_eq!(counts.map(|summary| summary.total_requests), [2, 3, 5, 6]);
-        assert_eq!((report.models.groups.len(), report.requests.len()), (1, 6));
+        assert_eq!(counts.map(|summary| summary.total_requests), [2, 3, 5, 7]);
+        assert_eq!((report.models.groups.len(), report.requests.len()), (1, 7));
     }
 
     #[test]

@@ -611,10 +611,43 @@ fn outcomes_are_filed_as_successful_failed_or_cancelled() {
 fn too_many_points_are_refused_with_what_to_do() {
     let mut bench = Bench::new();
     bench.write(&[Row { start_ms: 0, ..row() }]);
-    let ask = |bucket| bench.reader.over_time(&Filter::default(), bucket, Zone::default(), None, row().start_ms);
+    let over_time =
+        |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, Zone::default(), None, row().start_ms);
+    let ask = |bucket| over_time(&Filter::since(0), bucket);
     let error = ask(Bucket::Hour).expect_err("half a million hours").to_string();
     assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
     assert_eq!(ask(Bucket::Month).expect("answers").points.len(), 56 * 12 + 1);
+    assert_eq!(over_time(&Filter::default(), Bucket::Month).expect("answers").points.len(), 56 * 12 + 1);
+    // Who does not say since when gets the last ones.
+    let points = over_time(&Filter::default(), Bucket::Hour).expect("answers").points;
+    assert_eq!((points.len(), points[9_999].start.as_str()), (10_000, "2026-01-19T10:00:00Z"));
+}
+
+#[test]
+fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
+    let now_ms = row().start_ms;
+    let year_2099 = 4_070_908_800_000;
+    for wrong in [vec![], vec![0], vec![year_2099], vec![0, year_2099, i64::MAX]] {
+        let mut bench = Bench::new();
+        bench.write(&[Row { start_ms: now_ms - 400 * DAY_MS, ..row() }]);
+        bench.write(&wrong.iter().map(|start_ms| Row { start_ms: *start_ms, ..row() }).collect::<Vec<_>>());
+        bench.write(&[row()]);
+        while bench.store.roll_up(now_ms + DAY_MS).expect("rolls up") {}
+        for bucket in Bucket::ALL {
+            for zone in [Zone::default(), Zone { minutes: -300 }] {
+                let answer = bench.reader.over_time(&Filter::default(), bucket, zone, None, now_ms + 1000);
+                let points = answer.expect("answers").points;
+                let counts = points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0);
+                assert_eq!(counts.collect::<Vec<_>>(), [1, 1], "{bucket:?} {wrong:?}");
+                assert_eq!((points[0].summary.total_requests, points[points.len() - 1].summary.total_requests), (1, 1));
+            }
+        }
+        let all = Filter::default();
+        let requests = wrong.len() as i64 + 2;
+        assert_eq!(bench.reader.summary(&all).expect("answers").total_requests, requests);
+        assert_eq!(bench.reader.latency(&all).expect("answers").overall.duration_ms.count, requests);
+        assert_eq!(bench.reader.recent(&all, 10).expect("answers").requests.len() as i64, requests);
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use super::range::{Cut, HOUR_MS, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Figures, Part, Piece, Tally};
 use crate::limits::BUCKETS_MAX;
+use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::pack::visit_totals;
-use crate::record::sums::{Known, Sums};
+use crate::record::sums::{Known, Sums, hour_of_ms};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -58,6 +59,19 @@ impl Bucket {
             (Bucket::Day, _) | (Bucket::Week | Bucket::Month, Err(_)) => local - local.rem_euclid(24 * HOUR_MS),
         };
         start - zone.ms()
+    }
+
+    /// The beginning of the first of so many buckets of which the last one ends at `to_ms` or holds it.
+    fn back(self, buckets: usize, to_ms: i64, zone: Zone) -> i64 {
+        let length_ms = match self {
+            Bucket::Hour => HOUR_MS,
+            Bucket::Day => 24 * HOUR_MS,
+            Bucket::Week => 7 * 24 * HOUR_MS,
+            // The longest: fewer of them then.
+            Bucket::Month => 31 * 24 * HOUR_MS,
+        };
+        let before = i64::try_from(buckets).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(length_ms);
+        self.start((to_ms - 1).saturating_sub(before).max(0), zone)
     }
 
     /// The beginning of the bucket after the one that begins at `start`.
@@ -113,7 +127,8 @@ impl Reader {
     }
 
     /// The summary of each bucket of time from the filter's beginning, else the first request, to its end, else now.
-    /// With `by` each bucket's groups, too.
+    /// With `by` each bucket's groups, too. What no clock can have meant, and what is more than [`BUCKETS_MAX`] buckets
+    /// ago, is left out unless the filter asks for it.
     pub fn over_time(
         &self,
         filter: &Filter,
@@ -124,7 +139,7 @@ impl Reader {
     ) -> Result<OverTime, AskError> {
         self.at_once(|| {
             let packed = self.packed()?;
-            let starts = self.starts(filter, bucket, zone, packed, now_ms)?;
+            let starts = self.starts(filter, bucket, zone, now_ms)?;
             let ranges: Vec<(Option<i64>, Option<i64>)> = starts
                 .iter()
                 .map(|start| {
@@ -146,18 +161,13 @@ impl Reader {
         })
     }
 
-    fn starts(
-        &self,
-        filter: &Filter,
-        bucket: Bucket,
-        zone: Zone,
-        packed: Packed,
-        now_ms: i64,
-    ) -> Result<Vec<i64>, AskError> {
-        let last: Option<i64> =
-            self.conn.prepare_cached("SELECT max(start) FROM sums WHERE span = 2")?.query_row([], |row| row.get(0))?;
-        let Some(from_ms) = filter.from_ms.or(last.map(|_| packed.first * HOUR_MS)) else { return Ok(Vec::new()) };
-        let to_ms = filter.to_ms.unwrap_or_else(|| last.map_or(0, |last| (last + 1) * HOUR_MS).max(now_ms + 1));
+    fn starts(&self, filter: &Filter, bucket: Bucket, zone: Zone, now_ms: i64) -> Result<Vec<i64>, AskError> {
+        let hours = self.true_hours(now_ms)?;
+        let newest_ms = hours.map_or(0, |(_, last)| (last + 1) * HOUR_MS).max(now_ms + 1);
+        let to_ms = filter.to_ms.unwrap_or(newest_ms);
+        let first_ms =
+            hours.map(|(first, _)| (first * HOUR_MS).max(bucket.back(BUCKETS_MAX, to_ms.min(newest_ms), zone)));
+        let Some(from_ms) = filter.from_ms.or(first_ms) else { return Ok(Vec::new()) };
         let mut starts = Vec::new();
         let mut start = bucket.start(from_ms, zone);
         while start < to_ms {
@@ -171,6 +181,20 @@ impl Reader {
             start = bucket.next(start, zone);
         }
         Ok(starts)
+    }
+
+    /// The first and the last hour that have requests and can be true; of those that have any where none can.
+    fn true_hours(&self, now_ms: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let ends = ["min", "max"]
+            .map(|end| format!("SELECT {end}(start) FROM sums WHERE span = 2 AND start >= ?1 AND start <= ?2"));
+        let within = |from: i64, to: i64| {
+            let [first, last] = ends
+                .each_ref()
+                .map(|end| self.conn.prepare_cached(end)?.query_row([from, to], |row| row.get::<_, Option<i64>>(0)));
+            Ok::<_, rusqlite::Error>(first?.zip(last?))
+        };
+        let can_be_true = within(hour_of_ms(EARLIEST_TRUE_MS), hour_of_ms(latest_true_ms(now_ms)))?;
+        can_be_true.map_or_else(|| within(0, i64::MAX), |hours| Ok(Some(hours)))
     }
 
     /// Adds up what every range holds, and has `answer` made of it.
