@@ -1,12 +1,15 @@
 //! What a request says about itself: the members of its body that the row or the relay needs.
 //!
-//! Does not judge the request: that is upstream's right. A body that is not one well-formed JSON object says nothing.
+//! Does not judge the request: that is upstream's right. A body that is neither one well-formed JSON object nor a form
+//! says nothing.
 //! Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
 
 use memchr::memmem;
 
+use super::form::{each_field, is_form};
 use super::members::{each_member, is_true, spells, string_value};
 pub use super::prompt::prompt_text;
+use super::text::{lossy, without_partial_character};
 use crate::limits::NAME_BYTES_MAX;
 
 /// What a request's body says.
@@ -22,9 +25,12 @@ pub struct Asked {
     pub asks_usage: bool,
 }
 
-/// Reads the top-level members of a JSON request body; anything else gives `Asked::default()`. Names longer than
+/// Reads the top-level members of a JSON request body, or the fields of a form; anything else gives `Asked::default()`. Names longer than
 /// [`NAME_BYTES_MAX`] are cut.
 pub fn read(body: &[u8]) -> Asked {
+    if is_form(body) {
+        return read_form(body);
+    }
     let mut asked = Asked::default();
     let object = each_member(body, |key, value| {
         let value = &body[value];
@@ -41,11 +47,29 @@ pub fn read(body: &[u8]) -> Asked {
     if object.is_some() { asked } else { Asked::default() }
 }
 
+/// Audio is sent as a form; its fields are named as the members of a JSON body.
+fn read_form(body: &[u8]) -> Asked {
+    let mut asked = Asked::default();
+    each_field(body, |name, value| match name {
+        b"model" => asked.model = field(value),
+        b"stream" => asked.stream = value.eq_ignore_ascii_case(b"true") || value == b"1",
+        b"user" => asked.user = field(value),
+        _ => {}
+    });
+    asked
+}
+
+fn field(value: &[u8]) -> Option<String> {
+    let value = value.trim_ascii();
+    let kept = without_partial_character(&value[..value.len().min(NAME_BYTES_MAX)]);
+    (!kept.is_empty()).then(|| lossy(kept).chars().filter(|c| !c.is_control()).collect())
+}
+
 /// Whether the body may ask for a stream: cheaper than reading it, and never wrong in saying no. Only a body that names
 /// `stream`, or spells names in escapes, is read.
 pub fn may_stream(body: &[u8]) -> bool {
     let names_it = || memmem::find(body, b"\"stream\"").is_some() || memmem::find(body, b"\\u").is_some();
-    names_it() && read(body).stream
+    (is_form(body) || names_it()) && read(body).stream
 }
 
 fn name(value: &[u8]) -> Option<String> {
@@ -109,6 +133,21 @@ mod tests {
         check(r#"{"m\u006fdel":"a\/b","\u0073tream":true}"#, "a/b stream - -");
         check(r#"{"messages":[{"model":"no","stream":true,"user":"no"}]}"#, "- - - -");
         check(r#" {"model" : "m" } "#, "m - - -");
+    }
+
+    #[test]
+    fn the_fields_of_a_form_are_read() {
+        let field = |name: &str, value: &str| {
+            format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let audio = "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\
+                     Content-Type: audio/wav\r\n\r\nRIFF\r\n";
+        let end = "--B--\r\n";
+        check(&[&field("model", "whisper-1"), audio, end].concat(), "whisper-1 - - -");
+        let all = [audio, &field("model", "m"), &field("stream", "True"), &field("user", "ann"), end].concat();
+        check(&all, "m stream ann -");
+        assert!(may_stream(all.as_bytes()));
+        check(&[&field("model", ""), &field("stream", "false"), end].concat(), "- - - -");
     }
 
     #[test]

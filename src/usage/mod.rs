@@ -21,6 +21,7 @@ pub mod dialect;
 mod embeddings;
 pub mod excerpt;
 mod facts;
+mod form;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
