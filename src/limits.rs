@@ -190,6 +190,16 @@ pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest count of tokens or milliseconds that one exchange can honestly have. More is nonsense and stored as
 /// unknown; nine million rows of this size still add up within 64 bits.
 pub const FIGURE_MAX: u64 = 1_000_000_000_000;
+/// Fastest stream whose speed is believed where it was seen rather than told, in tokens a second. The fastest that is
+/// sold (wafers of 2026) makes some 3000; above it somebody has gathered the events and handed them on.
+pub const TOKENS_PER_SECOND_SEEN_MAX: f64 = 4_000.0;
+/// A speed told by upstream is believed below this: llama.cpp tells a million for the one token that took no time.
+pub const TOKENS_PER_SECOND_TOLD_MAX: f64 = 100_000.0;
+/// The same for the reading of prompts, which goes many tokens at a time: small models reach a hundred thousand.
+pub const PROMPT_PER_SECOND_TOLD_MAX: f64 = 1_000_000.0;
+/// Tool calls of one reply that may still go on, their pieces in any order. Clients run some ten in parallel; of more,
+/// the one that began first is over.
+pub const TOOL_CALLS_OPEN_MAX: usize = 64;
 /// Combinations of endpoint, model, client, key and outcome whose sums are kept apart. Prometheus users are told to
 /// stay below some thousands of series for one metric; statistics read one line for each.
 pub const SERIES_MAX: i64 = 10_000;

@@ -113,7 +113,7 @@ impl Draft {
             http_status,
             was_streamed: streamed,
             time_to_first_token_ms: report.first_content_us.map(us_to_ms),
-            tokens_per_second: tokens_per_second(&report),
+            tokens_per_second: report.tokens_per_second,
             finish_reason: report.finish_reason.clone(),
             usage_source: report.usage_source,
             model_load_ms: report.model_load_ms,
@@ -128,15 +128,4 @@ impl Draft {
             },
         }
     }
-}
-
-/// Output tokens over the time from the first to the last content event; upstream's own figure where only that exists.
-fn tokens_per_second(report: &Report) -> Option<f64> {
-    let own = || {
-        let span_us = report.last_content_us?.checked_sub(report.first_content_us?)?;
-        let tokens = report.output_tokens?;
-        // One event, or all at once: there is no rate to speak of.
-        (span_us >= 1000 && report.content_events > 1).then(|| tokens as f64 * 1e6 / span_us as f64)
-    };
-    own().or(report.tokens_per_second)
 }

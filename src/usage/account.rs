@@ -1,8 +1,11 @@
 //! What the documents of one reply say together, and the report made of it.
 
+use super::counts::{Counts, Timings, Work};
 use super::dialect::Table;
-use super::facts::{Counts, Facts, Timings, ToolPart, Words};
-use super::text::{Kept, escape, lossy};
+use super::facts::{Facts, Words};
+use super::pace::Pace;
+use super::text::{Kept, lossy};
+use super::tools::Tools;
 
 /// What a reply says about itself. Unknown is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,12 +18,18 @@ pub struct Report {
     pub input_tokens: Option<u64>,
     /// Tokens of the answer.
     pub output_tokens: Option<u64>,
-    /// As reported, else input + output where both are known.
+    /// As reported where that is no less than its parts, else input + output where both are known.
     pub total_tokens: Option<u64>,
-    /// Prompt tokens taken from a cache.
+    /// Prompt tokens taken from a cache; never more than those of the prompt.
     pub cached_tokens: Option<u64>,
+    /// Prompt tokens written to a cache.
+    pub cache_write_tokens: Option<u64>,
     /// Answer tokens spent on reasoning.
     pub reasoning_tokens: Option<u64>,
+    /// Tokens that a draft model proposed.
+    pub draft_tokens: Option<u64>,
+    /// Those of them that were taken.
+    pub accepted_draft_tokens: Option<u64>,
     /// `usage`, `stats` or `timings`: where the counts came from.
     pub usage_source: Option<&'static str>,
     /// As reported: `stop`, `length`, `end_turn`, …
@@ -37,8 +46,10 @@ pub struct Report {
     pub last_content_us: Option<u64>,
     /// Events with content.
     pub content_events: u64,
-    /// Upstream's own figure.
+    /// Upstream's own figure, else how fast the words came where that tells how fast they were made.
     pub tokens_per_second: Option<f64>,
+    /// Upstream's own figure for the reading of the prompt.
+    pub prompt_tokens_per_second: Option<f64>,
     /// How long LM Studio loaded the model for this.
     pub model_load_ms: Option<u64>,
     /// The answer's text.
@@ -58,12 +69,11 @@ pub struct Account {
     finish: Vec<u8>,
     error: Option<Vec<u8>>,
     counts: Counts,
+    /// Tokens of the answer as told before there was any.
+    early_output: Option<u64>,
     timings: Timings,
-    tokens_per_second: Option<f64>,
-    load_seconds: Option<f64>,
-    first_content_us: Option<u64>,
-    last_content_us: Option<u64>,
-    content_events: u64,
+    work: Work,
+    pace: Pace,
     output: Spoken,
     reasoning: Spoken,
     tools: Tools,
@@ -79,12 +89,10 @@ impl Account {
             finish: Vec::new(),
             error: None,
             counts: Counts::default(),
+            early_output: None,
             timings: Timings::default(),
-            tokens_per_second: None,
-            load_seconds: None,
-            first_content_us: None,
-            last_content_us: None,
-            content_events: 0,
+            work: Work::default(),
+            pace: Pace::default(),
             output: Spoken::new(kept_max),
             reasoning: Spoken::new(kept_max),
             tools: Tools::new(kept_max),
@@ -101,13 +109,11 @@ impl Account {
             self.error = Some(message.to_vec());
         }
         self.counts.merge(&facts.counts);
+        self.early_output = facts.early_output.or(self.early_output);
         self.timings.merge(&facts.timings);
-        self.tokens_per_second = facts.tokens_per_second.or(self.tokens_per_second);
-        self.load_seconds = facts.load_seconds.or(self.load_seconds);
+        self.work.merge(&facts.work);
         if let Some(now_us) = now_us.filter(|_| self.is_content(facts)) {
-            self.first_content_us.get_or_insert(now_us);
-            self.last_content_us = Some(now_us);
-            self.content_events += 1;
+            self.pace.count(now_us, facts.said);
         }
         self.output.merge(&facts.output, facts.words);
         self.reasoning.merge(&facts.reasoning, facts.words);
@@ -128,27 +134,33 @@ impl Account {
             (true, false) => timings.is_positive(),
             (false, false) => timings.is_known(),
         };
-        let counts = if use_timings { timings } else { self.counts };
+        let mut counts = if use_timings { timings } else { self.counts };
+        // Told before the answer, it counts only where the whole answer came and nothing else was told.
+        counts.output = counts.output.or(self.early_output.filter(|output| terminal && *output > 0));
+        let counts = counts.settled();
         let source = if use_timings { "timings" } else { self.table.source };
-        let sum = counts.input.zip(counts.output).map(|(input, output)| input.saturating_add(output));
         Report {
             model: text(&self.model),
             id: text(&self.id),
             input_tokens: counts.input,
             output_tokens: counts.output,
-            total_tokens: counts.total.or(sum),
+            total_tokens: counts.total,
             cached_tokens: counts.cached,
+            cache_write_tokens: counts.cache_write,
             reasoning_tokens: counts.reasoning,
+            draft_tokens: self.work.drafted,
+            accepted_draft_tokens: self.work.accepted,
             usage_source: counts.is_known().then_some(source),
             finish_reason: text(&self.finish),
             error: self.error.as_deref().and_then(text),
             terminal,
             needs_terminal: is_stream && self.table.needs_terminal,
-            first_content_us: self.first_content_us,
-            last_content_us: self.last_content_us,
-            content_events: self.content_events,
-            tokens_per_second: self.tokens_per_second,
-            model_load_ms: self.load_seconds.map(|seconds| (seconds * 1000.0).round() as u64),
+            first_content_us: self.pace.first_us,
+            last_content_us: self.pace.last_us,
+            content_events: self.pace.events,
+            tokens_per_second: self.work.tokens_per_second.or_else(|| self.pace.tokens_per_second(counts.output?)),
+            prompt_tokens_per_second: self.work.prompt_per_second,
+            model_load_ms: self.work.load_seconds.map(|seconds| (seconds * 1000.0).round() as u64),
             output: self.output.kept.text(),
             reasoning: self.reasoning.kept.text(),
             tool_calls: self.tools.text(),
@@ -165,7 +177,7 @@ impl Account {
                     || !facts.reasoning.is_empty() && !self.reasoning.had_delta
                     || !facts.tools.is_empty() && !self.tools.repeats(&facts.tools)
             }
-            Words::Echo => facts.has_content && self.content_events == 0,
+            Words::Echo => facts.has_content && self.pace.events == 0,
         }
     }
 }
@@ -203,77 +215,6 @@ impl Spoken {
                 }
             }
         }
-    }
-}
-
-/// Tool calls, written as JSON while they come.
-#[derive(Debug)]
-struct Tools {
-    kept: Kept,
-    /// The call that is open: its index, its id, and whether it has arguments.
-    open: Option<(Option<u64>, Vec<u8>)>,
-    has_arguments: bool,
-}
-
-impl Tools {
-    fn new(kept_max: usize) -> Tools {
-        Tools { kept: Kept::new(kept_max), open: None, has_arguments: false }
-    }
-
-    fn merge(&mut self, parts: &[ToolPart], how: Words) {
-        if how == Words::Echo && self.open.is_some() {
-            return;
-        }
-        for part in parts {
-            if !self.continues(part) {
-                self.begin(part);
-            } else if how == Words::Whole && self.has_arguments {
-                continue;
-            }
-            self.has_arguments |= !part.arguments.is_empty();
-            let (head, lost, tail) = part.arguments.pieces();
-            escape(head, |escaped| self.kept.push(escaped));
-            self.kept.lose(lost);
-            escape(tail, |escaped| self.kept.push(escaped));
-        }
-    }
-
-    /// Whether `parts` bring nothing new.
-    fn repeats(&self, parts: &[ToolPart]) -> bool {
-        parts.iter().all(|part| self.continues(part) && (self.has_arguments || part.arguments.is_empty()))
-    }
-
-    /// Whether `part` belongs to the open call: it has its index or none, and no other id. A name without either is a
-    /// call of its own.
-    fn continues(&self, part: &ToolPart) -> bool {
-        let Some((index, id)) = &self.open else { return false };
-        let same_id = part.id.is_empty() || part.id == *id;
-        let same_index = part.index.is_none() || part.index == *index;
-        let names_another = part.index.is_none() && part.id.is_empty() && !part.name.is_empty();
-        same_id && same_index && !names_another
-    }
-
-    fn begin(&mut self, part: &ToolPart) {
-        let kept = &mut self.kept;
-        kept.push(if self.open.is_some() { b"\"},{" } else { b"[{" });
-        for (member, value) in [("id", &part.id), ("name", &part.name)] {
-            if !value.is_empty() {
-                kept.push(format!("\"{member}\":\"").as_bytes());
-                escape(value, |escaped| kept.push(escaped));
-                kept.push(b"\",");
-            }
-        }
-        kept.push(b"\"arguments\":\"");
-        self.open = Some((part.index, part.id.clone()));
-        self.has_arguments = false;
-    }
-
-    fn text(&self) -> Option<String> {
-        let mut whole = self.kept.clone();
-        if !whole.is_empty() {
-            whole.push(b"\"}]");
-        }
-        whole.text()
     }
 }
 

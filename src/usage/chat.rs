@@ -3,6 +3,7 @@
 //! Of several choices the one of index 0 is kept; the words of all count as content. Source:
 //! LM Studio docs `3_openai-compat`; llama.cpp `tools/server/README.md` (timings).
 
+use super::counts;
 use super::dialect::Table;
 use super::facts::Facts;
 use super::place::Place;
@@ -27,8 +28,6 @@ fn member(at: Place, name: &[u8]) -> Place {
             b"model" => Place::Model,
             b"object" | b"type" => Place::Kind,
             b"choices" => Place::Choices,
-            b"stats" => Place::Stats,
-            b"timings" => Place::Timings,
             _ => usage(at, name),
         },
         Place::Choice => match name {
@@ -36,56 +35,69 @@ fn member(at: Place, name: &[u8]) -> Place {
             b"delta" | b"message" => Place::Message,
             b"text" => Place::Output,
             b"finish_reason" => Place::Finish,
+            // Moonshot counts there.
+            b"usage" => Place::Usage,
             _ => Place::Skip,
         },
         Place::Message => match name {
             b"content" | b"refusal" => Place::Output,
-            b"reasoning_content" | b"reasoning" => Place::Reasoning,
             b"tool_calls" => Place::ToolCalls,
             b"function_call" => Place::Function,
+            _ if is_reasoning(name) => Place::Reasoning,
             _ => Place::Skip,
         },
         _ => rarer(at, name),
     }
 }
 
+/// Under which names a message tells its reasoning; each may be text or a list of parts. Where several tell it, the
+/// first one counts.
+fn is_reasoning(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"reasoning_content"
+            | b"reasoning"
+            | b"reasoning_text"
+            | b"reasoning_details"
+            | b"thinking"
+            | b"thinking_blocks"
+            | b"thinking_content"
+    )
+}
+
 fn rarer(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::OtherChoice, b"delta" | b"message") => Place::OtherMessage,
         (Place::OtherChoice, b"text") => Place::Unkept,
-        (Place::OtherMessage, b"content" | b"refusal" | b"reasoning_content" | b"reasoning") => Place::Unkept,
+        (Place::OtherMessage, b"content" | b"refusal") => Place::Unkept,
+        (Place::OtherMessage, name) if is_reasoning(name) => Place::Unkept,
         (Place::Part, b"type") => Place::PartKind,
-        (Place::Part, b"text" | b"thinking") => Place::Loose,
+        (Place::Part, b"text" | b"refusal") => Place::Loose,
+        // Mistral: a list of parts.
+        (Place::Part, b"thinking") => Place::Reasoning,
+        (Place::Reasoning, b"text" | b"thinking" | b"summary" | b"content") => Place::Reasoning,
+        (Place::Unkept, b"text" | b"thinking" | b"summary" | b"content") => Place::Unkept,
         (Place::ToolCall, b"index") => Place::ToolIndex,
         (Place::ToolCall, b"id") => Place::ToolId,
-        (Place::ToolCall, b"function") => Place::Function,
-        (Place::Function, b"name") => Place::ToolName,
-        (Place::Function, b"arguments") => Place::Arguments,
-        (Place::Stats, b"tokens_per_second") => Place::TokensPerSecond,
-        (Place::Timings, b"prompt_n") => Place::PromptN,
-        (Place::Timings, b"cache_n") => Place::CacheN,
-        (Place::Timings, b"predicted_n") => Place::PredictedN,
-        (Place::Timings, b"predicted_per_second") => Place::TokensPerSecond,
+        (Place::ToolCall, b"function" | b"custom") => Place::Function,
+        (Place::ToolCall | Place::Function, b"name") => Place::ToolName,
+        (Place::ToolCall | Place::Function, b"arguments" | b"input") => Place::Arguments,
         _ => usage(at, name),
     }
 }
 
-/// `usage` and `error`, which embeddings share.
+/// `usage` and `error`, which every dialect with both at the top shares.
 pub fn usage(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::Root, b"usage") => Place::Usage,
+        (Place::Root, b"stats") => Place::Stats,
+        (Place::Root, b"timings") => Place::Timings,
+        (Place::Root, b"meta" | b"x_groq") => Place::Meta,
         (Place::Root, b"error") => Place::Error,
         (Place::Root, b"message") => Place::Note,
         (Place::Error, b"message") => Place::ErrorMessage,
         (Place::Error, b"code" | b"type") => Place::ErrorCode,
-        (Place::Usage, b"prompt_tokens") => Place::InputTokens,
-        (Place::Usage, b"completion_tokens") => Place::OutputTokens,
-        (Place::Usage, b"total_tokens") => Place::TotalTokens,
-        (Place::Usage, b"prompt_tokens_details") => Place::InputDetails,
-        (Place::Usage, b"completion_tokens_details") => Place::OutputDetails,
-        (Place::InputDetails, b"cached_tokens") => Place::CachedTokens,
-        (Place::OutputDetails, b"reasoning_tokens") => Place::ReasoningTokens,
-        _ => Place::Skip,
+        _ => counts::member(at, name),
     }
 }
 

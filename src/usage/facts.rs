@@ -1,10 +1,13 @@
 //! What one document (an event's data, or a whole body) says. It counts only once the document proved to be whole:
 //! see [`super::account`].
 
+use super::counts::{Counts, Timings, Work, replace};
 use super::dialect::Table;
 use super::json::{Scalar, Sink, count, figure};
 use super::place::Place;
 use super::text::{Kept, Unescape};
+use super::tools::ToolPart;
+use crate::limits::{PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
 
 /// What is known of `choices`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,93 +29,6 @@ pub enum Words {
     Whole,
     /// They repeat the whole reply, and count where nothing else was kept (`response.completed`).
     Echo,
-}
-
-/// Counts as reported; unknown is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tokens of the prompt.
-    pub input: Option<u64>,
-    /// Tokens of the answer.
-    pub output: Option<u64>,
-    /// Both.
-    pub total: Option<u64>,
-    /// Prompt tokens from a cache.
-    pub cached: Option<u64>,
-    /// Answer tokens spent on reasoning.
-    pub reasoning: Option<u64>,
-}
-
-impl Counts {
-    /// Whether any count was reported.
-    pub fn is_known(&self) -> bool {
-        self.all().iter().any(Option::is_some)
-    }
-
-    /// Whether any count above zero was reported.
-    pub fn is_positive(&self) -> bool {
-        self.all().iter().any(|n| n.is_some_and(|n| n > 0))
-    }
-
-    /// Later counts replace earlier ones, each on its own; but nothing but zeros never replaces something: Ollama and
-    /// others fill the chunks before the last with `{0, 0, 0}`.
-    pub fn merge(&mut self, later: &Counts) {
-        if self.is_positive() && !later.is_positive() {
-            return;
-        }
-        self.input = later.input.or(self.input);
-        self.output = later.output.or(self.output);
-        self.total = later.total.or(self.total);
-        self.cached = later.cached.or(self.cached);
-        self.reasoning = later.reasoning.or(self.reasoning);
-    }
-
-    fn all(&self) -> [Option<u64>; 5] {
-        [self.input, self.output, self.total, self.cached, self.reasoning]
-    }
-}
-
-/// llama.cpp's `timings`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Prompt tokens processed, without those taken from the cache.
-    pub prompt: Option<u64>,
-    /// Prompt tokens taken from the cache.
-    pub cached: Option<u64>,
-    /// Tokens of the answer.
-    pub predicted: Option<u64>,
-}
-
-impl Timings {
-    /// Later figures replace earlier ones: with `timings_per_token` they come in every chunk.
-    pub fn merge(&mut self, later: &Timings) {
-        self.prompt = later.prompt.or(self.prompt);
-        self.cached = later.cached.or(self.cached);
-        self.predicted = later.predicted.or(self.predicted);
-    }
-
-    /// As counts. `prompt_n` leaves out what the cache had.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            input: self.prompt.and_then(|n| n.checked_add(self.cached.unwrap_or(0))),
-            output: self.predicted,
-            cached: self.cached,
-            ..Counts::default()
-        }
-    }
-}
-
-/// A tool call, or a piece of one.
-#[derive(Clone, Debug)]
-pub struct ToolPart {
-    /// Which call of the reply it belongs to.
-    pub index: Option<u64>,
-    /// As told.
-    pub id: Vec<u8>,
-    /// As told.
-    pub name: Vec<u8>,
-    /// JSON text.
-    pub arguments: Kept,
 }
 
 /// The pieces of words in a document.
@@ -156,12 +72,12 @@ pub struct Facts {
     pub note: Vec<u8>,
     /// From `usage` or `stats`.
     pub counts: Counts,
+    /// Tokens of the answer as told before there was any: see [`super::messages`].
+    pub early_output: Option<u64>,
     /// From `timings`.
     pub timings: Timings,
-    /// Upstream's own figure.
-    pub tokens_per_second: Option<f64>,
-    /// LM Studio loaded the model.
-    pub load_seconds: Option<f64>,
+    /// Upstream's own figures.
+    pub work: Work,
     /// `choices`.
     pub choices: Choices,
     /// `usage` is an object.
@@ -180,10 +96,17 @@ pub struct Facts {
     pub loose: Kept,
     /// The only piece of words so far.
     pub spoken: Spoken,
+    /// Bytes of all words, those of any choice.
+    pub said: u64,
+    /// Which of the members that hold words is being read, and which one told the answer and the reasoning. 0: none.
+    source: u32,
+    output_source: u32,
+    reasoning_source: u32,
     part_kind: Vec<u8>,
     /// Tool calls.
     pub tools: Vec<ToolPart>,
     tool_index: Option<u64>,
+    item: Vec<u8>,
     in_tool: bool,
 }
 
@@ -204,9 +127,9 @@ impl Facts {
             error_code: Vec::new(),
             note: Vec::new(),
             counts: Counts::default(),
+            early_output: None,
             timings: Timings::default(),
-            tokens_per_second: None,
-            load_seconds: None,
+            work: Work::default(),
             choices: Choices::Absent,
             has_usage_object: false,
             choice_index: None,
@@ -216,9 +139,14 @@ impl Facts {
             reasoning: Kept::new(kept_max),
             loose: Kept::new(kept_max),
             spoken: Spoken::Nothing,
+            said: 0,
+            source: 0,
+            output_source: 0,
+            reasoning_source: 0,
             part_kind: Vec::new(),
             tools: Vec::new(),
             tool_index: None,
+            item: Vec::new(),
             in_tool: false,
         }
     }
@@ -231,27 +159,35 @@ impl Facts {
         texts.into_iter().for_each(Vec::clear);
         self.has_error = false;
         self.counts = Counts::default();
+        self.early_output = None;
         self.timings = Timings::default();
-        self.tokens_per_second = None;
-        self.load_seconds = None;
+        self.work = Work::default();
         self.choices = Choices::Absent;
         self.has_usage_object = false;
         self.choice_index = None;
         self.has_content = false;
         self.words = Words::Delta;
         self.spoken = Spoken::Nothing;
+        self.said = 0;
+        (self.source, self.output_source, self.reasoning_source) = (0, 0, 0);
         self.clear_words();
         self.part_kind.clear();
+        self.item.clear();
         self.tool_index = None;
         self.in_tool = false;
     }
 
     /// Forgets the words, but not that there were some.
     pub fn clear_words(&mut self) {
+        self.clear_text();
+        self.tools.clear();
+    }
+
+    /// The same, without those of tool calls.
+    pub fn clear_text(&mut self) {
         self.output.clear();
         self.reasoning.clear();
         self.loose.clear();
-        self.tools.clear();
     }
 
     /// The document is whole: the dialect says what its parts mean together. `name` is that of the event.
@@ -280,8 +216,7 @@ impl Facts {
     pub fn tool(&mut self) -> &mut ToolPart {
         if !self.in_tool || self.tools.is_empty() {
             self.in_tool = true;
-            let arguments = Kept::new(self.kept_max);
-            self.tools.push(ToolPart { index: self.tool_index, id: Vec::new(), name: Vec::new(), arguments });
+            self.tools.push(ToolPart::new(self.tool_index, &self.item, self.kept_max));
         }
         let last = self.tools.len() - 1;
         &mut self.tools[last]
@@ -289,13 +224,17 @@ impl Facts {
 
     /// Loose words turn out to be of the answer.
     pub fn loose_is_output(&mut self) {
-        self.output.append(&self.loose);
+        if is_first(&mut self.output_source, self.source) {
+            self.output.append(&self.loose);
+        }
         self.loose.clear();
     }
 
     /// Loose words turn out to be reasoning.
     pub fn loose_is_reasoning(&mut self) {
-        self.reasoning.append(&self.loose);
+        if is_first(&mut self.reasoning_source, self.source) {
+            self.reasoning.append(&self.loose);
+        }
         self.loose.clear();
     }
 
@@ -322,6 +261,12 @@ impl Facts {
                 &mut self.error_message
             }
             Place::ToolId => &mut self.tool().id,
+            Place::ItemId => {
+                if self.in_tool {
+                    self.tool().item = value.to_vec();
+                }
+                &mut self.item
+            }
             Place::ToolName => {
                 self.has_content = true;
                 &mut self.tool().name
@@ -332,20 +277,30 @@ impl Facts {
         kept.extend_from_slice(value);
     }
 
-    fn number(&mut self, at: Place, written: Option<&[u8]>) {
-        let counted = written.and_then(count);
+    fn number(&mut self, at: Place, written: &[u8]) {
         match at {
-            Place::InputTokens => self.counts.input = counted,
-            Place::OutputTokens => self.counts.output = counted,
-            Place::TotalTokens => self.counts.total = counted,
-            Place::CachedTokens => self.counts.cached = counted,
-            Place::ReasoningTokens => self.counts.reasoning = counted,
+            Place::TokensPerSecond => told(&mut self.work.tokens_per_second, written, TOKENS_PER_SECOND_TOLD_MAX),
+            Place::PromptPerSecond => told(&mut self.work.prompt_per_second, written, PROMPT_PER_SECOND_TOLD_MAX),
+            Place::LoadSeconds => self.work.load_seconds = figure(written),
+            _ => self.count(at, count(written)),
+        }
+    }
+
+    /// A count has several names, and may be told under each of them.
+    fn count(&mut self, at: Place, counted: Option<u64>) {
+        match at {
+            Place::InputTokens => replace(&mut self.counts.input, counted),
+            Place::OutputTokens => replace(&mut self.counts.output, counted),
+            Place::TotalTokens => replace(&mut self.counts.total, counted),
+            Place::CachedTokens => replace(&mut self.counts.cached, counted),
+            Place::CacheWriteTokens => replace(&mut self.counts.cache_write, counted),
+            Place::ReasoningTokens => replace(&mut self.counts.reasoning, counted),
+            Place::DraftTokens => replace(&mut self.work.drafted, counted),
+            Place::AcceptedDraftTokens => replace(&mut self.work.accepted, counted),
             Place::PromptN => self.timings.prompt = counted,
             Place::CacheN => self.timings.cached = counted,
             Place::PredictedN => self.timings.predicted = counted,
             Place::ChoiceIndex => self.choice_index = counted,
-            Place::TokensPerSecond => self.tokens_per_second = written.and_then(figure),
-            Place::LoadSeconds => self.load_seconds = written.and_then(figure),
             Place::ToolIndex => {
                 self.tool_index = counted;
                 if self.in_tool {
@@ -355,11 +310,48 @@ impl Facts {
             _ => {}
         }
     }
+
+    /// What an item of a list turned out to be. Tools that are built in have no name but the kind of their call.
+    fn end_item(&mut self) {
+        let is_result = self.part_kind.ends_with(b"_output");
+        if self.in_tool && is_result {
+            self.tools.pop();
+        }
+        if !self.part_kind.ends_with(b"_call") {
+            return;
+        }
+        let kind = std::mem::take(&mut self.part_kind);
+        let tool = self.tool();
+        if tool.name.is_empty() {
+            tool.name.extend_from_slice(&kind);
+            self.has_content = true;
+        }
+        self.part_kind = kind;
+    }
+}
+
+/// Whether words of the member `source` count: only those of the first member that has any. Servers tell the same words
+/// under several names, so that clients of each find them.
+fn is_first(first: &mut u32, source: u32) -> bool {
+    if *first == 0 {
+        *first = source;
+    }
+    *first == source
+}
+
+/// Takes a speed that can be one. Nothing at all is no speed: it stands for a figure that was not worked out.
+fn told(figure_told: &mut Option<f64>, written: &[u8], max: f64) {
+    *figure_told = figure(written).filter(|speed| *speed > 0.0 && *speed < max).or(*figure_told);
 }
 
 impl Sink for Facts {
     fn member(&mut self, at: Place, name: &[u8]) -> Place {
-        (self.table.member)(at, name)
+        let place = (self.table.member)(at, name);
+        let holds_words = matches!(place, Place::Output | Place::Reasoning | Place::Parts | Place::Loose);
+        if holds_words && matches!(at, Place::Message | Place::Choice | Place::Item) {
+            self.source += 1;
+        }
+        place
     }
 
     fn element(&mut self, at: Place, index: u32) -> Place {
@@ -380,6 +372,8 @@ impl Sink for Facts {
             }
             // `content` as a list of parts instead of a string.
             Place::Parts | Place::Output | Place::Loose => Place::Part,
+            // So are thoughts, and each part of those is one.
+            Place::Reasoning | Place::Unkept => at,
             _ => Place::Skip,
         }
     }
@@ -389,7 +383,12 @@ impl Sink for Facts {
             Place::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
             Place::Usage => self.has_usage_object = is_object,
             Place::Error => self.has_error = true,
-            Place::Part | Place::Item => self.part_kind.clear(),
+            Place::Part => self.part_kind.clear(),
+            Place::Item => {
+                self.part_kind.clear();
+                self.item.clear();
+                (self.output_source, self.reasoning_source) = (0, 0);
+            }
             Place::ToolCall => self.has_content = true,
             _ => {}
         }
@@ -398,9 +397,14 @@ impl Sink for Facts {
     fn close(&mut self, at: Place) {
         if matches!(at, Place::Part | Place::Item) && !self.loose.is_empty() {
             match self.part_kind.as_slice() {
-                b"reasoning" | b"reasoning_text" | b"summary_text" | b"thinking" => self.loose_is_reasoning(),
+                b"reasoning" | b"reasoning_text" | b"reasoning_content" | b"summary_text" | b"thinking" => {
+                    self.loose_is_reasoning();
+                }
                 _ => self.loose_is_output(),
             }
+        }
+        if at == Place::Item {
+            self.end_item();
         }
     }
 
@@ -408,11 +412,12 @@ impl Sink for Facts {
         match value {
             Scalar::Text(text) => {
                 self.keep(at, text);
-                // A count in quotes is none.
-                self.number(at, None);
+                if !text.is_empty() && text.iter().all(u8::is_ascii_digit) {
+                    self.count(at, count(text));
+                }
             }
             Scalar::Number(written) => {
-                self.number(at, Some(written));
+                self.number(at, written);
                 // `"error": 500`
                 if at == Place::Error || at == Place::ErrorCode {
                     self.keep(Place::ErrorCode, written);
@@ -441,16 +446,20 @@ impl Facts {
     /// Says the same with other words, given as the inside of a JSON string and its closing quote: see [`super::twin`].
     pub fn say_instead(&mut self, at: Place, words: &[u8]) {
         self.clear_words();
+        self.said = 0;
         Unescape::default().feed(words, |piece| self.push(at, piece));
     }
 
     fn push(&mut self, at: Place, piece: &[u8]) {
         match at {
-            Place::Output => self.output.push(piece),
+            Place::Output | Place::Answers if !is_first(&mut self.output_source, self.source) => return,
+            Place::Reasoning if !is_first(&mut self.reasoning_source, self.source) => return,
+            Place::Output | Place::Answers => self.output.push(piece),
             Place::Reasoning => self.reasoning.push(piece),
             Place::Loose => self.loose.push(piece),
             Place::Arguments => self.tool().arguments.push(piece),
             _ => {}
         }
+        self.said += piece.len() as u64;
     }
 }

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn what_is_no_form_or_not_whole_tells_what_came() {
-        for body in ["", "--", "--B", "--B|", "{\"model\":\"m\"}", "--B|Content-Disposition: form-data; name=\"a\"||x"] {
+        for body in ["", "--", "--B", "--B|", "{\"model\":\"m\"}", "--B|Content-Disposition: form-data; name=\"a\"||x"]
+        {
             check(body, "");
         }
         let model = "--B|Content-Disposition: form-data; name=\"model\"||m|--B|";

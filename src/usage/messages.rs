@@ -1,9 +1,10 @@
 //! Anthropic messages. `message_start` brings a first count of the prompt, `message_delta` a cumulative one of all.
 //!
-//! LM Studio counts cache reads as part of the input, Anthropic and llama.cpp do not; the total is input + output as
-//! reported, in either case, and cache reads are told apart. Source: Anthropic `messages-streaming`; LM Studio docs
+//! LM Studio counts cache reads as part of the input, Anthropic, llama.cpp and vLLM do not: see
+//! [`Counts::settled`](super::counts::Counts::settled). Source: Anthropic `messages-streaming`; LM Studio docs
 //! `4_anthropic-compat/messages.md`.
 
+use super::counts;
 use super::dialect::Table;
 use super::facts::Facts;
 use super::place::Place;
@@ -24,15 +25,16 @@ fn member(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::Root | Place::Reply, b"type") => Place::Kind,
         (Place::Root | Place::Reply, b"error") => Place::Error,
-        (Place::Root | Place::Reply, b"usage") => Place::Usage,
-        (Place::Root, b"message") => Place::Reply,
+        (Place::Root | Place::Reply | Place::Beginning, b"usage") => Place::Usage,
+        (Place::Root | Place::Reply, b"timings") => Place::Timings,
+        (Place::Root, b"message") => Place::Beginning,
         (Place::Root, b"index") => Place::ToolIndex,
         (Place::Root, b"content_block") => Place::Item,
         (Place::Root, b"delta") => Place::Message,
-        (Place::Reply, b"id") => Place::Id,
-        (Place::Reply, b"model") => Place::Model,
-        (Place::Reply, b"content") => Place::Items,
-        (Place::Reply | Place::Message, b"stop_reason") => Place::Finish,
+        (Place::Reply | Place::Beginning, b"id") => Place::Id,
+        (Place::Reply | Place::Beginning, b"model") => Place::Model,
+        (Place::Reply | Place::Beginning, b"content") => Place::Items,
+        (Place::Reply | Place::Beginning | Place::Message, b"stop_reason") => Place::Finish,
         (Place::Message, b"text") => Place::Output,
         (Place::Message, b"thinking") => Place::Reasoning,
         (Place::Message, b"partial_json") => Place::Arguments,
@@ -44,14 +46,16 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Item, b"input") => Place::Arguments,
         (Place::Error, b"message") => Place::ErrorMessage,
         (Place::Error, b"type") => Place::ErrorCode,
-        (Place::Usage, b"input_tokens") => Place::InputTokens,
-        (Place::Usage, b"output_tokens") => Place::OutputTokens,
-        (Place::Usage, b"cache_read_input_tokens") => Place::CachedTokens,
-        _ => Place::Skip,
+        _ => counts::member(at, name),
     }
 }
 
 fn settle(facts: &mut Facts) {
+    // Before the answer began nobody can have counted it; and no prompt is empty.
+    if facts.kind == b"message_start" {
+        facts.early_output = facts.counts.output.take();
+        facts.counts.input = facts.counts.input.filter(|input| *input > 0);
+    }
     // A block that begins shows `{}` where the deltas will bring the arguments.
     if facts.kind == b"content_block_start" {
         for tool in &mut facts.tools {

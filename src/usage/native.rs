@@ -3,6 +3,7 @@
 //! An `error` event may be followed by `chat.end` all the same. Source: LM Studio docs `2_rest/chat.md`,
 //! `streaming-events.md`.
 
+use super::counts;
 use super::dialect::Table;
 use super::facts::{Facts, Words};
 use super::place::Place;
@@ -32,18 +33,18 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Reply, b"response_id") => Place::Id,
         (Place::Reply, b"output") => Place::Items,
         (Place::Reply, b"stats") => Place::Stats,
+        (Place::Reply, b"usage") => Place::Usage,
         (Place::Item, b"type") => Place::PartKind,
         (Place::Item, b"content") => Place::Loose,
         (Place::Item, b"tool") => Place::ToolName,
         (Place::Item, b"arguments") => Place::Arguments,
+        // A call that the model got wrong.
+        (Place::Item, b"metadata") => Place::Function,
+        (Place::Function, b"tool_name") => Place::ToolName,
+        (Place::Function, b"arguments") => Place::Arguments,
         (Place::Error, b"message") => Place::ErrorMessage,
         (Place::Error, b"code" | b"type") => Place::ErrorCode,
-        (Place::Stats, b"input_tokens") => Place::InputTokens,
-        (Place::Stats, b"total_output_tokens") => Place::OutputTokens,
-        (Place::Stats, b"reasoning_output_tokens") => Place::ReasoningTokens,
-        (Place::Stats, b"tokens_per_second") => Place::TokensPerSecond,
-        (Place::Stats, b"model_load_time_seconds") => Place::LoadSeconds,
-        _ => Place::Skip,
+        _ => counts::member(at, name),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Every other route under `/v1/` (rerank, transcription, what is still to come): `usage`, `error`, `model` and `id`
-//! at the top of the document, in either of the two usual spellings. Words are not read.
+//! Every other route under `/v1/` (rerank, transcription, decisions, what is still to come): `usage`, `error`, `model`
+//! and `id` at the top of the document. Of words only the `answers` of decisions are read, as JSON.
 
 use super::chat;
 use super::dialect::Table;
@@ -23,10 +23,7 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Root, b"id") => Place::Id,
         (Place::Root, b"model") => Place::Model,
         (Place::Root, b"object" | b"type") => Place::Kind,
-        (Place::Usage, b"input_tokens") => Place::InputTokens,
-        (Place::Usage, b"output_tokens") => Place::OutputTokens,
-        (Place::Usage, b"input_tokens_details") => Place::InputDetails,
-        (Place::Usage, b"output_tokens_details") => Place::OutputDetails,
+        (Place::Root, b"answers") => Place::Answers,
         _ => chat::usage(at, name),
     }
 }

@@ -13,6 +13,8 @@ pub enum Place {
     /// What an event is about, or the document itself where the reply is not a stream: a Responses `response`, a
     /// Messages `message`, a native `result`.
     Reply,
+    /// The message of a `message_start`: what there is of the reply when it begins.
+    Beginning,
     /// `choices`, one of them, and one that is not the first.
     Choices,
     Choice,
@@ -29,8 +31,9 @@ pub enum Place {
     ToolCalls,
     ToolCall,
     Function,
-    /// Where counts stand.
+    /// Where counts stand, and what holds them under another name.
     Usage,
+    Meta,
     InputDetails,
     OutputDetails,
     Timings,
@@ -52,24 +55,32 @@ pub enum Place {
     ErrorCode,
     /// `message` at the root, which is an error's only in an event that is an error.
     Note,
+    /// What a tool call is known by: to the client, and among the items of a response.
     ToolId,
+    ItemId,
     ToolName,
     /// Numbers.
     InputTokens,
     OutputTokens,
     TotalTokens,
     CachedTokens,
+    CacheWriteTokens,
     ReasoningTokens,
+    DraftTokens,
+    AcceptedDraftTokens,
     PromptN,
     CacheN,
     PredictedN,
     TokensPerSecond,
+    PromptPerSecond,
     LoadSeconds,
     ChoiceIndex,
     ToolIndex,
-    /// Words: streamed on, whatever their length.
+    /// Words: streamed on, whatever their length. Those that are an object or a list are the words in it.
     Output,
     Reasoning,
+    /// An answer that is JSON, kept as it stands.
+    Answers,
     /// Words whose kind the object around them tells.
     Loose,
     /// Words of a choice that is not kept: only that they came counts.
@@ -81,11 +92,14 @@ pub enum Place {
 impl Place {
     /// Whether strings here are streamed on piece by piece instead of being kept, cut off, as one short value.
     pub fn is_words(self) -> bool {
-        matches!(self, Place::Output | Place::Reasoning | Place::Loose | Place::Unkept | Place::Arguments)
+        matches!(
+            self,
+            Place::Output | Place::Reasoning | Place::Loose | Place::Unkept | Place::Arguments | Place::Answers
+        )
     }
 
     /// Whether objects and arrays here are handed on as JSON text without white space.
     pub fn is_raw(self) -> bool {
-        self == Place::Arguments
+        matches!(self, Place::Arguments | Place::Answers)
     }
 }

@@ -171,6 +171,11 @@ impl Kept {
         self.total == 0
     }
 
+    /// Memory that they take, nearly.
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
     /// Forgets everything but the bound.
     pub fn clear(&mut self) {
         self.head.clear();

@@ -92,7 +92,10 @@ fn lines(report: &Report) -> String {
     line("output_tokens", count(report.output_tokens));
     line("total_tokens", count(report.total_tokens));
     line("cached_tokens", count(report.cached_tokens));
+    line("cache_write_tokens", count(report.cache_write_tokens));
     line("reasoning_tokens", count(report.reasoning_tokens));
+    line("draft_tokens", count(report.draft_tokens));
+    line("accepted_draft_tokens", count(report.accepted_draft_tokens));
     line("usage_source", report.usage_source.map(str::to_owned));
     line("finish_reason", text(&report.finish_reason));
     line("error", text(&report.error));
@@ -100,6 +103,7 @@ fn lines(report: &Report) -> String {
     line("truncated", flag(report.needs_terminal && !report.terminal));
     line("content_events", count(Some(report.content_events).filter(|n| *n > 0)));
     line("tokens_per_second", report.tokens_per_second.map(|v| v.to_string()));
+    line("prompt_tokens_per_second", report.prompt_tokens_per_second.map(|v| v.to_string()));
     line("model_load_ms", count(report.model_load_ms));
     line("output", text(&report.output));
     line("reasoning", text(&report.reasoning));
