@@ -32,6 +32,7 @@
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |
+//! | log (one) | the lines that nobody has written yet | the standard error stream, which nobody else writes to |
 //!
 //! Invariants:
 //! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
@@ -43,7 +44,7 @@
 //!
 //! - [`limits`]: every bound, with its reason.
 //! - [`settings`]: environment and flags.
-//! - [`logging`]: one line a record, ours alone.
+//! - [`logging`]: one line a record, ours alone; nobody waits for whoever reads them.
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
 //! - [`descriptors`]: as many as are needed.
 //! - [`keepalive`]: noticing a peer that vanished.

@@ -181,6 +181,21 @@ pub const CLOCK_AGREES_MS: i64 = 24 * 3_600_000;
 /// Most that counts of the time between two looks at it: what nobody was there to see is no agreement.
 pub const CLOCK_STEP_MS_MAX: i64 = 3_600_000;
 
+// ---- the log ------------------------------------------------------------------------------------------------------
+
+/// Lines that wait for a standard error stream that does not take them. Some ten thousand; at full load, a fifth of a
+/// second. Beyond, lines are lost, for requests must not wait. Docker's non-blocking log driver: 1 MB, too. As many again
+/// may be in the hands of the thread that writes.
+pub const LOG_WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Lines written at once. POSIX keeps writes to a pipe together up to `PIPE_BUF`, 4 KiB on Linux.
+pub const LOG_PIECE_BYTES_MAX: usize = 4096;
+/// How long lines gather after a write. A busy proxy logs tens of thousands a second; nobody reads faster than this.
+pub const LOG_REST: Duration = Duration::from_millis(5);
+/// How long the end of the process waits for lines to be written. Whoever reads takes them in a hundredth of that.
+pub const LOG_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// Stack of the thread that writes the log: it calls `write` and little else.
+pub const LOG_STACK_BYTES: usize = 64 * 1024;
+
 // ---- starting ----------------------------------------------------------------------------------------------------
 
 /// What is read of a lock file: a process and an address fit in it twice.

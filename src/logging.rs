@@ -3,23 +3,94 @@
 //! Only this program's own records appear. The libraries below print headers, credentials among them, at their more
 //! talkative levels; their records are dropped before they are even put into words. What comes from a peer (a path,
 //! a model's name) cannot forge a line or steer a terminal: control characters are shown escaped. A standard error
-//! stream that is closed or full loses lines, and nothing else.
+//! stream that is closed or full loses lines, counted and told of, and nothing else: no thread ever waits for it, but
+//! the one that writes (`spool`).
 
+mod spool;
+
+#[cfg(target_os = "linux")]
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger, format_description};
 
+use crate::limits::{LOG_DRAIN_TIME_MAX, LOG_STACK_BYTES};
+use spool::{Scribe, Spool};
+
+/// What waits for the standard error stream, of which a process has one.
+static SPOOL: Spool = Spool::new();
+/// Whether the thread runs that writes.
+static SCRIBE_RUNS: Mutex<bool> = Mutex::new(false);
+
 /// Starts logging for the whole process. A second call changes nothing.
-pub fn start(level: LevelFilter) {
-    if log::set_boxed_logger(Box::new(own_records(level, io::stderr()))).is_ok() {
+pub fn start(level: LevelFilter) -> io::Result<()> {
+    start_scribe()?;
+    if log::set_boxed_logger(Box::new(OwnRecords::new(level, &SPOOL))).is_ok() {
         log::set_max_level(level);
+    }
+    Ok(())
+}
+
+/// Says something that is no record of the log, as why the program does not start.
+pub fn say(words: &str) {
+    let line = format!("{}: {words}\n", env!("CARGO_PKG_NAME"));
+    if start_scribe().is_ok() {
+        SPOOL.push(line.as_bytes());
+    } else {
+        // Without a thread to be had, nothing else runs that could be held up.
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 }
 
-fn own_records<W: Write + Send + 'static>(level: LevelFilter, output: W) -> OwnRecords<W> {
-    let lines = WholeLines { line: Vec::new(), output };
-    OwnRecords { inner: WriteLogger::new(level, format(), lines) }
+/// Gives what was logged a short time to be written. The last thing before the process ends.
+pub fn finish() {
+    SPOOL.drain(LOG_DRAIN_TIME_MAX);
+}
+
+/// Lines lost since the start, for the standard error stream did not take them.
+pub fn lines_lost() -> u64 {
+    SPOOL.lost()
+}
+
+fn start_scribe() -> io::Result<()> {
+    let mut runs = SCRIBE_RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*runs {
+        let builder = thread::Builder::new().name("log".into()).stack_size(LOG_STACK_BYTES);
+        builder.spawn(|| Scribe::new(io::stderr(), lost_lines).run(&SPOOL))?;
+        #[cfg(target_os = "linux")]
+        if let Some(direct) = opened_once_more() {
+            SPOOL.write_directly_to(direct);
+        }
+        *runs = true;
+    }
+    Ok(())
+}
+
+/// The standard error stream with a description of its own, which never waits: that of a pipe or a terminal. A file's
+/// would have a place of its own to write at, too, and a socket cannot be opened.
+#[cfg(target_os = "linux")]
+fn opened_once_more() -> Option<File> {
+    use nix::libc::{O_NOCTTY, O_NONBLOCK};
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+    const STREAM: &str = "/proc/self/fd/2";
+    let kind = fs::metadata(STREAM).ok()?.file_type();
+    let mut options = File::options();
+    options.write(true).custom_flags(O_NONBLOCK | O_NOCTTY);
+    (kind.is_fifo() || kind.is_char_device()).then(|| options.open(STREAM).ok()).flatten()
+}
+
+/// The line that tells of lost ones. It appears at every level, for so may they have.
+fn lost_lines(count: u64) -> Vec<u8> {
+    let (told, line) = mpsc::channel();
+    // Nobody listens any more once the line is made.
+    let told = WholeLines::new(move |line| drop(told.send(line.to_vec())));
+    let words = format_args!("log lines lost here: {count}; the standard error stream did not take them");
+    WriteLogger::new(LevelFilter::Warn, format(), told).log(&Record::builder().level(Level::Warn).args(words).build());
+    line.try_recv().unwrap_or_default()
 }
 
 /// `2026-01-19T10:30:45.123Z [INFO ] words`
@@ -37,11 +108,18 @@ fn format() -> Config {
 }
 
 /// Passes on what this program logs, as one line.
-struct OwnRecords<W: Write + Send + 'static> {
-    inner: Box<WriteLogger<WholeLines<W>>>,
+struct OwnRecords {
+    /// Invariant: it hands lines to the spool alone, so nobody waits for long while it is locked.
+    inner: Box<dyn Log>,
 }
 
-impl<W: Write + Send + 'static> Log for OwnRecords<W> {
+impl OwnRecords {
+    fn new(level: LevelFilter, spool: &'static Spool) -> OwnRecords {
+        OwnRecords { inner: WriteLogger::new(level, format(), WholeLines::new(|line| spool.push(line))) }
+    }
+}
+
+impl Log for OwnRecords {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Asked here and not of simplelog's own filter, which looks at a record only after others may have formatted
         // it.
@@ -61,9 +139,8 @@ impl<W: Write + Send + 'static> Log for OwnRecords<W> {
         self.inner.log(&Record::builder().metadata(metadata).args(format_args!("{words}")).build());
     }
 
-    fn flush(&self) {
-        self.inner.flush();
-    }
+    /// Lines are handed on whole; nothing is held back.
+    fn flush(&self) {}
 }
 
 /// The same words with control characters escaped.
@@ -79,70 +156,61 @@ fn one_line(words: &str) -> String {
     line
 }
 
-/// Collects the pieces that simplelog writes and hands on whole lines: one system call a line, and lines of different
-/// processes on one terminal do not mix.
-struct WholeLines<W> {
+/// Collects the pieces that simplelog writes and hands on whole lines.
+struct WholeLines<F> {
     line: Vec<u8>,
-    output: W,
+    hand_on: F,
 }
 
-impl<W: Write> Write for WholeLines<W> {
+impl<F: FnMut(&[u8])> WholeLines<F> {
+    fn new(hand_on: F) -> WholeLines<F> {
+        WholeLines { line: Vec::new(), hand_on }
+    }
+}
+
+impl<F: FnMut(&[u8])> Write for WholeLines<F> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if self.line.ends_with(b"\n") {
-            // Dropped whether or not it could be written: a log that cannot be written must not fill the memory.
-            let written = self.output.write_all(&self.line);
+            (self.hand_on)(&self.line);
             self.line.clear();
-            written?;
         }
         Ok(piece.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use log::Level;
-
     use super::*;
 
-    /// Remembers each write, and fails when told to.
-    #[derive(Clone, Default)]
-    struct Output {
-        writes: Arc<Mutex<Vec<String>>>,
-        broken: bool,
-    }
-
-    impl Write for Output {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.writes.lock().expect("no panic under it").push(String::from_utf8_lossy(bytes).into_owned());
-            if self.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(bytes.len()) }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// Logs `words` at INFO under `target` where `level` is the most that is logged, and returns what was written.
-    fn check(level: LevelFilter, target: &str, words: &str, output: Output) -> Vec<String> {
-        let logger = own_records(level, output.clone());
+    /// Logs `words` at INFO under `target` where `level` is the most that is logged, and returns what is to be written.
+    fn check(level: LevelFilter, target: &str, words: &str) -> String {
+        let spool: &Spool = Box::leak(Box::new(Spool::new()));
+        let logger = OwnRecords::new(level, spool);
         logger.log(&Record::builder().level(Level::Info).target(target).args(format_args!("{words}")).build());
-        output.writes.lock().expect("no panic under it").clone()
+        spool.text()
+    }
+
+    #[track_caller]
+    fn check_line(line: &str, rest: &str) {
+        let (time, words) = line.split_at("2026-01-19T10:30:45.123Z".len());
+        assert_eq!(words, rest);
+        time::OffsetDateTime::parse(time, &time::format_description::well_known::Rfc3339).expect("RFC 3339");
     }
 
     #[test]
-    fn a_record_is_one_write_with_time_and_level() {
-        let writes = check(LevelFilter::Info, "lms_metrics_proxy::front", "listening", Output::default());
-        assert_eq!(writes.len(), 1);
-        let (time, rest) = writes[0].split_at("2026-01-19T10:30:45.123Z".len());
-        assert_eq!(rest, " [INFO ] listening\n");
-        time::OffsetDateTime::parse(time, &time::format_description::well_known::Rfc3339).expect("RFC 3339");
+    fn a_record_is_one_line_with_time_and_level() {
+        check_line(&check(LevelFilter::Info, "lms_metrics_proxy::front", "listening"), " [INFO ] listening\n");
+    }
+
+    #[test]
+    fn the_line_that_tells_of_lost_ones_looks_like_any_other() {
+        let words = " [WARN ] log lines lost here: 12; the standard error stream did not take them\n";
+        check_line(&String::from_utf8(lost_lines(12)).expect("text"), words);
     }
 
     #[test]
@@ -158,23 +226,13 @@ mod tests {
             (LevelFilter::Trace, "lms_metrics_proxy_other", false),
             (LevelFilter::Trace, "", false),
         ] {
-            assert_eq!(!check(level, target, "x", Output::default()).is_empty(), appears, "{level} {target}");
+            assert_eq!(!check(level, target, "x").is_empty(), appears, "{level} {target}");
         }
     }
 
     #[test]
     fn control_characters_are_escaped() {
-        let writes = check(LevelFilter::Info, "lms_metrics_proxy", "a\r\nb\u{1b}[2J\u{85}é", Output::default());
-        assert!(writes[0].ends_with(" a\\r\\nb\\u{1b}[2J\\u{85}é\n"), "{writes:?}");
-    }
-
-    #[test]
-    fn a_broken_output_loses_lines_and_keeps_none_in_memory() {
-        let mut lines = WholeLines { line: Vec::new(), output: Output { broken: true, ..Output::default() } };
-        for _ in 0..3 {
-            assert!(lines.write_all(b"words\n").is_err());
-            assert!(lines.line.is_empty());
-        }
-        check(LevelFilter::Info, "lms_metrics_proxy", "x", Output { broken: true, ..Output::default() });
+        let line = check(LevelFilter::Info, "lms_metrics_proxy", "a\r\nb\u{1b}[2J\u{85}é");
+        assert!(line.ends_with(" a\\r\\nb\\u{1b}[2J\\u{85}é\n"), "{line:?}");
     }
 }

@@ -14,6 +14,13 @@ use lms_metrics_proxy::settings::{self, Flag, SettingError, Settings};
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    let code = obey();
+    logging::finish();
+    code
+}
+
+/// Does what the arguments say.
+fn obey() -> ExitCode {
     let flag = match settings::flags(std::env::args_os().skip(1)) {
         Ok(flag) => flag,
         Err(e) => return refuse(&e),
@@ -32,7 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings, warnings: &[String]) -> ExitCode {
-    logging::start(settings.log_level);
+    if let Err(e) = logging::start(settings.log_level) {
+        return fail(&format!("the system gives no thread for the log: {e}"));
+    }
     // A bug ends one exchange, not the process: one line in the log like any other.
     std::panic::set_hook(Box::new(|bug| {
         log::error!("bug in {}: {bug}", thread::current().name().unwrap_or("a thread without a name"));
@@ -53,6 +62,7 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     let on_signal = move || {
         if stop.ask() > 0 {
             log::warn!("told to stop again: ending at once");
+            logging::finish();
             std::process::exit(1);
         }
         log::info!("told to stop: finishing what runs");
@@ -97,17 +107,17 @@ fn health(settings: &Settings) -> ExitCode {
 }
 
 fn say(text: &str) -> ExitCode {
-    // A closed pipe (`--help | head -1`) is no reason to complain.
+    // A closed pipe (`--help | head -1`) is no reason to complain. A pager that waits is waited for: nothing else runs.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn refuse(error: &SettingError) -> ExitCode {
-    eprintln!("lms_metrics_proxy: {error}");
+    logging::say(&error.to_string());
     ExitCode::from(SettingError::EXIT_CODE as u8)
 }
 
 fn fail(line: &str) -> ExitCode {
-    eprintln!("lms_metrics_proxy: {line}");
+    logging::say(line);
     ExitCode::FAILURE
 }

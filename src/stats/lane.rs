@@ -27,6 +27,7 @@ use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
 use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
+use crate::logging;
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 
@@ -232,6 +233,7 @@ impl Sources {
             contents_dropped: rows.contents_dropped.load(Ordering::Relaxed),
             rows_waiting: rows.waiting.load(Ordering::Relaxed),
             refusals: self.figures.refusals().collect(),
+            log_lines_lost: logging::lines_lost(),
             database_bytes: bytes(database) + bytes(Path::new(&log)),
             started_s,
         }

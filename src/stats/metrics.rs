@@ -49,6 +49,8 @@ pub struct Process {
     pub rows_waiting: u64,
     /// Refused requests by reason, since the start.
     pub refusals: Vec<(&'static str, u64)>,
+    /// Lines of the log lost since the start.
+    pub log_lines_lost: u64,
     /// The database file with its log.
     pub database_bytes: u64,
     /// When the process began, in seconds since 1970.
@@ -200,6 +202,7 @@ impl Page {
         self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", process.rows_written);
         self.counter("lms_proxy_rows_dropped_total", "Rows lost since the start; any is an error.", process.rows_dropped);
         self.counter("lms_proxy_contents_dropped_total", "Rows kept without prompt and output since the start, for too much waited for the database.", process.contents_dropped);
+        self.counter("lms_proxy_log_lines_lost_total", "Lines of the log that the standard error stream did not take, since the start.", process.log_lines_lost);
         self.gauge("lms_proxy_database_size_bytes", "The database file with its write-ahead log.", process.database_bytes);
         self.family("lms_proxy_refusals_total", "counter", "Requests refused before they were forwarded, since the start.");
         for (reason, count) in &process.refusals {

@@ -12,6 +12,7 @@ mod express;
 mod harness;
 mod hostile;
 mod live;
+mod log;
 mod many;
 mod record;
 mod relay;

@@ -37,6 +37,16 @@ struct Log {
     /// Lines so far, and whether it ended.
     lines: Mutex<(Vec<String>, bool)>,
     grew: Condvar,
+    /// The pipe is left alone.
+    unread: Mutex<bool>,
+    read_on: Condvar,
+}
+
+impl Log {
+    fn set_unread(&self, unread: bool) {
+        *self.unread.lock().expect("no panic under it") = unread;
+        self.read_on.notify_all();
+    }
 }
 
 impl Proxy {
@@ -88,6 +98,8 @@ impl Proxy {
             for line in errors.lines().map_while(Result::ok) {
                 own.lines.lock().expect("no panic under it").0.push(line);
                 own.grew.notify_all();
+                let unread = own.unread.lock().expect("no panic under it");
+                drop(own.read_on.wait_while(unread, |unread| *unread).expect("no panic under it"));
             }
             own.lines.lock().expect("no panic under it").1 = true;
             own.grew.notify_all();
@@ -154,6 +166,16 @@ impl Proxy {
         }
     }
 
+    /// From now on nobody reads what it logs: after a line at most, the pipe is left alone.
+    pub fn leave_log_unread(&self) {
+        self.log.set_unread(true);
+    }
+
+    /// What it logged meanwhile is read, and what follows.
+    pub fn read_log_on(&self) {
+        self.log.set_unread(false);
+    }
+
     /// How many lines of the log so far have these words.
     pub fn logged(&self, words: &str) -> usize {
         self.log.lines.lock().expect("no panic under it").0.iter().filter(|line| line.contains(words)).count()
@@ -184,6 +206,15 @@ impl Proxy {
         assert!(sent.expect("there is a kill command").success());
     }
 
+    /// Sends a signal again and again until it ends: two that come close together count as one.
+    #[cfg(unix)]
+    pub fn signal_until_it_ends(&mut self, name: &str) -> ExitStatus {
+        until("the proxy's end", || {
+            self.signal(name);
+            self.child.try_wait().expect("a child")
+        })
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         until("the proxy's end", || self.child.try_wait().expect("a child"))
@@ -193,6 +224,7 @@ impl Proxy {
     pub fn kill(mut self) -> (Vec<String>, Arc<Folder>) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.read_log_on();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
@@ -206,6 +238,7 @@ impl Drop for Proxy {
         let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.read_log_on();
         if thread::panicking()
             && let Ok(lines) = self.log.lines.lock()
         {
