@@ -118,6 +118,19 @@ pub const UPSTREAM_PROOFS: u32 = 1024;
 pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a resolved name is used before it is looked up again.
 pub const RESOLVED_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long its addresses may still be used where looking up fails or takes long. RFC 8767 allows days; home routers give
+/// addresses for a day or less, and an hour is longer than a name server is usually away.
+pub const RESOLVED_STALE_TIME_MAX: Duration = Duration::from_secs(3600);
+/// So long a look-up is waited for where such addresses are at hand. RFC 8767 suggests 1.8 s.
+pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a failure is remembered: long enough for all who ask at once, too short to be in anybody's way.
+pub const RESOLVE_FAILED_TIME_MAX: Duration = Duration::from_secs(1);
+/// Connections to upstream that are being made at a time, or that it has said nothing on yet. Queues of connections not
+/// accepted yet hold 128 in most systems and servers (BSD's `SOMAXCONN`, Go and Rust there; Node 511, nginx 511).
+pub const DIALS_MAX: usize = 64;
+/// After so long a connection is not counted among them any more. On one machine or in one house making it takes a
+/// fraction of a millisecond, and accepting it a few. 1024 at once wait for 160 ms at most, where upstream answers nothing.
+pub const DIAL_TIME_MAX: Duration = Duration::from_millis(10);
 
 // ---- what is read of a request -----------------------------------------------------------------------------------
 

@@ -292,7 +292,7 @@ const SETTINGS: &[Setting] = &[
         "When set, every local route but /health wants Authorization: Bearer TOKEN") },
     setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),
     setting("UPSTREAM_CONNECT_TIMEOUT_S", "10", "a number of seconds from 1 to 3600",
-        "Longest wait for a connection to LM Studio"),
+        "Longest wait for a connection to LM Studio, looking up its name included"),
     setting("UPSTREAM_IDLE_TIMEOUT_S", "0", "a number of seconds from 0 to 86400 (0 = no limit)",
         "Longest silence accepted from LM Studio, model loading and prompt processing included"),
     setting("SHUTDOWN_GRACE_S", "30", "a number of seconds from 0 to 86400",

@@ -1,10 +1,10 @@
-//! Connecting to upstream: its name, its addresses, TLS. Nothing from a request decides where we connect.
+//! Connecting to upstream: a place, its addresses one after the other, TLS. Nothing from a request decides where we connect.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -15,19 +15,21 @@ use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport};
 
+use super::addresses::{Addresses, Resolve};
+use super::places::Place;
+use super::places::Places;
 use super::shelf::Manners;
-use super::wire::{Wire, WireState};
+use super::wire::{Wire, WireState, called_off};
 use crate::keepalive;
 use crate::limits::*;
 use crate::settings::{self, Settings};
 
-/// Upstream's name and the addresses it had when last looked up. Nothing from a request decides where we connect.
+/// What is known of upstream, whoever connects. Nothing from a request decides where we connect.
 pub struct Names {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
-    host: String,
-    port: u16,
-    known: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    addresses: Arc<Addresses>,
+    places: Arc<Places>,
     /// How upstream treats connections.
     pub(super) manners: Arc<Manners>,
     /// Ways to it that there are, in use or not.
@@ -40,6 +42,11 @@ pub struct Names {
 impl Names {
     /// For the upstream of the settings. The error says what is wrong with its URL.
     pub fn new(settings: &Settings) -> Result<Names, String> {
+        Names::resolved_by(settings, Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)))
+    }
+
+    /// The same with another way to look names up.
+    pub fn resolved_by(settings: &Settings, resolve: Box<Resolve>) -> Result<Names, String> {
         let upstream = &settings.upstream;
         let wrong = |e: &dyn fmt::Display| format!("LM_STUDIO_URL cannot be used: {e}");
         let scheme = match upstream.scheme() {
@@ -47,56 +54,17 @@ impl Names {
             settings::Scheme::Https => Scheme::HTTPS,
         };
         let authority = upstream.authority().parse::<Authority>().map_err(|e| wrong(&e))?;
-        let host = upstream.host().trim_start_matches('[').trim_end_matches(']').to_string();
+        let host = upstream.host().trim_start_matches('[').trim_end_matches(']');
         Ok(Names {
             scheme,
             authority,
-            host,
-            port: upstream.port(),
-            known: Mutex::new(None),
+            addresses: Arc::new(Addresses::new(host, upstream.port(), resolve)),
+            places: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
             tls: RustlsConnector::default(),
             config: config(),
         })
-    }
-
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let mut known = self.known();
-        if let Some((at, addresses)) = &*known
-            && at.elapsed() < RESOLVED_TIME_MAX
-        {
-            return Ok(addresses.clone());
-        }
-        let addresses = self.look_up()?;
-        *known = Some((Instant::now(), addresses.clone()));
-        Ok(addresses)
-    }
-
-    fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
-        // `localhost` is the loopback by definition (RFC 6761 §6.3); no resolver is asked for it.
-        if self.host.eq_ignore_ascii_case("localhost") {
-            let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-            return Ok(both.map(|ip| SocketAddr::new(ip, self.port)).to_vec());
-        }
-        (self.host.as_str(), self.port).to_socket_addrs().map(Iterator::collect)
-    }
-
-    /// The address that answered comes first from now on.
-    fn prefer(&self, address: SocketAddr) {
-        if let Some((_, addresses)) = &mut *self.known()
-            && let Some(at) = addresses.iter().position(|other| *other == address)
-        {
-            addresses[..=at].rotate_right(1);
-        }
-    }
-
-    fn forget(&self) {
-        *self.known() = None;
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<(Instant, Vec<SocketAddr>)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,7 +85,7 @@ pub struct Dial {
     pub wire: Arc<WireState>,
     /// Upstream's addresses.
     pub names: Arc<Names>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for all addresses together.
+    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a place and all addresses together: so long a client waits at most.
     pub connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     pub idle_timeout: Option<Duration>,
@@ -126,47 +94,50 @@ pub struct Dial {
 impl Dial {
     fn connect(&self) -> Result<Wire, ureq::Error> {
         self.wire.dials.fetch_add(1, Ordering::Relaxed);
-        let addresses = self.names.resolve().map_err(|_| ureq::Error::HostNotFound)?;
         let deadline = Instant::now() + self.connect_timeout;
+        let found = match self.names.addresses.find(&*self.wire, deadline) {
+            Ok(found) => found.ok_or(ureq::Error::HostNotFound)?,
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(ureq::Error::Timeout(Timeout::Resolve)),
+            Err(e) => return Err(e.into()),
+        };
         let mut refused = ureq::Error::HostNotFound;
-        for address in addresses {
+        for (at, address) in found.addresses.iter().copied().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ureq::Error::Timeout(Timeout::Connect));
-            }
-            match self.connect_to(address, left) {
+            // An address that does not answer leaves time for those behind it.
+            let share = left / (found.addresses.len() - at) as u32;
+            match self.connect_to(address, share) {
                 // A port of this machine that nobody listens on may be given to this very socket, and connect to
                 // itself.
-                Ok(stream) if stream.local_addr().is_ok_and(|own| own == address) => {
+                Ok((stream, _)) if stream.local_addr().is_ok_and(|own| own == address) => {
                     refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
                 }
-                Ok(stream) => {
-                    self.names.prefer(address);
-                    return Ok(self.wire(stream)?);
+                Ok((stream, place)) => {
+                    self.names.addresses.prefer(address);
+                    return Ok(self.wire(stream, place)?);
                 }
                 Err(e) if self.wire.is_called_off() => return Err(e.into()),
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => refused = ureq::Error::Timeout(Timeout::Connect),
                 Err(e) => refused = e.into(),
             }
         }
-        // The name may have moved.
-        self.names.forget();
+        self.names.addresses.doubt(&found);
         Err(refused)
     }
 
-    fn wire(&self, stream: TcpStream) -> io::Result<Wire> {
+    fn wire(&self, stream: TcpStream, place: Place) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
         keepalive::ask_now_and_then(&stream);
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
         let manners = self.names.manners.clone();
-        Wire::new(stream, self.wire.clone(), manners, self.idle_timeout).ok_or_else(called_off)
+        Wire::new(stream, self.wire.clone(), manners, place, self.idle_timeout).ok_or_else(called_off)
     }
 
     /// Connects within `time_max`, unless the exchange is called off meanwhile.
-    fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<TcpStream> {
+    fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Place)> {
         let deadline = Instant::now() + time_max;
+        let place = self.names.places.take(&*self.wire, deadline)?;
         let mut stream = mio::net::TcpStream::connect(address)?;
         let mut poll = Poll::new()?;
         poll.registry().register(&mut stream, Token(0), Interest::WRITABLE)?;
@@ -194,17 +165,13 @@ impl Dial {
         poll.registry().deregister(&mut stream)?;
         let stream = TcpStream::from(stream);
         stream.set_nonblocking(false)?;
-        Ok(stream)
+        Ok((stream, place))
     }
 }
 
 /// How often a connection that is being made looks whether it is still wanted; upstream shall see within 100 ms that it
 /// is not.
 const CALLED_OFF_GAP: Duration = Duration::from_millis(50);
-
-fn called_off() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "called off")
-}
 
 /// Our TCP connector, with TLS around it where the URL asks for it.
 pub struct Tls(pub Arc<Dial>);

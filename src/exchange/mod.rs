@@ -23,10 +23,12 @@
 //! rate and a lone one waited 1.8 times as long; without any recording 0.48 and 1.2, so that no database would have
 //! helped.
 
+pub mod addresses;
 pub mod dial;
 mod draft;
 pub mod express;
 mod in_flight;
+pub mod places;
 mod polled;
 pub mod pool;
 pub mod relay;
@@ -34,6 +36,7 @@ pub mod shelf;
 pub mod streams;
 mod upload;
 pub mod upstream;
+pub mod wait;
 pub mod wire;
 pub mod worker;
 

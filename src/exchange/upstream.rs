@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
 use ureq::http::{Request, Response, StatusCode, Uri, request};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
 use super::shelf::Manners;
@@ -213,6 +213,7 @@ impl Upstream {
     fn explain(&self, error: ureq::Error) -> NoReply {
         match error {
             _ if self.wire.timed_out() => NoReply::TimedOut("it stayed silent".into()),
+            ureq::Error::Timeout(Timeout::Resolve) => NoReply::TimedOut("its name was not looked up in time".into()),
             ureq::Error::Timeout(_) => NoReply::TimedOut("it did not accept a connection in time".into()),
             ureq::Error::HostNotFound => NoReply::Unreachable("its name is not known".into()),
             ureq::Error::ConnectionFailed => NoReply::Unreachable("no connection".into()),

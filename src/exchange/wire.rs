@@ -10,12 +10,15 @@ use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::places::Place;
 use super::shelf::Manners;
 use super::upload::{self, Sent};
+use super::wait::{Look, Waits};
 use crate::front::client::Interrupt;
 use crate::keepalive;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
@@ -69,6 +72,8 @@ struct Link {
     socket: Weak<TcpStream>,
     /// Also where there is no socket yet: what is being connected is not used then.
     called_off: bool,
+    /// A thread that waits for something else than the socket.
+    waiting: Option<Thread>,
 }
 
 impl WireState {
@@ -158,10 +163,41 @@ impl WireState {
     }
 }
 
+impl Waits for WireState {
+    fn wait<T>(&self, deadline: Instant, mut look: impl FnMut(Instant) -> Look<T>) -> io::Result<T> {
+        self.link().waiting = Some(thread::current());
+        let found = loop {
+            if self.is_called_off() {
+                break Err(called_off());
+            }
+            let now = Instant::now();
+            let again = match look(now) {
+                Look::Found(found) => break Ok(found),
+                Look::NotYet(again) => again,
+            };
+            if now >= deadline {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+            let until = again.map_or(deadline, |again| again.min(deadline));
+            thread::park_timeout(until.saturating_duration_since(now));
+        };
+        self.link().waiting = None;
+        found
+    }
+}
+
+/// The error of what was not wanted any more.
+pub fn called_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "called off")
+}
+
 impl Interrupt for WireState {
     fn interrupt(&self) {
         let mut link = self.link();
         link.called_off = true;
+        if let Some(thread) = link.waiting.take() {
+            thread.unpark();
+        }
         if let Some(socket) = link.socket.upgrade() {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -173,6 +209,8 @@ pub struct Wire {
     socket: Arc<TcpStream>,
     state: Arc<WireState>,
     manners: Arc<Manners>,
+    /// Until upstream's first byte.
+    place: Option<Place>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -213,6 +251,7 @@ impl Wire {
         stream: TcpStream,
         state: Arc<WireState>,
         manners: Arc<Manners>,
+        place: Place,
         idle_time_max: Option<Duration>,
     ) -> Option<Wire> {
         let socket = Arc::new(stream);
@@ -228,6 +267,7 @@ impl Wire {
             socket,
             state,
             manners,
+            place: Some(place),
             input: Vec::new(),
             start: 0,
             end: 0,
@@ -434,6 +474,8 @@ impl Buffers for Wire {
 
     fn input_appended(&mut self, amount: usize) {
         self.end += amount;
+        // Whatever it is, upstream has accepted the connection.
+        self.place = None;
         self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
         self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
         let input = self.input();
