@@ -1,5 +1,6 @@
 //! What becomes of a request, decided by its head before any of its body is taken.
 
+use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
 use crate::http::target::{Local, Route, query_pairs, route};
@@ -51,6 +52,10 @@ impl Judge {
             return Err(Refusal::HostNotAllowed);
         }
         let plan = match route(head.path())? {
+            // Only POST makes a model do anything.
+            Route::Forward if head.method() == "POST" && origin::is_unasked(head, &self.hosts) => {
+                return Err(Refusal::OriginNotAllowed);
+            }
             Route::Forward => Plan::Forward,
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),
@@ -61,7 +66,7 @@ impl Judge {
     }
 
     fn judge_local(&self, head: &RequestHead, local: Local) -> Result<Plan, Refusal> {
-        if !is_own_origin(head) {
+        if !origin::is_own(head) {
             return Err(Refusal::OriginNotAllowed);
         }
         if !Local::allows(head.method()) {
@@ -96,16 +101,6 @@ impl Judge {
 fn unauthorized() -> Reply {
     let message = "This proxy's statistics want a token: Authorization: Bearer TOKEN, or ?token=TOKEN.";
     Reply::error(401, message, "unauthorized").with_field("WWW-Authenticate", "Bearer".to_owned())
-}
-
-/// Whether a browser asks on behalf of one of our own pages, if a browser asks at all.
-fn is_own_origin(head: &RequestHead) -> bool {
-    let Some(origin) = head.field("origin") else { return true };
-    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    match (authority, head.host()) {
-        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
-        _ => false,
-    }
 }
 
 /// Compares in a time that tells nothing but the length.
@@ -157,6 +152,26 @@ mod tests {
         check("https://evil.example", false);
         check("http://localhost:3000", false);
         check("null", false);
+    }
+
+    #[test]
+    fn a_foreign_page_that_did_not_ask_first_gets_nothing_generated() {
+        let check = |method: &str, path: &str, allowed: bool| {
+            let origin = "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors";
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost:8080\r\n{origin}\r\n\r\n");
+            let refused = judge(&[], &request).err();
+            assert_eq!(refused, (!allowed).then_some(Refusal::OriginNotAllowed), "{method} {path}");
+            assert!(judge(&[("ALLOWED_HOSTS", "evil.example")], &request).is_ok(), "{method} {path}");
+        };
+        for path in
+            ["/v1/chat/completions", "/v1/anything", "/api/v0/completions", "/api/v1/chat", "/api/v1/models/load"]
+        {
+            check("POST", path, false);
+            // Listings, the preflight, and what no page sends without one.
+            for method in ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"] {
+                check(method, path, true);
+            }
+        }
     }
 
     #[test]

@@ -26,6 +26,13 @@ impl HostPolicy {
         Self { any: allowed.iter().any(|name| name.trim() == "*"), names: names.collect() }
     }
 
+    /// Whether the settings name the host of this origin, whatever its scheme and port. Names that are served without
+    /// being named count for nothing here: other pages of this machine are other pages.
+    pub fn names_origin(&self, origin: &[u8]) -> bool {
+        let authority = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
+        self.any || authority.is_some_and(|(_, host)| self.names.contains(&name_of(host).to_ascii_lowercase()))
+    }
+
     /// Whether a valid Host, with or without a port, is served. The empty Host is: RFC 9112 §3.2 allows it, and no
     /// browser sends it for a page that has a name.
     pub fn allows(&self, host: &str) -> bool {

@@ -11,7 +11,7 @@
 //! - [`refusal`]: why a request is refused.
 //! - [`head`]: the head of a request, with [`request_line`] and `fields`; [`framing`]: where the body ends.
 //! - [`chunked`]: chunked bodies.
-//! - [`host`]: which names are served.
+//! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
 //! - [`target`]: what a path is for.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
 //! - [`reply_head`]: the head of a reply of upstream; [`whole`]: the plainest of those replies.
@@ -23,6 +23,7 @@ pub mod framing;
 pub mod fuzz;
 pub mod head;
 pub mod host;
+pub mod origin;
 pub mod refusal;
 pub mod reply;
 pub mod reply_head;

@@ -48,7 +48,7 @@ pub enum Refusal {
     HostInvalid,
     /// A Host that is neither local nor allowed.
     HostNotAllowed,
-    /// A page of another origin asks for a local route.
+    /// A page of another origin asks for a local route, or has something generated without a preflight.
     OriginNotAllowed,
     /// A Content-Length that is no plain decimal number.
     LengthInvalid,
@@ -175,7 +175,7 @@ impl Refusal {
             Refusal::HostRepeated => (400, BAD, "host_repeated", "There is more than one Host header."),
             Refusal::HostInvalid => (400, BAD, "host_invalid", "The Host is not a name or an address with an optional port."),
             Refusal::HostNotAllowed => (403, "host_not_allowed", "host_not_allowed", "This Host is not served: use an IP address or a local name, or add the name to ALLOWED_HOSTS."),
-            Refusal::OriginNotAllowed => (403, "origin_not_allowed", "origin_not_allowed", "Pages of another origin may not ask for this."),
+            Refusal::OriginNotAllowed => (403, "origin_not_allowed", "origin_not_allowed", "A web page of another origin may not ask for this. ALLOWED_HOSTS can name hosts whose pages may use the models."),
             Refusal::LengthInvalid => (400, BAD, "length_invalid", "Content-Length is not a plain decimal number."),
             Refusal::LengthRepeated => (400, BAD, "length_repeated", "There is more than one Content-Length."),
             Refusal::LengthAndCoding => (400, BAD, "length_and_coding", "Content-Length and Transfer-Encoding exclude each other."),

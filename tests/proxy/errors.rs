@@ -165,6 +165,33 @@ fn a_foreign_host_is_a_403() {
 }
 
 #[test]
+fn a_page_of_another_origin_makes_no_model_generate() {
+    // Regression: a form or a fetch of text/plain, for which no browser asks first, was forwarded from any page.
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let check = |proxy: &Proxy, fields: &str, status: u16| {
+        let request = chat().replace("Content-Type: application/json", fields);
+        let reply = proxy.ask(request);
+        assert_eq!(reply.status(), status, "{fields}: {}", reply.text());
+        if status == 403 {
+            check_error(&reply, 403, "origin_not_allowed", "ALLOWED_HOSTS");
+        }
+    };
+    let proxy = Proxy::before(&upstream);
+    check(&proxy, "Origin: https://evil.example\r\nContent-Type: text/plain", 403);
+    check(&proxy, "Origin: null\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate", 403);
+    check(&proxy, "Origin: https://evil.example\r\nContent-Type: application/json", 200);
+    check(&proxy, "Content-Type: text/plain", 200);
+    let own = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\nContent-Type: text/plain", proxy.address());
+    check(&proxy, &own, 200);
+    assert_eq!(proxy.rows().len(), 3);
+    let metrics = proxy.ask(get("/metrics"));
+    assert!(metrics.text().contains("lms_proxy_refusals_total{reason=\"origin_not_allowed\"} 2\n"));
+    let proxy = Proxy::with(&upstream, &[("ALLOWED_HOSTS", "chat.example")]);
+    check(&proxy, "Origin: https://chat.example\r\nContent-Type: text/plain", 200);
+    check(&proxy, "Origin: https://evil.example\r\nContent-Type: text/plain", 403);
+}
+
+#[test]
 fn a_refused_request_ends_its_connection_with_the_documented_code() {
     let (proxy, _holds) = proxy_before_nobody(&[]);
     let check = |request: &str, status: u16, code: &str| {
