@@ -55,6 +55,9 @@ pub const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(120);
 
 // ---- how much at once --------------------------------------------------------------------------------------------
 
+/// Connections that the system keeps until they are accepted; it may allow less (Linux: `somaxconn`, 4096). Node and nginx
+/// take 511, Go as many as the system allows. A thousand streams begun at once fit.
+pub const LISTEN_QUEUE_LENGTH_MAX: i32 = 4096;
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Files and connections beside those of clients and upstream: the database and its readers, polls, exports, the log.

@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io, process};
 
-use mio::net::TcpListener;
-
 use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::dial::Names;
 use crate::exchange::pool::Pool;
 use crate::exchange::shelf::Shelf;
 use crate::figures::Figures;
-use crate::front::{Front, Judge, Stop};
+use crate::front::{self, Front, Judge, Stop};
 use crate::record::claim::Claimant;
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
@@ -96,7 +94,7 @@ impl Proxy {
         descriptors::ask_for_enough(settings.max_workers);
         let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::Prices)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
-        let listener = TcpListener::bind(wanted).map_err(|e| StartError::Listen(wanted, e))?;
+        let listener = front::listen(wanted).map_err(|e| StartError::Listen(wanted, e))?;
         let address = listener.local_addr()?;
 
         let name = format!("process {} at http://{address}", process::id());

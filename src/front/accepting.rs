@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bodies::Claim;
 use super::client::{Client, Returns};
@@ -15,7 +16,20 @@ use super::gather::Gather;
 use super::{Connection, Front, Next, State};
 use crate::figures::Figures;
 use crate::keepalive;
-use crate::limits::{CONNECTIONS_MAX, UNACKNOWLEDGED_TIME_MAX};
+use crate::limits::{CONNECTIONS_MAX, LISTEN_QUEUE_LENGTH_MAX, UNACKNOWLEDGED_TIME_MAX};
+
+/// Listens on `address`. The system keeps those who connect in a queue until they are accepted; one too many has its SYN
+/// dropped, and sends it again a second later. mio and the standard library would have a queue of 128.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A port in TIME_WAIT can be listened on at once; on Windows this would be about ports that somebody listens on.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_QUEUE_LENGTH_MAX)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
 
 /// How long accepting rests after the process ran out of descriptors, if no connection closes before.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -116,5 +130,27 @@ impl Front {
             counted,
         }));
         Ok(token)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn hundreds_can_connect_before_any_is_accepted() {
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a bound of Linux");
+        let count = most.trim().parse().unwrap_or(128).min(500);
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        // One whose SYN is dropped would take a second.
+        let waiting: Vec<_> = (0..count)
+            .map(|number| TcpStream::connect_timeout(&address, Duration::from_millis(900)).map_err(|e| (number, e)))
+            .collect::<Result<_, _>>()
+            .expect("room for all");
+        assert_eq!(waiting.len(), count);
     }
 }

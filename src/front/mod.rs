@@ -43,6 +43,7 @@ use crate::figures::Figures;
 use crate::limits::*;
 use crate::stats::lane::Lane;
 use accepting::Counted;
+pub use accepting::listen;
 use bodies::{Bodies, Claim};
 use client::{Client, Fate, Returns, Then};
 use deadlines::Deadlines;
