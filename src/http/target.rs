@@ -6,8 +6,9 @@ use super::refusal::Refusal;
 const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
 /// First segments that are known under `/v1`, for the hint in a 404.
 const KNOWN_UNDER_V1: [&str; 6] = ["chat", "completions", "embeddings", "messages", "models", "responses"];
-/// First segments that are known under `/api/v1`.
-const KNOWN_UNDER_API: [&str; 2] = ["chat", "models"];
+/// First segments that are known under `/api/v1`. `/api/chat` is a route of Ollama: whoever asks for it speaks another
+/// protocol than the one that answers at `/api/v1/chat`.
+const KNOWN_UNDER_API: [&str; 1] = ["models"];
 /// No hint for paths longer than this: it would only send back what came.
 const SUGGESTION_BYTES_MAX: usize = 128;
 
@@ -250,7 +251,9 @@ mod tests {
         likely("/embeddings", Some("/v1/embeddings"));
         likely("/responses/resp_1", Some("/v1/responses/resp_1"));
         likely("/messages", Some("/v1/messages"));
-        likely("/api/chat", Some("/api/v1/chat"));
+        likely("/api/chat", None);
+        likely("/api/chat/", None);
+        likely("/api/generate", None);
         likely("/api/models/load", Some("/api/v1/models/load"));
         likely("/v1", Some("/v1/models"));
         likely("/favicon.ico", None);
