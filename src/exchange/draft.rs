@@ -103,7 +103,10 @@ impl Draft {
             output_tokens: report.output_tokens,
             total_tokens: report.total_tokens,
             cached_tokens: report.cached_tokens,
+            cache_write_tokens: report.cache_write_tokens,
             reasoning_tokens: report.reasoning_tokens,
+            draft_tokens: report.draft_tokens,
+            accepted_draft_tokens: report.accepted_draft_tokens,
             request_id: report.id.clone(),
             outcome,
             error_message: error.or_else(|| match self.keeps_words {
@@ -114,6 +117,7 @@ impl Draft {
             was_streamed: streamed,
             time_to_first_token_ms: report.first_content_us.map(us_to_ms),
             tokens_per_second: report.tokens_per_second,
+            prompt_tokens_per_second: report.prompt_tokens_per_second,
             finish_reason: report.finish_reason.clone(),
             usage_source: report.usage_source,
             model_load_ms: report.model_load_ms,

@@ -98,7 +98,7 @@ pub(super) fn set_summed_until(conn: &Connection, id: i64) -> rusqlite::Result<(
 pub(super) fn catch_up(conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<i64> {
     let mut statement = conn.prepare(
         "SELECT id, start_time, endpoint, model, client, key, outcome, duration_ms, input_tokens, output_tokens,
-            total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second
+            total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second, cache_write_tokens
          FROM requests WHERE id > ?1 ORDER BY id",
     )?;
     let before = summed_until(conn)?;
@@ -123,6 +123,7 @@ pub(super) fn catch_up(conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Resu
             output: known(9),
             total: known(10),
             cached: known(11),
+            cache_write: known(15),
             reasoning: known(12),
             first_token_ms: known(13),
             tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),

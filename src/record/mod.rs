@@ -106,7 +106,10 @@ pub(crate) mod testing {
             output_tokens: Some(320),
             total_tokens: Some(405),
             cached_tokens: None,
+            cache_write_tokens: None,
             reasoning_tokens: None,
+            draft_tokens: None,
+            accepted_draft_tokens: None,
             request_id: Some("chatcmpl-1".to_owned()),
             outcome: Outcome::Completed,
             error_message: None,
@@ -114,6 +117,7 @@ pub(crate) mod testing {
             was_streamed: false,
             time_to_first_token_ms: None,
             tokens_per_second: None,
+            prompt_tokens_per_second: None,
             finish_reason: Some("stop".to_owned()),
             usage_source: Some("usage"),
             model_load_ms: None,
@@ -124,21 +128,32 @@ pub(crate) mod testing {
         }
     }
 
+    /// The last one counts, and generates nothing.
+    const ENDPOINTS: [&str; 4] =
+        ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens"];
+
     /// Any row: every outcome, every figure known or not, within three days.
     pub(crate) fn random_row(random: &mut Random) -> Row {
         let text = |random: &mut Random, of: &str| format!("{of}{}", random.below(3));
         let count = |random: &mut Random| random.below(5000);
+        // What the cache had and what was written to it are parts of the input.
+        let input_tokens = random.maybe(count);
+        let part =
+            |random: &mut Random| input_tokens.and_then(|most| random.maybe(|random| random.below(most / 2 + 1)));
         Row {
-            endpoint: random.pick(&["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]).to_owned(),
+            endpoint: random.pick(&ENDPOINTS).to_owned(),
             model: random.maybe(|random| text(random, "model-")),
             requested_model: random.maybe(|random| text(random, "model-")),
             start_ms: row().start_ms + random.below(72 * 3_600_000) as i64,
             duration_ms: random.below(600_000),
-            input_tokens: random.maybe(count),
+            input_tokens,
             output_tokens: random.maybe(count),
             total_tokens: random.maybe(count),
-            cached_tokens: random.maybe(count),
+            cached_tokens: part(random),
+            cache_write_tokens: part(random),
             reasoning_tokens: random.maybe(count),
+            draft_tokens: random.maybe(count),
+            accepted_draft_tokens: random.maybe(count),
             request_id: random.maybe(|random| text(random, "chatcmpl-")),
             outcome: random.pick(&Outcome::ALL),
             error_message: random.maybe(|random| text(random, "error ")),
@@ -146,6 +161,7 @@ pub(crate) mod testing {
             was_streamed: random.below(2) == 0,
             time_to_first_token_ms: random.maybe(count),
             tokens_per_second: random.maybe(|random| random.below(1000) as f64 / 7.0),
+            prompt_tokens_per_second: random.maybe(|random| random.below(9000) as f64 / 7.0),
             finish_reason: random.maybe(|random| random.pick(&["stop", "length"]).to_owned()),
             usage_source: random.maybe(|_| "usage"),
             model_load_ms: random.maybe(count),

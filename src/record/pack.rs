@@ -8,6 +8,9 @@
 //! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. Packs hold
 //! exactly the hours before `rolled_until`; a row that comes late for one of them is added to all four packs in the
 //! transaction that sums it up.
+//!
+//! Packs of sums begin with [`FORM`]. Those from before there was one are read as they are, and written in this form
+//! when they grow.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -137,6 +140,10 @@ impl Latencies {
     }
 }
 
+/// The first byte of a pack of sums whose entries tell tokens written to a cache. Without it a pack begins with the id
+/// of a series, which is above 0.
+const FORM: u8 = 0;
+
 /// The bytes in the database are no pack.
 fn damaged() -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, "a damaged pack of sums".into())
@@ -154,13 +161,16 @@ pub fn visit_totals(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> rusqlite::Re
 
 fn visit_entries(
     bytes: &[u8],
-    decode: impl Fn(&mut Bytes) -> Option<Sums>,
+    decode: impl Fn(&mut Bytes, bool) -> Option<Sums>,
     mut visit: impl FnMut(i64, &Sums),
 ) -> rusqlite::Result<()> {
-    let mut bytes = Bytes::new(bytes);
+    let (mut bytes, tells_cache_write) = match bytes.strip_prefix(&[FORM]) {
+        Some(entries) => (Bytes::new(entries), true),
+        None => (Bytes::new(bytes), false),
+    };
     let mut series = 0;
     while !bytes.is_empty() {
-        let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, decode(&mut bytes)?));
+        let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, decode(&mut bytes, tells_cache_write)?));
         let (distance, sums) = entry().ok_or_else(damaged)?;
         series += distance;
         visit(series, &sums);
@@ -200,9 +210,10 @@ pub fn visit_latencies(
 }
 
 #[inline]
-fn decode_sums(bytes: &mut Bytes) -> Option<Sums> {
+fn decode_sums(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
     let mut sums = Sums { requests: bytes.signed()?, duration_ms: bytes.signed()?, ..Sums::default() };
-    for known in sums.known_mut() {
+    let told = sums.known().len() - usize::from(!tells_cache_write);
+    for known in sums.known_mut().into_iter().take(told) {
         *known = decode_known(bytes)?;
     }
     sums.tokens_per_second_known = bytes.signed()?;
@@ -213,8 +224,8 @@ fn decode_sums(bytes: &mut Bytes) -> Option<Sums> {
 }
 
 #[inline]
-fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
-    let sums = Sums {
+fn decode_totals(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
+    let mut sums = Sums {
         requests: bytes.signed()?,
         duration_ms: bytes.signed()?,
         input: decode_known(bytes)?,
@@ -226,6 +237,9 @@ fn decode_totals(bytes: &mut Bytes) -> Option<Sums> {
     };
     if bytes.number()? != 0 {
         bytes.skip(1)?;
+    }
+    if tells_cache_write {
+        sums.cache_write = decode_known(bytes)?;
     }
     if bytes.number()? != 0 {
         bytes.real()?;
@@ -242,27 +256,49 @@ fn decode_known(bytes: &mut Bytes) -> Option<Known> {
 }
 
 fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(pack.len() * 40);
+    let mut out = Vec::with_capacity(1 + pack.len() * 40);
+    out.push(FORM);
     let mut before = 0;
     for (series, sums) in pack {
         push(&mut out, (series - before) as u64);
         before = *series;
-        push_signed(&mut out, sums.requests);
-        push_signed(&mut out, sums.duration_ms);
-        for Known { sum, rows } in sums.known() {
-            push_signed(&mut out, rows);
-            if rows != 0 {
-                push_signed(&mut out, sum);
-            }
-        }
-        push_signed(&mut out, sums.tokens_per_second_known);
-        if sums.tokens_per_second_known != 0 {
-            out.extend_from_slice(&sums.tokens_per_second.to_le_bytes());
-        }
-        push_signed(&mut out, sums.first_id);
-        push_signed(&mut out, sums.last_id - sums.first_id);
+        encode_entry(&mut out, sums, &sums.known());
     }
     out
+}
+
+fn encode_entry(out: &mut Vec<u8>, sums: &Sums, known: &[Known]) {
+    push_signed(out, sums.requests);
+    push_signed(out, sums.duration_ms);
+    for Known { sum, rows } in known {
+        push_signed(out, *rows);
+        if *rows != 0 {
+            push_signed(out, *sum);
+        }
+    }
+    push_signed(out, sums.tokens_per_second_known);
+    if sums.tokens_per_second_known != 0 {
+        out.extend_from_slice(&sums.tokens_per_second.to_le_bytes());
+    }
+    push_signed(out, sums.first_id);
+    push_signed(out, sums.last_id - sums.first_id);
+}
+
+/// Writes every pack of sums as version 2 of the tables had it.
+#[cfg(test)]
+pub(super) fn write_former_form(conn: &Connection) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare("SELECT id, pack FROM packed_sums")?;
+    let packs = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for (id, pack) in packs.collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()? {
+        let (mut former, mut before) = (Vec::new(), 0);
+        visit_sums(&pack, |series, sums| {
+            push(&mut former, (series - before) as u64);
+            before = series;
+            encode_entry(&mut former, sums, &sums.known()[..6]);
+        })?;
+        conn.execute("UPDATE packed_sums SET pack = ?2 WHERE id = ?1", params![id, former])?;
+    }
+    Ok(())
 }
 
 fn encode_latencies(pack: &BTreeMap<i64, Latencies>) -> Vec<u8> {

@@ -83,10 +83,16 @@ pub struct Row {
     pub output_tokens: Option<u64>,
     /// As reported, else input + output where both are known and the dialect defines it so.
     pub total_tokens: Option<u64>,
-    /// Prompt tokens taken from a cache.
+    /// Prompt tokens taken from a cache; never more than those of the prompt.
     pub cached_tokens: Option<u64>,
+    /// Prompt tokens written to a cache, where that is told.
+    pub cache_write_tokens: Option<u64>,
     /// Answer tokens spent on reasoning.
     pub reasoning_tokens: Option<u64>,
+    /// Tokens that a draft model proposed.
+    pub draft_tokens: Option<u64>,
+    /// Those of them that the model took.
+    pub accepted_draft_tokens: Option<u64>,
     /// The reply's own id (`chatcmpl-…`, `resp_…`, `msg_…`).
     pub request_id: Option<String>,
     /// How it ended.
@@ -99,8 +105,10 @@ pub struct Row {
     pub was_streamed: bool,
     /// From the start to the first event that carries content.
     pub time_to_first_token_ms: Option<u64>,
-    /// Output tokens over the time from first to last content event, else upstream's own figure.
+    /// Upstream's own figure, else how fast the events came where that tells how fast the tokens were made.
     pub tokens_per_second: Option<f64>,
+    /// Upstream's own figure for the reading of the prompt.
+    pub prompt_tokens_per_second: Option<f64>,
     /// As reported: `stop`, `length`, `tool_calls`, `end_turn`, …
     pub finish_reason: Option<String>,
     /// Where the counts came from: `usage`, `stats` or `timings`.

@@ -14,8 +14,9 @@ use rusqlite::{Connection, OptionalExtension};
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
 /// The version of the tables below, kept in `user_version`. 1 had no `summed_until`: every commit wrote the sums of its
-/// rows. A program that knows only that would leave out the rows that are not summed up.
-pub const VERSION: i32 = 2;
+/// rows. A program that knows only that would leave out the rows that are not summed up. 2 had none of
+/// [`ADDED_COLUMNS`], whose figures it would not write.
+pub const VERSION: i32 = 3;
 
 /// Name in `meta`: rows up to this id, and what was said in them, came with an upgrade from an earlier version or
 /// program. Clean-up leaves them to limits that the user has set. Absent where none came.
@@ -56,7 +57,11 @@ CREATE TABLE requests (
     model_load_ms INTEGER,
     client TEXT,
     key TEXT,
-    attempt INTEGER
+    attempt INTEGER,
+    cache_write_tokens INTEGER,
+    draft_tokens INTEGER,
+    accepted_draft_tokens INTEGER,
+    prompt_tokens_per_second REAL
 );
 CREATE TABLE content (
     id INTEGER PRIMARY KEY,
@@ -99,6 +104,8 @@ CREATE TABLE sums (
     tokens_per_second_known INTEGER NOT NULL,
     first_id INTEGER NOT NULL,
     last_id INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+    cache_write_known INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (span, start, series)
 ) WITHOUT ROWID;
 -- The same sums, and the distributions of durations, for many series in one blob: see pack.rs.
@@ -124,6 +131,8 @@ pub enum Found {
     Ours,
     /// The same of version 1, to be upgraded.
     Version1,
+    /// Tables of version 2, to be upgraded.
+    Version2,
     /// Ours, but written by a newer version of this program.
     Newer(i32),
     /// A database of another program.
@@ -157,7 +166,7 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
     let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match (application_id, version) {
-        (APPLICATION_ID, VERSION | 1) => {
+        (APPLICATION_ID, VERSION | 2 | 1) => {
             for probe in [
                 "SELECT max(id) FROM requests",
                 "SELECT max(id) FROM content",
@@ -169,7 +178,11 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
             ] {
                 conn.query_row(probe, [], |_| Ok(())).optional()?;
             }
-            Ok(if version == VERSION { Found::Ours } else { Found::Version1 })
+            Ok(match version {
+                1 => Found::Version1,
+                2 => Found::Version2,
+                _ => Found::Ours,
+            })
         }
         (APPLICATION_ID, newer) if newer > VERSION => Ok(Found::Newer(newer)),
         (0, 0) => inspect_unmarked(conn),
@@ -214,11 +227,33 @@ pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "user_version", VERSION)
 }
 
+/// Columns that version 2 did not have. They come last, where SQLite adds them.
+const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
+    ("requests", "cache_write_tokens", "INTEGER"),
+    ("requests", "draft_tokens", "INTEGER"),
+    ("requests", "accepted_draft_tokens", "INTEGER"),
+    ("requests", "prompt_tokens_per_second", "REAL"),
+    ("sums", "cache_write_tokens", "INTEGER NOT NULL DEFAULT 0"),
+    ("sums", "cache_write_known", "INTEGER NOT NULL DEFAULT 0"),
+];
+
+/// Makes version 2 the version of the tables above, without touching a row: unknown is NULL. Packs are read in either
+/// form, see [`super::pack`]. Belongs inside a transaction.
+pub fn upgrade_version_2(conn: &Connection) -> rusqlite::Result<()> {
+    for (table, column, kind) in ADDED_COLUMNS {
+        // Somebody else may have added one of this name.
+        if !columns_of(conn, table)?.iter().any(|name| name == column) {
+            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
+    }
+    conn.pragma_update(None, "user_version", VERSION)
+}
+
 /// Makes version 1 the version of the tables above. Belongs inside a transaction.
 pub fn upgrade_version_1(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("INSERT INTO meta VALUES ('summed_until', 0)")?;
     mark_all_summed(conn)?;
-    conn.pragma_update(None, "user_version", VERSION)
+    upgrade_version_2(conn)
 }
 
 /// Says that the sums hold every row there is.

@@ -59,7 +59,9 @@ macro_rules! on_conflict_add {
             tokens_per_second = tokens_per_second + excluded.tokens_per_second,
             tokens_per_second_known = tokens_per_second_known + excluded.tokens_per_second_known,
             first_id = min(first_id, excluded.first_id),
-            last_id = max(last_id, excluded.last_id)"
+            last_id = max(last_id, excluded.last_id),
+            cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
+            cache_write_known = cache_write_known + excluded.cache_write_known"
     };
 }
 pub(super) use on_conflict_add;
@@ -69,7 +71,8 @@ macro_rules! columns {
     () => {
         "series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known, total_tokens,
             total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
-            first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id"
+            first_token_known, tokens_per_second, tokens_per_second_known, first_id, last_id,
+            cache_write_tokens, cache_write_known"
     };
 }
 pub(super) use columns;
@@ -129,6 +132,8 @@ pub struct Sums {
     pub total: Known,
     /// Prompt tokens that came from a cache.
     pub cached: Known,
+    /// Prompt tokens that were written to a cache.
+    pub cache_write: Known,
     /// Answer tokens spent on reasoning.
     pub reasoning: Known,
     /// Milliseconds from request to first content.
@@ -174,6 +179,7 @@ impl Sums {
             output: Known::of(row.output_tokens, sign),
             total: Known::of(row.total_tokens, sign),
             cached: Known::of(row.cached_tokens, sign),
+            cache_write: Known::of(row.cache_write_tokens, sign),
             reasoning: Known::of(row.reasoning_tokens, sign),
             first_token_ms: Known::of(row.time_to_first_token_ms, sign),
             tokens_per_second: sign as f64 * speed.unwrap_or(0.0),
@@ -201,6 +207,7 @@ impl Sums {
             output: known(5)?,
             total: known(7)?,
             cached: known(9)?,
+            cache_write: known(19)?,
             reasoning: known(11)?,
             first_token_ms: known(13)?,
             tokens_per_second: row.get(15)?,
@@ -228,11 +235,12 @@ impl Sums {
         all.entry(series).and_modify(|known| known.add(sums, 1)).or_insert_with(|| sums.clone());
     }
 
-    pub(super) fn known(&self) -> [Known; 6] {
-        [self.input, self.output, self.total, self.cached, self.reasoning, self.first_token_ms]
+    /// Those of every figure, in the order in which packs tell them: what came later stands last.
+    pub(super) fn known(&self) -> [Known; 7] {
+        [self.input, self.output, self.total, self.cached, self.reasoning, self.first_token_ms, self.cache_write]
     }
 
-    pub(super) fn known_mut(&mut self) -> [&mut Known; 6] {
+    pub(super) fn known_mut(&mut self) -> [&mut Known; 7] {
         [
             &mut self.input,
             &mut self.output,
@@ -240,13 +248,14 @@ impl Sums {
             &mut self.cached,
             &mut self.reasoning,
             &mut self.first_token_ms,
+            &mut self.cache_write,
         ]
     }
 
     pub(super) fn upsert(&self, conn: &Connection, span: i64, start: i64, series: i64) -> rusqlite::Result<()> {
         let mut statement = conn.prepare_cached(concat!(
             "INSERT INTO sums VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ",
-            "?18, ?19, ?20, ?21)",
+            "?18, ?19, ?20, ?21, ?22, ?23)",
             on_conflict_add!()
         ))?;
         statement.execute(params![
@@ -271,6 +280,8 @@ impl Sums {
             self.tokens_per_second_known,
             self.first_id,
             self.last_id,
+            self.cache_write.sum,
+            self.cache_write.rows,
         ])?;
         Ok(())
     }

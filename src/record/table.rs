@@ -35,9 +35,10 @@ impl Inserts<'_> {
             "INSERT INTO requests (id, endpoint, model, start_time, end_time, duration_ms, input_tokens, output_tokens,
                 total_tokens, request_id, is_error, error_message, http_status, was_streamed, created_at, outcome,
                 requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
-                finish_reason, usage_source, model_load_ms, client, key, attempt)
+                finish_reason, usage_source, model_load_ms, client, key, attempt, cache_write_tokens, draft_tokens,
+                accepted_draft_tokens, prompt_tokens_per_second)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27)",
+                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
         )?;
         let content = conn.prepare_cached(
             "INSERT INTO content (id, prompt, output, reasoning, tool_calls) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -85,6 +86,10 @@ impl Inserts<'_> {
             row.client,
             row.key,
             row.attempt,
+            figure(row.cache_write_tokens),
+            figure(row.draft_tokens),
+            figure(row.accepted_draft_tokens),
+            rate(row.prompt_tokens_per_second),
         ])
     }
 }

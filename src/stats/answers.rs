@@ -40,8 +40,10 @@ pub struct Summary {
     pub total_cached_tokens: i64,
     /// Answer tokens spent on reasoning.
     pub total_reasoning_tokens: i64,
-    /// Requests whose token total is not known.
+    /// Requests whose token total is not known, of those that generate.
     pub requests_without_usage: i64,
+    /// Prompt tokens that were written to a cache.
+    pub total_cache_write_tokens: i64,
     /// What they would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
@@ -128,6 +130,8 @@ pub struct Group {
     pub duration_ms: i64,
     /// As in the summary.
     pub requests_without_usage: i64,
+    /// Prompt tokens that were written to a cache.
+    pub cache_write_tokens: i64,
     /// What they would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
@@ -309,6 +313,14 @@ pub struct Request {
     pub error_message: Option<String>,
     /// The reply's own id.
     pub request_id: Option<String>,
+    /// Prompt tokens that were written to a cache.
+    pub cache_write_tokens: Option<i64>,
+    /// Tokens that a draft model proposed.
+    pub draft_tokens: Option<i64>,
+    /// Those of them that the model took.
+    pub accepted_draft_tokens: Option<i64>,
+    /// Of the prompt, as upstream told it. Two decimals.
+    pub prompt_tokens_per_second: Option<f64>,
     /// What it would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,

@@ -243,7 +243,7 @@ impl Pages {
     }
 }
 
-const CSV_COLUMNS: [&str; 25] = [
+const CSV_COLUMNS: [&str; 29] = [
     "id",
     "start_time",
     "endpoint",
@@ -269,6 +269,11 @@ const CSV_COLUMNS: [&str; 25] = [
     "model_load_ms",
     "attempt",
     "request_id",
+    // Columns that came later stand last, so that whoever counts columns finds the others.
+    "cache_write_tokens",
+    "draft_tokens",
+    "accepted_draft_tokens",
+    "prompt_tokens_per_second",
 ];
 
 /// What a cell holds.
@@ -321,6 +326,10 @@ fn write_csv(out: &mut Vec<u8>, r: &Request) {
         number(r.model_load_ms),
         number(r.attempt),
         optional(&r.request_id),
+        number(r.cache_write_tokens),
+        number(r.draft_tokens),
+        number(r.accepted_draft_tokens),
+        real(r.prompt_tokens_per_second),
     ];
     let costs = r.cost.iter().flat_map(|cost| [real(cost.cost), Cell::Text(&cost.currency)]);
     write_csv_line(out, cells.into_iter().chain(costs));

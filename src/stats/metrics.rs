@@ -64,6 +64,7 @@ struct Counts {
     input: i64,
     output: i64,
     cached: i64,
+    cache_write: i64,
     reasoning: i64,
 }
 
@@ -110,7 +111,7 @@ type Labels = (String, String, String);
 fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)> {
     let query = format!(
         "{ALL_TIME} SELECT min(series), model, endpoint, outcome, sum(requests), sum(input_tokens),
-            sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens)
+            sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cache_write_tokens)
          FROM counted JOIN series ON series.id = counted.series GROUP BY model, endpoint, outcome"
     );
     let mut statement = reader.conn.prepare_cached(&query)?;
@@ -121,6 +122,7 @@ fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)
             output: row.get(6)?,
             cached: row.get(7)?,
             reasoning: row.get(8)?,
+            cache_write: row.get(9)?,
         };
         Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?), counts))
     })?;
@@ -135,6 +137,7 @@ fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)
         all.input += counts.input;
         all.output += counts.output;
         all.cached += counts.cached;
+        all.cache_write += counts.cache_write;
         all.reasoning += counts.reasoning;
     }
     Ok((models, counted))
@@ -153,13 +156,18 @@ impl Page {
             let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
             self.sample("lms_proxy_requests_total", &labels, counts.requests);
         }
-        let families: [(&str, &str, Figure); 4] = [
+        let families: [(&str, &str, Figure); 5] = [
             ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input),
             ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| counts.output),
             (
                 "lms_proxy_cached_input_tokens_total",
                 "Those of the prompts' tokens that came from a cache, of all time.",
                 |counts| counts.cached,
+            ),
+            (
+                "lms_proxy_cache_write_input_tokens_total",
+                "Those of the prompts' tokens that were written to a cache, of all time.",
+                |counts| counts.cache_write,
             ),
             (
                 "lms_proxy_reasoning_output_tokens_total",
@@ -296,13 +304,14 @@ mod tests {
 
     #[test]
     fn counters_are_kept_apart_by_model_endpoint_and_outcome() {
-        let failed = Row { outcome: Outcome::Truncated, output_tokens: None, ..row() };
+        let failed = Row { outcome: Outcome::Truncated, output_tokens: None, cache_write_tokens: Some(30), ..row() };
         let text = scrape(&[row(), row(), failed]);
         let labels = r#"{model="llama-3.2-1b-instruct",endpoint="/v1/chat/completions",outcome="#;
         check(&text, &format!(r#"lms_proxy_requests_total{labels}"completed"}} 2"#));
         check(&text, &format!(r#"lms_proxy_requests_total{labels}"truncated"}} 1"#));
         check(&text, &format!(r#"lms_proxy_input_tokens_total{labels}"completed"}} 170"#));
         check(&text, &format!(r#"lms_proxy_output_tokens_total{labels}"truncated"}} 0"#));
+        check(&text, &format!(r#"lms_proxy_cache_write_input_tokens_total{labels}"truncated"}} 30"#));
         check(&text, r#"lms_proxy_refusals_total{reason="host_missing"} 3"#);
         check(&text, "lms_proxy_rows_written_total 7");
     }

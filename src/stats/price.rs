@@ -25,6 +25,8 @@ pub struct Price {
     pub input: f64,
     /// Of the prompt, where they came from a cache.
     pub cached_input: f64,
+    /// Of the prompt, where they were written to a cache.
+    pub cache_write: f64,
     /// Of the answer.
     pub output: f64,
 }
@@ -60,6 +62,7 @@ struct ListedModel {
     model: String,
     input: f64,
     cached_input: Option<f64>,
+    cache_write: Option<f64>,
     output: f64,
     #[serde(default, rename = "source")]
     _source: Option<String>,
@@ -91,16 +94,17 @@ impl Prices {
             return Err("currency takes a name as USD or EUR".to_owned());
         }
         let mut models = Vec::with_capacity(listed.models.len());
-        for ListedModel { model, input, cached_input, output, .. } in listed.models {
+        for ListedModel { model, input, cached_input, cache_write, output, .. } in listed.models {
             if model.is_empty() {
                 return Err("a model takes a name, or a pattern with * and ?".to_owned());
             }
-            let price = Price { input, cached_input: cached_input.unwrap_or(input), output };
-            let told = [("input", price.input), ("cached_input", price.cached_input), ("output", price.output)];
+            let (cached_input, cache_write) = (cached_input.unwrap_or(input), cache_write.unwrap_or(input));
+            let told =
+                [("input", input), ("cached_input", cached_input), ("cache_write", cache_write), ("output", output)];
             if let Some((name, value)) = told.iter().find(|(_, value)| !(0.0..=1e9).contains(value)) {
                 return Err(format!("{name} of the model {model:?} is {value}: it takes a price from 0 to 1e9"));
             }
-            models.push((model.to_lowercase(), price));
+            models.push((model.to_lowercase(), Price { input, cached_input, cache_write, output }));
         }
         Ok(Prices { currency: listed.currency, models })
     }
@@ -118,16 +122,48 @@ impl Prices {
 }
 
 impl Price {
-    /// What these sums cost. Cached tokens are part of the prompt's; a count that nobody told costs nothing.
+    /// What these sums cost. What the cache had and what was written to it are parts of the prompt; a count that nobody
+    /// told costs nothing. Sums of one range may be taken away from another's, so nothing is rounded here.
     pub fn of_sums(&self, sums: &Sums) -> f64 {
-        self.cost(sums.input.sum, sums.cached.sum, sums.output.sum)
+        self.cost(&Tokens {
+            input: sums.input.sum,
+            cached: sums.cached.sum,
+            cache_write: sums.cache_write.sum,
+            output: sums.output.sum,
+        })
     }
 
     /// What these tokens cost.
-    pub fn cost(&self, input: i64, cached: i64, output: i64) -> f64 {
-        let millionths =
-            (input - cached) as f64 * self.input + cached as f64 * self.cached_input + output as f64 * self.output;
+    pub fn cost(&self, tokens: &Tokens) -> f64 {
+        let Tokens { input, cached, cache_write, output } = *tokens;
+        let millionths = (input - cached - cache_write) as f64 * self.input
+            + cached as f64 * self.cached_input
+            + cache_write as f64 * self.cache_write
+            + output as f64 * self.output;
         millionths / 1e6
+    }
+}
+
+/// Tokens that have a price. The cached ones and those written to the cache are parts of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the prompt.
+    pub input: i64,
+    /// From a cache.
+    pub cached: i64,
+    /// To a cache.
+    pub cache_write: i64,
+    /// Of the answer.
+    pub output: i64,
+}
+
+impl Tokens {
+    /// Those of one request, unknown counts as nothing. Parts are no more than the whole, which rows of former versions
+    /// do not hold.
+    pub fn of(input: Option<i64>, cached: Option<i64>, cache_write: Option<i64>, output: Option<i64>) -> Tokens {
+        let (cached, cache_write) = (cached.unwrap_or(0), cache_write.unwrap_or(0));
+        let input = input.unwrap_or(0).max(cached + cache_write);
+        Tokens { input, cached, cache_write, output: output.unwrap_or(0) }
     }
 }
 
@@ -184,12 +220,24 @@ mod tests {
     fn the_first_pattern_that_fits_counts_and_cached_tokens_have_their_price() {
         let list = r#"{"currency": "USD", "models": [
             {"model": "Big*", "input": 2, "cached_input": 0.5, "output": 10},
+            {"model": "written", "input": 2, "cache_write": 3, "output": 10},
             {"model": "*", "input": 1, "output": 4}]}"#;
         let prices = Prices::parse(list).expect("a list");
-        let cost = |model: &str| prices.of(model).map(|price| price.cost(1_000_000, 400_000, 100_000));
+        let tokens = Tokens { input: 1_000_000, cached: 400_000, cache_write: 100_000, output: 100_000 };
+        let cost = |model: &str| prices.of(model).map(|price| price.cost(&tokens));
         assert_eq!(cost("BIG-model"), Some(0.6 * 2.0 + 0.4 * 0.5 + 1.0));
+        assert_eq!(cost("written"), Some(0.9 * 2.0 + 0.1 * 3.0 + 1.0));
         assert_eq!(cost("small"), Some(1.4));
         assert_eq!(prices.currency(), "USD");
+    }
+
+    #[test]
+    fn no_request_costs_less_than_nothing() {
+        let price = Price { input: 3.0, cached_input: 0.3, cache_write: 3.75, output: 15.0 };
+        for counts in [[Some(4), Some(27_904)], [None, Some(9)], [Some(0), Some(1)]] {
+            assert!(price.cost(&Tokens::of(counts[0], counts[1], Some(7), None)) > 0.0, "{counts:?}");
+        }
+        assert_eq!(price.cost(&Tokens::of(None, None, None, None)), 0.0);
     }
 
     #[test]
@@ -206,6 +254,10 @@ mod tests {
         check(
             r#"{"currency": "USD", "models": [{"model": "a", "input": -1, "output": 1}]}"#,
             "input of the model \"a\"",
+        );
+        check(
+            r#"{"currency": "USD", "models": [{"model": "a", "input": 1, "cache_write": -1, "output": 1}]}"#,
+            "cache_write of the model \"a\"",
         );
         check(r#"{"currency": "USD", "models": [{"model": "", "input": 1, "output": 1}]}"#, "a model takes");
         let missing = Prices::load(Path::new("/nowhere/prices.json")).expect_err("missing").to_string();

@@ -213,7 +213,7 @@ impl RowFigures {
     fn columns(self) -> &'static str {
         match self {
             RowFigures::Totals => {
-                "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens"
+                "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
             }
             RowFigures::Sample => "duration_ms, time_to_first_token_ms, tokens_per_second",
         }
@@ -252,6 +252,7 @@ impl RowRead<'_> {
             total: self.known(first + 3)?,
             cached: self.known(first + 4)?,
             reasoning: self.known(first + 5)?,
+            cache_write: self.known(first + 6)?,
             ..Sums::default()
         })
     }

@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, Row, params_from_iter};
 
 use super::answers::{Hit, Request, Requests, Search, WholeRequest};
 use super::filter::Filter;
+use super::price::Tokens;
 use super::range::{Cut, HOUR_MS, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
@@ -22,7 +23,8 @@ use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
     start_time, is_error, was_streamed, outcome, http_status, requested_model, cached_tokens, reasoning_tokens,
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
-    error_message, request_id, end_time";
+    error_message, request_id, end_time, cache_write_tokens, draft_tokens, accepted_draft_tokens,
+    prompt_tokens_per_second";
 
 /// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
 const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
@@ -134,10 +136,10 @@ impl Reader {
                 Ok(WholeRequest {
                     request: self.request_of(row)?,
                     end_time: row.get(25)?,
-                    prompt: row.get(26)?,
-                    output: row.get(27)?,
-                    reasoning: row.get(28)?,
-                    tool_calls: row.get(29)?,
+                    prompt: row.get(30)?,
+                    output: row.get(31)?,
+                    reasoning: row.get(32)?,
+                    tool_calls: row.get(33)?,
                 })
             })
             .optional()
@@ -185,14 +187,16 @@ impl Reader {
 
     pub(super) fn request_of(&self, row: &Row) -> rusqlite::Result<Request> {
         let start_time: String = row.get(7)?;
-        let tokens_per_second: Option<f64> = row.get(16)?;
+        let speed = |column: usize| {
+            row.get(column).map(|speed: Option<f64>| speed.map(|speed| (speed * 100.0).round() / 100.0))
+        };
         let model: String = row.get(2)?;
         let (input, output, cached): (Option<i64>, Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?, row.get(13)?);
-        let told = |count: Option<i64>| count.unwrap_or(0);
+        let cache_write: Option<i64> = row.get(26)?;
         let price = self.prices.as_ref().and_then(|prices| prices.of(&model));
         let cost = price
             .filter(|_| input.is_some() || output.is_some())
-            .map(|price| price.cost(told(input), told(cached), told(output)));
+            .map(|price| price.cost(&Tokens::of(input, cached, cache_write, output)));
         Ok(Request {
             id: row.get(0)?,
             endpoint: row.get(1)?,
@@ -208,9 +212,13 @@ impl Reader {
             http_status: row.get(11)?,
             requested_model: row.get(12)?,
             cached_tokens: cached,
+            cache_write_tokens: cache_write,
             reasoning_tokens: row.get(14)?,
+            draft_tokens: row.get(27)?,
+            accepted_draft_tokens: row.get(28)?,
             time_to_first_token_ms: row.get(15)?,
-            tokens_per_second: tokens_per_second.map(|rate| (rate * 100.0).round() / 100.0),
+            tokens_per_second: speed(16)?,
+            prompt_tokens_per_second: speed(29)?,
             finish_reason: row.get(17)?,
             usage_source: row.get(18)?,
             model_load_ms: row.get(19)?,

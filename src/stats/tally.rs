@@ -17,6 +17,7 @@ use crate::record::pack::pack_end;
 use crate::record::row::Outcome;
 use crate::record::series::{Names, Series};
 use crate::record::sums::Sums;
+use crate::usage::generates;
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
 const BYTES_MAX: usize = if cfg!(test) { 32 * 1024 } else { TALLIES_KEPT_BYTES_MAX };
@@ -30,13 +31,14 @@ pub(super) struct Figures {
     pub requests: i64,
     pub completed: i64,
     pub cancelled: i64,
-    /// Requests that told a total.
+    /// Requests that told a total, or generate nothing of which one could be told.
     pub with_usage: i64,
     pub duration_ms: i64,
     pub input: i64,
     pub output: i64,
     pub total: i64,
     pub cached: i64,
+    pub cache_write: i64,
     pub reasoning: i64,
     pub cost: f64,
     /// Requests whose model has a price.
@@ -55,6 +57,7 @@ impl Figures {
         self.output += sign * other.output;
         self.total += sign * other.total;
         self.cached += sign * other.cached;
+        self.cache_write += sign * other.cache_write;
         self.reasoning += sign * other.reasoning;
         self.cost += sign as f64 * other.cost;
         self.priced += sign * other.priced;
@@ -63,12 +66,13 @@ impl Figures {
     /// Adds the sums of one series.
     pub fn add_sums(&mut self, sums: &Sums, slot: &Slot) {
         self.requests += sums.requests;
-        self.with_usage += sums.total.rows;
+        self.with_usage += if slot.generates { sums.total.rows } else { sums.requests };
         self.duration_ms += sums.duration_ms;
         self.input += sums.input.sum;
         self.output += sums.output.sum;
         self.total += sums.total.sum;
         self.cached += sums.cached.sum;
+        self.cache_write += sums.cache_write.sum;
         self.reasoning += sums.reasoning.sum;
         match slot.ended {
             Ended::Completed => self.completed += sums.requests,
@@ -87,6 +91,8 @@ impl Figures {
 pub(super) struct Slot {
     pub group: u32,
     ended: Ended,
+    /// Whether such requests generate, so that their usage is missed.
+    generates: bool,
     price: Option<Price>,
 }
 
@@ -228,14 +234,15 @@ impl Tally {
             left if left == Outcome::ClientClosed.as_str() => Ended::Cancelled,
             _ => Ended::Failed,
         };
-        Some(Slot { group, ended, price: prices.and_then(|prices| prices.of(names.model)) })
+        let generates = generates(names.endpoint);
+        Some(Slot { group, ended, generates, price: prices.and_then(|prices| prices.of(names.model)) })
     }
 
     /// Which names of rows tell where they count, in the order of [`By::ALL`].
     pub fn needs(&self, has_prices: bool) -> [bool; 5] {
         By::ALL.map(|name| {
             let told = self.by == Some(name) || self.filter.asks_for(name);
-            told || name == By::Outcome || name == By::Model && has_prices
+            told || matches!(name, By::Outcome | By::Endpoint) || name == By::Model && has_prices
         })
     }
 

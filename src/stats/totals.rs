@@ -237,7 +237,7 @@ impl Reader {
     fn add_open(&self, table: &mut Table, bucket: usize, from: i64, to: i64) -> rusqlite::Result<()> {
         let mut statement = self.conn.prepare_cached(
             "SELECT series, requests, duration_ms, input_tokens, output_tokens, total_tokens, total_known, cached_tokens,
-                reasoning_tokens
+                reasoning_tokens, cache_write_tokens
              FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
         )?;
         let mut rows = statement.query([from, to])?;
@@ -252,6 +252,7 @@ impl Reader {
                 total: Known { sum: row.get(5)?, rows: row.get(6)? },
                 cached: sum(7)?,
                 reasoning: sum(8)?,
+                cache_write: sum(9)?,
                 ..Sums::default()
             };
             table.cell(bucket, slot.group).add_sums(&sums, &slot);
@@ -327,6 +328,7 @@ impl Reader {
             total_duration_ms: figures.duration_ms,
             cancelled_requests: figures.cancelled,
             total_cached_tokens: figures.cached,
+            total_cache_write_tokens: figures.cache_write,
             total_reasoning_tokens: figures.reasoning,
             requests_without_usage: figures.requests - figures.with_usage,
             cost: self.cost_of(figures),
@@ -347,6 +349,7 @@ impl Reader {
                 failed_requests: figures.requests - figures.completed - figures.cancelled,
                 cancelled_requests: figures.cancelled,
                 cached_tokens: figures.cached,
+                cache_write_tokens: figures.cache_write,
                 reasoning_tokens: figures.reasoning,
                 duration_ms: figures.duration_ms,
                 requests_without_usage: figures.requests - figures.with_usage,
@@ -365,8 +368,9 @@ impl Reader {
 
     /// A cost as answers tell it; `None` where there are no prices.
     pub(super) fn cost(&self, cost: Option<f64>) -> Option<Cost> {
-        // Adding zero makes a negative zero, which sums of differences may leave, a plain one.
-        let rounded = |cost: f64| (cost * 1e6).round() / 1e6 + 0.0;
+        // Never below zero: sums of differences may leave a trace, and rows of former versions more in the cache than
+        // in the prompt.
+        let rounded = |cost: f64| ((cost * 1e6).round() / 1e6).max(0.0);
         let currency = self.prices.as_ref()?.currency().to_owned();
         Some(Cost { cost: cost.map(rounded), currency })
     }

@@ -78,6 +78,19 @@ pub fn is_recorded(method: &str, path: &str) -> bool {
     method == "POST" && (path.starts_with("/v1/") || path.starts_with("/api/") && Dialect::of(path) != Dialect::Other)
 }
 
+/// Whether requests to this path generate or embed something, so that their usage is worth missing. Counting and
+/// listing do not, and replies to them tell no usage.
+pub fn generates(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let counts = matches!(last, "count_tokens" | "input_tokens" | "tokenize" | "detokenize");
+    let lists = ["/v1/models", "/v1/files", "/v1/batches", "/v1/vector_stores"];
+    !counts
+        && !lists
+            .iter()
+            .any(|list| path.strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +111,21 @@ mod tests {
         check("/v1/messages/count_tokens", Dialect::Other);
         check("/v1/rerank", Dialect::Other);
         check("/api/v1/chat/completions", Dialect::Other);
+    }
+
+    #[test]
+    fn counting_and_listing_generate_nothing() {
+        let check = |path, expected| assert_eq!(generates(path), expected, "{path}");
+        check("/v1/chat/completions", true);
+        check("/v1/embeddings", true);
+        check("/v1/rerank", true);
+        check("/v1/models_of_mine", true);
+        check("/v1/messages/count_tokens", false);
+        check("/v1/messages/count_tokens/", false);
+        check("/v1/responses/input_tokens", false);
+        check("/v1/tokenize", false);
+        check("/v1/models", false);
+        check("/v1/models/m-1/info", false);
     }
 
     #[test]

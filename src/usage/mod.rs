@@ -44,5 +44,5 @@ mod transcripts;
 mod twin;
 
 pub use account::Report;
-pub use dialect::{Dialect, is_recorded};
+pub use dialect::{Dialect, generates, is_recorded};
 pub use tap::{Flow, Form, Tap};

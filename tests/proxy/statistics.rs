@@ -20,7 +20,10 @@ pub fn recorded(number: usize) -> Row {
         output_tokens: Some(500),
         total_tokens: Some(1500),
         cached_tokens: None,
+        cache_write_tokens: None,
         reasoning_tokens: None,
+        draft_tokens: None,
+        accepted_draft_tokens: None,
         request_id: Some(format!("chatcmpl-{number}")),
         outcome: Outcome::Completed,
         error_message: (number == 0).then(|| "=cmd(\"a\"), bad".to_owned()),
@@ -28,6 +31,7 @@ pub fn recorded(number: usize) -> Row {
         was_streamed: false,
         time_to_first_token_ms: None,
         tokens_per_second: None,
+        prompt_tokens_per_second: None,
         finish_reason: Some("stop".to_owned()),
         usage_source: Some("usage"),
         model_load_ms: None,
@@ -116,9 +120,11 @@ fn an_export_is_a_file_of_all_matching_rows() {
     assert_eq!(csv.field("content-disposition"), Some("attachment; filename=\"requests.csv\""));
     let lines: Vec<&str> = csv.text().split_terminator("\r\n").collect();
     assert_eq!(lines.len(), 2501);
-    assert!(lines[0].starts_with("id,start_time,endpoint,model,") && lines[0].ends_with("request_id,cost,currency"));
+    assert!(lines[0].starts_with("id,start_time,endpoint,model,"));
+    assert!(lines[0].contains(",request_id,cache_write_tokens,draft_tokens,accepted_draft_tokens,"));
+    assert!(lines[0].ends_with(",prompt_tokens_per_second,cost,currency"));
     assert!(lines[1].contains(r#",false,"'=cmd(""a""), bad",200,"#), "{}", lines[1]);
-    assert!(lines[2500].starts_with("2500,2026-01-19T11:12:24Z,") && lines[2500].ends_with("chatcmpl-2499,,USD"));
+    assert!(lines[2500].starts_with("2500,2026-01-19T11:12:24Z,") && lines[2500].ends_with("chatcmpl-2499,,,,,,USD"));
     // The connection goes on.
     let jsonl = client.ask(get("/stats/export?format=jsonl&model=even&from=2026-01-19T11:00:00Z"));
     let rows: Vec<serde_json::Value> =
