@@ -154,6 +154,11 @@ pub const HOLD_BYTES_MAX: usize = 16 * 1024;
 
 /// How long one attempt to commit may wait for a database that another process has locked. The reply waits for it.
 pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
+/// A database that is locked for longer without a break is opened anew: the lock may be one of this process that could
+/// not be released. Other programs hold theirs for moments, and one that does not is only asked again.
+pub const LOCKED_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long who opens a database anew waits for answers, exports and clean-up to let go of it; they take moments.
+pub const CLOSE_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Rows in the table whose sums are still in memory. More are summed up by the commit that meets them: 1024 take 64 KB
 /// here, and 3 ms at the next start when the process is killed.
 pub const UNSUMMED_ROWS_MAX: usize = 1024;

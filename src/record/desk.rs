@@ -14,6 +14,7 @@ use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
 
+use super::place::Fate;
 use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::Store;
@@ -23,6 +24,8 @@ use crate::limits::{BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTE
 pub(super) struct Desk {
     pub(super) store: Store,
     waiting: Waiting,
+    /// What became of the database, until another one is open.
+    fate: Option<Fate>,
     /// The database refused the last sums; said in the log once.
     sums_failing: bool,
 }
@@ -47,7 +50,12 @@ struct Waiting {
 
 impl Desk {
     pub(super) fn new(store: Store) -> Desk {
-        Desk { store, waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX), sums_failing: false }
+        Desk {
+            store,
+            waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
+            fate: None,
+            sums_failing: false,
+        }
     }
 
     /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
@@ -56,13 +64,30 @@ impl Desk {
         if !self.store.must_reopen() {
             return true;
         }
-        let place = self.store.place();
-        let (path, held, taken) = (place.path().display().to_string(), place.is_held(), place.is_taken());
+        let path = self.store.place().path().display().to_string();
+        let (stuck, fate) = (self.store.is_stuck(), self.store.fate());
+        let fate = *self.fate.get_or_insert(fate);
         match self.store.reopen() {
-            // Damaged before; whether it is now, writing will tell.
-            Ok(()) if held => {}
-            Ok(()) if taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
-            Ok(()) => log::error!("{path} was deleted or moved, with the rows it held; a new one was begun"),
+            Ok(()) => {
+                self.fate = None;
+                match fate {
+                    Fate::Held if stuck => {
+                        log::warn!("{path} was locked for long and nobody let go; it was opened anew")
+                    }
+                    // Damaged before; whether it is now, writing will tell.
+                    Fate::Held => {}
+                    Fate::LogGone => {
+                        log::warn!("{path}-wal or -shm was removed while in use; its rows were saved into {path}");
+                    }
+                    Fate::LogShort => {
+                        log::error!("{path}-wal was cut while in use: rows that were only there are lost; it goes on");
+                    }
+                    Fate::Taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
+                    Fate::Gone => {
+                        log::error!("{path} was deleted or moved, with the rows it held; a new one was begun")
+                    }
+                }
+            }
             Err(e) => {
                 self.waiting.fail(&e);
                 return false;
@@ -73,6 +98,8 @@ impl Desk {
 
     /// False when it is to be tried again.
     pub(super) fn sum_up(&mut self, signals: &Signals) -> bool {
+        // Also the keeper's way of noticing soon what became of the rows of the last second.
+        self.find_database();
         let failed = match self.store.sum_up() {
             Ok(()) => {
                 self.sums_failing = false;

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
+use super::connections::Slot;
 use super::place::{FileId, resolved, with_end};
 use super::recorder::Recorder;
 use super::store::now_ms;
@@ -61,17 +62,17 @@ impl Keeper {
 }
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
-    let mut own = Own { path, open: None };
+    let own = Own { path, slot: recorder.slot() };
     let (mut rows_wait, mut sum_at) = (false, None);
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
-    roll_up(&mut own, recorder);
+    roll_up(&own, recorder);
     cleaner.begin(0);
     loop {
         let rest = match (rows_wait, cleaner.is_at_work()) {
             // A database that takes no rows is not cleaned either.
             (true, _) => RETRY_GAP,
-            (false, true) => clean(&mut cleaner, &mut own, recorder),
+            (false, true) => clean(&mut cleaner, &own, recorder),
             (false, false) => WAKE_GAP,
         };
         let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
@@ -89,20 +90,19 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             rows_wait = !recorder.retry();
         }
         if alarm.log_grew {
-            roll_up(&mut own, recorder);
+            roll_up(&own, recorder);
             cleaner.begin(CLEAN_SPARE_BYTES);
-            match checkpoint(&mut own, recorder) {
+            match checkpoint(&own, recorder) {
                 // Clean-up would only let the log grow further.
                 Ok(left_bytes) if left_bytes > WAL_BYTES_MAX => cleaner.rest(),
                 Ok(_) => {}
                 Err(e) => {
-                    own.close();
                     log::debug!("the write-ahead log was not checkpointed: {e}");
                 }
             }
         } else if alarm == AlarmState::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
-            roll_up(&mut own, recorder);
+            roll_up(&own, recorder);
             cleaner.begin(0);
         }
     }
@@ -117,15 +117,15 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     }
     // Whatever is not summed up now is at the next start.
     recorder.sum_up();
-    close(&mut own, recorder);
+    close(&own, recorder);
 }
 
 /// Makes the database one file, which can be copied alone. Whoever closes it last takes the files beside it away, if
 /// that one may write: so this does, as soon as the statistics have let go of it.
-fn close(own: &mut Own, recorder: &Recorder) {
+fn close(own: &Own, recorder: &Recorder) {
     let deadline = Instant::now() + FOLD_WAIT;
     loop {
-        if let Err(e) = own.connection().and_then(fold) {
+        if let Err(e) = own.with(fold) {
             log::debug!("the write-ahead log stays beside the database: {e}");
             return;
         }
@@ -159,11 +159,10 @@ fn wait(recorder: &Recorder, sum_at: &mut Option<Instant>, at_most: Duration) ->
 }
 
 /// One step of clean-up; returns for how long to rest then.
-fn clean(cleaner: &mut Cleaner, own: &mut Own, recorder: &Recorder) -> Duration {
+fn clean(cleaner: &mut Cleaner, own: &Own, recorder: &Recorder) -> Duration {
     let began = Instant::now();
-    let stepped = own.connection().and_then(|connection| cleaner.step(connection, recorder, now_ms()));
+    let stepped = own.with(|connection| cleaner.step(connection, recorder, now_ms()));
     if let Err(e) = stepped {
-        own.close();
         cleaner.rest();
         log::debug!("clean-up was put off: {e}");
         return WAKE_GAP;
@@ -171,53 +170,59 @@ fn clean(cleaner: &mut Cleaner, own: &mut Own, recorder: &Recorder) -> Duration 
     if cleaner.is_at_work() { (began.elapsed() * cleaner.rest_factor()).clamp(REST_MIN, REST_MAX) } else { WAKE_GAP }
 }
 
-fn roll_up(own: &mut Own, recorder: &Recorder) {
-    let rolled_up = own.connection().and_then(|reading| recorder.roll_up(reading, now_ms()));
+fn roll_up(own: &Own, recorder: &Recorder) {
+    let rolled_up = own.with(|reading| recorder.roll_up(reading, now_ms()));
     if let Err(e) = rolled_up {
         // The sums of the hours themselves are there; only questions take longer.
-        own.close();
         log::debug!("the sums were not rolled up: {e}");
     }
 }
 
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
 /// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
-fn checkpoint(own: &mut Own, recorder: &Recorder) -> rusqlite::Result<u64> {
-    let connection = own.connection()?;
-    let mut left_bytes = passive(connection)?;
-    if left_bytes > WAL_QUIET_BYTES {
-        // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
-        left_bytes = recorder.while_quiet(|| passive(connection))?;
-        if left_bytes > WAL_BYTES_MAX {
-            log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open");
+fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
+    own.with(|connection| {
+        let mut left_bytes = passive(connection)?;
+        if left_bytes > WAL_QUIET_BYTES {
+            // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
+            left_bytes = recorder.while_quiet(|| passive(connection))?;
+            if left_bytes > WAL_BYTES_MAX {
+                log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open");
+            }
         }
-    }
-    Ok(left_bytes)
+        Ok(left_bytes)
+    })
 }
 
 /// The keeper's connection, opened when it is needed. It is always one to the file that the path leads to: what is
 /// done to a file that was moved away or deleted is not done to the database.
 struct Own<'a> {
     path: &'a Path,
-    open: Option<(Option<FileId>, Connection)>,
+    slot: Slot<(Option<FileId>, Connection)>,
 }
 
 impl Own<'_> {
-    fn connection(&mut self) -> rusqlite::Result<&Connection> {
+    /// Works with the connection; after an error the next work opens another one.
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let file = FileId::of(self.path);
-        match self.open.take() {
-            Some((opened, connection)) if opened == file && file.is_some() => {
-                Ok(&self.open.insert((opened, connection)).1)
+        self.slot.with(|held| {
+            let (_, connection) = match held.take() {
+                Some(open) if open.0 == file && file.is_some() => held.insert(open),
+                _ => {
+                    let connection = open(self.path)?;
+                    held.insert((FileId::of(self.path), connection))
+                }
+            };
+            let worked = work(connection);
+            if worked.is_err() {
+                *held = None;
             }
-            _ => {
-                let connection = open(self.path)?;
-                Ok(&self.open.insert((FileId::of(self.path), connection)).1)
-            }
-        }
+            worked
+        })
     }
 
-    fn close(&mut self) {
-        self.open = None;
+    fn close(&self) {
+        self.slot.with(|held| *held = None);
     }
 }
 

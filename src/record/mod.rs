@@ -15,6 +15,7 @@ pub mod alarm;
 pub mod claim;
 pub mod clean;
 pub mod clock;
+pub mod connections;
 mod desk;
 mod extras;
 pub mod fingerprint;

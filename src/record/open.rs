@@ -14,9 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::clean;
+use super::place::{LogBytes, resolved, with_end};
 use super::schema::{self, Found};
 use super::upgrade;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
@@ -65,6 +67,11 @@ pub enum OpenError {
         path: PathBuf,
         /// What that proxy says of itself.
         holder: String,
+    },
+    /// Somebody still reads what is to be opened anew.
+    InUse {
+        /// The database file.
+        path: PathBuf,
     },
     /// Another process keeps it locked.
     Locked {
@@ -120,6 +127,9 @@ impl fmt::Display for OpenError {
                  both write to it with DATABASE_SHARED=true",
                 path.display()
             ),
+            OpenError::InUse { path } => {
+                write!(f, "{} is still being read, and is opened anew as soon as it is not", path.display())
+            }
             OpenError::Locked { path } => write!(
                 f,
                 "{} is locked by another process: end it, or choose another file in DATABASE_URL",
@@ -143,7 +153,7 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 /// The connection, ready to write: see [`super::store::Store::open`].
-pub(super) fn open(path: &Path, sync: DbSync) -> Result<Connection, OpenError> {
+pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &LogBytes) -> Result<Connection, OpenError> {
     make_folder(path)?;
     make_private_file(path)?;
     let failed = |error: rusqlite::Error| explain(path, &error);
@@ -161,8 +171,27 @@ pub(super) fn open(path: &Path, sync: DbSync) -> Result<Connection, OpenError> {
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     match bring_up_to_date(&mut conn, path) {
-        Ok(()) => configure(&conn, sync).map_err(failed).map(|()| conn),
+        Ok(()) => configure(&mut conn, sync, log_bytes).map_err(failed).map(|()| conn),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the file at the path can be opened, as far as that shows without touching what lies beside it, which may be
+/// another database's; one is made where there is none.
+pub(super) fn look(path: &Path) -> Result<(), OpenError> {
+    make_folder(path)?;
+    make_private_file(path)?;
+    // Read as it is, without its log: whether it is damaged, opening will tell.
+    let Some(uri) = path.to_str().filter(|_| cfg!(unix)) else { return Ok(()) };
+    let uri = uri.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let found = Connection::open_with_flags(format!("file:{uri}?immutable=1"), flags);
+    match found.and_then(|conn| schema::inspect(&conn)) {
+        Ok(found) => accepted(path, found).map(drop),
+        Err(e) => match explain(path, &e) {
+            refused @ OpenError::NotADatabase { .. } => Err(refused),
+            _ => Ok(()),
+        },
     }
 }
 
@@ -193,9 +222,7 @@ fn make_private_file(path: &Path) -> Result<(), OpenError> {
 }
 
 fn log_has_bytes(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    fs::metadata(log).is_ok_and(|log| log.len() > 0)
+    fs::metadata(with_end(&resolved(path), "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
@@ -264,7 +291,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
     Ok(())
 }
 
-fn configure(conn: &Connection, sync: DbSync) -> rusqlite::Result<()> {
+fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &LogBytes) -> rusqlite::Result<()> {
     let synchronous = match sync {
         DbSync::Normal => "NORMAL",
         DbSync::Full => "FULL",
@@ -273,7 +300,17 @@ fn configure(conn: &Connection, sync: DbSync) -> rusqlite::Result<()> {
     conn.pragma_update(None, "cache_size", -CACHE_KB)?;
     // The keeper checkpoints long before; a commit does it itself only when the keeper cannot keep up.
     let page_bytes: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs().max(512);
-    conn.pragma_update(None, "wal_autocheckpoint", i64::try_from(WAL_BYTES_MAX / page_bytes).unwrap_or(i64::MAX))?;
+    let log_bytes = log_bytes.clone();
+    log_bytes.set(log_bytes_of(conn)?);
+    conn.wal_hook(Some(move |log: &mut Wal, frames: i32| {
+        let frames = u64::from(frames.unsigned_abs());
+        log_bytes.set(bytes_of_frames(frames, page_bytes));
+        if frames * page_bytes >= WAL_BYTES_MAX {
+            // As SQLite's own hook does: where it does not succeed now, the next commit tries again.
+            let _ = log.checkpoint();
+        }
+        Ok(())
+    }))?;
     // After a burst the log's file shrinks again, but not at every checkpoint: writing into a file that has its size
     // already made the median commit 30 us instead of 37.
     let log_kept = i64::try_from(4 * WAL_CHECKPOINT_BYTES).unwrap_or(i64::MAX);
@@ -282,7 +319,26 @@ fn configure(conn: &Connection, sync: DbSync) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
+/// How many bytes of the write-ahead log are in use, whatever the file has. Changes nothing.
+pub(super) fn log_bytes_of(conn: &Connection) -> rusqlite::Result<u64> {
+    let (frames, page_bytes) =
+        (log_frames(conn)?.0, conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?);
+    Ok(bytes_of_frames(frames, page_bytes.unsigned_abs()))
+}
+
+/// Frames in the write-ahead log, and how many of them are in the database, too. Changes nothing.
+pub(super) fn log_frames(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
+    // Both are -1 before the log was ever looked at.
+    let frames = |frames: i64| u64::try_from(frames).unwrap_or(0);
+    conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((frames(row.get(1)?), frames(row.get(2)?))))
+}
+
+/// Bytes of a write-ahead log: a head, and one for each page. <https://sqlite.org/fileformat2.html#walformat>
+pub(super) fn bytes_of_frames(frames: u64, page_bytes: u64) -> u64 {
+    if frames == 0 { 0 } else { 32 + frames * (24 + page_bytes) }
+}
+
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     let reason = error.to_string();
     match error.sqlite_error_code() {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use super::alarm::Alarm;
+use super::connections::{Connections, Slot};
 use super::desk::Desk;
 use super::news::News;
 use super::roll_up;
@@ -64,6 +65,7 @@ struct Arrivals {
 pub struct Recorder {
     arrivals: Mutex<Arrivals>,
     desk: Mutex<Desk>,
+    connections: Arc<Connections>,
     signals: Signals,
     /// The last commit took long.
     slow: AtomicBool,
@@ -77,6 +79,7 @@ impl Recorder {
         let is_behind = store.is_behind();
         let recorder = Recorder {
             arrivals: Mutex::default(),
+            connections: store.connections().clone(),
             desk: Mutex::new(Desk::new(store)),
             signals: Signals::default(),
             slow: AtomicBool::new(false),
@@ -201,6 +204,11 @@ impl Recorder {
     /// Everything is written: another proxy may have the database.
     pub fn let_go(&self) {
         self.desk().store.let_go();
+    }
+
+    /// Where another connection of this process to the database lies.
+    pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> Slot<T> {
+        self.connections.slot()
     }
 
     /// Runs `work` while nothing is committed.

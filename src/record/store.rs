@@ -27,26 +27,29 @@
 //! A memory map, a larger cache, and doing without auto_vacuum changed nothing beyond the noise (1 us).
 //! locking_mode=EXCLUSIVE would lock out the statistics and sqlite3.
 
-use std::mem;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, io, mem};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
 use super::additions::{self, Additions};
 use super::claim::{Claim, Claimant};
 use super::clean;
+use super::connections::Connections;
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
-use super::place::Place;
+use super::place::{Fate, LogBytes, Place};
 use super::rfc3339::text_of_ms;
 use super::roll_up;
 use super::row::Row;
 use super::series::SeriesIds;
 use super::sums::{ALL_TIME, Sign};
 use super::table::{Entry, Inserts, overwrite};
-use crate::limits::COMMIT_WAIT_MAX;
+use crate::limits::{CLOSE_WAIT_MAX, COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
 
 /// Rows that are in the table and not in the sums yet.
 #[derive(Debug)]
@@ -70,9 +73,19 @@ pub struct Store {
     /// The last error says that the file is damaged: before the next attempt it is opened anew, for somebody may have
     /// repaired it, and the connection remembers bad pages.
     damaged: bool,
+    /// Since when every attempt has met a lock.
+    locked_since: Option<Instant>,
+    /// The last attempt failed at locking itself, which no other process explains.
+    locking_failed: bool,
+    /// After how long of locks the database is opened anew.
+    locked_time_max: Duration,
     claim: Option<Claim>,
-    /// Opened again by the next row.
+    /// There is no connection; the next row opens one.
     closed: bool,
+    /// Other connections of this process.
+    connections: Arc<Connections>,
+    /// The secret that the rows to come have their credentials fingerprinted with.
+    key: Option<[u8; 32]>,
 }
 
 impl Store {
@@ -91,14 +104,30 @@ impl Store {
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
     /// database of the earlier program is upgraded in place. One that is refused is left as it is.
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
-        let conn = open::open(path, sync)?;
-        let (series, place) = (SeriesIds::default(), Place::of(path));
+        let log_bytes = LogBytes::default();
+        let conn = open::open(path, sync, &log_bytes)?;
+        let (series, place) = (SeriesIds::default(), Place::of(path, log_bytes));
         // What a killed process has left.
         let unsummed = Unsummed::InTable;
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
-        let mut store =
-            Store { conn, series, unsummed, place, sync, lock_wait, damaged: false, closed: false, claim: None };
+        let mut store = Store {
+            conn,
+            series,
+            unsummed,
+            place,
+            sync,
+            lock_wait,
+            damaged: false,
+            closed: false,
+            locked_since: None,
+            locking_failed: false,
+            locked_time_max: LOCKED_TIME_MAX,
+            claim: None,
+            connections: Arc::default(),
+            key: None,
+        };
+        store.key = store.fingerprint_key().ok();
         if let Err(e) = store.sum_up() {
             log::debug!("the rows of the last run are not summed up yet: {e}");
             store.damaged = false;
@@ -109,7 +138,44 @@ impl Store {
     /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
     /// or is damaged.
     pub fn must_reopen(&self) -> bool {
-        self.damaged || self.closed || !self.place.is_held()
+        self.damaged || self.closed || self.is_stuck() || self.fate() != Fate::Held
+    }
+
+    /// Whether the database has been locked for longer than other programs have a reason to, or cannot be locked: a lock
+    /// of this process may not have been released.
+    pub fn is_stuck(&self) -> bool {
+        self.locking_failed || self.locked_since.is_some_and(|since| since.elapsed() >= self.locked_time_max)
+    }
+
+    /// What became of the files.
+    pub fn fate(&self) -> Fate {
+        match self.place.fate() {
+            _ if self.closed => Fate::Held,
+            Fate::LogShort if self.is_log_whole() => Fate::Held,
+            fate => fate,
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        !self.closed && (self.place.is_held() || self.fate() == Fate::Held)
+    }
+
+    /// Whether the log has all that is in use of it: another process may have emptied it into the database.
+    fn is_log_whole(&self) -> bool {
+        let in_use = open::log_bytes_of(&self.conn);
+        if let Ok(in_use) = in_use {
+            let whole = self.log_length() >= in_use;
+            if whole {
+                self.place.note_log_bytes(in_use)
+            }
+            return whole;
+        }
+        false
+    }
+
+    /// Other connections of this process, which are closed with this one.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// Whether the last attempt to write found the file damaged.
@@ -117,24 +183,28 @@ impl Store {
         self.damaged
     }
 
-    /// Opens the database at its path anew. Until that succeeds nothing is written: rows in a file that is gone are
-    /// lost. What stood in that file stays there, and is summed up when it is opened again.
+    /// Opens the database at its path anew, after all connections of this process to the one before were closed. Until
+    /// that succeeds nothing is written: rows in a file that is gone are lost. What stood in that file stays there, and
+    /// is summed up when it is opened again; what stood in its log is moved into it before, as far as it is at hand.
+    /// Nothing is removed before the file at the path is known to be one that can be opened.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
         if let Some(claim) = &mut self.claim {
             claim.renew()?;
         }
-        let key = self.fingerprint_key();
-        if !self.place.is_held() {
-            // A file that was only moved has all its rows then, also without the log that is left behind.
-            let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-            self.place.clear();
+        let path = self.place.path().to_owned();
+        let connections = self.connections.clone();
+        let in_use = || OpenError::InUse { path: path.clone() };
+        let _closed = connections.close_all(CLOSE_WAIT_MAX).ok_or_else(in_use)?;
+        if !self.closed {
+            self.part()?;
         }
-        let fresh = Store::open(self.place.path(), self.sync)?;
-        if let (Ok(key), Ok(0)) = (key, fresh.row_count()) {
+        let fresh = Store::open(&path, self.sync)?;
+        let key = self.key.or(fresh.key);
+        if let (Some(key), Ok(0)) = (key, fresh.row_count()) {
             // The rows to come have their credentials fingerprinted with the secret of this run.
             let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
         }
-        *self = Store { claim: self.claim.take(), ..fresh };
+        *self = Store { claim: self.claim.take(), connections: connections.clone(), key, ..fresh };
         Ok(())
     }
 
@@ -146,6 +216,59 @@ impl Store {
             self.unsummed = Unsummed::InTable;
             self.closed = true;
         }
+    }
+
+    /// Saves what is at hand of the database that is open, and closes it.
+    fn part(&mut self) -> Result<(), OpenError> {
+        let path = self.place.path().to_owned();
+        let failed = |e: rusqlite::Error| open::explain(&path, &e);
+        let aside = |e: io::Error| OpenError::Unwritable { path: path.clone(), reason: e.to_string() };
+        match self.fate() {
+            Fate::Held => {}
+            Fate::LogGone => {
+                self.empty_log().map_err(failed)?;
+                if !self.place.has_its_log() {
+                    self.place.put_log_aside().map_err(aside)?;
+                }
+            }
+            Fate::LogShort => {
+                let (frames, moved) = open::log_frames(&self.conn).map_err(failed)?;
+                // What is left of the log would take the database back to before its last checkpoint.
+                if moved == frames || self.log_length() < self.log_length_of(moved).map_err(failed)? {
+                    self.place.put_log_aside().map_err(aside)?;
+                }
+            }
+            Fate::Taken | Fate::Gone => {
+                // A file that was only moved has all its rows then, also without the log that is left behind.
+                match self.empty_log() {
+                    Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Err(failed(e)),
+                    // It may be the damaged one that was moved away.
+                    Ok(()) | Err(_) => {}
+                }
+                open::look(&path)?;
+                self.place.clear();
+            }
+        }
+        // What there was to save is saved; closing shall not touch files that may be another database's.
+        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        self.close();
+        Ok(())
+    }
+
+    /// Moves the whole log into the database, also where neither has a name any more.
+    fn empty_log(&self) -> rusqlite::Result<()> {
+        let busy: bool = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        let code = || rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        if busy { Err(rusqlite::Error::SqliteFailure(code(), None)) } else { Ok(()) }
+    }
+
+    fn log_length(&self) -> u64 {
+        fs::metadata(self.place.log_path()).map_or(0, |log| log.len())
+    }
+
+    fn log_length_of(&self, frames: u64) -> rusqlite::Result<u64> {
+        let page_bytes: i64 = self.conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        Ok(open::bytes_of_frames(frames, page_bytes.unsigned_abs()))
     }
 
     /// How long a transaction waits for another process's lock.
@@ -282,7 +405,7 @@ impl Store {
         &mut self,
         work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        if !self.place.is_held() {
+        if !self.is_held() {
             return Err(gone("the database file was deleted, moved or replaced"));
         }
         let conn = &self.conn;
@@ -296,8 +419,16 @@ impl Store {
             conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(done)
         });
+        if done.is_ok() {
+            (self.locked_since, self.locking_failed) = (None, false);
+        }
         if let Err(e) = &done {
             let code = e.sqlite_error_code();
+            self.locking_failed = is_failed_locking(e);
+            self.locked_since = match code {
+                Some(ErrorCode::DatabaseBusy) => Some(self.locked_since.unwrap_or_else(Instant::now)),
+                Some(_) | None => None,
+            };
             self.damaged = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
             self.series.forget();
             // Some errors (disk full, I/O) roll back by themselves. Should this fail, the next transaction begins
@@ -369,6 +500,23 @@ impl Unsummed {
 pub(super) fn gone(words: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
     rusqlite::Error::SqliteFailure(code, Some(words.to_owned()))
+}
+
+/// Whether the system refused to lock or unlock, or what it says of locks cannot be.
+fn is_failed_locking(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(
+            ffi::SQLITE_PROTOCOL
+                | ffi::SQLITE_IOERR_LOCK
+                | ffi::SQLITE_IOERR_UNLOCK
+                | ffi::SQLITE_IOERR_RDLOCK
+                | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+                | ffi::SQLITE_IOERR_SHMLOCK
+        )
+    )
 }
 
 /// Milliseconds since 1970 by the clock on the wall.
@@ -751,6 +899,86 @@ mod tests {
         };
         let (mut store, _folder) = check_found_again(replace, &[2]);
         check_summed(&mut store, 2);
+    }
+
+    #[test]
+    fn a_lock_of_this_process_that_is_not_released_goes_with_its_connection() {
+        let (mut store, folder) = store();
+        // As one whose release failed: SQLite sees it, and nobody will let go of it.
+        let stuck = store.connections().slot();
+        stuck.with(|held| {
+            let other = Connection::open(folder.join("metrics.db")).expect("opens");
+            other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+            *held = Some(other);
+        });
+        store.set_lock_wait(Duration::ZERO);
+        store.write(&[row()]).expect_err("locked");
+        assert!(!store.must_reopen(), "others may hold a lock for a while");
+        store.locked_time_max = Duration::ZERO;
+        assert!(store.must_reopen());
+        store.reopen().expect("opens");
+        assert!(!store.must_reopen() && stuck.with(|held| held.is_none()));
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+        // What another process holds, opening does not change; it is waited for as ever.
+        let foreign = Connection::open(folder.join("metrics.db")).expect("opens");
+        foreign.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        store.set_lock_wait(Duration::ZERO);
+        store.write(&[row()]).expect_err("locked");
+        store.locked_time_max = Duration::ZERO;
+        store.reopen().expect("opens");
+        store.set_lock_wait(Duration::ZERO);
+        store.write(&[row()]).expect_err("locked");
+        foreign.execute_batch("ROLLBACK").expect("unlocks");
+        assert_eq!(store.write(&[row()]), Ok(vec![2]));
+    }
+
+    #[test]
+    fn locking_that_fails_has_the_database_opened_anew_at_once() {
+        use rusqlite::ffi;
+        let failed = |code| is_failed_locking(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert!(failed(ffi::SQLITE_PROTOCOL) && failed(ffi::SQLITE_IOERR_SHMLOCK) && failed(ffi::SQLITE_IOERR_UNLOCK));
+        assert!(!failed(ffi::SQLITE_BUSY) && !failed(ffi::SQLITE_IOERR_WRITE) && !failed(ffi::SQLITE_FULL));
+        let (mut store, _folder) = store();
+        let failure = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMLOCK), None);
+        store.clean(|_| Err::<(), _>(failure())).expect_err("locking fails");
+        assert!(store.must_reopen());
+        store.reopen().expect("opens");
+        assert!(!store.must_reopen());
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_opened_or_removed_while_somebody_reads_the_one_before() {
+        let (mut store, folder) = store();
+        store.write(&[row()]).expect("writes");
+        let reads = store.connections().slot();
+        let connections = store.connections().clone();
+        std::fs::remove_file(folder.join("metrics.db-wal")).expect("removed");
+        reads.with(|held| {
+            *held = Some(Connection::open(folder.join("other.db")).expect("opens"));
+            let error = store.reopen().expect_err("it is in use").to_string();
+            assert!(error.contains("still being read"), "{error}");
+            store.write(&[row()]).expect_err("into a log that is gone");
+        });
+        store.reopen().expect("opens");
+        assert!(Arc::ptr_eq(&connections, store.connections()));
+        assert_eq!((store.write(&[row()]), store.row_count()), (Ok(vec![2]), Ok(2)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_log_of_a_database_behind_a_link_is_watched_where_it_lies() {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.join("real")).expect("made");
+        std::fs::write(folder.join("real/metrics.db"), "").expect("written");
+        std::os::unix::fs::symlink("real/metrics.db", folder.join("metrics.db")).expect("linked");
+        let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
+        assert_eq!(store.write(&[row()]), Ok(vec![1]));
+        std::fs::remove_file(folder.join("real/metrics.db-wal")).expect("removed");
+        assert_eq!(store.fate(), Fate::LogGone);
+        store.reopen().expect("opens");
+        assert_eq!((store.write(&[row()]), store.row_count()), (Ok(vec![2]), Ok(2)));
     }
 
     #[test]

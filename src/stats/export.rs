@@ -19,6 +19,7 @@ use super::rows::{Condition, REQUEST_COLUMNS};
 use crate::exchange::Lend;
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
+use crate::record::connections::Slot;
 
 /// Ids looked at in one transaction; milliseconds.
 const PAGE_IDS: i64 = 1000;
@@ -62,6 +63,8 @@ pub struct Exports {
 pub struct Export {
     /// The database.
     pub path: PathBuf,
+    /// Where its connection lies.
+    pub slot: Slot<Pages>,
     /// For a column of costs.
     pub prices: Option<Arc<Prices>>,
     /// Which rows.
@@ -107,15 +110,15 @@ pub(super) fn answer(lend: Lend, reply: &Reply) {
 }
 
 fn run(export: &Export, mut lend: Lend) {
-    let pages = Reader::open(&export.path)
-        .and_then(|reader| Pages::open(reader.with_prices(export.prices.clone()), &export.filter));
-    let mut pages = match pages {
-        Ok(pages) => pages,
-        Err(e) => {
-            let message = format!("The database cannot be read now ({e}).");
-            return answer(lend, &Reply::error(503, &message, "database_unavailable"));
-        }
-    };
+    let opened = export.slot.with(|held| {
+        let reader = Reader::open(&export.path)?.with_prices(export.prices.clone());
+        *held = Some(Pages::open(reader, &export.filter)?);
+        Ok::<(), rusqlite::Error>(())
+    });
+    if let Err(e) = opened {
+        let message = format!("The database cannot be read now ({e}).");
+        return answer(lend, &Reply::error(503, &message, "database_unavailable"));
+    }
     let chunked = lend.head.minor_version() >= 1;
     if !chunked {
         // Only the end of the connection can mark the end of the reply.
@@ -133,7 +136,7 @@ fn run(export: &Export, mut lend: Lend) {
     write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), framing, persistence);
     let head_only = lend.head.method() == "HEAD";
     let sent = lend.loan.client().write_all(&head).map_err(Stopped::from);
-    let sent = if head_only { sent } else { sent.and_then(|()| send(export.format, &mut pages, &lend, chunked)) };
+    let sent = if head_only { sent } else { sent.and_then(|()| send(export, &lend, chunked)) };
     match sent {
         Ok(()) => lend.loan.give_back(),
         Err(e) => {
@@ -147,6 +150,7 @@ fn run(export: &Export, mut lend: Lend) {
 enum Stopped {
     Client(io::Error),
     Database(rusqlite::Error),
+    Closed,
 }
 
 impl From<io::Error> for Stopped {
@@ -166,23 +170,28 @@ impl std::fmt::Display for Stopped {
         match self {
             Stopped::Client(e) => write!(f, "its client left ({e})"),
             Stopped::Database(e) => write!(f, "the database cannot be read ({e})"),
+            Stopped::Closed => f.write_str("the database was opened anew"),
         }
     }
 }
 
-fn send(format: Format, pages: &mut Pages, lend: &Lend, chunked: bool) -> Result<(), Stopped> {
+fn send(export: &Export, lend: &Lend, chunked: bool) -> Result<(), Stopped> {
+    let format = export.format;
     let client = lend.loan.client();
     let mut text = Vec::new();
     if format == Format::Csv {
         write_csv_line(&mut text, CSV_COLUMNS.iter().map(|column| Cell::Text(column)));
-        if pages.reader.prices.is_some() {
+        if export.prices.is_some() {
             text.truncate(text.len() - 2);
             text.extend_from_slice(b",cost,currency\r\n");
         }
     }
     let mut framed = Vec::new();
     loop {
-        let more = pages.next(|request| write(format, &mut text, request))?;
+        let more = export.slot.with(|held| match held {
+            Some(pages) => pages.next(|request| write(format, &mut text, request)).map_err(Stopped::from),
+            None => Err(Stopped::Closed),
+        })?;
         if !text.is_empty() {
             framed.clear();
             if chunked {
@@ -205,6 +214,7 @@ fn send(format: Format, pages: &mut Pages, lend: &Lend, chunked: bool) -> Result
 }
 
 /// Matching rows in pages, each read in a transaction of its own. Rows that are written meanwhile are left out.
+#[derive(Debug)]
 pub struct Pages {
     reader: Reader,
     condition: Condition,

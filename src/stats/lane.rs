@@ -28,7 +28,8 @@ use crate::http::reply::Reply;
 use crate::http::target::Local;
 use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
-use crate::record::place::FileId;
+use crate::record::connections::Slot;
+use crate::record::place::{FileId, resolved, with_end};
 use crate::record::recorder::Recorder;
 
 /// The way to the lane.
@@ -53,8 +54,9 @@ struct Desk {
     path: PathBuf,
     recorder: Arc<Recorder>,
     prices: Option<Arc<Prices>>,
-    /// With the file that it reads.
-    reader: Option<(Option<FileId>, Reader)>,
+    reader: Slot<Reader>,
+    /// The file that it reads.
+    file: Option<FileId>,
     exports: Exports,
     live: Arc<Live>,
     sources: Sources,
@@ -80,7 +82,8 @@ impl Lane {
             path,
             recorder: sources.recorder.clone(),
             prices,
-            reader: None,
+            reader: sources.recorder.slot(),
+            file: None,
             exports,
             live: live.clone(),
             sources,
@@ -130,7 +133,13 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
         match answered {
             Answer::Reply(reply) => answer(*lend, &reply),
             Answer::Export(Question { filter, format, .. }) => {
-                let export = Export { path: desk.path.clone(), prices: desk.prices.clone(), filter, format };
+                let export = Export {
+                    path: desk.path.clone(),
+                    slot: desk.recorder.slot(),
+                    prices: desk.prices.clone(),
+                    filter,
+                    format,
+                };
                 desk.exports.start(export, *lend);
             }
             Answer::Live(filter) => desk.live.join(filter, *lend),
@@ -143,11 +152,11 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
 impl Desk {
     /// Waits for the next question; `None`: none will come. Nobody asking for a while, memory is given back.
     fn next(&self, asked: &Receiver<(Local, Box<Lend>)>) -> Option<(Local, Box<Lend>)> {
-        if let Some((_, reader)) = self.reader.as_ref().filter(|(_, reader)| reader.keeps()) {
+        if self.reader.with(|reader| reader.as_ref().is_some_and(Reader::keeps)) {
             match asked.recv_timeout(TALLIES_KEPT_TIME_MAX) {
                 Ok(question) => return Some(question),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => reader.forget(),
+                Err(RecvTimeoutError::Timeout) => self.reader.with(|reader| reader.iter().for_each(Reader::forget)),
             }
         }
         asked.recv().ok()
@@ -164,11 +173,19 @@ impl Desk {
         if route == Local::Export {
             return Answer::Export(question);
         }
-        Answer::Reply(self.ask(route, head, &question, now_ms).unwrap_or_else(|e| match e {
+        let answered = match self.ask(route, head, &question, now_ms) {
+            Err(AskError::Database(e)) => {
+                log::debug!("a statistics question found the database elsewhere, or broken: {e}");
+                // Its file, or one beside it, may have been replaced: rows go where the path leads now, so answers come
+                // from there.
+                self.recorder.find_database();
+                self.ask(route, head, &question, now_ms)
+            }
+            answered => answered,
+        };
+        Answer::Reply(answered.unwrap_or_else(|e| match e {
             AskError::Refused(message) => Reply::error(400, &message, "bad_request"),
             AskError::Database(e) => {
-                // The next question opens the database anew: it may have been replaced.
-                self.reader = None;
                 log::warn!("a statistics question was not answered: {e}");
                 Reply::error(503, &format!("The database cannot be read now ({e})."), "database_unavailable")
             }
@@ -177,17 +194,40 @@ impl Desk {
 
     fn ask(&mut self, route: Local, head: &RequestHead, question: &Question, now_ms: i64) -> Result<Reply, AskError> {
         let file = FileId::of(&self.path);
-        let reader = match &self.reader {
-            Some((open, reader)) if file.is_some() && *open == file => reader,
-            _ => {
-                if self.reader.take().is_some() || file.is_none() {
-                    // Deleted or replaced meanwhile: rows go where the path leads now, so answers come from there.
-                    self.recorder.find_database();
-                }
-                let reader = Reader::open(&self.path)?.with_prices(self.prices.clone());
-                &self.reader.insert((FileId::of(&self.path), reader)).1
+        if file.is_none() || file != self.file {
+            self.reader.with(|reader| *reader = None);
+            if self.file.take().is_some() || file.is_none() {
+                // Deleted or replaced meanwhile.
+                self.recorder.find_database();
             }
-        };
+        }
+        let slot = self.reader.clone();
+        slot.with(|held| {
+            let reader = match held {
+                Some(reader) => reader,
+                None => {
+                    let reader = Reader::open(&self.path)?.with_prices(self.prices.clone());
+                    self.file = FileId::of(&self.path);
+                    held.insert(reader)
+                }
+            };
+            let answer = self.answer_from(reader, route, head, question, now_ms);
+            if let Err(AskError::Database(_)) = &answer {
+                // The next question opens another one.
+                *held = None;
+            }
+            answer
+        })
+    }
+
+    fn answer_from(
+        &self,
+        reader: &Reader,
+        route: Local,
+        head: &RequestHead,
+        question: &Question,
+        now_ms: i64,
+    ) -> Result<Reply, AskError> {
         let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
         Ok(match route {
             Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
@@ -222,8 +262,7 @@ impl Sources {
     fn process(&self, database: &Path, listeners: usize, started_s: f64) -> Process {
         let rows = self.recorder.figures();
         let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-        let mut log = database.as_os_str().to_owned();
-        log.push("-wal");
+        let log = with_end(&resolved(database), "-wal");
         Process {
             load: self.pool.load(),
             connections: self.figures.connections.load(Ordering::Relaxed),
@@ -234,7 +273,7 @@ impl Sources {
             rows_waiting: rows.waiting.load(Ordering::Relaxed),
             refusals: self.figures.refusals().collect(),
             log_lines_lost: logging::lines_lost(),
-            database_bytes: bytes(database) + bytes(Path::new(&log)),
+            database_bytes: bytes(database) + bytes(&log),
             started_s,
         }
     }

@@ -29,6 +29,8 @@ use crate::exchange::Lend;
 use crate::front::client::{Interrupt, Loan};
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
+use crate::record::connections::Slot;
+use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 use crate::record::rfc3339::ms_of_text;
 use crate::record::series::Names;
@@ -151,16 +153,18 @@ fn head(lend: &Lend, chunked: bool) -> Vec<u8> {
 /// The teller's thread.
 fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
     let mut listeners: Vec<Listener> = Vec::new();
-    let mut source: Option<Source> = None;
+    let source: Slot<Reader> = live.recorder.slot();
+    let mut told_until = None;
     let mut spoke = Instant::now();
     while live.let_in(&mut listeners) {
         if listeners.is_empty() {
-            source = None;
+            source.with(|source| *source = None);
+            told_until = None;
             live.recorder.news().wait(None);
             continue;
         }
         let mut more = false;
-        match news(&mut source, path, prices) {
+        match source.with(|source| news(source, &mut told_until, path, prices)) {
             Ok(rows) if !rows.is_empty() => {
                 more = rows.len() == ROWS_MAX;
                 listeners.iter_mut().for_each(|listener| rows.iter().for_each(|row| listener.hear(row)));
@@ -168,7 +172,7 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
             }
             Ok(_) => {}
             Err(e) => {
-                source = None;
+                source.with(|source| *source = None);
                 log::warn!("what happens cannot be told: {e}");
             }
         }
@@ -187,12 +191,6 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
     listeners.into_iter().for_each(Listener::part);
 }
 
-/// A reading connection, and how far it has read.
-struct Source {
-    reader: Reader,
-    last: i64,
-}
-
 /// A row as an event.
 struct Told {
     request: Request,
@@ -200,23 +198,33 @@ struct Told {
     event: String,
 }
 
-/// What is new since the last call; after the first, nothing.
-fn news(source: &mut Option<Source>, path: &Path, prices: Option<&Arc<Prices>>) -> rusqlite::Result<Vec<Told>> {
-    let Some(source) = source else {
+/// What is new since the last call; after the first, nothing. `told_until`: how far that was, of which file.
+fn news(
+    source: &mut Option<Reader>,
+    told_until: &mut Option<(Option<FileId>, i64)>,
+    path: &Path,
+    prices: Option<&Arc<Prices>>,
+) -> rusqlite::Result<Vec<Told>> {
+    let Some(reader) = source else {
         let reader = Reader::open(path)?.with_prices(prices.cloned());
-        let last = reader.conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
-        *source = Some(Source { reader, last });
+        let newest: i64 = reader.conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+        let file = FileId::of(path);
+        // Opened anew, it goes on where it was, unless it is another database by now.
+        let last = told_until.filter(|told| told.0 == file).map_or(newest, |told| newest.min(told.1));
+        *told_until = Some((file, last));
+        *source = Some(reader);
         return Ok(Vec::new());
     };
+    let Some((_, last)) = told_until else { return Ok(Vec::new()) };
     let mut told = Vec::new();
     let query = format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id > ?1 ORDER BY id LIMIT ?2");
-    let mut statement = source.reader.conn.prepare_cached(&query)?;
-    let rows = statement.query_map(params![source.last, ROWS_MAX as i64], |row| source.reader.request_of(row))?;
+    let mut statement = reader.conn.prepare_cached(&query)?;
+    let rows = statement.query_map(params![*last, ROWS_MAX as i64], |row| reader.request_of(row))?;
     for request in rows {
         told.push(Told::new(request?));
     }
     if let Some(newest) = told.last() {
-        source.last = newest.request.id;
+        *last = newest.request.id;
     }
     Ok(told)
 }

@@ -43,6 +43,7 @@ struct Ids {
 }
 
 /// The condition of a filter on rows.
+#[derive(Debug)]
 pub(super) struct Condition {
     /// Follows `WHERE` conditions on ids.
     pub sql: String,

@@ -180,6 +180,125 @@ fn a_database_that_takes_no_rows_to_the_end_does_not_hold_up_the_end() {
     proxy.wait_for_log("3 rows are lost");
 }
 
+// ---- the files beside it -------------------------------------------------------------------------------------------
+
+/// After three rows `happens` to the files; three more are asked for, and the proxy is killed. Which of them are there
+/// when the database is opened again, and what the log said.
+fn rows_after_kill(happens: impl FnOnce(&Proxy, &Path), words: &str) -> Vec<i64> {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 3);
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 3);
+    happens(&proxy, &database(&proxy));
+    ask(&proxy, 3);
+    proxy.wait_for_log(words);
+    // Statistics find it by themselves, whoever asks.
+    let total = proxy.json("/stats/summary")["total_requests"].as_i64().expect("a number");
+    assert_eq!(proxy.json("/stats/recent")["requests"].as_array().map(Vec::len), Some(total as usize));
+    let path = database(&proxy);
+    let (_, _folder) = proxy.kill();
+    let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
+    assert_eq!(count_of(&path, sound), 1);
+    let ids: Vec<i64> = rows_of(&path).iter().map(|row| row.id).collect();
+    assert_eq!(ids.len() as i64, total, "what was counted is what is there");
+    ids
+}
+
+fn beside(database: &Path, end: &str) -> PathBuf {
+    database.with_file_name(format!("metrics.db{end}"))
+}
+
+#[test]
+fn no_acknowledged_row_is_lost_with_a_log_that_was_removed_or_replaced() {
+    let all = [1, 2, 3, 4, 5, 6];
+    let words = "was removed while in use";
+    for ends in [&["-wal"][..], &["-shm"], &["-wal", "-shm"]] {
+        let remove = |_: &Proxy, path: &Path| {
+            ends.iter().for_each(|end| fs::remove_file(beside(path, end)).expect("removed"));
+        };
+        assert_eq!(rows_after_kill(remove, words), all, "{ends:?}");
+    }
+    let move_away = |_: &Proxy, path: &Path| fs::rename(beside(path, "-wal"), beside(path, "-kept")).expect("renamed");
+    assert_eq!(rows_after_kill(move_away, words), all);
+    // Its own copy is not the log either.
+    let replace = |_: &Proxy, path: &Path| {
+        fs::copy(beside(path, "-wal"), beside(path, "-copy")).expect("copied");
+        fs::rename(beside(path, "-copy"), beside(path, "-wal")).expect("renamed");
+    };
+    assert_eq!(rows_after_kill(replace, words), all);
+}
+
+#[test]
+fn a_row_is_saved_from_a_log_that_is_gone_though_none_follows() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    ask(&proxy, 1);
+    let path = proxy.folder().database();
+    fs::remove_file(beside(&path, "-wal")).expect("removed");
+    // The keeper sums up about a second after a row, and looks then.
+    proxy.wait_for_log("was removed while in use");
+    let (_, folder) = proxy.kill();
+    assert_eq!(rows_of(&folder.database()).len(), 1);
+}
+
+#[test]
+fn a_log_that_was_cut_costs_the_rows_that_were_only_there_and_no_other() {
+    let cut_to = |bytes: u64| {
+        move |_: &Proxy, path: &Path| {
+            let log = fs::File::options().write(true).open(beside(path, "-wal")).expect("is there");
+            log.set_len(bytes).expect("cut");
+        }
+    };
+    assert!(rows_after_kill(cut_to(0), "was cut while in use").len() >= 3);
+    assert!(rows_after_kill(cut_to(5000), "was cut while in use").len() >= 3);
+    // Emptied into the database by somebody else, it is whole.
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    for rows in 1..4 {
+        ask(&proxy, 1);
+        let other = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
+        drop(other);
+        assert_eq!(proxy.json("/stats/summary")["total_requests"], rows);
+    }
+    assert_eq!((proxy.rows().len(), proxy.logged("was cut"), proxy.logged("was removed")), (3, 0, 0));
+    // What is left of a log that is in the database already would take it back.
+    let moved_and_cut = |proxy: &Proxy, path: &Path| {
+        let other = rusqlite::Connection::open(path).expect("a database");
+        other.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
+        cut_to(5000)(proxy, path);
+        drop(other);
+    };
+    assert_eq!(rows_after_kill(moved_and_cut, "was cut while in use"), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn no_row_is_lost_when_a_database_is_moved_away_and_back() {
+    for foreign in [&b"a text that somebody wants to keep\n"[..], b""] {
+        let upstream = answering();
+        let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+        let path = database(&proxy);
+        ask(&proxy, 3);
+        fs::rename(&path, path.with_extension("away")).expect("renamed");
+        if foreign.is_empty() {
+            fs::create_dir(&path).expect("made");
+        } else {
+            fs::write(&path, foreign).expect("written");
+        }
+        check_waits(&proxy);
+        if foreign.is_empty() {
+            fs::remove_dir(&path).expect("nothing is in it");
+        } else {
+            assert_eq!(fs::read(&path).expect("is there"), foreign);
+        }
+        fs::rename(path.with_extension("away"), &path).expect("renamed");
+        check_catches_up(&proxy, &path, 6);
+        ask(&proxy, 20);
+        let (_, _folder) = proxy.kill();
+        assert_eq!(rows_of(&path).len(), 27);
+    }
+}
+
 // ---- full, failing -------------------------------------------------------------------------------------------------
 
 /// A file system of a megabyte, as long as it lives.

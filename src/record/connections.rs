@@ -1,0 +1,103 @@
+//! The connections of this process to the database, beside the one that writes rows.
+//!
+//! SQLite keeps locks and the index of the write-ahead log once for all connections of a process to a file. A lock whose
+//! release failed, and the index of a log that is gone, stay for as long as one of them is open. So each lies in a slot,
+//! from where who opens the database anew can close it; it is used only while none is closed, and its owner opens
+//! another one when it is wanted next.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How soon those in use are tried again.
+const GAP: Duration = Duration::from_millis(1);
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// Held for reading while one is used, for writing while all are closed.
+    used: RwLock<()>,
+    slots: Mutex<Vec<Weak<dyn Close>>>,
+}
+
+/// Where a connection lies, or what reads through it; empty until it is wanted, and again when it was closed.
+#[derive(Debug)]
+pub struct Slot<T> {
+    all: Arc<Connections>,
+    held: Arc<Mutex<Option<T>>>,
+}
+
+trait Close: Send + Sync + std::fmt::Debug {
+    fn close(&self);
+}
+
+impl<T: Send + std::fmt::Debug> Close for Mutex<Option<T>> {
+    fn close(&self) {
+        *self.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Connections {
+    /// A new one, empty.
+    pub fn slot<T: Send + std::fmt::Debug + 'static>(self: &Arc<Connections>) -> Slot<T> {
+        let held = Arc::new(Mutex::new(None));
+        let mut slots = self.slots();
+        slots.retain(|slot| slot.strong_count() > 0);
+        let own: Arc<dyn Close> = held.clone();
+        slots.push(Arc::downgrade(&own));
+        Slot { all: self.clone(), held }
+    }
+
+    /// Closes all of them; none is opened before the answer is dropped. `None` where one is in use for longer than
+    /// given: its user may be waiting for who asks.
+    pub(super) fn close_all(&self, at_most: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
+        let end = Instant::now() + at_most;
+        let closed = loop {
+            match self.used.try_write() {
+                Ok(closed) => break closed,
+                Err(TryLockError::Poisoned(closed)) => break closed.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(GAP),
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        };
+        self.slots().iter().filter_map(Weak::upgrade).for_each(|slot| slot.close());
+        Some(closed)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Weak<dyn Close>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Slot<T> {
+        Slot { all: self.all.clone(), held: self.held.clone() }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Uses what lies there, or puts something there.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
+        let _used = self.all.used.read().unwrap_or_else(PoisonError::into_inner);
+        work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_closed_unless_one_is_in_use() {
+        let all = Arc::new(Connections::default());
+        let (one, other) = (all.slot::<u8>(), all.slot::<String>());
+        one.with(|held| *held = Some(1));
+        other.with(|held| {
+            *held = Some(String::new());
+            assert!(all.close_all(Duration::ZERO).is_none());
+        });
+        assert_eq!(one.with(|held| *held), Some(1));
+        drop(all.close_all(Duration::ZERO).expect("none is in use"));
+        assert_eq!((one.with(|held| *held), other.with(|held| held.clone())), (None, None));
+    }
+}
