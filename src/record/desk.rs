@@ -98,8 +98,6 @@ impl Desk {
 
     /// False when it is to be tried again.
     pub(super) fn sum_up(&mut self, signals: &Signals) -> bool {
-        // Also the keeper's way of noticing soon what became of the rows of the last second.
-        self.find_database();
         let failed = match self.store.sum_up() {
             Ok(()) => {
                 self.sums_failing = false;

@@ -117,6 +117,8 @@ impl Place {
 
     fn fate_of_log(&self) -> Fate {
         match fs::metadata(&self.log_path) {
+            // Where it was not to be seen when it was opened, it is not watched.
+            _ if self.log.is_none() => Fate::Held,
             Ok(log) if Some(FileId::read(&log)) != self.log => Fate::LogGone,
             Ok(log) if log.len() < self.log_bytes.0.load(Ordering::Relaxed) => Fate::LogShort,
             Ok(_) => Fate::Held,
