@@ -17,7 +17,7 @@ use rusqlite::ErrorCode;
 use super::place::Fate;
 use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
-use super::store::Store;
+use super::store::{Store, is_gone};
 use crate::limits::{BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 
 /// What the committing thread holds.
@@ -132,17 +132,25 @@ impl Desk {
         if rows.is_empty() && self.waiting.rows.is_empty() {
             return Vec::new();
         }
-        if self.find_database() {
-            if !self.waiting.rows.is_empty() {
-                self.waiting.keep(rows, signals);
+        if !self.waiting.rows.is_empty() {
+            self.waiting.keep(rows, signals);
+            if self.find_database() {
                 // The database took none the last time. No further reply is held to see whether it does now.
                 self.store.set_lock_wait(Duration::ZERO);
                 self.write_waiting(signals);
-                return Vec::new();
             }
-            match self.store.write(&rows) {
-                Ok(ids) => return self.wrote(ids, signals),
-                Err(e) => self.fail(&e),
+            return Vec::new();
+        }
+        // Where the files are, writing looks.
+        if !self.store.is_troubled() || self.find_database() {
+            let written = match self.store.write(&rows) {
+                Err(e) if is_gone(&e) => self.find_database().then(|| self.store.write(&rows)),
+                written => Some(written),
+            };
+            match written {
+                Some(Ok(ids)) => return self.wrote(ids, signals),
+                Some(Err(e)) => self.fail(&e),
+                None => {}
             }
         }
         self.waiting.keep(rows, signals);
@@ -153,7 +161,7 @@ impl Desk {
     /// who writes them then.
     pub(super) fn write_now(&mut self, rows: &[Row], signals: &Signals) -> Option<Vec<i64>> {
         // Whether the file is where it was, writing finds out.
-        if !self.waiting.rows.is_empty() || self.store.is_damaged() {
+        if !self.waiting.rows.is_empty() || self.store.is_troubled() {
             return None;
         }
         self.store.set_lock_wait(Duration::ZERO);

@@ -145,13 +145,10 @@ impl Recorder {
 
     /// Brings the sums up to date. False when the database does not take them now: they are to be tried again.
     pub fn sum_up(&self) -> bool {
-        if !self.signals.is_behind() {
-            return true;
-        }
         let mut desk = self.desk();
         // What became of the files under the rows of the last second is noticed soon.
         desk.find_database();
-        desk.sum_up(&self.signals)
+        !self.signals.is_behind() || desk.sum_up(&self.signals)
     }
 
     /// The same for who is about to read sums, and has to answer whatever happens: waits no longer than so long for

@@ -138,7 +138,12 @@ impl Store {
     /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
     /// or is damaged.
     pub fn must_reopen(&self) -> bool {
-        self.damaged || self.closed || self.is_stuck() || self.fate() != Fate::Held
+        self.is_troubled() || self.fate() != Fate::Held
+    }
+
+    /// The same without a look at the files, which writing does.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.damaged || self.closed || self.is_stuck()
     }
 
     /// Whether the database has been locked for longer than other programs have a reason to, or cannot be locked: a lock
@@ -500,6 +505,11 @@ impl Unsummed {
 pub(super) fn gone(words: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
     rusqlite::Error::SqliteFailure(code, Some(words.to_owned()))
+}
+
+/// Whether an error is one of [`gone`].
+pub(super) fn is_gone(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED)
 }
 
 /// Whether the system refused to lock or unlock, or what it says of locks cannot be.
