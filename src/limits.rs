@@ -119,6 +119,12 @@ pub const UPSTREAM_QUIET_TIME_MIN: Duration = Duration::from_millis(10);
 pub const UPSTREAM_PROOFS: u32 = 1024;
 /// Largest head of a reply. ureq's default; curl stops at 300 KB, nginx at 4–8 KiB.
 pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Longest line of a reply's chunk size with its extensions, which are skipped. hyper takes 16 KiB. Trailers have the
+/// bounds of those of requests.
+pub const REPLY_CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Largest interim replies (1xx) before one reply, all together. Go's net/http counts them as parts of the head; a server
+/// that says 102 every few seconds of a long silence needs 30 bytes each time.
+pub const INTERIM_BYTES_MAX: usize = 1024 * 1024;
 /// How long a resolved name is used before it is looked up again.
 pub const RESOLVED_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long its addresses may still be used where looking up fails or takes long. RFC 8767 allows days; home routers give

@@ -13,9 +13,10 @@ use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
 use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, Transport};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector};
 
 use super::addresses::{Addresses, Resolve};
+use super::incoming::{Aside, HeadReader};
 use super::places::Place;
 use super::places::Places;
 use super::shelf::Manners;
@@ -83,6 +84,8 @@ impl Resolver for Elsewhere {
 pub struct Dial {
     /// What the worker and its socket tell each other.
     pub wire: Arc<WireState>,
+    /// Where the connection lies between exchanges.
+    pub aside: Arc<Aside>,
     /// Upstream's addresses.
     pub names: Arc<Names>,
     /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a place and all addresses together: so long a client waits at most.
@@ -183,12 +186,12 @@ impl fmt::Debug for Tls {
 }
 
 impl Connector<()> for Tls {
-    type Out = Either<Wire, Box<dyn Transport>>;
+    type Out = HeadReader;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         let mut wire = self.0.connect()?;
         if !details.needs_tls() {
-            return Ok(Some(Either::A(wire)));
+            return Ok(Some(HeadReader::new(Either::A(wire), false, self.0.aside.clone())));
         }
         wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
@@ -201,7 +204,7 @@ impl Connector<()> for Tls {
             e => e,
         })?;
         socket.set_read_timeout(self.0.idle_timeout)?;
-        Ok(tls.map(|tls| Either::B(Box::new(tls) as Box<dyn Transport>)))
+        Ok(tls.map(|tls| HeadReader::new(Either::B(Box::new(tls)), true, self.0.aside.clone())))
     }
 }
 

@@ -374,7 +374,7 @@ impl Asked {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         let persistence = loan.persistence(head);
         let framing = ReplyFraming::Length(body.len() as u64);
-        write_relayed_head(&mut bytes, (reply.status, reply.reason), reply.pairs(), framing, persistence);
+        write_relayed_head(&mut bytes, (reply.status, reply.reason), reply.pairs(), (framing, ""), persistence);
         tap.feed(body, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), &mut bytes);
         tap.end(&mut bytes);
         let ending = ending(Ended::Whole, reply.status, tap.report(), form);

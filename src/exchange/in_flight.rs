@@ -8,6 +8,7 @@ use super::relay::{Ended, Relay, Scratch, Step};
 use super::upstream::Upstream;
 use super::wire::WireState;
 use crate::front::client::Loan;
+use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
 use crate::record::row::{Outcome, Row};
@@ -101,6 +102,7 @@ pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
         Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
         Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
         Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
+        Ended::Malformed(why) => (Outcome::Truncated, Some(words_of_reply(why))),
         Ended::Vanished => (Outcome::Truncated, Some(UPSTREAM_VANISHED)),
         Ended::Whole | Ended::Closed if status >= 400 => (Outcome::UpstreamError, None),
         Ended::Whole | Ended::Closed if report.error.is_some() => (Outcome::ErrorInReply, None),

@@ -9,8 +9,8 @@
 //!    └──▶ express: a short request, a plain reply, commit ─────┴─▶ give back
 //! ```
 //!
-//! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply, hand row and tail
-//! to the recorder. The [`pool`] gives it its jobs. While a stream does nothing but flow, no thread of its own waits
+//! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply as it is
+//! [`incoming`], hand row and tail to the recorder. The [`pool`] gives it its jobs. While a stream does nothing but flow, no thread of its own waits
 //! for its next event: a lane of [`streams`] relays many of them, and gives each back to a worker for whatever takes
 //! time.
 //!
@@ -28,6 +28,7 @@ pub mod dial;
 mod draft;
 pub mod express;
 mod in_flight;
+pub mod incoming;
 pub mod places;
 mod polled;
 pub mod pool;

@@ -15,14 +15,14 @@
 //!              │     └─▶ Ended ──▶ finish ──▶ Relayed
 //! ```
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ureq::BodyReader;
-
+use super::incoming::{Fault, Incoming};
 use super::wire::WireState;
 use crate::front::client::{CalledOff, Client};
+use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;
 use crate::usage::{Flow, Form, Report, Tap};
@@ -36,6 +36,8 @@ pub enum Ended {
     Closed,
     /// Upstream died in the middle of the body.
     Broken,
+    /// Upstream's chunks cannot be read on, for this reason.
+    Malformed(Refusal),
     /// Upstream was silent for too long.
     TimedOut,
     /// Upstream vanished in the middle of the body: it acknowledges nothing any more.
@@ -92,7 +94,7 @@ pub struct Relayed {
 /// One reply on its way.
 pub struct Relay {
     /// Where it comes from.
-    body: BodyReader<'static>,
+    body: Incoming,
     /// The socket under it.
     pub wire: Arc<WireState>,
     /// What reads along.
@@ -112,27 +114,19 @@ pub struct Relay {
 }
 
 /// Memory that relays use in turn.
+#[derive(Default)]
 pub struct Scratch {
     read: Vec<u8>,
     passed: Vec<u8>,
 }
 
-/// The first size of the buffer for reads, and the size it grows to when reads fill it.
-const READ_BYTES_MIN: usize = 2 * 1024;
-const READ_BYTES_MAX: usize = 32 * 1024;
 /// Larger buffers are given back when a relay has sent what was in them.
 const OUT_BYTES_KEPT: usize = 4 * 1024;
-
-impl Default for Scratch {
-    fn default() -> Scratch {
-        Scratch { read: vec![0; READ_BYTES_MIN], passed: Vec::new() }
-    }
-}
 
 impl Relay {
     /// A reply of which `out`, its head, is still to be sent.
     pub fn new(
-        body: BodyReader<'static>,
+        body: Incoming,
         wire: Arc<WireState>,
         tap: Tap,
         began: Instant,
@@ -151,12 +145,12 @@ impl Relay {
     pub fn advance(&mut self, client: &Client, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         let mut taken = 0;
         loop {
-            if self.terminal && self.left > 0 && !self.has_end() {
+            if self.terminal && self.left > 0 {
                 return Step::Terminal;
             }
             // The last bytes of a known length wait for their row; a head for its body, if that is here.
             if self.left > 0
-                && !self.wire.has_input()
+                && !self.body.has_early()
                 && let Some(step) = self.send(client)
             {
                 return step;
@@ -164,20 +158,23 @@ impl Relay {
             if taken >= turn_bytes {
                 return Step::More;
             }
-            let n = match self.body.read(&mut scratch.read) {
-                Ok(0) => {
+            scratch.read.clear();
+            let read = self.body.read(&mut scratch.read);
+            let n = scratch.read.len();
+            taken += n;
+            self.left = self.left.saturating_sub(n as u64);
+            // Also what came before a fault.
+            if n > 0 {
+                self.take(&scratch.read, &mut scratch.passed);
+            }
+            match read {
+                Ok(false) => {}
+                Ok(true) => {
                     let called_off = client.called_off().map(Ended::from);
                     return Step::Ended(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }));
                 }
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.dry(client),
-                Err(e) => return Step::Ended(self.why(client, &e)),
-            };
-            taken += n;
-            self.left = self.left.saturating_sub(n as u64);
-            self.take(&scratch.read[..n], &mut scratch.passed);
-            if n == scratch.read.len() && n < READ_BYTES_MAX {
-                scratch.read.resize(n * 2, 0);
+                Err(Fault::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => return self.dry(client),
+                Err(fault) => return Step::Ended(self.why(client, &fault)),
             }
             if self.left > 0
                 && let Some(step) = self.send(client)
@@ -187,19 +184,14 @@ impl Relay {
         }
     }
 
-    /// Nothing more can be read now: what was put together in the hope of more leaves, and what looked like the end of
-    /// the body was not.
+    /// Nothing more can be read now: what was put together in the hope of more leaves.
     fn dry(&mut self, client: &Client) -> Step {
-        match self.send(client) {
-            Some(step) => step,
-            None if self.terminal => Step::Terminal,
-            None => Step::Dry,
-        }
+        self.send(client).unwrap_or(Step::Dry)
     }
 
-    /// Whether the end of the body has come already, so that reading on to it will not wait.
-    pub fn has_end(&self) -> bool {
-        !self.closed && self.wire.has_end()
+    /// Whether the whole body seems to have come with its head, so that nobody needs to wait for it.
+    pub fn seems_whole(&self) -> bool {
+        self.body.seems_whole()
     }
 
     /// After [`Step::Full`]: writes what is left, as long as the client takes any of it.
@@ -232,7 +224,7 @@ impl Relay {
             Ended::Whole => true,
             // A stream that ended by a close without its terminal event is not.
             Ended::Closed => report.terminal || !report.needs_terminal,
-            Ended::Broken | Ended::TimedOut | Ended::Vanished => false,
+            Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => false,
             Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => false,
         };
         if complete && self.framing == ReplyFraming::Chunked {
@@ -240,8 +232,11 @@ impl Relay {
         }
         let tail = match ended {
             Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => Vec::new(),
-            Ended::Whole | Ended::Closed | Ended::Broken | Ended::TimedOut | Ended::Vanished => self.out,
+            Ended::Whole | Ended::Closed | Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => {
+                self.out
+            }
         };
+        self.body.put_aside();
         Relayed { ended, report, tail, complete }
     }
 
@@ -290,14 +285,21 @@ impl Relay {
         None
     }
 
-    fn why(&self, client: &Client, error: &io::Error) -> Ended {
+    fn why(&self, client: &Client, fault: &Fault) -> Ended {
         match client.called_off() {
-            Some(why) => why.into(),
-            None if self.wire.timed_out() => Ended::TimedOut,
-            None if keepalive::tells_of_vanishing(error) => Ended::Vanished,
-            None => {
+            Some(why) => return why.into(),
+            None if self.wire.timed_out() => return Ended::TimedOut,
+            None => {}
+        }
+        match fault {
+            Fault::Io(error) if keepalive::tells_of_vanishing(error) => Ended::Vanished,
+            Fault::Io(error) => {
                 log::debug!("upstream broke off its reply: {error}");
                 Ended::Broken
+            }
+            Fault::Chunks(refusal) => {
+                log::debug!("upstream's chunks cannot be read on: {}", refusal.name());
+                Ended::Malformed(*refusal)
             }
         }
     }

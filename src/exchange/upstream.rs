@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ureq::http::uri::{Authority, PathAndQuery, Scheme};
-use ureq::http::{Request, Response, StatusCode, Uri, request};
-use ureq::{Agent, Body, Timeout};
+use ureq::http::{Request, StatusCode, Uri, request};
+use ureq::{Agent, Timeout};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
+use super::incoming::Reply;
 use super::shelf::Manners;
 use super::wire::WireState;
 use crate::keepalive;
@@ -59,6 +60,7 @@ impl Upstream {
         let wire = Arc::new(WireState::default());
         let make = Arc::new(Dial {
             wire: wire.clone(),
+            aside: Arc::default(),
             names: names.clone(),
             connect_timeout: settings.upstream_connect_timeout,
             idle_timeout: settings.upstream_idle_timeout,
@@ -99,6 +101,7 @@ impl Upstream {
 
     /// Closes the idle connection, if there is one.
     pub fn disconnect(&mut self) {
+        self.make.aside.clear();
         self.agent = agent(&self.make);
     }
 
@@ -112,14 +115,14 @@ impl Upstream {
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone,
         body: &[u8],
-    ) -> Result<Response<Body>, NoReply> {
+    ) -> Result<Box<Reply>, NoReply> {
         let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
         loop {
             let dials = self.wire.dials.load(Ordering::Relaxed);
             self.wire.sent.store(self.wire.sent_before(), Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
             self.wire.timed_out.store(false, Ordering::Relaxed);
-            self.wire.await_head();
+            self.make.aside.expect(method == "HEAD");
             let request = self.request(method, target, fields.clone(), body)?;
             // Without a length, ureq would send an empty body in chunks.
             let replied = match request.headers_ref().is_some_and(|h| h.contains_key("content-length")) {
@@ -133,7 +136,10 @@ impl Upstream {
                     self.disconnect();
                     return Err(NoReply::Failed("it switched to a protocol that nobody asked for".into()));
                 }
-                Ok(response) => return Ok(response),
+                Ok(_) => match self.make.aside.take_reply() {
+                    Some(reply) => return Ok(reply),
+                    None => return Err(NoReply::Failed("its connection was lost on the way".into())),
+                },
                 Err(error) => error,
             };
             let pooled = self.wire.dials.load(Ordering::Relaxed) == dials;

@@ -1,9 +1,8 @@
-//! The socket under a ureq agent, with its buffers. ureq speaks the protocol; the socket is ours, for seven reasons.
-//! The front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its
-//! buffers grow with what comes, so that a slow stream costs a few kilobytes. A reset is an error even where ureq would
-//! take it for the clean end of a close-delimited body. The body of a stream can be read without blocking, by the lane
-//! that relays many of them. An exchange that the express lane has begun can go on here ([`Begun`]). And the head of a
-//! reply is kept as upstream wrote it: ureq has its names in lower case, and fields of one name together.
+//! The socket under a ureq agent, with its buffers. ureq makes the requests; the socket is ours, for five reasons. The
+//! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers grow
+//! with what comes, so that a slow stream costs a few kilobytes. The body of a stream can be read without blocking, by
+//! the lane that relays many of them. And an exchange that the express lane has begun can go on here ([`Begun`]). What
+//! comes back is read by [`super::incoming`].
 
 use std::fmt;
 use std::io::{self, Read};
@@ -35,10 +34,6 @@ pub struct WireState {
     pub(super) received: AtomicU64,
     /// How large a buffer the current request's head and body want.
     pub(super) output_bytes: AtomicUsize,
-    /// Input that ureq has not used up yet.
-    buffered: AtomicUsize,
-    /// That input holds the end of a chunked body.
-    ends: AtomicBool,
     /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
     pub(super) timed_out: AtomicBool,
     /// The socket does not block: whoever reads is told when there is something.
@@ -49,8 +44,6 @@ pub struct WireState {
     hung_up: AtomicBool,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
-    /// The last head that ureq has read, while it reads heads.
-    head: Mutex<Option<Vec<u8>>>,
 }
 
 /// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -87,20 +80,6 @@ impl WireState {
         *self.begun() = begun;
     }
 
-    /// From now on heads are read.
-    pub(super) fn await_head(&self) {
-        *self.head() = Some(Vec::new());
-    }
-
-    /// From now on a body is read. Its head, as it came; empty where that was encrypted.
-    pub(super) fn take_head(&self) -> Vec<u8> {
-        self.head().take().unwrap_or_default()
-    }
-
-    fn head(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Bytes of the next request that were sent on already.
     pub(super) fn sent_before(&self) -> u64 {
         self.begun().as_ref().map_or(0, |begun| begun.sent)
@@ -109,17 +88,6 @@ impl WireState {
     /// Whether the exchange was called off.
     pub fn is_called_off(&self) -> bool {
         self.link().called_off
-    }
-
-    /// Whether more of the reply can be read without waiting for upstream.
-    pub fn has_input(&self) -> bool {
-        self.buffered.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether the end of a chunked body seems to have come already, so that reading on to it will not wait. In a body
-    /// without chunks, or one with a line of a lone 0, this may be wrong.
-    pub fn has_end(&self) -> bool {
-        self.ends.load(Ordering::Relaxed)
     }
 
     /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do
@@ -233,8 +201,6 @@ pub struct Wire {
 /// Input is read in pieces of this size at first, and of up to [`INPUT_BYTES_MAX`] once they come full.
 const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
-/// The end of a body in chunks, without trailers.
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
@@ -414,7 +380,7 @@ impl Transport for Wire {
                     self.state.drained.store(true, Ordering::Relaxed);
                     return Err(e.into());
                 }
-                // ureq takes these for the end of a close-delimited body. They are not: the reply is cut short.
+                // Not the end of a reply that the close ends, whoever reads it: it is cut short.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
                     return Err(io::Error::other("connection reset").into());
                 }
@@ -462,7 +428,7 @@ impl Buffers for Wire {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.end == self.input.len() {
-                // One thing larger than the buffer: a head. ureq bounds it.
+                // One thing larger than the buffer, which its reader wants whole: a record of TLS.
                 self.input.resize(self.input.len() * 2, 0);
             }
         }
@@ -477,23 +443,11 @@ impl Buffers for Wire {
         // Whatever it is, upstream has accepted the connection.
         self.place = None;
         self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
-        self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
-        let input = self.input();
-        self.state.ends.store(input == LAST_CHUNK || input.ends_with(b"\r\n0\r\n\r\n"), Ordering::Relaxed);
     }
 
     fn input_consume(&mut self, amount: usize) {
         self.progress = amount > 0;
-        // One head at a time; before the last one there may be some of 1xx.
-        if self.progress
-            && !self.encrypted
-            && let Some(head) = &mut *self.state.head()
-        {
-            head.clear();
-            head.extend_from_slice(&self.input[self.start..self.start + amount]);
-        }
         self.start += amount;
-        self.state.buffered.store(self.end - self.start, Ordering::Relaxed);
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ureq::Body;
-use ureq::http::{HeaderMap, Response};
-
 use super::draft::{Draft, Ending};
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
+use super::incoming::Reply;
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::upstream::{NoReply, Upstream};
 use super::{Ahead, Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
 use crate::http::head::RequestHead;
-use crate::http::reply::{self, Reply, ReplyFraming};
+use crate::http::reply::{self, ReplyFraming};
+use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
@@ -130,40 +129,35 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Response<Body>) -> Done {
-        let (parts, body) = reply.into_parts();
-        let status = parts.status.as_u16();
-        // As upstream wrote them, if they can be had.
-        let head = upstream.wire().take_head();
-        let mut slots = reply_head::slots(&head);
-        let (reason, fields): (_, Vec<_>) = match read_reply_head(&head, &mut slots) {
-            Some(head) => (head.reason, head.pairs().collect()),
-            None => {
-                let fields = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-                (reply::reason(status), fields.collect())
-            }
-        };
-        let form = if request.recorded { form(fields.iter().copied()) } else { Form::Opaque };
+    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<Reply>) -> Done {
+        let Reply { head: bytes, framing: body_framing, body } = *reply;
+        let mut slots = reply_head::slots(&bytes);
+        let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
+        let status = head.status;
+        // A body under a coding cannot be read along, nor can anything be taken out of it.
+        let is_plain = request.recorded && body_framing.codings.is_empty();
+        let form = if is_plain { form(head.pairs()) } else { Form::Opaque };
         let strip = request.strip && form == Form::Events;
-        let has_body = request.head.method() != "HEAD" && !matches!(status, 100..200 | 204 | 304);
-        let framing = framing(&request.head, status, &parts.headers, has_body, strip);
+        let has_body = body_framing.end != BodyEnd::Nothing;
+        let framing = framing(&request.head, status, &body_framing, strip);
         if has_body && framing == ReplyFraming::None {
             request.loan.make_last_unframed();
         }
-        let framed = ["content-length", "transfer-encoding"].iter().any(|name| parts.headers.contains_key(*name));
 
-        let closed = has_body && !framed;
-        upstream.carries(has_body && parts.headers.contains_key("transfer-encoding") || closed);
+        let closed = body_framing.end == BodyEnd::Close;
+        upstream.carries(closed || body_framing.end == BodyEnd::Chunks);
         let mut out = Vec::with_capacity(HEAD_BYTES);
         let persistence = request.persistence();
-        reply::write_relayed_head(&mut out, (status, reason), fields.iter().copied(), framing, persistence);
+        let codings = if has_body { body_framing.codings.as_str() } else { "" };
+        let (start, framed) = ((status, head.reason), (framing, codings));
+        reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
         let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
         let wire = upstream.wire().clone();
-        let relay = Relay::new(body.into_reader(), wire, tap, request.began, framing, closed, out);
+        let relay = Relay::new(body, wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.
-        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.has_end();
+        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.seems_whole();
         let is_polled =
             flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
         let exchange =
@@ -304,8 +298,8 @@ impl Worker {
             ),
         };
         let reply = match status {
-            503 => Reply::overloaded(&message, OVERLOADED_RETRY_S),
-            _ => Reply::error(status, &message, code),
+            503 => reply::Reply::overloaded(&message, OVERLOADED_RETRY_S),
+            _ => reply::Reply::error(status, &message, code),
         };
         let (outcome, http_status, error, reply) = match called_off {
             None => (outcome, Some(status), Some(message), Some(reply)),
@@ -313,7 +307,7 @@ impl Worker {
             Some(CalledOff::ClientVanished) => (Outcome::ClientClosed, None, Some(CLIENT_VANISHED.to_string()), None),
             Some(CalledOff::Shutdown) => {
                 let message = "The proxy was stopped before LM Studio replied.";
-                let reply = Reply::overloaded(message, OVERLOADED_RETRY_S);
+                let reply = reply::Reply::overloaded(message, OVERLOADED_RETRY_S);
                 (Outcome::Shutdown, Some(reply.status()), Some(message.to_string()), Some(reply))
             }
         };
@@ -327,8 +321,14 @@ impl Worker {
 
 /// Sends the request on.
 #[inline(never)]
-fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Response<Body>, NoReply> {
-    upstream.ask(head.method(), head.target(), forwarded(head, recorded), body)
+fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Box<Reply>, NoReply> {
+    let reply = upstream.ask(head.method(), head.target(), forwarded(head, recorded), body)?;
+    // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
+    if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {
+        let why = format!("its transfer coding {} is none for an HTTP/1.0 client", reply.framing.codings);
+        return Err(NoReply::Failed(why));
+    }
+    Ok(reply)
 }
 
 /// The fields of a request that are sent on: everything end-to-end as it came. Generating routes ask for no encoding,
@@ -346,16 +346,19 @@ pub fn forwarded(head: &RequestHead, recorded: bool) -> impl Iterator<Item = (&s
 }
 
 /// How the body goes to the client: with the length that upstream gave, else in chunks, else until the close.
-fn framing(head: &RequestHead, status: u16, headers: &HeaderMap, has_body: bool, strip: bool) -> ReplyFraming {
-    let length = headers.get("content-length").and_then(|v| v.to_str().ok()?.trim().parse().ok());
-    match length {
+fn framing(head: &RequestHead, status: u16, body: &ReplyBody, strip: bool) -> ReplyFraming {
+    match body.end {
         // A reply without body may still tell the length it would have had, but for 204 (RFC 9110 §8.6).
-        Some(length) if !has_body && status != 204 => ReplyFraming::Length(length),
-        _ if !has_body => ReplyFraming::None,
+        BodyEnd::Nothing if status == 204 => ReplyFraming::None,
+        BodyEnd::Nothing => body.length.map_or(ReplyFraming::None, ReplyFraming::Length),
         // Without the event that is taken out, the length would be wrong.
-        Some(length) if !strip && !headers.contains_key("transfer-encoding") => ReplyFraming::Length(length),
-        _ if head.minor_version() == 0 => ReplyFraming::None,
-        _ => ReplyFraming::Chunked,
+        BodyEnd::Length(length) if !strip => ReplyFraming::Length(length),
+        BodyEnd::Length(_) | BodyEnd::Chunks | BodyEnd::Close if head.minor_version() == 0 => ReplyFraming::None,
+        // Chunks within another coding have been named; a second time they must not be.
+        BodyEnd::Close if body.codings.split(", ").any(|coding| coding.eq_ignore_ascii_case("chunked")) => {
+            ReplyFraming::None
+        }
+        BodyEnd::Length(_) | BodyEnd::Chunks | BodyEnd::Close => ReplyFraming::Chunked,
     }
 }
 

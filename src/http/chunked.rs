@@ -1,4 +1,5 @@
-//! Chunked request bodies (RFC 9112 §7.1, strict). Extensions and trailers are checked, bounded and dropped.
+//! Chunked bodies (RFC 9112 §7.1): those of requests in the strictest reading, those of replies with what servers are
+//! known to write besides ([`Strictness`]). Extensions and trailers are bounded and dropped.
 //!
 //! ```text
 //!  Size ──size > 0──▶ Data ──▶ DataCr ──▶ DataLf ──▶ Size
@@ -10,15 +11,28 @@
 use super::fields::field_name;
 use super::refusal::Refusal;
 use super::syntax::{is_control, split_token, trim_start};
-use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_MAX, TRAILER_BYTES_MAX};
+use crate::limits::*;
 
 /// Most digits of a chunk size. 15 of them stay below 2^60; leading zeros count.
 const SIZE_DIGITS_MAX: usize = 15;
+
+/// What is let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strictness {
+    /// A request that another server may read differently smuggles a second one in: extensions and trailer fields are
+    /// checked by their grammar, and few.
+    Request,
+    /// White space behind a size, leading zeros without end, and whatever stands in an extension or a trailer field:
+    /// RFC 9112 §7.1.1 has them ignored, and a reply is worth more than its form. What makes a second reading possible
+    /// (signs, bare line ends, control bytes) is refused here, too.
+    Reply,
+}
 
 /// Decodes one body.
 #[derive(Debug)]
 pub struct ChunkDecoder {
     state: State,
+    strictness: Strictness,
     /// The unfinished line of a size or a trailer field, without LF.
     line: Vec<u8>,
     /// How much the body may still grow.
@@ -40,10 +54,20 @@ enum State {
 }
 
 impl ChunkDecoder {
-    /// A decoder for a body of at most `bytes_max` decoded bytes.
+    /// A decoder for a request's body of at most `bytes_max` decoded bytes.
     pub fn new(bytes_max: u64) -> Self {
+        Self::with(Strictness::Request, bytes_max)
+    }
+
+    /// A decoder for a reply's body, however long.
+    pub fn of_reply() -> Self {
+        Self::with(Strictness::Reply, u64::MAX)
+    }
+
+    fn with(strictness: Strictness, bytes_max: u64) -> Self {
         Self {
             state: State::Size,
+            strictness,
             line: Vec::new(),
             body_left: bytes_max,
             extension_bytes: 0,
@@ -53,7 +77,7 @@ impl ChunkDecoder {
     }
 
     /// Takes the next bytes, appends what they hold of the body to `body`, and says how many were consumed and
-    /// whether the body has ended. An error is final.
+    /// whether the body has ended. An error is final; what came before it is in `body`.
     pub fn decode(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -84,17 +108,29 @@ impl ChunkDecoder {
     }
 
     fn read_size(&mut self, input: &[u8]) -> Result<usize, Refusal> {
-        let Line::Whole(consumed) = self.gather(input, CHUNK_LINE_BYTES_MAX, Refusal::ChunkLineTooLong)? else {
+        let line_max = match self.strictness {
+            Strictness::Request => CHUNK_LINE_BYTES_MAX,
+            Strictness::Reply => REPLY_CHUNK_LINE_BYTES_MAX,
+        };
+        let Line::Whole(consumed) = self.gather(input, line_max, Refusal::ChunkLineTooLong)? else {
             return Ok(input.len());
         };
         let digits = self.line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(self.line.len());
         let (size, extensions) = self.line.split_at(digits);
-        if !(1..=SIZE_DIGITS_MAX).contains(&size.len()) || !are_extensions(extensions) {
+        let size = match self.strictness {
+            Strictness::Request if are_extensions(extensions) => size,
+            Strictness::Reply if matches!(trim_start(extensions), [] | [b';', ..]) => without_zeros(size),
+            Strictness::Request | Strictness::Reply => return Err(Refusal::ChunkInvalid),
+        };
+        if !(1..=SIZE_DIGITS_MAX).contains(&size.len()) {
             return Err(Refusal::ChunkInvalid);
         }
-        self.extension_bytes += extensions.len();
-        if self.extension_bytes > CHUNK_EXTENSION_BYTES_MAX {
-            return Err(Refusal::ChunkLineTooLong);
+        if self.strictness == Strictness::Request {
+            // A reply of days may have one in every chunk.
+            self.extension_bytes += extensions.len();
+            if self.extension_bytes > CHUNK_EXTENSION_BYTES_MAX {
+                return Err(Refusal::ChunkLineTooLong);
+            }
         }
         let size = size.iter().fold(0_u64, |sum, &digit| sum << 4 | u64::from(hex_value(digit)));
         self.body_left = self.body_left.checked_sub(size).ok_or(Refusal::BodyTooLarge)?;
@@ -112,11 +148,8 @@ impl ChunkDecoder {
             self.state = State::Done;
             return Ok(consumed);
         }
-        let name = field_name(&self.line)?;
-        // RFC 9110 §6.5.1: what frames or routes has no meaning here, and misleads those who think it has.
-        if [&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|other| name.eq_ignore_ascii_case(other))
-        {
-            return Err(Refusal::TrailerInvalid);
+        if self.strictness == Strictness::Request {
+            check_trailer_field(&self.line)?;
         }
         self.trailer_bytes += self.line.len();
         self.trailer_fields += 1;
@@ -158,6 +191,31 @@ enum Line {
     Partial,
     /// The line is in `self.line`; so many bytes were consumed.
     Whole(usize),
+}
+
+/// RFC 9110 §6.5.1: what frames or routes has no meaning here, and misleads those who think it has.
+fn check_trailer_field(line: &[u8]) -> Result<(), Refusal> {
+    let name = field_name(line)?;
+    let misleads = [&b"content-length"[..], b"transfer-encoding", b"host"];
+    if misleads.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+        return Err(Refusal::TrailerInvalid);
+    }
+    Ok(())
+}
+
+/// What is wrong with a reply that is refused for this reason, for whoever reads its row.
+pub fn words_of_reply(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::ChunkLineTooLong => "upstream's reply was broken off: the line of a chunk's size has no end",
+        Refusal::TrailersTooLarge => "upstream's reply was broken off: its trailer has no end",
+        _ => "upstream's reply was broken off: its chunks are malformed",
+    }
+}
+
+/// A number without its leading zeros, but for the last one.
+fn without_zeros(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+    &digits[zeros.min(digits.len().saturating_sub(1))..]
 }
 
 fn hex_value(digit: u8) -> u8 {
@@ -207,12 +265,21 @@ mod tests {
 
     /// The body, and how many bytes were consumed, when `raw` arrives `step` bytes at a time. `None`: not whole.
     fn outcome(raw: &[u8], step: usize, bytes_max: u64) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
-        let (mut decoder, mut body, mut consumed) = (ChunkDecoder::new(bytes_max), Vec::new(), 0);
+        decode_all(ChunkDecoder::new(bytes_max), raw, step, &mut Vec::new())
+    }
+
+    fn decode_all(
+        mut decoder: ChunkDecoder,
+        raw: &[u8],
+        step: usize,
+        body: &mut Vec<u8>,
+    ) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
+        let mut consumed = 0;
         for piece in raw.chunks(step) {
-            let (here, done) = decoder.decode(piece, &mut body)?;
+            let (here, done) = decoder.decode(piece, body)?;
             consumed += here;
             if done {
-                return Ok(Some((body, consumed)));
+                return Ok(Some((std::mem::take(body), consumed)));
             }
             assert_eq!(here, piece.len(), "all is consumed until the end");
         }
@@ -298,5 +365,59 @@ mod tests {
         check(format!("0\r\n{}", "x".repeat(TRAILER_BYTES_MAX + 1)), Refusal::TrailersTooLarge);
         check(format!("0\r\n{}", "X: 1\r\n".repeat(FIELDS_MAX + 1)), Refusal::TrailersTooLarge);
         check(format!("0\r\n{}", format!("X: {}\r\n", "1".repeat(4000)).repeat(5)), Refusal::TrailersTooLarge);
+    }
+
+    /// A reply's chunks, whole, byte by byte and with trailing bytes; `before`: what came of the body before an error.
+    #[track_caller]
+    fn check_reply(raw: &str, expected: Result<&str, Refusal>, before: &str) {
+        let trailing = format!("{raw}HTTP/1.1 200 OK");
+        for step in (1..=trailing.len()).step_by(trailing.len() / 100 + 1) {
+            let mut body = Vec::new();
+            let got = decode_all(ChunkDecoder::of_reply(), trailing.as_bytes(), step, &mut body);
+            let whole = expected.map(|body| Some((body.as_bytes().to_vec(), raw.len())));
+            assert_eq!(got, whole, "{raw:.100?}, {step} at a time");
+            assert_eq!(body, before.as_bytes(), "{raw:.100?}, {step} at a time");
+        }
+    }
+
+    #[test]
+    fn a_reply_may_have_what_nobody_reads_in_two_ways() {
+        check_reply("3\r\nabc\r\n0\r\n\r\n", Ok("abc"), "");
+        check_reply("3  \t\r\nabc\r\n0 \r\n\r\n", Ok("abc"), "");
+        check_reply("3 ; a\r\nabc\r\n0;;=\r\n\r\n", Ok("abc"), "");
+        check_reply("00000000000000000000000003\r\nabc\r\n000000000000000000000\r\n\r\n", Ok("abc"), "");
+        check_reply("0\r\nContent-Length: 9\r\nno field\r\n\r\n", Ok(""), "");
+        let extension = "x".repeat(REPLY_CHUNK_LINE_BYTES_MAX - 2);
+        check_reply(&format!("1;{extension}\r\na\r\n0\r\n\r\n"), Ok("a"), "");
+        // Of as many chunks as there are.
+        let chunks = format!("1;{}\r\na\r\n", "x".repeat(1000)).repeat(100);
+        check_reply(&format!("{chunks}0\r\n\r\n"), Ok(&"a".repeat(100)), "");
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_ends_a_reply_behind_the_chunks_before_it() {
+        for size in ["", "+5", "-5", "0x5", " 5", "5 5", "g", "\u{e9}", "5a g", "1000000000000000", "00_5"] {
+            check_reply(&format!("1\r\na\r\n{size}\r\nHello\r\n0\r\n\r\n"), Err(Refusal::ChunkInvalid), "a");
+        }
+        check_reply("1\r\na\r\n5;x\ny\r\nHello\r\n", Err(Refusal::BareLineEnd), "a");
+        check_reply("1\r\na\r\n5;x\ry\r\nHello\r\n", Err(Refusal::BareLineEnd), "a");
+        check_reply("1\r\na\r\n5\nHello\r\n", Err(Refusal::BareLineEnd), "a");
+        check_reply("1\r\na\r\n5;\0\r\nHello\r\n", Err(Refusal::ControlByte), "a");
+        check_reply("1\r\nab\r\n", Err(Refusal::ChunkInvalid), "a");
+        check_reply("1\r\na\r\n0\r\nX: \n\r\n", Err(Refusal::BareLineEnd), "a");
+    }
+
+    #[test]
+    fn no_part_of_a_replys_framing_grows_without_end() {
+        let zeros = "0".repeat(REPLY_CHUNK_LINE_BYTES_MAX + 1);
+        check_reply(&format!("1\r\na\r\n{zeros}"), Err(Refusal::ChunkLineTooLong), "a");
+        let blanks = " ".repeat(REPLY_CHUNK_LINE_BYTES_MAX);
+        check_reply(&format!("1\r\na\r\n1{blanks}"), Err(Refusal::ChunkLineTooLong), "a");
+        check_reply(&format!("1\r\na\r\n1;{zeros}"), Err(Refusal::ChunkLineTooLong), "a");
+        let line = "x".repeat(TRAILER_BYTES_MAX + 1);
+        check_reply(&format!("1\r\na\r\n0\r\n{line}"), Err(Refusal::TrailersTooLarge), "a");
+        let fields = "X: y\r\n".repeat(FIELDS_MAX + 1);
+        check_reply(&format!("1\r\na\r\n0\r\n{fields}"), Err(Refusal::TrailersTooLarge), "a");
+        check_reply(&format!("1\r\na{zeros}"), Err(Refusal::ChunkInvalid), "a");
     }
 }

@@ -14,7 +14,8 @@
 //! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
 //! - [`target`]: what a path is for.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
-//! - [`reply_head`]: the head of a reply of upstream; [`whole`]: the plainest of those replies.
+//! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest of
+//!   those replies.
 //! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
@@ -26,6 +27,7 @@ pub mod host;
 pub mod origin;
 pub mod refusal;
 pub mod reply;
+pub mod reply_framing;
 pub mod reply_head;
 pub mod request_line;
 mod syntax;

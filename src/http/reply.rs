@@ -153,12 +153,12 @@ pub fn error_json(message: &str, code: &str) -> Vec<u8> {
 }
 
 /// Writes the head of a relayed reply: status, reason phrase and end-to-end fields as they came, our framing and our
-/// Connection.
+/// Connection. `codings`: those that the body still has. An HTTP/1.0 client must not be sent any.
 pub fn write_relayed_head<'a>(
     out: &mut Vec<u8>,
     (status, reason): (u16, &str),
     fields: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-    framing: ReplyFraming,
+    (framing, codings): (ReplyFraming, &str),
     persistence: Persistence,
 ) {
     push_status_line(out, status, reason);
@@ -169,8 +169,10 @@ pub fn write_relayed_head<'a>(
     }
     match framing {
         ReplyFraming::Length(bytes) => push_field(out, "Content-Length", bytes.to_string().as_bytes()),
-        ReplyFraming::Chunked => push_field(out, "Transfer-Encoding", b"chunked"),
-        ReplyFraming::None => {}
+        ReplyFraming::Chunked if codings.is_empty() => push_field(out, "Transfer-Encoding", b"chunked"),
+        ReplyFraming::Chunked => push_field(out, "Transfer-Encoding", format!("{codings}, chunked").as_bytes()),
+        ReplyFraming::None if codings.is_empty() => {}
+        ReplyFraming::None => push_field(out, "Transfer-Encoding", codings.as_bytes()),
     }
     push_persistence(out, persistence);
     out.extend_from_slice(b"\r\n");
@@ -323,16 +325,21 @@ mod tests {
             ("set-cookie", b"a"),
             ("set-cookie", b"b"),
         ];
-        let relayed = |status, framing, persistence| {
+        let relayed_coded = |status, framing, codings, persistence| {
             let mut out = Vec::new();
-            write_relayed_head(&mut out, (status, "So so"), upstream.iter().copied(), framing, persistence);
+            write_relayed_head(&mut out, (status, "So so"), upstream.iter().copied(), (framing, codings), persistence);
             String::from_utf8(out).expect("text")
         };
+        let relayed = |status, framing, persistence| relayed_coded(status, framing, "", persistence);
         let fields = "content-type: text/event-stream\r\nset-cookie: a\r\nset-cookie: b\r\n";
         let chunked = format!("HTTP/1.1 200 So so\r\n{fields}Transfer-Encoding: chunked\r\n\r\n");
         assert_eq!(relayed(200, ReplyFraming::Chunked, Persistence::KeepAlive), chunked);
         let length = format!("HTTP/1.1 404 So so\r\n{fields}Content-Length: 5\r\nConnection: keep-alive\r\n\r\n");
         assert_eq!(relayed(404, ReplyFraming::Length(5), Persistence::KeepAliveAnnounced), length);
+        let coded = chunked.replace("chunked", "gzip, chunked");
+        assert_eq!(relayed_coded(200, ReplyFraming::Chunked, "gzip", Persistence::KeepAlive), coded);
+        let closed = coded.replace("gzip, chunked", "chunked, gzip\r\nConnection: close");
+        assert_eq!(relayed_coded(200, ReplyFraming::None, "chunked, gzip", Persistence::Close), closed);
         let closed = format!("HTTP/1.1 299 So so\r\n{fields}Connection: close\r\n\r\n");
         assert_eq!(relayed(299, ReplyFraming::None, Persistence::Close), closed);
     }

@@ -1,6 +1,6 @@
 //! The head of a reply as upstream wrote it: names in their own letters, fields in their order, the reason phrase.
 //!
-//! Does not judge: which replies are sound ureq has said, or says.
+//! Does not judge: which heads are sound ureq says, and [`super::reply_framing`] which bodies.
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
@@ -35,15 +35,23 @@ pub fn slots<'b>(bytes: &[u8]) -> Slots<'b> {
 
 /// The head that `bytes` begin with, if it is whole and its fields fit in `slots`.
 pub fn read_reply_head<'f, 'b>(bytes: &'b [u8], slots: &'f mut [Header<'b>]) -> Option<ReplyHead<'f, 'b>> {
+    parse_reply_head(bytes, slots).ok().flatten()
+}
+
+/// The same, where it counts what is wrong: `None` is no error, more may come.
+pub fn parse_reply_head<'f, 'b>(
+    bytes: &'b [u8],
+    slots: &'f mut [Header<'b>],
+) -> Result<Option<ReplyHead<'f, 'b>>, httparse::Error> {
     let mut head = Response::new(slots);
-    let Ok(Status::Complete(length)) = head.parse(bytes) else { return None };
-    Some(ReplyHead {
-        minor_version: head.version?,
-        status: head.code?,
+    let Status::Complete(length) = head.parse(bytes)? else { return Ok(None) };
+    Ok(Some(ReplyHead {
+        minor_version: head.version.ok_or(httparse::Error::Version)?,
+        status: head.code.ok_or(httparse::Error::Status)?,
         reason: head.reason.unwrap_or_default(),
         fields: head.headers,
         length,
-    })
+    }))
 }
 
 #[cfg(test)]

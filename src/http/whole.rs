@@ -1,8 +1,9 @@
-//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves the
-//! reading of every other to ureq.
+//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves every
+//! other to a worker.
 
 use httparse::{EMPTY_HEADER, Header};
 
+use super::reply_framing::{BodyEnd, reply_body};
 use super::reply_head::{ReplyHead, read_reply_head};
 
 /// Room for the fields of a usual reply; LM Studio sends nine.
@@ -16,34 +17,19 @@ pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; PLAIN_FIELDS_MAX];
 
 /// The reply in `bytes`, its head and its body, if it is whole and plain: HTTP/1.1, a status that has a body, one
 /// `Content-Length`, no transfer coding, no wish to close, and not a byte too much. `None` is no verdict: more may
-/// come, or ureq may know better.
+/// come, or another reader knows better.
 pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<(ReplyHead<'f, 'b>, &'b [u8])> {
     let head = read_reply_head(bytes, fields)?;
-    if head.minor_version != 1 || !(200..600).contains(&head.status) || matches!(head.status, 204 | 304) {
+    if head.minor_version != 1 || !(200..600).contains(&head.status) {
         return None;
     }
-    let mut length = None;
-    for field in head.fields {
-        match field.name.len() {
-            14 if field.name.eq_ignore_ascii_case("content-length") => match length {
-                None => length = Some(decimal(field.value)?),
-                Some(_) => return None,
-            },
-            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => return None,
-            10 if field.name.eq_ignore_ascii_case("connection") && !field.value.eq_ignore_ascii_case(b"keep-alive") => {
-                return None;
-            }
-            _ => {}
-        }
+    let is_kept = |value: &[u8]| value.eq_ignore_ascii_case(b"keep-alive");
+    if head.pairs().any(|(name, value)| name.eq_ignore_ascii_case("connection") && !is_kept(value)) {
+        return None;
     }
     let body = &bytes[head.length..];
-    (length == Some(body.len())).then_some((head, body))
-}
-
-/// A number of at most 15 digits.
-fn decimal(digits: &[u8]) -> Option<usize> {
-    let plain = matches!(digits.len(), 1..=15) && digits.iter().all(u8::is_ascii_digit);
-    if plain { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+    let end = reply_body(&head, false).ok()?.end;
+    (end == BodyEnd::Length(body.len() as u64)).then_some((head, body))
 }
 
 #[cfg(test)]
@@ -78,10 +64,9 @@ mod tests {
         check("HTTP/1.1 103 Early Hints\r\nContent-Length: 5");
         check("HTTP/1.1 204 No Content\r\nContent-Length: 5");
         check("HTTP/1.1 304 Not Modified\r\nContent-Length: 5");
-        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5");
-        check("HTTP/1.1 200 OK\r\nContent-Length: 5, 5");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5, 6");
         check("HTTP/1.1 200 OK\r\nContent-Length: +5");
-        check("HTTP/1.1 200 OK\r\nContent-Length: 0000000000000005");
         check("HTTP/1.1 200 OK\r\nContent-Length:");
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked");
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close");

@@ -133,7 +133,7 @@ fn run(export: &Export, mut lend: Lend) {
         ("Cache-Control", b"no-store"),
     ];
     let mut head = Vec::new();
-    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), framing, persistence);
+    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), persistence);
     let head_only = lend.head.method() == "HEAD";
     let sent = lend.loan.client().write_all(&head).map_err(Stopped::from);
     let sent = if head_only { sent } else { sent.and_then(|()| send(export, &lend, chunked)) };

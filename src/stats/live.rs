@@ -146,7 +146,7 @@ fn head(lend: &Lend, chunked: bool) -> Vec<u8> {
         ("X-Accel-Buffering", b"no"),
     ];
     let mut head = Vec::new();
-    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), framing, persistence);
+    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), persistence);
     head
 }
 

@@ -16,6 +16,7 @@ mod log;
 mod many;
 mod record;
 mod relay;
+mod reply_framing;
 mod requests;
 mod start;
 mod statistics;
