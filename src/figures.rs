@@ -3,9 +3,12 @@
 //! Requests, tokens and durations are not counted here, for their sums are in the database; rows are counted by the
 //! [recorder](crate::record::recorder), workers by their [pool](crate::exchange::pool).
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crate::http::refusal::Refusal;
+use crate::outage::Outage;
 
 /// Counters of the front.
 #[derive(Debug)]
@@ -15,12 +18,21 @@ pub struct Figures {
     /// Requests answered with 503, for too many waited already.
     pub queue_full: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
+    /// The 503s in the log.
+    queue: Outage,
+    bodies: Outage,
 }
 
 impl Default for Figures {
     fn default() -> Figures {
         let refusals = [const { AtomicU64::new(0) }; Refusal::ALL.len()];
-        Figures { connections: AtomicUsize::new(0), queue_full: AtomicU64::new(0), refusals }
+        Figures {
+            connections: AtomicUsize::new(0),
+            queue_full: AtomicU64::new(0),
+            refusals,
+            queue: Outage::new(),
+            bodies: Outage::new(),
+        }
     }
 }
 
@@ -28,6 +40,31 @@ impl Figures {
     /// Counts a refused request.
     pub fn note_refusal(&self, refusal: Refusal) {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a 503, for too many requests wait.
+    pub fn note_queue_full(&self, peer: SocketAddr, path: &str) {
+        self.queue_full.fetch_add(1, Ordering::Relaxed);
+        if let Some(unsaid) = self.queue.note(Instant::now()) {
+            log::warn!("{peer}: {path} refused: the queue is full{unsaid}");
+        }
+    }
+
+    /// Counts a 503, for the bodies of requests take too much memory.
+    pub fn note_bodies_full(&self, peer: SocketAddr) {
+        self.queue_full.fetch_add(1, Ordering::Relaxed);
+        if let Some(unsaid) = self.bodies.note(Instant::now()) {
+            log::warn!("{peer}: refused: too many large requests at once{unsaid}");
+        }
+    }
+
+    /// A request was lent: there is room.
+    pub fn note_room(&self) {
+        for outage in [&self.queue, &self.bodies] {
+            if let Some(count) = outage.is_over(Instant::now) {
+                log::warn!("there is room for requests again; {count} were refused");
+            }
+        }
     }
 
     /// How many requests were refused for each reason, none left out.

@@ -48,6 +48,7 @@
 //! - [`proxy`]: the parts put together; the door for `main` and for tests.
 //! - [`descriptors`]: as many as are needed.
 //! - [`keepalive`]: noticing a peer that vanished.
+//! - [`outage`]: what goes wrong again and again is said once, and counted.
 //! - [`figures`]: what is counted in memory alone.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
@@ -66,6 +67,7 @@ pub mod keepalive;
 pub mod limits;
 pub mod logging;
 pub mod mailbox;
+pub mod outage;
 pub mod proxy;
 pub mod record;
 pub mod settings;

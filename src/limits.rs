@@ -223,6 +223,14 @@ pub const LOG_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 /// Stack of the thread that writes the log: it calls `write` and little else.
 pub const LOG_STACK_BYTES: usize = 64 * 1024;
 
+/// How often the log says again that something goes wrong with every request. Alerts repeat in minutes, too.
+pub const OUTAGE_SAID_EVERY: Duration = Duration::from_secs(60);
+/// How long nothing must have gone wrong until the log says that it is over. Clients try again after seconds.
+pub const OUTAGE_QUIET_TIME: Duration = Duration::from_secs(10);
+/// Two signals to stop that come within this are one: `timeout` of GNU sends its own to the process and to its group,
+/// and a terminal's Ctrl-C goes to the group and may be passed on by a parent.
+pub const SAME_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
+
 // ---- starting ----------------------------------------------------------------------------------------------------
 
 /// What is read of a lock file: a process and an address fit in it twice.

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lms_metrics_proxy::front::Asked;
 use lms_metrics_proxy::logging;
 use lms_metrics_proxy::proxy::Proxy;
 use lms_metrics_proxy::settings::{self, Flag, SettingError, Settings};
@@ -59,13 +60,14 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
         }
     };
     let stop = proxy.stop();
-    let on_signal = move || {
-        if stop.ask() > 0 {
+    let on_signal = move || match stop.ask(Instant::now()) {
+        Asked::First => log::info!("told to stop: finishing what runs"),
+        Asked::Same => log::debug!("told to stop twice at once, which counts as one"),
+        Asked::Again => {
             log::warn!("told to stop again: ending at once");
             logging::finish();
             std::process::exit(1);
         }
-        log::info!("told to stop: finishing what runs");
     };
     if let Err(e) = ctrlc::set_handler(on_signal) {
         return fail(&format!("signals cannot be caught: {e}"));

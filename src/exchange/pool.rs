@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::in_flight::Exchange;
 use super::relay::Step;
@@ -17,6 +17,7 @@ use super::streams::Streams;
 use super::worker::{Done, Worker};
 use super::{Lend, Shared};
 use crate::limits::*;
+use crate::outage::Outage;
 use crate::record::tail::Tail;
 
 /// What a worker can be asked to do.
@@ -38,6 +39,10 @@ pub struct Pool {
     state: Mutex<State>,
     /// Started with the first stream.
     streams: Mutex<Streams>,
+    /// Threads that the system does not give.
+    starting: Outage,
+    /// Jobs for which there was none at all.
+    without_thread: Outage,
 }
 
 #[derive(Default)]
@@ -83,7 +88,14 @@ enum Waited {
 impl Pool {
     /// A pool for at most `in_flight_max` exchanges at once. No thread is started yet.
     pub fn new(shared: Arc<Shared>, in_flight_max: usize) -> Arc<Pool> {
-        Arc::new(Pool { shared, in_flight_max, state: Mutex::default(), streams: Mutex::default() })
+        Arc::new(Pool {
+            shared,
+            in_flight_max,
+            state: Mutex::default(),
+            streams: Mutex::default(),
+            starting: Outage::new(),
+            without_thread: Outage::new(),
+        })
     }
 
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
@@ -195,7 +207,9 @@ impl Pool {
         if self.give(self.state(), job).is_err() {
             // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs
             // on a worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
-            log::error!("no thread can be started to end an exchange");
+            if let Some(unsaid) = self.without_thread.note(Instant::now()) {
+                log::error!("no thread can be started to end an exchange{unsaid}");
+            }
         }
     }
 
@@ -241,12 +255,18 @@ impl Pool {
         let mut state = self.state();
         let Err(e) = spawned else {
             state.started += 1;
+            drop(state);
+            if let Some(count) = self.starting.is_over(Instant::now) {
+                log::warn!("workers can be started again; that failed {count} times");
+            }
             return Ok(());
         };
         state.workers -= 1;
         let running = state.started;
         drop(state);
-        log::warn!("cannot start another worker ({e}); {running} are running");
+        if let Some(unsaid) = self.starting.note(Instant::now()) {
+            log::warn!("cannot start another worker ({e}); {running} are running{unsaid}");
+        }
         Err(seat.take().expect("a thread that did not start took nothing"))
     }
 

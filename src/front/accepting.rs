@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
@@ -69,8 +69,8 @@ impl Front {
             match listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if std::mem::take(&mut self.accept_failing) {
-                        log::warn!("every connection that waited is accepted");
+                    if let Some(count) = self.accept_failing.is_over(Instant::now) {
+                        log::warn!("connections are accepted again; that failed {count} times");
                     }
                     return;
                 }
@@ -78,8 +78,8 @@ impl Front {
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
                     // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
-                    if !std::mem::replace(&mut self.accept_failing, true) {
-                        log::warn!("cannot accept a connection ({e}); trying again until it works");
+                    if let Some(unsaid) = self.accept_failing.note(Instant::now()) {
+                        log::warn!("cannot accept a connection ({e}); trying again until it works{unsaid}");
                     }
                     self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
                     return;

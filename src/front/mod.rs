@@ -41,6 +41,7 @@ use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
 use crate::limits::*;
+use crate::outage::Outage;
 use crate::stats::lane::Lane;
 use accepting::Counted;
 pub use accepting::listen;
@@ -50,8 +51,8 @@ use deadlines::Deadlines;
 use express::{ExpressLoop, Guests};
 use gather::Gather;
 pub use judge::{Judge, Plan};
-pub use stopping::Stop;
 use stopping::Stopping;
+pub use stopping::{Asked, Stop};
 use watch::Watch;
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -144,8 +145,8 @@ pub struct Front {
     /// Connections whose turn was cut short although more can be read.
     unfinished: Vec<usize>,
     accept_again_ms: Option<u64>,
-    /// Connections wait that could not be accepted; said in the log once.
-    accept_failing: bool,
+    /// Connections wait that could not be accepted.
+    accept_failing: Outage,
     returns: Arc<Returns>,
     stopping: Option<Stopping>,
     deadlines: Deadlines,
@@ -209,7 +210,7 @@ impl Front {
             freed: Vec::new(),
             unfinished: Vec::new(),
             accept_again_ms: None,
-            accept_failing: false,
+            accept_failing: Outage::new(),
             returns,
             stopping: None,
             deadlines: Deadlines::default(),
@@ -229,7 +230,7 @@ impl Front {
         let ran = self.turns();
         if ran.is_err() {
             // The other loop ends in good order all the same.
-            self.common.stop.ask();
+            self.common.stop.ask(Instant::now());
         }
         if let Role::Accepting(express_loop) = &mut self.role
             && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =

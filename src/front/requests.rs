@@ -1,7 +1,5 @@
 //! From bytes to whole requests, and each to whoever answers it.
 
-use std::sync::atomic::Ordering;
-
 use super::client::{CalledOff, Loan};
 use super::gather::{self, Step, Waiting};
 use super::{Connection, Dropped, Front, Next, Plan, Role, State};
@@ -120,11 +118,10 @@ impl Front {
         let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
         let taken = match question {
             Some(question) => self.common.statistics.ask(question, lend),
-            None => self.forward(lend),
+            None => self.forward(lend).inspect(|()| self.common.figures.note_room()),
         };
         if let Err(lend) = taken {
-            self.common.figures.queue_full.fetch_add(1, Ordering::Relaxed);
-            log::warn!("{}: {} refused: the queue is full", connection.client.peer(), lend.head.path());
+            self.common.figures.note_queue_full(connection.client.peer(), lend.head.path());
             let busy = Reply::overloaded(
                 "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
                 OVERLOADED_RETRY_S,
@@ -143,8 +140,7 @@ impl Front {
 
     /// The memory for bodies is full: whose body grows now tries again later.
     fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
-        log::warn!("{}: refused: too many large requests at once", connection.client.peer());
-        self.common.figures.queue_full.fetch_add(1, Ordering::Relaxed);
+        self.common.figures.note_bodies_full(connection.client.peer());
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
         self.turn_down(connection, &busy)
     }

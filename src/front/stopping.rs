@@ -1,31 +1,49 @@
 //! Stopping: nobody new is let in, what runs is finished within the grace, then called off.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use super::client::{CalledOff, Returns};
 use super::gather::Waiting;
 use super::{Front, Next, Role, State};
+use crate::limits::SAME_SIGNAL_TIME_MAX;
 
-/// Tells the front to stop. Each call counts: the first lets running exchanges finish.
+/// Tells the front to stop.
 #[derive(Default)]
 pub struct Stop {
-    asked: AtomicU32,
+    /// When it was asked first.
+    asked: OnceLock<Instant>,
     /// The loops.
     sleepers: Mutex<Vec<Arc<Returns>>>,
 }
 
+/// What asking the front to stop amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It stops from now on, and running exchanges may finish.
+    First,
+    /// The first, come twice.
+    Same,
+    /// Whoever asks wants no more waiting.
+    Again,
+}
+
 impl Stop {
-    /// Asks the front to stop; how often it was asked before.
-    pub fn ask(&self) -> u32 {
-        let before = self.asked.fetch_add(1, Ordering::AcqRel);
+    /// Asks the front to stop.
+    pub fn ask(&self, now: Instant) -> Asked {
+        let is_again = |first: &Instant| now.saturating_duration_since(*first) >= SAME_SIGNAL_TIME_MAX;
+        let asked = match self.asked.set(now) {
+            Ok(()) => Asked::First,
+            Err(_) if self.asked.get().is_some_and(is_again) => Asked::Again,
+            Err(_) => Asked::Same,
+        };
         self.sleepers().iter().for_each(|returns| returns.wake());
-        before
+        asked
     }
 
     /// Whether it was asked at all.
     pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire) > 0
+        self.asked.get().is_some()
     }
 
     /// From now on stopping wakes this loop, too.
@@ -116,5 +134,24 @@ impl Front {
         {
             connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn two_signals_that_come_together_are_one() {
+        let (stop, first) = (Stop::default(), Instant::now());
+        assert!(!stop.is_asked());
+        let asked = [0, 0, 1, 499, 500, 501, 60_000].map(|ms| stop.ask(first + Duration::from_millis(ms)));
+        let (same, again) = (Asked::Same, Asked::Again);
+        assert_eq!(asked, [Asked::First, same, same, same, again, again, again]);
+        assert!(stop.is_asked());
+        // Whoever read the clock before and asks later.
+        assert_eq!(stop.ask(first), same);
     }
 }

@@ -32,6 +32,7 @@ use super::store::Store;
 use super::tail::Tail;
 use super::ticket::{Ticket, Word};
 use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
+use crate::outage::Outage;
 
 /// A row on its way into the database.
 struct Entry {
@@ -69,6 +70,8 @@ pub struct Recorder {
     signals: Signals,
     /// The last commit took long.
     slow: AtomicBool,
+    /// Committed rows that could not be corrected.
+    uncorrected: Outage,
 }
 
 /// How soon a desk that is in use is tried again.
@@ -83,6 +86,7 @@ impl Recorder {
             desk: Mutex::new(Desk::new(store)),
             signals: Signals::default(),
             slow: AtomicBool::new(false),
+            uncorrected: Outage::new(),
         };
         if is_behind {
             recorder.signals.note_behind();
@@ -132,8 +136,18 @@ impl Recorder {
         if *before == after {
             return;
         }
-        if let Err(e) = self.desk().store.correct(id, before, &after) {
-            log::warn!("row {id} could not be corrected: {e}");
+        let corrected = self.desk().store.correct(id, before, &after);
+        match corrected {
+            Ok(_) => {
+                if let Some(count) = self.uncorrected.is_over(Instant::now) {
+                    log::warn!("rows can be corrected again; {count} could not be");
+                }
+            }
+            Err(e) => {
+                if let Some(unsaid) = self.uncorrected.note(Instant::now()) {
+                    log::warn!("row {id} could not be corrected: {e}{unsaid}");
+                }
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -19,6 +20,7 @@ use super::rows::{Condition, REQUEST_COLUMNS};
 use crate::exchange::Lend;
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
+use crate::outage::Outage;
 use crate::record::connections::Slot;
 
 /// Ids looked at in one transaction; milliseconds.
@@ -57,6 +59,8 @@ impl Format {
 #[derive(Debug, Default)]
 pub struct Exports {
     running: Arc<AtomicUsize>,
+    /// Threads that the system does not give.
+    starting: Outage,
 }
 
 /// What is exported from where.
@@ -97,7 +101,11 @@ impl Exports {
             run(&export, lend);
         });
         if let Err(e) = started {
-            log::warn!("an export was not started: {e}");
+            if let Some(unsaid) = self.starting.note(Instant::now()) {
+                log::warn!("an export was not started: {e}{unsaid}");
+            }
+        } else if let Some(count) = self.starting.is_over(Instant::now) {
+            log::warn!("exports can be started again; that failed {count} times");
         }
     }
 }

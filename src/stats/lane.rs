@@ -28,6 +28,7 @@ use crate::http::reply::Reply;
 use crate::http::target::Local;
 use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
+use crate::outage::Outage;
 use crate::record::connections::Slot;
 use crate::record::place::{FileId, resolved, with_end};
 use crate::record::recorder::Recorder;
@@ -61,6 +62,7 @@ struct Desk {
     live: Arc<Live>,
     sources: Sources,
     started_s: f64,
+    unreadable: Outage,
 }
 
 /// An answer, or what has to be done for it.
@@ -88,6 +90,7 @@ impl Lane {
             live: live.clone(),
             sources,
             started_s,
+            unreadable: Outage::new(),
         };
         thread::Builder::new().name("statistics".into()).spawn(move || answer_all(desk, &asked))?;
         Ok(Lane { questions, live, figures })
@@ -183,13 +186,28 @@ impl Desk {
             }
             answered => answered,
         };
-        Answer::Reply(answered.unwrap_or_else(|e| match e {
-            AskError::Refused(message) => Reply::error(400, &message, "bad_request"),
-            AskError::Database(e) => {
-                log::warn!("a statistics question was not answered: {e}");
-                Reply::error(503, &format!("The database cannot be read now ({e})."), "database_unavailable")
+        Answer::Reply(match answered {
+            Ok(reply) => {
+                if let Some(count) = self.unreadable.is_over(Instant::now) {
+                    log::warn!("the database can be read again; {count} statistics questions found that it could not");
+                }
+                reply
             }
-        }))
+            Err(AskError::Refused(message)) => Reply::error(400, &message, "bad_request"),
+            Err(AskError::Database(e)) => self.answer_without_database(route, &e),
+        })
+    }
+
+    fn answer_without_database(&mut self, route: Local, error: &rusqlite::Error) -> Reply {
+        if let Some(unsaid) = self.unreadable.note(Instant::now()) {
+            log::warn!("the database cannot be read for statistics: {error}{unsaid}");
+        }
+        if route == Local::Metrics {
+            // When the database fails, what is in memory is what its owner wants to see.
+            let process = self.sources.process(&self.path, self.live.listening(), self.started_s);
+            return Reply::new(200, metrics::CONTENT_TYPE, metrics::text_without_database(&process).into_bytes());
+        }
+        Reply::error(503, &format!("The database cannot be read now ({error})."), "database_unavailable")
     }
 
     fn ask(&mut self, route: Local, head: &RequestHead, question: &Question, now_ms: i64) -> Result<Reply, AskError> {

@@ -29,6 +29,7 @@ use crate::exchange::Lend;
 use crate::front::client::{Interrupt, Loan};
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
+use crate::outage::Outage;
 use crate::record::connections::Slot;
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
@@ -156,6 +157,7 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
     let source: Slot<Reader> = live.recorder.slot();
     let mut told_until = None;
     let mut spoke = Instant::now();
+    let unreadable = Outage::new();
     while live.let_in(&mut listeners) {
         if listeners.is_empty() {
             source.with(|source| *source = None);
@@ -170,10 +172,16 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
                 listeners.iter_mut().for_each(|listener| rows.iter().for_each(|row| listener.hear(row)));
                 spoke = Instant::now();
             }
-            Ok(_) => {}
+            Ok(_) => {
+                if let Some(count) = unreadable.is_over(Instant::now) {
+                    log::warn!("what happens can be told again; that failed {count} times");
+                }
+            }
             Err(e) => {
                 source.with(|source| *source = None);
-                log::warn!("what happens cannot be told: {e}");
+                if let Some(unsaid) = unreadable.note(Instant::now()) {
+                    log::warn!("what happens cannot be told: {e}{unsaid}");
+                }
             }
         }
         if spoke.elapsed() >= KEEP_ALIVE {

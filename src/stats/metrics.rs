@@ -78,8 +78,16 @@ pub fn text(reader: &Reader, process: &Process) -> rusqlite::Result<String> {
     let mut page = Page::default();
     page.add_requests(&counts);
     page.add_distributions(&measured);
-    page.add_process(process);
+    page.add_process(process, true);
     Ok(page.text)
+}
+
+/// What there is to scrape while the database cannot be read: counters of all time are left out, for at zero they would
+/// seem to have begun anew.
+pub fn text_without_database(process: &Process) -> String {
+    let mut page = Page::default();
+    page.add_process(process, false);
+    page.text
 }
 
 /// The first so many names, by when they were first seen; every other one is `other`.
@@ -200,7 +208,8 @@ impl Page {
     }
 
     #[rustfmt::skip] // One metric, one line.
-    fn add_process(&mut self, process: &Process) {
+    fn add_process(&mut self, process: &Process, database_up: bool) {
+        self.gauge("lms_proxy_database_up", "Whether the database could be read for this scrape; if not, its metrics are missing.", u8::from(database_up));
         self.gauge("lms_proxy_exchanges_in_flight", "Exchanges begun and not ended.", process.load.in_flight);
         self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", process.load.queued);
         self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", process.load.workers);

@@ -144,6 +144,34 @@ fn rows_wait_while_no_database_can_be_made() {
     check_catches_up(&proxy, &database(&proxy), 3);
 }
 
+#[test]
+fn metrics_tell_what_is_in_memory_while_the_database_cannot_be_read() {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[ELSEWHERE]);
+    ask(&proxy, 1);
+    let text = |up: u8| {
+        let reply = proxy.ask(get("/metrics"));
+        assert_eq!(reply.status(), 200, "{}", reply.text());
+        let text = reply.text().to_owned();
+        assert!(text.contains(&format!("\nlms_proxy_database_up {up}\n")), "{text}");
+        assert!(text.contains("\nlms_proxy_rows_written_total 1\n") && text.contains("\nlms_proxy_refusals_total{"));
+        // At zero, counters of all time would seem to have begun anew.
+        assert_eq!(text.contains("lms_proxy_requests_total"), up == 1, "{text}");
+        assert_eq!(text.contains("lms_proxy_request_duration_seconds"), up == 1, "{text}");
+    };
+    text(1);
+    let folder = database(&proxy).parent().expect("a folder").to_path_buf();
+    fs::remove_dir_all(&folder).expect("removed");
+    fs::write(&folder, "in the way").expect("written");
+    for _ in 0..20 {
+        text(0);
+        assert_eq!(proxy.ask(get("/stats/summary")).status(), 503);
+    }
+    // Regression: each question was a line of the log.
+    proxy.wait_for_log("cannot be read for statistics");
+    assert_eq!(proxy.logged("cannot be read for statistics"), 1);
+}
+
 /// Overwrites every page in the middle of the file, with nothing of it left in the log.
 fn damage(database: &Path) {
     let connection = rusqlite::Connection::open(database).expect("a database");

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 
 use crate::harness::*;
 
@@ -192,6 +193,29 @@ fn a_page_of_another_origin_makes_no_model_generate() {
 }
 
 #[test]
+fn every_error_code_stands_in_the_readme() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a source");
+    let refusals = lms_metrics_proxy::http::Refusal::ALL.map(|refusal| refusal.code().to_owned());
+    // The last word of a call that makes an error, and the codes that the worker chooses among.
+    let mut codes: HashSet<String> = refusals.into();
+    for path in ["src/http/reply.rs", "src/front/judge.rs", "src/stats/lane.rs", "src/stats/export.rs"] {
+        let text = read(path);
+        let calls = text.lines().filter(|line| line.contains("::error("));
+        codes.extend(calls.filter_map(|line| Some(line.rsplit_once("\")")?.0.rsplit('"').next()?.to_owned())));
+    }
+    let worker = read("src/exchange/worker.rs");
+    let lines = worker.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","));
+    codes.extend(lines.filter(|line| !line.contains(' ')).map(str::to_owned));
+    for known in ["bad_request", "not_found", "database_unavailable", "upstream_failed", "overloaded", "unauthorized"] {
+        assert!(codes.contains(known), "the codes are to be found elsewhere now: {codes:?}");
+    }
+    let readme = read("README.md");
+    let missing: Vec<_> = codes.iter().filter(|code| !readme.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn a_refused_request_ends_its_connection_with_the_documented_code() {
     let (proxy, _holds) = proxy_before_nobody(&[]);
     let check = |request: &str, status: u16, code: &str| {
@@ -269,6 +293,10 @@ fn a_full_queue_is_a_503_and_who_waits_in_it_is_answered() {
         check_error(&reply, 503, "overloaded", "busy");
         assert_eq!(reply.field("retry-after"), Some("1"));
     }
+    // Three are counted, and said once.
+    proxy.wait_for_log("refused: the queue is full");
+    assert_eq!(proxy.logged("refused: the queue is full"), 1);
+    assert!(proxy.ask(get("/metrics")).text().contains("lms_proxy_refusals_total{reason=\"queue_full\"} 3\n"));
     link.send([STREAM_HEAD, &chunk(DONE), LAST_CHUNK].concat());
     first.through(LAST_CHUNK);
     let mut links = vec![link];

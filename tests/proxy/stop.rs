@@ -80,9 +80,23 @@ fn a_second_signal_ends_at_once() {
     let (mut client, _link) = streaming(&proxy, &upstream);
     proxy.signal("TERM");
     proxy.wait_for_log("told to stop");
-    proxy.signal("TERM");
-    assert_eq!(proxy.wait().code(), Some(1));
+    assert_eq!(proxy.signal_until_it_ends("TERM").code(), Some(1));
     assert!(!client.rest().ends_with(LAST_CHUNK.as_bytes()));
+}
+
+#[test]
+fn two_signals_at_once_are_one() {
+    // As `timeout` of GNU sends them: to the process, and to its group.
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::with(&upstream, &[("RUST_LOG", "debug")]);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    let both = format!("kill -INT {0}; kill -INT {0}", proxy.id());
+    assert!(std::process::Command::new("sh").args(["-c", &both]).status().expect("there is a shell").success());
+    proxy.wait_for_log("told to stop");
+    link.send([chunk(USAGE_EVENT), chunk(DONE), LAST_CHUNK.into()].concat());
+    client.through(LAST_CHUNK);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.row().outcome, "completed");
 }
 
 #[test]
