@@ -371,13 +371,16 @@ impl Asked {
         bug_on_purpose(head, "relaying");
         let form = if self.draft.is_some() { form(reply.pairs()) } else { Form::Opaque };
         let mut tap = Tap::new(Dialect::of(head.path()), form, false, shared.settings.content_bytes_kept());
+        if reply.status >= 400 {
+            tap = tap.of_a_failure();
+        }
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         let persistence = loan.persistence(head);
         let framing = ReplyFraming::Length(body.len() as u64);
         write_relayed_head(&mut bytes, (reply.status, reply.reason), reply.pairs(), (framing, ""), persistence);
         tap.feed(body, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), &mut bytes);
         tap.end(&mut bytes);
-        let ending = ending(Ended::Whole, reply.status, tap.report(), form);
+        let ending = ending(Ended::Whole, reply.status, tap.report());
         log_exchange(loan, head, &ending, *began);
         bug_on_purpose(head, "finishing");
         (bytes, self.draft.as_mut().map(|draft| draft.row(ending)))

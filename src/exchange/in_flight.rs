@@ -12,7 +12,7 @@ use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
 use crate::record::row::{Outcome, Row};
-use crate::usage::{Form, Report};
+use crate::usage::Report;
 
 /// What stays of a request while its reply is relayed.
 pub struct Request {
@@ -38,8 +38,6 @@ pub struct Exchange {
     pub relay: Relay,
     /// Upstream's status.
     pub status: u16,
-    /// How the reply is read.
-    pub form: Form,
     /// The upstream socket does not block: a lane may take over.
     pub is_polled: bool,
     /// The row that was committed at the terminal event.
@@ -90,13 +88,16 @@ const UPSTREAM_VANISHED: &str = "upstream vanished in the middle of its reply: n
 pub const CLIENT_VANISHED: &str = "the client vanished: nothing was heard of it any more";
 
 /// How an exchange ended, from how its relay did and from what the tap understood.
-pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
-    let missing = report.needs_terminal && !report.terminal && report.error.is_none();
+pub fn ending(ended: Ended, status: u16, report: Report) -> Ending {
+    // Many servers send no terminal event, but tell why each choice ended.
+    let missing = report.needs_terminal && !report.terminal && !report.finished && report.error.is_none();
     let (outcome, error) = match ended {
         // After the terminal event nothing can be missed any more: SDK clients stop reading there.
         _ if report.terminal && status >= 400 => (Outcome::UpstreamError, None),
         _ if report.terminal && report.error.is_some() => (Outcome::ErrorInReply, None),
         _ if report.terminal => (Outcome::Completed, None),
+        // What was asked for had failed before.
+        Ended::ClientLeft | Ended::ClientVanished if status >= 400 => (Outcome::UpstreamError, None),
         Ended::ClientLeft => (Outcome::ClientClosed, None),
         Ended::ClientVanished => (Outcome::ClientClosed, Some(CLIENT_VANISHED)),
         Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
@@ -113,7 +114,8 @@ pub fn ending(ended: Ended, status: u16, report: Report, form: Form) -> Ending {
     };
     // What upstream itself said about an error is more telling than what we make of its end.
     let error = if report.error.is_some() { None } else { error.map(str::to_string) };
-    Ending { outcome, http_status: Some(status), error, report, streamed: form == Form::Events }
+    let streamed = report.streamed;
+    Ending { outcome, http_status: Some(status), error, report, streamed }
 }
 
 /// A panic where `?bug=PLACE` of a request asks for one, so that a test can see what a bug does. Only debug builds know
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn the_row_of_a_peer_that_vanished_says_so() {
         let check = |ended: Ended, outcome: Outcome, words: &str| {
-            let ending = ending(ended, 200, Report::default(), Form::Events);
+            let ending = ending(ended, 200, Report::default());
             assert_eq!((ending.outcome, ending.error.as_deref()), (outcome, Some(words)));
         };
         check(Ended::ClientVanished, Outcome::ClientClosed, CLIENT_VANISHED);

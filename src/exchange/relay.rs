@@ -222,8 +222,8 @@ impl Relay {
         let report = self.tap.report();
         let complete = match ended {
             Ended::Whole => true,
-            // A stream that ended by a close without its terminal event is not.
-            Ended::Closed => report.terminal || !report.needs_terminal,
+            // A stream that ended by a close without a word that it ended is not.
+            Ended::Closed => report.terminal || report.finished || !report.needs_terminal,
             Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => false,
             Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => false,
         };
@@ -319,25 +319,23 @@ fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// How the tap is to read a reply.
-pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone) -> Form {
-    let value = |wanted: &str| {
-        let mut fields = fields.clone();
-        let found = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        found.map_or(&[][..], |(_, value)| value).to_ascii_lowercase()
-    };
-    let encoding = value("content-encoding");
-    if !encoding.is_empty() && encoding != b"identity" {
-        return Form::Opaque;
+/// What a reply is labelled as. Of several types that of a stream counts; what it is, its bytes tell.
+pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>) -> Form {
+    let mut form = Form::Body;
+    for (name, value) in fields {
+        if name.eq_ignore_ascii_case("content-encoding") {
+            let value = value.trim_ascii();
+            if !value.is_empty() && !value.eq_ignore_ascii_case(b"identity") {
+                return Form::Opaque;
+            }
+        } else if name.eq_ignore_ascii_case("content-type") {
+            let media_type = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            if media_type.eq_ignore_ascii_case(b"text/event-stream") {
+                form = Form::Events;
+            }
+        }
     }
-    let content_type = value("content-type");
-    let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    match media_type {
-        b"text/event-stream" => Form::Events,
-        b"application/json" => Form::Json,
-        other if other.ends_with(b"+json") => Form::Json,
-        _ => Form::Opaque,
-    }
+    form
 }
 
 #[cfg(test)]

@@ -153,15 +153,17 @@ impl Worker {
         reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
-        let tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
+        let mut tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
+        if status >= 400 {
+            tap = tap.of_a_failure();
+        }
         let wire = upstream.wire().clone();
         let relay = Relay::new(body, wire, tap, request.began, framing, closed, out);
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.seems_whole();
         let is_polled =
             flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
-        let exchange =
-            Box::new(Exchange { request, upstream, relay, status, form, is_polled, early: None, draft: None });
+        let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
         self.carry(exchange)
     }
 
@@ -221,26 +223,20 @@ impl Worker {
     fn commit_early(&mut self, exchange: &mut Exchange) {
         let Some(draft) = &mut self.draft else { return };
         let report = exchange.relay.report();
-        let row = draft.row(ending(Ended::Whole, exchange.status, report, exchange.form));
+        let row = draft.row(ending(Ended::Whole, exchange.status, report));
         let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
         exchange.early = Some((id, row));
     }
 
     fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) -> Done {
         exchange.stop_polling();
-        let Exchange { request, upstream, relay, status, form, early, .. } = *exchange;
+        let Exchange { request, upstream, relay, status, early, .. } = *exchange;
         bug_on_purpose(&request.head, "relaying");
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
         self.shared.shelf.put(upstream, Instant::now());
-        self.finish(
-            request,
-            ending(relayed.ended, status, relayed.report, form),
-            relayed.tail,
-            relayed.complete,
-            early,
-        );
+        self.finish(request, ending(relayed.ended, status, relayed.report), relayed.tail, relayed.complete, early);
         Done::Over
     }
 

@@ -38,6 +38,12 @@ pub struct Report {
     pub error: Option<String>,
     /// The stream's terminal event, or an error in its place, was seen.
     pub terminal: bool,
+    /// Every choice told why it ended: the answer is whole.
+    pub finished: bool,
+    /// The reply came as a stream.
+    pub streamed: bool,
+    /// An event that was taken out told counts in `timings`, which upstream tells unasked as well.
+    pub told_beside: bool,
     /// The reply must have one, or it is truncated.
     pub needs_terminal: bool,
     /// When the first event with content came, in microseconds of the caller's clock. Streams only.
@@ -68,6 +74,8 @@ pub struct Account {
     id: Vec<u8>,
     finish: Vec<u8>,
     error: Option<Vec<u8>>,
+    choices_seen: u64,
+    choices_finished: u64,
     counts: Counts,
     /// Tokens of the answer as told before there was any.
     early_output: Option<u64>,
@@ -88,6 +96,8 @@ impl Account {
             id: Vec::new(),
             finish: Vec::new(),
             error: None,
+            choices_seen: 0,
+            choices_finished: 0,
             counts: Counts::default(),
             early_output: None,
             timings: Timings::default(),
@@ -106,8 +116,15 @@ impl Account {
         replace(&mut self.finish, &facts.finish);
         // The first error is the cause, those after it are consequences.
         if let (None, Some(message)) = (&self.error, facts.error()) {
-            self.error = Some(message.to_vec());
+            self.error = Some(message);
         }
+        // Where there are no choices, whoever tells a reason has finished.
+        let (seen, finished) = match facts.choices_seen {
+            0 => (!facts.finish.is_empty()).then_some((1, 1)).unwrap_or_default(),
+            seen => (seen, facts.choices_finished),
+        };
+        self.choices_seen |= seen;
+        self.choices_finished |= finished;
         self.counts.merge(&facts.counts);
         self.early_output = facts.early_output.or(self.early_output);
         self.timings.merge(&facts.timings);
@@ -123,6 +140,16 @@ impl Account {
     /// An error that is no document: `event: error` with text that is no JSON.
     pub fn error(&mut self, message: &[u8]) {
         self.error.get_or_insert_with(|| message.to_vec());
+    }
+
+    /// Whether every choice that appeared has told why it ended.
+    pub fn is_finished(&self) -> bool {
+        self.choices_seen != 0 && self.choices_finished & self.choices_seen == self.choices_seen
+    }
+
+    /// Whether an error was reported.
+    pub fn has_error(&self) -> bool {
+        self.error.is_some()
     }
 
     /// The report. `terminal`: a terminal event was seen; `is_stream`: the reply came as events.
@@ -154,6 +181,9 @@ impl Account {
             finish_reason: text(&self.finish),
             error: self.error.as_deref().and_then(text),
             terminal,
+            finished: self.is_finished(),
+            streamed: is_stream,
+            told_beside: false,
             needs_terminal: is_stream && self.table.needs_terminal,
             first_content_us: self.pace.first_us,
             last_content_us: self.pace.last_us,

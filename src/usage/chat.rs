@@ -3,8 +3,8 @@
 //! Of several choices the one of index 0 is kept; the words of all count as content. Source:
 //! LM Studio docs `3_openai-compat`; llama.cpp `tools/server/README.md` (timings).
 
-use super::counts;
 use super::dialect::Table;
+use super::error;
 use super::facts::Facts;
 use super::place::Place;
 
@@ -37,12 +37,13 @@ fn member(at: Place, name: &[u8]) -> Place {
             b"finish_reason" => Place::Finish,
             // Moonshot counts there.
             b"usage" => Place::Usage,
-            _ => Place::Skip,
+            _ => error::member(at, name),
         },
         Place::Message => match name {
             b"content" | b"refusal" => Place::Output,
             b"tool_calls" => Place::ToolCalls,
             b"function_call" => Place::Function,
+            b"role" => Place::Role,
             _ if is_reasoning(name) => Place::Reasoning,
             _ => Place::Skip,
         },
@@ -69,6 +70,9 @@ fn rarer(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::OtherChoice, b"delta" | b"message") => Place::OtherMessage,
         (Place::OtherChoice, b"text") => Place::Unkept,
+        (Place::OtherChoice, b"index") => Place::OtherIndex,
+        (Place::OtherChoice, b"finish_reason") => Place::OtherFinish,
+        (Place::OtherMessage, b"tool_calls" | b"function_call") => Place::UnkeptCalls,
         (Place::OtherMessage, b"content" | b"refusal") => Place::Unkept,
         (Place::OtherMessage, name) if is_reasoning(name) => Place::Unkept,
         (Place::Part, b"type") => Place::PartKind,
@@ -86,18 +90,14 @@ fn rarer(at: Place, name: &[u8]) -> Place {
     }
 }
 
-/// `usage` and `error`, which every dialect with both at the top shares.
+/// `usage` and errors, which every dialect with both at the top shares.
 pub fn usage(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::Root, b"usage") => Place::Usage,
         (Place::Root, b"stats") => Place::Stats,
         (Place::Root, b"timings") => Place::Timings,
         (Place::Root, b"meta" | b"x_groq") => Place::Meta,
-        (Place::Root, b"error") => Place::Error,
-        (Place::Root, b"message") => Place::Note,
-        (Place::Error, b"message") => Place::ErrorMessage,
-        (Place::Error, b"code" | b"type") => Place::ErrorCode,
-        _ => counts::member(at, name),
+        _ => error::member(at, name),
     }
 }
 

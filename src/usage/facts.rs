@@ -64,12 +64,20 @@ pub struct Facts {
     pub status: Vec<u8>,
     /// An error is reported.
     pub has_error: bool,
-    /// Its message, and the code or type for want of one.
+    /// Its message.
     pub error_message: Vec<u8>,
+    /// Other words of it.
+    error_reason: Vec<u8>,
     /// Code or type of the error.
     pub error_code: Vec<u8>,
     /// `message` at the root.
     pub note: Vec<u8>,
+    /// `detail`; several are joined.
+    detail: Vec<u8>,
+    /// It is a text by itself, a label perhaps, and what stands beside says more.
+    error_is_label: bool,
+    /// Errors that are open.
+    errors_open: u32,
     /// From `usage` or `stats`.
     pub counts: Counts,
     /// Tokens of the answer as told before there was any: see [`super::messages`].
@@ -86,6 +94,15 @@ pub struct Facts {
     pub choice_index: Option<u64>,
     /// There are words, or a piece of a tool call, of any choice.
     pub has_content: bool,
+    /// There were, whatever the dialect makes of them, or a choice has finished.
+    pub carries: bool,
+    /// A message tells its role, or words, be they empty.
+    pub is_opening: bool,
+    /// Choices that appear, and those that tell their `finish_reason`: a bit for each index.
+    pub choices_seen: u64,
+    pub choices_finished: u64,
+    /// The choice that is being read: its index, and whether it has finished.
+    choice: (u64, bool),
     /// How the words relate to those before.
     pub words: Words,
     /// Text of the answer.
@@ -124,8 +141,12 @@ impl Facts {
             status: Vec::new(),
             has_error: false,
             error_message: Vec::new(),
+            error_reason: Vec::new(),
             error_code: Vec::new(),
             note: Vec::new(),
+            detail: Vec::new(),
+            error_is_label: false,
+            errors_open: 0,
             counts: Counts::default(),
             early_output: None,
             timings: Timings::default(),
@@ -134,6 +155,11 @@ impl Facts {
             has_usage_object: false,
             choice_index: None,
             has_content: false,
+            carries: false,
+            is_opening: false,
+            choices_seen: 0,
+            choices_finished: 0,
+            choice: (0, false),
             words: Words::Delta,
             output: Kept::new(kept_max),
             reasoning: Kept::new(kept_max),
@@ -157,7 +183,11 @@ impl Facts {
         texts.into_iter().for_each(Vec::clear);
         let texts = [&mut self.status, &mut self.error_message, &mut self.error_code, &mut self.note];
         texts.into_iter().for_each(Vec::clear);
+        self.error_reason.clear();
+        self.detail.clear();
         self.has_error = false;
+        self.error_is_label = false;
+        self.errors_open = 0;
         self.counts = Counts::default();
         self.early_output = None;
         self.timings = Timings::default();
@@ -166,6 +196,9 @@ impl Facts {
         self.has_usage_object = false;
         self.choice_index = None;
         self.has_content = false;
+        self.carries = false;
+        self.is_opening = false;
+        (self.choices_seen, self.choices_finished) = (0, 0);
         self.words = Words::Delta;
         self.spoken = Spoken::Nothing;
         self.said = 0;
@@ -202,14 +235,37 @@ impl Facts {
     }
 
     /// What the error says, in its own words as far as it has any.
-    pub fn error(&self) -> Option<&[u8]> {
-        let told = [self.error_message.as_slice(), &self.note, &self.error_code];
-        self.has_error.then(|| told.into_iter().find(|t| !t.is_empty()).unwrap_or(b"an error without a message"))
+    pub fn error(&self) -> Option<Vec<u8>> {
+        if !self.has_error {
+            return None;
+        }
+        let told = [&self.error_message, &self.note, &self.detail, &self.error_reason, &self.error_code];
+        let Some(first) = told.into_iter().find(|words| !words.is_empty()) else {
+            return Some(b"an error without a message".to_vec());
+        };
+        // `{"error": "Bad Request", "message": "…"}`
+        let mut beside = [&self.note, &self.detail].into_iter().filter(|words| !words.is_empty() && *words != first);
+        Some(match beside.next().filter(|_| self.error_is_label) {
+            Some(more) => [first, &b": "[..], more].concat(),
+            None => first.clone(),
+        })
     }
 
-    /// Whether this is the chunk that `include_usage` brings: no choices and a usage object.
-    pub fn is_usage_chunk(&self) -> bool {
-        self.choices == Choices::Empty && self.has_usage_object && !self.has_error
+    /// The document is the reply to a request that failed: what it says is an error, however it says it.
+    pub fn is_of_a_failure(&mut self) {
+        self.has_error |= !self.note.is_empty() || !self.detail.is_empty();
+    }
+
+    /// Whether this is a chunk that `include_usage` brings: a usage object, and nothing that the client would have had
+    /// without. Most servers send it with empty `choices`, Go's with `null`, some without any, LiteLLM, Azure and
+    /// mlx-dspark with a choice whose delta is empty. Where one stands beside the counts of a stream that goes on (some
+    /// tell them in every chunk), it is a chunk of its own only if it says nothing at all.
+    pub fn is_usage_chunk(&self, all_finished: bool) -> bool {
+        let is_free = match self.choices {
+            Choices::Absent | Choices::Empty => true,
+            Choices::Filled => all_finished || !self.is_opening && self.counts.is_positive(),
+        };
+        self.has_usage_object && !self.has_error && !self.carries && is_free
     }
 
     /// The tool call that is being read.
@@ -245,6 +301,18 @@ impl Facts {
     }
 
     fn keep(&mut self, at: Place, value: &[u8]) {
+        match at {
+            // Whatever else the document calls itself: vLLM's error has a `type` of its own beside `object`.
+            Place::Kind => self.has_error |= value == b"error",
+            Place::ErrorMessage | Place::ErrorReason | Place::Detail | Place::ErrorCode => {
+                self.has_error |= self.errors_open > 0 && !value.is_empty() && value != b"0";
+            }
+            Place::Finish | Place::OtherFinish if !value.is_empty() => {
+                self.carries = true;
+                self.choice.1 = true;
+            }
+            _ => {}
+        }
         let kept = match at {
             Place::Model => &mut self.model,
             Place::Id => &mut self.id,
@@ -254,12 +322,25 @@ impl Facts {
             Place::Finish => &mut self.finish,
             Place::FinishDetail => &mut self.finish_detail,
             Place::ErrorMessage => &mut self.error_message,
+            Place::ErrorReason => &mut self.error_reason,
             Place::ErrorCode => &mut self.error_code,
-            Place::Note => &mut self.note,
+            // Where an object was expected.
+            Place::Note | Place::Beginning => &mut self.note,
+            Place::Detail if !self.detail.is_empty() && !value.is_empty() => {
+                self.detail.extend_from_slice(b"; ");
+                return self.detail.extend_from_slice(value);
+            }
+            Place::Detail => &mut self.detail,
             Place::Error if !value.is_empty() => {
                 self.has_error = true;
+                self.error_is_label = true;
                 &mut self.error_message
             }
+            Place::Role => {
+                self.is_opening |= !value.is_empty();
+                return;
+            }
+            Place::OtherFinish => return,
             Place::ToolId => &mut self.tool().id,
             Place::ItemId => {
                 if self.in_tool {
@@ -269,6 +350,7 @@ impl Facts {
             }
             Place::ToolName => {
                 self.has_content = true;
+                self.carries = true;
                 &mut self.tool().name
             }
             _ => return,
@@ -300,7 +382,12 @@ impl Facts {
             Place::PromptN => self.timings.prompt = counted,
             Place::CacheN => self.timings.cached = counted,
             Place::PredictedN => self.timings.predicted = counted,
-            Place::ChoiceIndex => self.choice_index = counted,
+            Place::ChoiceIndex | Place::OtherIndex => {
+                self.choice.0 = counted.unwrap_or(self.choice.0);
+                if at == Place::ChoiceIndex {
+                    self.choice_index = counted;
+                }
+            }
             Place::ToolIndex => {
                 self.tool_index = counted;
                 if self.in_tool {
@@ -358,6 +445,7 @@ impl Sink for Facts {
         match at {
             Place::Choices => {
                 self.choices = Choices::Filled;
+                self.choice = (u64::from(index), false);
                 if index == 0 { Place::Choice } else { Place::OtherChoice }
             }
             Place::ToolCalls => {
@@ -374,6 +462,12 @@ impl Sink for Facts {
             Place::Parts | Place::Output | Place::Loose => Place::Part,
             // So are thoughts, and each part of those is one.
             Place::Reasoning | Place::Unkept => at,
+            Place::UnkeptCalls => {
+                (self.has_content, self.carries) = (true, true);
+                Place::Skip
+            }
+            // Lists of errors, and of what is wrong.
+            Place::Error | Place::ErrorMessage | Place::Note | Place::Detail => at,
             _ => Place::Skip,
         }
     }
@@ -382,19 +476,29 @@ impl Sink for Facts {
         match at {
             Place::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
             Place::Usage => self.has_usage_object = is_object,
-            Place::Error => self.has_error = true,
+            Place::Error => self.errors_open += 1,
             Place::Part => self.part_kind.clear(),
             Place::Item => {
                 self.part_kind.clear();
                 self.item.clear();
                 (self.output_source, self.reasoning_source) = (0, 0);
             }
-            Place::ToolCall => self.has_content = true,
+            Place::ToolCall => (self.has_content, self.carries) = (true, true),
+            Place::UnkeptCalls if is_object => (self.has_content, self.carries) = (true, true),
             _ => {}
         }
     }
 
     fn close(&mut self, at: Place) {
+        match at {
+            Place::Choice | Place::OtherChoice => {
+                let bit = 1 << self.choice.0.min(63);
+                self.choices_seen |= bit;
+                self.choices_finished |= if self.choice.1 { bit } else { 0 };
+            }
+            Place::Error => self.errors_open = self.errors_open.saturating_sub(1),
+            _ => {}
+        }
         if matches!(at, Place::Part | Place::Item) && !self.loose.is_empty() {
             match self.part_kind.as_slice() {
                 b"reasoning" | b"reasoning_text" | b"reasoning_content" | b"summary_text" | b"thinking" => {
@@ -430,10 +534,11 @@ impl Sink for Facts {
     }
 
     fn words(&mut self, at: Place, piece: &[u8]) {
+        self.is_opening = true;
         if piece.is_empty() {
             return;
         }
-        self.has_content = true;
+        (self.has_content, self.carries) = (true, true);
         self.spoken = match self.spoken {
             Spoken::Nothing => Spoken::Once(at, piece.as_ptr().addr(), piece.len()),
             Spoken::Once(..) | Spoken::More => Spoken::More,

@@ -134,8 +134,9 @@ impl Walker {
         }
     }
 
-    /// Reads on.
-    pub fn feed<S: Sink>(&mut self, input: &[u8], sink: &mut S) {
+    /// Reads on, up to what follows the document and is no white space, or shows that it is no JSON; how many bytes that
+    /// were.
+    pub fn feed<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut rest = input;
         while let Some(&byte) = rest.first() {
             let used = match self.state {
@@ -147,11 +148,12 @@ impl Walker {
                 State::Skip => self.skip(rest, sink),
                 State::SkipText { escaped } => self.skip_text(escaped, rest, sink),
                 State::Next => self.next(byte, sink),
-                State::Done => self.expect_space(byte),
-                State::Bad => return,
+                State::Done if is_space(byte) => 1,
+                State::Done | State::Bad => return input.len() - rest.len(),
             };
             rest = &rest[used..];
         }
+        input.len()
     }
 
     fn value<S: Sink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
@@ -478,9 +480,10 @@ mod tests {
         for size in [1, 2, 3, 7, 10_000] {
             let (mut walker, mut found) = (Walker::new(), Found::default());
             walker.begin(Place::Root);
-            document.as_bytes().chunks(size).for_each(|piece| walker.feed(piece, &mut found));
+            let mut pieces = document.as_bytes().chunks(size);
+            let more = pieces.any(|piece| walker.feed(piece, &mut found) < piece.len());
             walker.finish(&mut found);
-            let end = match (walker.is_bad(), walker.is_done()) {
+            let end = match (walker.is_bad() || more, walker.is_done()) {
                 (true, _) => "BAD",
                 (false, false) => "CUT",
                 (false, true) => "",

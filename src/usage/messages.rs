@@ -4,8 +4,8 @@
 //! [`Counts::settled`](super::counts::Counts::settled). Source: Anthropic `messages-streaming`; LM Studio docs
 //! `4_anthropic-compat/messages.md`.
 
-use super::counts;
 use super::dialect::Table;
+use super::error;
 use super::facts::Facts;
 use super::place::Place;
 
@@ -24,10 +24,10 @@ pub(super) const TABLE: Table = Table {
 fn member(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::Root | Place::Reply, b"type") => Place::Kind,
-        (Place::Root | Place::Reply, b"error") => Place::Error,
         (Place::Root | Place::Reply | Place::Beginning, b"usage") => Place::Usage,
         (Place::Root | Place::Reply, b"timings") => Place::Timings,
-        (Place::Root, b"message") => Place::Beginning,
+        // At the top of a document that shows only now that it is an event, too. As text it is an error's.
+        (Place::Root | Place::Reply, b"message") => Place::Beginning,
         (Place::Root, b"index") => Place::ToolIndex,
         (Place::Root, b"content_block") => Place::Item,
         (Place::Root, b"delta") => Place::Message,
@@ -44,9 +44,7 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Item, b"id") => Place::ToolId,
         (Place::Item, b"name") => Place::ToolName,
         (Place::Item, b"input") => Place::Arguments,
-        (Place::Error, b"message") => Place::ErrorMessage,
-        (Place::Error, b"type") => Place::ErrorCode,
-        _ => counts::member(at, name),
+        _ => error::member(at, name),
     }
 }
 

@@ -3,8 +3,8 @@
 //! An `error` event may be followed by `chat.end` all the same. Source: LM Studio docs `2_rest/chat.md`,
 //! `streaming-events.md`.
 
-use super::counts;
 use super::dialect::Table;
+use super::error;
 use super::facts::{Facts, Words};
 use super::place::Place;
 
@@ -25,7 +25,6 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Root, b"type") => Place::Kind,
         (Place::Root, b"result") => Place::Reply,
         (Place::Root | Place::Reply, b"model_instance_id") => Place::Model,
-        (Place::Root | Place::Reply, b"error") => Place::Error,
         (Place::Root, b"content") => Place::Loose,
         (Place::Root, b"load_time_seconds") => Place::LoadSeconds,
         (Place::Root, b"tool") => Place::ToolName,
@@ -42,9 +41,7 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Item, b"metadata") => Place::Function,
         (Place::Function, b"tool_name") => Place::ToolName,
         (Place::Function, b"arguments") => Place::Arguments,
-        (Place::Error, b"message") => Place::ErrorMessage,
-        (Place::Error, b"code" | b"type") => Place::ErrorCode,
-        _ => counts::member(at, name),
+        _ => error::member(at, name),
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Place {
     Part,
     /// A list of tool calls, one of them, and its `function`.
     ToolCalls,
+    /// Those of a choice that is not kept.
+    UnkeptCalls,
     ToolCall,
     Function,
     /// Where counts stand, and what holds them under another name.
@@ -53,8 +55,16 @@ pub enum Place {
     FinishDetail,
     ErrorMessage,
     ErrorCode,
-    /// `message` at the root, which is an error's only in an event that is an error.
+    /// What else an error has for words.
+    ErrorReason,
+    /// `message` at the root, which is an error's only in a document that is an error.
     Note,
+    /// `detail`: text, an object or a list of them; at the root an error's as `message` is.
+    Detail,
+    /// `role` of a message.
+    Role,
+    /// `finish_reason` of a choice that is not the first.
+    OtherFinish,
     /// What a tool call is known by: to the client, and among the items of a response.
     ToolId,
     ItemId,
@@ -75,6 +85,7 @@ pub enum Place {
     PromptPerSecond,
     LoadSeconds,
     ChoiceIndex,
+    OtherIndex,
     ToolIndex,
     /// Words: streamed on, whatever their length. Those that are an object or a list are the words in it.
     Output,

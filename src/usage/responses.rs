@@ -4,8 +4,8 @@
 //! more in the terminal event. Calls of tools that are built in (`apply_patch_call`, `shell_call`) have a member of
 //! their own for what a function's arguments are. Source: openai-openapi `openapi.yaml`; LM Studio docs `responses.md`.
 
-use super::counts;
 use super::dialect::Table;
+use super::error;
 use super::facts::{Facts, Words};
 use super::place::Place;
 
@@ -24,16 +24,13 @@ pub(super) const TABLE: Table = Table {
 fn member(at: Place, name: &[u8]) -> Place {
     match (at, name) {
         (Place::Root, b"type") => Place::Kind,
-        (Place::Root, b"response") => Place::Reply,
+        // At the top of a document that shows only now that it is an event, too.
+        (Place::Root | Place::Reply, b"response") => Place::Reply,
         (Place::Root, b"delta" | b"text" | b"arguments" | b"input" | b"refusal") => Place::Loose,
         (Place::Root, b"item") => Place::Item,
         (Place::Root, b"output_index") => Place::ToolIndex,
         (Place::Root, b"item_id") => Place::ItemId,
-        (Place::Root | Place::Reply, b"error") => Place::Error,
-        (Place::Root, b"message") => Place::Note,
         (Place::Root, b"code") => Place::ErrorCode,
-        (Place::Error, b"message") => Place::ErrorMessage,
-        (Place::Error, b"code" | b"type") => Place::ErrorCode,
         (Place::Reply, b"id") => Place::Id,
         (Place::Reply, b"model") => Place::Model,
         (Place::Reply, b"status") => Place::Status,
@@ -51,7 +48,7 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Item, b"content" | b"summary") => Place::Parts,
         (Place::Part, b"type") => Place::PartKind,
         (Place::Part, b"text" | b"refusal") => Place::Loose,
-        _ => counts::member(at, name),
+        _ => error::member(at, name),
     }
 }
 

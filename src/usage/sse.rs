@@ -3,10 +3,14 @@
 //! It knows lines, field names and blank lines, and hands the bytes of values on as they come. It does not put events
 //! together, decode anything or decide what leaves for the client.
 //!
+//! Of the lines that the standard passes over it reads one kind, which some servers send all the same: JSON without
+//! `data:` before it, and its further lines where it has several.
+//!
 //! ```text
-//! Bom ─▶ Start ─▶ Name ─▶ Space ─▶ Value ──┐
-//!          ▲  └──▶ Rest (comment, id, junk) ┤
-//!          └── AfterCr (swallows one LF) ◀──┘ CR, LF or CRLF
+//! Start ─▶ Name ─▶ Space ─▶ Value ──┐
+//!  ▲  ├──────────────────▶ (bare) ──┤
+//!  │  └──▶ Rest (comment, id, junk) ┤
+//!  └── AfterCr (swallows one LF) ◀──┘ CR, LF or CRLF
 //! ```
 
 use memchr::memchr2;
@@ -21,6 +25,8 @@ pub enum Field {
     Event,
     /// `error`
     Error,
+    /// None: a line that is JSON.
+    Bare,
 }
 
 /// A line, or part of one, of which nothing is read.
@@ -52,8 +58,6 @@ pub enum Step<'a> {
 /// Where in a line the lexer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// At the very beginning, with so many bytes of a byte order mark seen.
-    Bom(u8),
     /// At the start of a line.
     Start,
     /// At the start of a line, and a LF would still belong to the line before.
@@ -68,7 +72,6 @@ pub enum State {
     Rest(Rest),
 }
 
-const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 const NAMES: [&[u8]; 5] = [b"data", b"event", b"error", b"id", b"retry"];
 const NAME_BYTES_MAX: usize = 5;
 
@@ -78,12 +81,29 @@ pub struct Lexer {
     state: State,
     name: [u8; NAME_BYTES_MAX],
     name_len: usize,
+    /// A document goes on over the end of its line.
+    goes_on: bool,
 }
 
 impl Lexer {
-    /// A lexer at the beginning of a stream.
+    /// A lexer at the beginning of a stream, behind its byte order mark if it has one.
     pub fn new() -> Lexer {
-        Lexer { state: State::Bom(0), name: [0; NAME_BYTES_MAX], name_len: 0 }
+        Lexer { state: State::Start, name: [0; NAME_BYTES_MAX], name_len: 0, goes_on: false }
+    }
+
+    /// What follows is read as if a line began here.
+    pub fn start_line(&mut self) {
+        self.state = State::Start;
+    }
+
+    /// The rest of this line is not read.
+    pub fn skip_line(&mut self) {
+        self.state = State::Rest(Rest::Junk);
+    }
+
+    /// A line has ended, but not the document in it: what cannot be the line of a field is more of it.
+    pub fn expect_more(&mut self, goes_on: bool) {
+        self.goes_on = goes_on;
     }
 
     /// Where in a line it stands.
@@ -94,7 +114,6 @@ impl Lexer {
     /// Whether `byte`, the next one, is the first of a line.
     pub fn starts_line(&self, byte: u8) -> bool {
         match self.state {
-            State::Bom(seen) => seen == 0 && byte != BOM[0],
             State::Start => true,
             State::AfterCr => byte != b'\n',
             State::Name | State::Space(_) | State::Value(_) | State::Rest(_) => false,
@@ -105,15 +124,14 @@ impl Lexer {
     pub fn may_be_data(&self) -> bool {
         match self.state {
             State::Name => b"data".starts_with(&self.name[..self.name_len]),
-            State::Start | State::AfterCr | State::Space(Field::Data) | State::Value(Field::Data) => true,
-            State::Bom(_) | State::Space(_) | State::Value(_) | State::Rest(_) => false,
+            State::Start | State::AfterCr | State::Space(Field::Data) | State::Value(Field::Data | Field::Bare) => true,
+            State::Space(_) | State::Value(_) | State::Rest(_) => false,
         }
     }
 
     /// Takes at least one byte of `input`, which must not be empty, and says how many and what they were.
     pub fn step<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
         match self.state {
-            State::Bom(seen) => self.bom(seen, input),
             State::Start => self.start(input),
             State::AfterCr if input[0] == b'\n' => {
                 self.state = State::Start;
@@ -128,19 +146,6 @@ impl Lexer {
             State::Value(field) => self.value(field, input),
             State::Rest(_) => self.rest(input),
         }
-    }
-
-    fn bom<'a>(&mut self, seen: u8, input: &'a [u8]) -> (usize, Step<'a>) {
-        if input[0] == BOM[seen as usize] {
-            self.state = if seen == 2 { State::Start } else { State::Bom(seen + 1) };
-            return (1, Step::Quiet);
-        }
-        if seen == 0 {
-            return self.start(input);
-        }
-        // Half a mark is the beginning of a field name that nobody knows.
-        self.state = State::Rest(Rest::Junk);
-        self.rest(input)
     }
 
     fn start<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
@@ -158,12 +163,19 @@ impl Lexer {
                 self.state = State::Rest(Rest::Comment);
                 (1, Step::Quiet)
             }
+            b'{' | b'[' => self.bare(input),
+            b' ' | b'\t' | b'"' | b'}' | b']' | b',' if self.goes_on => self.bare(input),
             _ => {
                 self.state = State::Name;
                 self.name_len = 0;
                 self.name(input)
             }
         }
+    }
+
+    fn bare<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
+        self.state = State::Value(Field::Bare);
+        self.value(Field::Bare, input)
     }
 
     fn name<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
@@ -262,6 +274,7 @@ mod tests {
                             Field::Data => 'D',
                             Field::Event => 'E',
                             Field::Error => 'X',
+                            Field::Bare => 'B',
                         };
                         // Values come in as many pieces as the reads had; here they count as one.
                         if !out.ends_with(')') || out.ends_with("|)") {
@@ -312,7 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped_once() {
-        check("\u{feff}data: a\n\n\u{feff}data: b\n", "D(a)|/|");
+    fn lines_that_are_json_are_read() {
+        check("{}\n[]\r\n\n", "B({})|B([])|/");
+        check("\u{feff}data: a\n {}\n", "||");
     }
 }

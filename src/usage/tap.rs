@@ -1,29 +1,40 @@
 //! Reads a copy of the reply's bytes while they pass, and says which may leave for the client.
 //!
 //! It does not know framing, sockets or time: the worker feeds it body bytes as they come. Whatever it understands or
-//! not, the bytes that leave are those that came, in order, but for the one usage event that injection brought.
+//! not, the bytes that leave are those that came, in order, but for the usage events that injection brought.
 //!
-//! A stream's event counts when its blank line comes, or at the end of the stream; its terminal event already when
-//! its line is complete, so that the row can be written before the client sees it.
+//! What a reply is, its bytes tell, for servers label streams as JSON or text, or not at all, and JSON as a stream:
+//!
+//! ```text
+//! Unknown ─▶ Document (JSON) ─ more behind it ─▶ Events (lines: SSE, JSON in lines)
+//!    ├──────────────────────────────────────────────▲
+//!    └─▶ Text (nothing is read)
+//! ```
+//!
+//! An event counts when the line is over on which its document ends, and it is over itself at its blank line, at the
+//! next event where there is none, or at the end of the stream. A terminal one counts when its document ends, so that
+//! the row can be written before the client sees it.
 
 use super::account::{Account, Report};
 use super::dialect::{Dialect, Table};
-use super::facts::{Choices, Facts, Spoken, Words};
+use super::facts::{Facts, Spoken, Words};
 use super::gate::Gate;
 use super::json::Walker;
+use super::members::BOM;
 use super::place::Place;
+use super::plain;
 use super::sse::{Field, Lexer, Rest, State, Step};
 use super::twin::Twin;
 use crate::limits::HOLD_BYTES_MAX;
 
-/// How a body is to be read.
+/// What a body is labelled as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `text/event-stream`.
     Events,
-    /// JSON.
-    Json,
-    /// Encoded, or something else: nothing is read, everything passes.
+    /// Something else, or nothing.
+    Body,
+    /// Encoded, or of no interest: nothing is read, everything passes.
     Opaque,
 }
 
@@ -34,6 +45,19 @@ pub enum Flow {
     Open,
     /// It is, with all that follows, until [`Tap::release`].
     Terminal,
+}
+
+/// What a body turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Nothing came but white space and so many bytes of a byte order mark.
+    Unknown { mark: usize },
+    /// In a JSON document that came without a field before it.
+    Document,
+    /// Lines.
+    Events,
+    /// Nothing that can be read.
+    Text,
 }
 
 /// The end of an OpenAI stream. Clients test for the beginning only (openai-python `_streaming.py`).
@@ -47,6 +71,7 @@ const ERROR_BYTES_MAX: usize = 512;
 #[derive(Debug)]
 pub struct Tap {
     form: Form,
+    shape: Shape,
     table: &'static Table,
     walker: Walker,
     facts: Facts,
@@ -55,11 +80,21 @@ pub struct Tap {
     gate: Gate,
     event: Event,
     twin: Twin,
-    /// The usage event is still to be removed.
+    /// Usage events are to be removed.
     strip: bool,
-    /// The LF of the removed event's CRLF is still to come.
+    /// The LF of a removed event's CRLF is still to come.
     strip_line_feed: bool,
+    /// One that was removed told counts in `timings`.
+    told_beside: bool,
     terminal: bool,
+    /// It begins with a document without a field before it.
+    is_document: bool,
+    /// A field of an event came.
+    has_field: bool,
+    /// Documents that were read in lines.
+    documents: u64,
+    /// The beginning of the body, where the request failed.
+    words: Option<Vec<u8>>,
     /// Of the latest feed.
     now_us: u64,
 }
@@ -68,29 +103,33 @@ pub struct Tap {
 #[derive(Debug, Default)]
 struct Event {
     name: Vec<u8>,
+    /// A name that came behind its data: the next event's, where there is no blank line between.
+    late_name: Vec<u8>,
     /// Of its lines so far, as they came.
     bytes: usize,
+    /// How many of these are before the line with which the next event may begin.
+    fork: Option<usize>,
     /// Where in this feed it began.
     from: Option<usize>,
     /// Where in this feed the current line began.
     line_at: Option<usize>,
     /// Whether the doubted bytes are those of the current line alone.
     doubt_is_fresh: bool,
-    /// It was found not to be the usage event.
+    /// It was found not to be a usage event.
     is_trusted: bool,
     has_data: bool,
     /// A further data line is joined with a line feed.
     joins: bool,
     /// How much of `[DONE]` its data begins with; `None` once it differs.
     done: Option<usize>,
-    /// It is read: what follows of it counts no more.
+    /// Its document is over, and read: what follows is no part of it.
     is_merged: bool,
     /// Data of an error event, in case that it is no JSON.
     text: Vec<u8>,
 }
 
 impl Tap {
-    /// `strip`: the proxy asked for the usage event, not the client. `content_bytes_max`: bytes kept of each kind of
+    /// `strip`: the proxy asked for usage events, not the client. `content_bytes_max`: bytes kept of each kind of
     /// words, 0 for none.
     pub fn new(dialect: Dialect, form: Form, strip: bool, content_bytes_max: usize) -> Tap {
         let table = dialect.table();
@@ -98,6 +137,7 @@ impl Tap {
         walker.begin(table.body);
         Tap {
             form,
+            shape: Shape::Unknown { mark: 0 },
             table,
             walker,
             facts: Facts::new(table, content_bytes_max),
@@ -108,65 +148,165 @@ impl Tap {
             twin: Twin::default(),
             strip,
             strip_line_feed: false,
+            told_beside: false,
             terminal: false,
+            is_document: false,
+            has_field: false,
+            documents: 0,
+            words: None,
             now_us: 0,
         }
+    }
+
+    /// The request failed: whatever the body says is an error.
+    pub fn of_a_failure(mut self) -> Tap {
+        self.words = Some(Vec::new());
+        self
     }
 
     /// Reads body bytes as they came and appends to `out` what may leave now. `now_us`: microseconds since the
     /// exchange began, on a monotonic clock.
     pub fn feed(&mut self, input: &[u8], now_us: u64, out: &mut Vec<u8>) -> Flow {
         self.now_us = now_us;
-        match self.form {
-            Form::Opaque => out.extend_from_slice(input),
-            Form::Json => {
-                self.walker.feed(input, &mut self.facts);
-                out.extend_from_slice(input);
-            }
-            Form::Events => self.feed_events(input, now_us, out),
+        if self.form == Form::Opaque {
+            out.extend_from_slice(input);
+            return Flow::Open;
+        }
+        if let Some(words) = &mut self.words {
+            append_up_to(words, input, plain::BODY_BYTES_MAX);
+        }
+        let mut at = 0;
+        if let Shape::Unknown { mark } = self.shape {
+            at = self.begin(mark, input);
+        }
+        if self.shape == Shape::Document {
+            at += self.document(&input[at..], now_us);
+        }
+        match self.shape {
+            Shape::Events => self.feed_events(input, at, now_us, out),
+            Shape::Unknown { .. } | Shape::Document | Shape::Text => out.extend_from_slice(input),
         }
         if self.gate.is_closed() { Flow::Terminal } else { Flow::Open }
     }
 
     /// Lets go what is held: the terminal line and what followed, or a partial line. After a terminal event later bytes
-    /// pass at once, and are still read.
+    /// pass at once, and are still read; only what may be a usage event still waits.
     pub fn release(&mut self, out: &mut Vec<u8>) {
-        self.event.is_trusted = true;
         self.gate.release(out);
     }
 
     /// The body is over, cleanly or not. All that is held leaves.
     pub fn end(&mut self, out: &mut Vec<u8>) {
-        match self.form {
-            Form::Opaque => {}
-            Form::Json => {
+        match self.shape {
+            Shape::Unknown { .. } | Shape::Text => {}
+            Shape::Document => {
                 self.walker.finish(&mut self.facts);
                 // A body cut short still told its model; one that is no JSON told nothing.
                 if !self.walker.is_bad() {
-                    self.facts.settle(b"");
-                    self.account.merge(&self.facts, None);
-                    self.facts.clear();
+                    self.settle(self.now_us);
                 }
             }
             // The standard drops an event without its blank line. Its counts are true all the same.
-            Form::Events => {
+            Shape::Events => {
                 self.close_if_terminal(0, self.now_us);
                 self.merge_event(self.now_us);
                 if self.gate.doubts_event() && self.is_usage_event() {
-                    self.gate.remove_event(&[], 0, out);
+                    self.gate.join(out);
+                    self.remove(|gate| gate.remove_event(&[], 0));
                 }
             }
         }
-        self.gate.release(out);
+        if let Some(words) =
+            self.words.take().filter(|_| !self.account.has_error()).and_then(|body| plain::words(&body))
+        {
+            self.account.error(words.as_bytes());
+        }
+        self.gate.end(out);
     }
 
     /// What the reply said so far.
     pub fn report(&self) -> Report {
-        self.account.report(self.terminal, self.form == Form::Events)
+        let mut report = self.account.report(self.terminal, self.is_stream());
+        report.told_beside = self.told_beside;
+        if !report.streamed {
+            (report.first_content_us, report.last_content_us, report.content_events) = (None, None, 0);
+        }
+        report
     }
 
-    fn feed_events(&mut self, input: &[u8], now_us: u64, out: &mut Vec<u8>) {
-        let mut at = 0;
+    /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.
+    pub fn is_answered(&self) -> bool {
+        self.account.is_finished() && self.is_stream()
+    }
+
+    /// A document by itself is no stream, whatever it is labelled as; lines are, if they are labelled so, or are those
+    /// of events.
+    fn is_stream(&self) -> bool {
+        match (self.is_document, self.form) {
+            (true, _) => self.documents > 0,
+            (false, Form::Events) => true,
+            (false, Form::Body) => self.has_field,
+            (false, Form::Opaque) => false,
+        }
+    }
+
+    // ---- what it is --------------------------------------------------------------------------------------------
+
+    /// Looks for the first byte that tells; how many are before it.
+    fn begin(&mut self, mut mark: usize, input: &[u8]) -> usize {
+        for (at, &byte) in input.iter().enumerate() {
+            let in_mark = mark < BOM.len();
+            if in_mark && byte == BOM[mark] {
+                mark += 1;
+                continue;
+            }
+            // Half a mark is the beginning of something else.
+            let is_begun = in_mark && mark > 0;
+            if byte.is_ascii_whitespace() && !is_begun {
+                mark = BOM.len();
+                continue;
+            }
+            self.shape = match (byte, self.form) {
+                (b'{' | b'[', _) if !is_begun => Shape::Document,
+                (_, Form::Events) | (b'd' | b'e' | b'i' | b'r' | b':', _) => Shape::Events,
+                _ => Shape::Text,
+            };
+            self.is_document = self.shape == Shape::Document;
+            if is_begun {
+                self.lexer.skip_line();
+            }
+            return at;
+        }
+        self.shape = Shape::Unknown { mark };
+        input.len()
+    }
+
+    /// Reads on in a document; how many bytes are before what follows it. What is no JSON after all is a line that
+    /// nobody can read.
+    fn document(&mut self, input: &[u8], now_us: u64) -> usize {
+        let used = self.walker.feed(input, &mut self.facts);
+        if self.walker.is_bad() {
+            (self.shape, self.is_document) = (Shape::Events, false);
+            self.lexer.skip_line();
+        } else if self.walker.is_done() {
+            self.shape = Shape::Events;
+            self.settle(now_us);
+        }
+        used
+    }
+
+    /// Takes what a document says.
+    fn settle(&mut self, now_us: u64) {
+        self.facts.settle(&self.event.name);
+        if self.words.is_some() {
+            self.facts.is_of_a_failure();
+        }
+        self.account.merge(&self.facts, Some(now_us));
+    }
+
+    // ---- events ------------------------------------------------------------------------------------------------
+
+    fn feed_events(&mut self, input: &[u8], mut at: usize, now_us: u64, out: &mut Vec<u8>) {
         (self.event.from, self.event.line_at) = (None, None);
         while let Some(&byte) = input.get(at) {
             if self.lexer.starts_line(byte) {
@@ -181,14 +321,20 @@ impl Tap {
             self.event.bytes = self.event.bytes.saturating_add(used);
             match step {
                 Step::Quiet => {}
-                Step::Value(Field::Data, value) => self.data(value),
-                Step::Value(Field::Event, value) => append_up_to(&mut self.event.name, value, NAME_BYTES_MAX),
-                Step::Value(Field::Error, value) => self.error_field(value),
+                Step::Value(Field::Event, value) => self.name(value),
+                Step::Value(field @ (Field::Data | Field::Error | Field::Bare), value) => {
+                    let more = self.value(field, value, input, out);
+                    if more > 0 {
+                        at += used - more;
+                        self.split_line(input, at, now_us, out);
+                        continue;
+                    }
+                }
                 Step::LineEnd(field) => self.line_ends(field, at, now_us),
                 Step::Blank => self.event_ends(input, at, now_us, out),
                 Step::LineFeed => {
                     if std::mem::take(&mut self.strip_line_feed) {
-                        self.gate.remove_byte(input, at, out);
+                        self.gate.remove_byte(input, at);
                     }
                 }
             }
@@ -227,25 +373,53 @@ impl Tap {
 
     fn line_starts(&mut self, at: usize) {
         self.strip_line_feed = false;
-        if self.event.bytes == 0 {
-            self.event.from = Some(at);
+        let event = &mut self.event;
+        if event.bytes == 0 {
+            event.from = Some(at);
         }
-        self.event.line_at = Some(at);
-        if !self.event.has_data {
-            self.gate.doubt_line(at);
-        }
-        self.event.doubt_is_fresh = self.strip && !self.event.is_trusted && !self.gate.doubts_event();
-        if self.event.doubt_is_fresh {
+        event.line_at = Some(at);
+        event.doubt_is_fresh = false;
+        if event.is_merged {
+            event.done = Some(0);
+            event.fork.get_or_insert(event.bytes);
+            if self.strip {
+                self.gate.fork(at);
+            }
+        } else if self.strip && !event.is_trusted && !self.gate.doubts_event() {
+            event.doubt_is_fresh = true;
             self.gate.doubt_event(at);
+        }
+        if !event.has_data || event.is_merged {
+            self.gate.doubt_line(at);
         }
     }
 
-    fn data(&mut self, value: &[u8]) {
+    fn name(&mut self, value: &[u8]) {
+        self.has_field = true;
+        let event = &mut self.event;
+        let name = if event.is_merged { &mut event.late_name } else { &mut event.name };
+        append_up_to(name, value, NAME_BYTES_MAX);
+    }
+
+    /// Reads a value, or a part of it; how many bytes at its end are behind the document.
+    fn value(&mut self, field: Field, value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
+        self.has_field |= field != Field::Bare;
         if self.event.is_merged {
-            return;
+            // A line without data is none of the next event.
+            if value.iter().all(u8::is_ascii_whitespace) {
+                return 0;
+            }
+            self.next_event(input, out);
         }
         if !self.event.has_data {
-            self.begin_document(self.table.event);
+            // The value of llama.cpp's and llama-box's `error:` field is an error object.
+            let is_error = field == Field::Error;
+            self.begin_document(if is_error { Place::Error } else { self.table.event });
+            if is_error {
+                self.event.name.clear();
+                self.event.name.extend_from_slice(b"error");
+                self.event.done = None;
+            }
         }
         if std::mem::take(&mut self.event.joins) {
             self.walker.feed(b"\n", &mut self.facts);
@@ -255,24 +429,11 @@ impl Tap {
             let compared = value.len().min(DONE.len() - seen);
             (value[..compared] == DONE[seen..seen + compared]).then_some(seen + compared)
         });
-        self.walker.feed(value, &mut self.facts);
+        let used = self.walker.feed(value, &mut self.facts);
         if self.event.name == b"error" {
             append_up_to(&mut self.event.text, value, ERROR_BYTES_MAX);
         }
-    }
-
-    /// The value of llama.cpp's former `error:` field is an error object.
-    fn error_field(&mut self, value: &[u8]) {
-        if self.event.is_merged {
-            return;
-        }
-        if !self.event.has_data {
-            self.begin_document(Place::Error);
-            self.event.name.clear();
-            self.event.name.extend_from_slice(b"error");
-            self.event.done = None;
-        }
-        self.walker.feed(value, &mut self.facts);
+        if self.walker.is_done() { value.len() - used } else { 0 }
     }
 
     fn begin_document(&mut self, root: Place) {
@@ -283,22 +444,33 @@ impl Tap {
 
     fn line_ends(&mut self, field: Option<Field>, at: usize, now_us: u64) {
         match field {
-            Some(Field::Data | Field::Error) => {
+            Some(Field::Data | Field::Error | Field::Bare) if !self.event.is_merged => {
                 self.event.joins = true;
-                if self.walker.is_done() || self.walker.is_bad() {
+                let (is_done, is_bad) = (self.walker.is_done(), self.walker.is_bad());
+                if is_done || is_bad {
                     self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
                 }
+                // Further lines of an error's text are read on.
+                if is_done || is_bad && self.event.name != b"error" {
+                    self.merge_event(now_us);
+                }
+                self.lexer.expect_more(self.event.has_data && !is_done && !is_bad);
             }
-            Some(Field::Event) | None => {}
+            Some(_) | None => {}
         }
     }
 
+    /// The blank line at `at`.
     fn event_ends(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
         self.close_if_terminal(at, now_us);
         self.merge_event(now_us);
+        if self.event.late_name == b"error" {
+            self.facts.has_error = true;
+            self.account.error(&self.facts.error().unwrap_or_default());
+        }
+        self.gate.join(out);
         if self.gate.doubts_event() && self.is_usage_event() {
-            self.gate.remove_event(input, at + 1, out);
-            self.strip = false;
+            self.remove(|gate| gate.remove_event(input, at + 1));
             self.strip_line_feed = input[at] == b'\r';
         } else {
             self.gate.trust_line(out);
@@ -308,11 +480,56 @@ impl Tap {
             Some(from) if self.event.is_merged && self.event.name.is_empty() => self.learn(&input[from..=at]),
             _ => self.twin.forget(),
         }
+        self.lexer.expect_more(false);
+        self.event.late_name.clear();
+        self.forget_event(0);
+        self.event.done = Some(0);
+    }
+
+    /// The line that is being read is the first of the next event, or the one before it was.
+    fn next_event(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.remove(|gate| gate.remove_to_fork(input));
+        } else {
+            self.gate.trust_event(out);
+        }
+        self.gate.part();
+        self.twin.forget();
+        let bytes = self.event.bytes - self.event.fork.unwrap_or(0);
+        self.forget_event(bytes);
+        std::mem::swap(&mut self.event.name, &mut self.event.late_name);
+    }
+
+    /// Something follows a document at `at` on the same line: the beginning of the next one, where a line feed is lost.
+    fn split_line(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
+        self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
+        self.merge_event(now_us);
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.remove(|gate| gate.remove_event(input, at));
+        } else {
+            self.gate.trust_line(out);
+            self.gate.trust_event(out);
+        }
+        self.twin.forget();
+        self.forget_event(0);
+        self.event.done = Some(0);
+        self.lexer.start_line();
+    }
+
+    /// So many bytes of the next event have come.
+    fn forget_event(&mut self, bytes: usize) {
         let event = &mut self.event;
         event.name.clear();
         event.text.clear();
-        (event.bytes, event.from, event.done) = (0, None, Some(0));
+        (event.bytes, event.fork, event.from) = (bytes, None, None);
         (event.is_trusted, event.has_data, event.joins, event.is_merged) = (false, false, false, false);
+    }
+
+    /// Removes the usage event that was just read.
+    fn remove(&mut self, how: impl FnOnce(&mut Gate)) {
+        let counts = self.facts.timings.counts();
+        self.told_beside |= counts.input.is_some() && counts.output.is_some();
+        how(&mut self.gate);
     }
 
     /// Ends doubts as soon as the bytes before `at` have decided them.
@@ -341,12 +558,15 @@ impl Tap {
         let facts = &self.facts;
         self.is_too_long()
             || self.lexer.state() == State::Rest(Rest::Junk)
-            || self.event.has_data && (self.walker.is_bad() || facts.choices == Choices::Filled || facts.has_error)
+            || self.event.has_data && (self.walker.is_bad() || facts.carries || facts.has_error)
     }
 
-    /// Whether the event, now over, is the one that injection brought.
+    /// Whether the event, now over, is one that injection brought.
     fn is_usage_event(&self) -> bool {
-        self.event.has_data && self.walker.is_done() && self.facts.is_usage_chunk() && !self.is_too_long()
+        self.event.has_data
+            && self.walker.is_done()
+            && self.facts.is_usage_chunk(self.account.is_finished())
+            && !self.is_too_long()
     }
 
     /// Counted in bytes of the event, not of what is held, so that the reads do not decide.
@@ -379,8 +599,8 @@ impl Tap {
         self.event.is_merged = true;
         self.walker.finish(&mut self.facts);
         if self.walker.is_done() {
-            self.facts.settle(&self.event.name);
-            self.account.merge(&self.facts, Some(now_us));
+            self.documents += 1;
+            self.settle(now_us);
         } else if self.event.name == b"error" {
             self.account.error(&self.event.text);
         }
@@ -428,9 +648,13 @@ mod tests {
     }
 
     #[test]
-    fn a_doubted_event_leaves_as_soon_as_it_shows_a_choice() {
-        let pieces = ["id: 1\n", "data: {\"choices\":[", "{\"del", "ta\":{}}]}\n\n"];
-        assert_eq!(left(true, &pieces), ["", "", "id: 1\ndata: {\"choices\":[{\"del", "ta\":{}}]}\n\n"]);
+    fn a_doubted_event_leaves_as_soon_as_it_shows_words_or_a_finish_reason() {
+        let whole = "id: 1\ndata: {\"choices\":[{\"delta\":{\"content\":\"a";
+        let pieces = ["id: 1\n", "data: {\"choices\":[", "{\"delta\":{\"con", "tent\":\"a", "\"}}]}\n\n"];
+        assert_eq!(left(true, &pieces), ["", "", "", whole, "\"}}]}\n\n"]);
+        let pieces = ["data: {\"choices\":[{\"delta\":{},\"finish_reason\":", "\"stop\"", "}]}\n\n"];
+        assert_eq!(left(true, &pieces), ["", &pieces[..2].concat(), "}]}\n\n"]);
+        assert_eq!(left(true, &["data: {\"choices\":[{\"delta\":{}}]", "}\n\n"])[0], "");
         assert_eq!(left(true, &["data: {\"choices\":[]", "x", "}\n"]), ["", "data: {\"choices\":[]x", "}\n"]);
     }
 
@@ -454,7 +678,7 @@ mod tests {
             "{{\"choices\":[{{\"index\":0,\"logprobs\":[\"{filler}\"],\"delta\":{{\"content\":\"{filler}\"}}}}],{USAGE}}}"
         );
         for (form, body) in
-            [(Form::Json, document.clone()), (Form::Events, format!("data: {document}\n\ndata: [DONE]\n\n"))]
+            [(Form::Body, document.clone()), (Form::Events, format!("data: {document}\n\ndata: [DONE]\n\n"))]
         {
             let mut tap = Tap::new(Dialect::Chat, form, true, 1000);
             assert!(read(&mut tap, body.as_bytes(), 64 * 1024) == body.as_bytes());

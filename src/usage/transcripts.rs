@@ -10,6 +10,9 @@ struct Transcript {
     dialect: Dialect,
     form: Form,
     strip: bool,
+    /// The request failed.
+    failed: bool,
+    streamed: bool,
     content_bytes_max: usize,
     /// What follows the terminal event changes the report.
     corrected: bool,
@@ -20,13 +23,15 @@ struct Transcript {
 
 impl Transcript {
     fn tap(&self) -> Tap {
-        Tap::new(self.dialect, self.form, self.strip, self.content_bytes_max)
+        let tap = Tap::new(self.dialect, self.form, self.strip, self.content_bytes_max);
+        if self.failed { tap.of_a_failure() } else { tap }
     }
 
     fn parse(name: &str, text: &str) -> Transcript {
         let (head, rest) = text.split_once("--- body\n").expect("a body section");
         let (body_and_removed, report) = rest.split_once("--- report\n").expect("a report section");
-        let (body, removed) = body_and_removed.split_once("--- removed\n").unwrap_or((body_and_removed, ""));
+        let mut parts = body_and_removed.split("--- removed\n");
+        let body = parts.next().unwrap_or_default();
         let field = |name: &str| {
             let mut fields = head.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once(": "));
             fields.find(|(key, _)| *key == name).map(|(_, value)| value)
@@ -38,22 +43,32 @@ impl Transcript {
             Some(other) => panic!("{name}: line-ends: {other}"),
         };
         let body = if field("final-newline") == Some("no") { body.trim_end_matches('\n') } else { body };
-        let (body, removed) = (ends(body), ends(removed));
+        let body = ends(body);
         let body = if field("bom") == Some("yes") { format!("\u{feff}{body}") } else { body };
-        assert!(body.contains(&removed), "{name}: what is removed is not in the body");
+        let (mut client, mut from) = (body.clone(), 0);
+        for removed in parts.map(ends) {
+            let at =
+                client[from..].find(&removed).unwrap_or_else(|| panic!("{name}: what is removed is not in the body"));
+            from += at;
+            client.replace_range(from..from + removed.len(), "");
+        }
+        let form = match (field("form"), field("content-type")) {
+            (None | Some("events"), None) => Form::Events,
+            (None | Some("events"), Some(types)) if types.contains("text/event-stream") => Form::Events,
+            (None | Some("events" | "json"), _) => Form::Body,
+            (Some("opaque"), _) => Form::Opaque,
+            (Some(other), _) => panic!("{name}: form: {other}"),
+        };
         Transcript {
             name: name.to_owned(),
             dialect: Dialect::of(field("route").expect("a route")),
-            form: match field("form") {
-                None | Some("events") => Form::Events,
-                Some("json") => Form::Json,
-                Some("opaque") => Form::Opaque,
-                Some(other) => panic!("{name}: form: {other}"),
-            },
+            form,
+            failed: field("status").is_some_and(|status| status >= "400"),
+            streamed: field("streamed").map_or(form == Form::Events, |streamed| streamed == "yes"),
             strip: field("injected") == Some("yes"),
             content_bytes_max: field("content-bytes-max").map_or(4096, |n| n.parse().expect("a number")),
             corrected: field("corrected") == Some("yes"),
-            client: body.replacen(&removed, "", usize::from(!removed.is_empty())).into_bytes(),
+            client: client.into_bytes(),
             body: body.into_bytes(),
             report: report.to_owned(),
         }
@@ -100,7 +115,7 @@ fn lines(report: &Report) -> String {
     line("finish_reason", text(&report.finish_reason));
     line("error", text(&report.error));
     line("terminal", flag(report.terminal));
-    line("truncated", flag(report.needs_terminal && !report.terminal));
+    line("truncated", flag(report.needs_terminal && !report.terminal && !report.finished));
     line("content_events", count(Some(report.content_events).filter(|n| *n > 0)));
     line("tokens_per_second", report.tokens_per_second.map(|v| v.to_string()));
     line("prompt_tokens_per_second", report.prompt_tokens_per_second.map(|v| v.to_string()));
@@ -117,6 +132,7 @@ fn check(transcript: &Transcript, how: &str, next: impl FnMut(usize) -> usize) {
     let (client, bytes) = (String::from_utf8_lossy(&transcript.client), String::from_utf8_lossy(&bytes));
     assert_eq!(bytes, client, "bytes for the client: {name}, {how}");
     assert_eq!(lines(&report), transcript.report, "report: {name}, {how}");
+    assert_eq!(report.streamed, transcript.streamed, "{name}, {how}");
     let at = (report.content_events > 0).then_some(7);
     assert_eq!((report.first_content_us, report.last_content_us), (at, at), "content times: {name}, {how}");
 }

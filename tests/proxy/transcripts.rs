@@ -22,7 +22,8 @@ impl Transcript {
     fn parse(name: String, text: &str) -> Transcript {
         let (head, rest) = text.split_once("--- body\n").expect("a body");
         let (rest, report) = rest.split_once("--- report\n").expect("a report");
-        let (body, removed) = rest.split_once("--- removed\n").unwrap_or((rest, ""));
+        let mut parts = rest.split("--- removed\n");
+        let body = parts.next().unwrap_or_default();
         let says = |line: &str| head.lines().any(|other| other == line);
         let body = if says("final-newline: no") { body.trim_end_matches('\n') } else { body };
         let ends = match (says("line-ends: crlf"), says("line-ends: cr")) {
@@ -32,7 +33,11 @@ impl Transcript {
         };
         let mark = if says("bom: yes") { "\u{feff}" } else { "" };
         let body = format!("{mark}{}", body.replace('\n', ends));
-        let seen = if removed.is_empty() { body.clone() } else { body.replacen(&removed.replace('\n', ends), "", 1) };
+        let (mut seen, mut from) = (body.clone(), 0);
+        for removed in parts.map(|removed| removed.replace('\n', ends)) {
+            from += seen[from..].find(&removed).expect("a part of the body");
+            seen.replace_range(from..from + removed.len(), "");
+        }
         Transcript { name, head: head.into(), body: body.into(), seen: seen.into(), report: report.into() }
     }
 
@@ -53,8 +58,18 @@ impl Transcript {
         self.head.lines().any(|other| other == line)
     }
 
+    fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
     fn route(&self) -> &str {
-        self.head.lines().find_map(|line| line.strip_prefix("route: ")).expect("a route")
+        self.field("route").expect("a route")
+    }
+
+    fn was_streamed(&self) -> bool {
+        let told = self.field("streamed").map(|streamed| streamed == "yes");
+        told.unwrap_or(self.is_stream() && !self.says("form: opaque"))
     }
 
     fn is_stream(&self) -> bool {
@@ -64,19 +79,28 @@ impl Transcript {
     /// What the client sends: it asks for usage itself unless the proxy shall.
     fn request(&self, number: usize, framing: &str, piece: usize) -> String {
         let options = if self.says("injected: yes") { "" } else { r#","stream_options":{"include_usage":true}"# };
-        let body = format!(r#"{{"stream":{}{options}}}"#, self.is_stream());
+        // What the proxy learns of one model it does not apply to another.
+        let model = format!("{number} {framing} {piece}");
+        let body = format!(r#"{{"model":"{model}","stream":{}{options}}}"#, self.is_stream());
         post(&format!("{}?{number}&{framing}&{piece}", self.route()), &body)
     }
 
     fn reply_head(&self, framing: &str) -> String {
-        let content_type = if self.is_stream() { "text/event-stream" } else { "application/json" };
+        let usual = if self.is_stream() { "text/event-stream" } else { "application/json" };
+        let types = match self.field("content-type") {
+            None => vec![usual],
+            Some("none") => vec![],
+            Some(types) => types.split(" and ").collect(),
+        };
+        let types: String = types.iter().map(|it| format!("Content-Type: {it}\r\n")).collect();
+        let status = self.field("status").unwrap_or("200");
         let encoding = if self.says("form: opaque") { "Content-Encoding: gzip\r\n" } else { "" };
         let framed = match framing {
             "length" => format!("Content-Length: {}\r\n", self.body.len()),
             "chunks" => "Transfer-Encoding: chunked\r\n".to_string(),
             _ => "Connection: close\r\n".to_string(),
         };
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{encoding}{framed}\r\n")
+        format!("HTTP/1.1 {status} Said\r\n{types}{encoding}{framed}\r\n")
     }
 
     fn reported(&self, field: &str) -> Option<&str> {
@@ -86,6 +110,7 @@ impl Transcript {
 
     fn outcome(&self) -> &str {
         match (self.reported("error"), self.reported("truncated")) {
+            _ if self.field("status").is_some_and(|status| status >= "400") => "upstream_error",
             (Some(_), _) => "error_in_reply",
             (None, Some(_)) => "truncated",
             (None, None) => "completed",
@@ -98,7 +123,10 @@ impl Transcript {
         assert_eq!(row.input_tokens, count("input_tokens"), "{how}");
         assert_eq!(row.output_tokens, count("output_tokens"), "{how}");
         assert_eq!(row.total_tokens, count("total_tokens"), "{how}");
-        assert_eq!(row.was_streamed, self.is_stream() && !self.says("form: opaque"), "{how}");
+        assert_eq!(row.was_streamed, self.was_streamed(), "{how}");
+        let error = row.error_message.as_ref().map(|words| format!("{words:?}"));
+        let truncated = self.reported("truncated").is_some();
+        assert!(truncated || error.as_deref() == self.reported("error"), "{how}: {error:?}");
         let id = row.request_id.as_ref().map(|id| format!("{id:?}"));
         assert_eq!(id.as_deref(), self.reported("id"), "{how}");
     }
