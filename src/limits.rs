@@ -53,6 +53,10 @@ pub const KEEPALIVE_PROBES: u32 = 6;
 /// The same for what was sent and not acknowledged: as long as all questions together.
 pub const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// How long upstream is read on for a client that left with its whole answer: what is still to come are counts, which
+/// servers send in the same breath. Nobody generates meanwhile.
+pub const COUNTS_TIME_MAX: Duration = Duration::from_secs(1);
+
 // ---- how much at once --------------------------------------------------------------------------------------------
 
 /// Connections that the system keeps until they are accepted; it may allow less (Linux: `somaxconn`, 4096). Node and nginx

@@ -105,12 +105,12 @@ pub fn ending(ended: Ended, status: u16, report: Report) -> Ending {
         Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
         Ended::Malformed(why) => (Outcome::Truncated, Some(words_of_reply(why))),
         Ended::Vanished => (Outcome::Truncated, Some(UPSTREAM_VANISHED)),
-        Ended::Whole | Ended::Closed if status >= 400 => (Outcome::UpstreamError, None),
-        Ended::Whole | Ended::Closed if report.error.is_some() => (Outcome::ErrorInReply, None),
+        Ended::Whole | Ended::Closed | Ended::Answered if status >= 400 => (Outcome::UpstreamError, None),
+        Ended::Whole | Ended::Closed | Ended::Answered if report.error.is_some() => (Outcome::ErrorInReply, None),
         Ended::Whole | Ended::Closed if missing => {
             (Outcome::Truncated, Some("the stream ended without its terminal event"))
         }
-        Ended::Whole | Ended::Closed => (Outcome::Completed, None),
+        Ended::Whole | Ended::Closed | Ended::Answered => (Outcome::Completed, None),
     };
     // What upstream itself said about an error is more telling than what we make of its end.
     let error = if report.error.is_some() { None } else { error.map(str::to_string) };

@@ -44,6 +44,8 @@ pub enum Ended {
     Vanished,
     /// The client is gone.
     ClientLeft,
+    /// The client is gone, but had its whole answer before.
+    Answered,
     /// The client acknowledges nothing any more.
     ClientVanished,
     /// The proxy is stopping.
@@ -111,6 +113,17 @@ pub struct Relay {
     left: u64,
     /// The terminal event is held.
     terminal: bool,
+    answer: Answer,
+}
+
+/// Whether the client has its whole answer: it was told why every choice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Partial,
+    /// The rest of it waits to be sent. Said to the front before it is sent: the client may leave at once.
+    Offered,
+    /// Its socket took all of it. What follows is read for its counts, whoever else takes it.
+    Given,
 }
 
 /// Memory that relays use in turn.
@@ -138,7 +151,7 @@ impl Relay {
             ReplyFraming::Length(length) => length,
             ReplyFraming::Chunked | ReplyFraming::None => u64::MAX,
         };
-        Relay { body, wire, tap, began, framing, closed, out, left, terminal: false }
+        Relay { body, wire, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial }
     }
 
     /// Relays what there is, but not much more than `turn_bytes`.
@@ -170,7 +183,7 @@ impl Relay {
             match read {
                 Ok(false) => {}
                 Ok(true) => {
-                    let called_off = client.called_off().map(Ended::from);
+                    let called_off = client.called_off().map(|why| self.left(why.into()));
                     return Step::Ended(called_off.unwrap_or(if self.closed { Ended::Closed } else { Ended::Whole }));
                 }
                 Err(Fault::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => return self.dry(client),
@@ -198,7 +211,12 @@ impl Relay {
     pub fn write_rest(&mut self, client: &Client) -> Result<(), Ended> {
         let sent = client.write_all(&self.out);
         self.out = Vec::new();
-        sent.map_err(|e| left_by(client, &e))
+        match sent {
+            Ok(()) => self.note_sent(),
+            Err(_) if self.answer == Answer::Given => {}
+            Err(e) => return Err(left_by(client, &e)),
+        }
+        Ok(())
     }
 
     /// What the tap understood so far.
@@ -225,13 +243,13 @@ impl Relay {
             // A stream that ended by a close without a word that it ended is not.
             Ended::Closed => report.terminal || report.finished || !report.needs_terminal,
             Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => false,
-            Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => false,
+            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => false,
         };
         if complete && self.framing == ReplyFraming::Chunked {
             self.out.extend_from_slice(b"0\r\n\r\n");
         }
         let tail = match ended {
-            Ended::ClientLeft | Ended::ClientVanished | Ended::Shutdown => Vec::new(),
+            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => Vec::new(),
             Ended::Whole | Ended::Closed | Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => {
                 self.out
             }
@@ -270,8 +288,13 @@ impl Relay {
         if self.out.is_empty() {
             return None;
         }
+        if self.answer == Answer::Partial && self.tap.is_answered() {
+            self.answer = Answer::Offered;
+            client.has_answer();
+        }
         let sent = match client.write_now(&self.out) {
             Ok(sent) => sent,
+            Err(_) if self.answer == Answer::Given => self.out.len(),
             Err(e) => return Some(Step::Ended(left_by(client, &e))),
         };
         if sent < self.out.len() {
@@ -282,12 +305,27 @@ impl Relay {
         if self.out.capacity() > OUT_BYTES_KEPT {
             self.out = Vec::new();
         }
+        self.note_sent();
         None
+    }
+
+    fn note_sent(&mut self) {
+        if self.answer == Answer::Offered {
+            self.answer = Answer::Given;
+        }
+    }
+
+    /// How an exchange ended that was called off.
+    fn left(&self, why: Ended) -> Ended {
+        match why {
+            Ended::ClientLeft | Ended::ClientVanished if self.answer == Answer::Given => Ended::Answered,
+            other => other,
+        }
     }
 
     fn why(&self, client: &Client, fault: &Fault) -> Ended {
         match client.called_off() {
-            Some(why) => return why.into(),
+            Some(why) => return self.left(why.into()),
             None if self.wire.timed_out() => return Ended::TimedOut,
             None => {}
         }

@@ -52,6 +52,17 @@ pub trait Interrupt: Send + Sync {
 struct Cancel {
     called_off: Option<CalledOff>,
     upstream: Option<Arc<dyn Interrupt>>,
+    /// The client has its whole answer: nothing is generated that leaving would stop.
+    answered: bool,
+}
+
+impl Cancel {
+    /// Under the lock: once the borrower has withdrawn its upstream socket, that may already serve the next exchange.
+    fn interrupt(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.interrupt();
+        }
+    }
 }
 
 /// One client connection, as both its owners see it.
@@ -154,16 +165,26 @@ impl Client {
         }
     }
 
-    /// Calls the exchange off: the upstream connection is cut and a stalled write ends. The first reason stays.
-    pub fn call_off(&self, why: CalledOff) {
+    /// Calls the exchange off: the upstream connection is cut and a stalled write ends. The first reason stays. Where a
+    /// client left with its whole answer, upstream may still tell what that took: false then, and the front cuts it off
+    /// ([`Client::cut_off`]) in its time.
+    pub fn call_off(&self, why: CalledOff) -> bool {
         let mut cancel = self.cancel();
         cancel.called_off.get_or_insert(why);
         self.writable.notify_all();
-        // Under the lock: once the borrower has withdrawn its upstream socket, that may already serve the next
-        // exchange.
-        if let Some(upstream) = cancel.upstream.take() {
-            upstream.interrupt();
+        let spares = match why {
+            CalledOff::ClientLeft | CalledOff::ClientVanished => cancel.answered,
+            CalledOff::Shutdown => false,
+        };
+        if !spares {
+            cancel.interrupt();
         }
+        !spares
+    }
+
+    /// Cuts the upstream connection of an exchange that was called off.
+    pub fn cut_off(&self) {
+        self.cancel().interrupt();
     }
 
     // ---- the borrower's side -----------------------------------------------------------------------------------
@@ -171,6 +192,11 @@ impl Client {
     /// Whether the exchange was called off, and why.
     pub fn called_off(&self) -> Option<CalledOff> {
         self.cancel().called_off
+    }
+
+    /// With what is sent next the client has its whole answer. From now on its leaving does not interrupt upstream.
+    pub fn has_answer(&self) {
+        self.cancel().answered = true;
     }
 
     /// From now on calling off interrupts `upstream`. An error when it was called off already.

@@ -105,6 +105,8 @@ enum State {
     },
     Lent {
         ends_with_client: bool,
+        /// Its client left at this time, with its whole answer: upstream is cut off a little later.
+        left_ms: Option<u64>,
     },
     Writing {
         bytes: Vec<u8>,
@@ -319,14 +321,14 @@ impl Front {
         let Some(Some(connection)) = self.connections.get_mut(token) else { return };
         // No further event tells of it: whoever reads on, now or after a request was lent, finds the end.
         connection.hung_up |= read_closed || gone;
-        match &connection.state {
+        match &mut connection.state {
             State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
             // It is never seen at rest.
             State::Moving(_) => {}
             State::Writing { .. } => self.step(token, Self::write),
             State::Draining { .. } if writable || gone => self.step(token, |_, _, _| Next::Drop),
             State::Draining { .. } => {}
-            State::Lent { ends_with_client, .. } => {
+            State::Lent { ends_with_client, left_ms } => {
                 if connection.client.note_event() {
                     return self.take_back(token, Fate::Parked);
                 }
@@ -336,7 +338,11 @@ impl Front {
                 // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
                 // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
                 if gone || (read_closed && *ends_with_client) {
-                    connection.client.call_off(connection.client.how_left());
+                    let is_over = connection.client.call_off(connection.client.how_left());
+                    if !is_over && left_ms.is_none() {
+                        *left_ms = Some(self.returns.now_ms());
+                        self.step(token, |_, _, _| Next::Keep);
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::http::refusal::Refusal;
 use crate::limits::*;
 
 impl Front {
-    /// Until when a connection may stay in its state; a lent one for ever.
+    /// Until when a connection may stay in its state; a lent one for ever, unless its client left.
     fn deadline(connection: &Connection) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
         match &connection.state {
@@ -17,7 +17,8 @@ impl Front {
                 Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
                 Waiting::Body => after(*since_ms, BODY_GAP_MAX),
             },
-            State::Lent { .. } | State::Moving(_) => u64::MAX,
+            State::Lent { left_ms: Some(left_ms), .. } => after(*left_ms, COUNTS_TIME_MAX),
+            State::Lent { left_ms: None, .. } | State::Moving(_) => u64::MAX,
             State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
@@ -25,7 +26,7 @@ impl Front {
 
     /// Sees to it that a connection is looked at in time.
     pub(super) fn arm(&mut self, token: usize, connection: &Connection) {
-        let at = if let State::Lent { .. } = connection.state {
+        let at = if let State::Lent { left_ms: None, .. } = connection.state {
             // Given back without a word, it idles: this look finds out.
             self.now_ms() + IDLE_TIME_MAX.as_millis() as u64
         } else {
@@ -51,7 +52,7 @@ impl Front {
     }
 
     fn expire(&mut self, _token: usize, connection: &mut Connection) -> Next {
-        match connection.state {
+        match &mut connection.state {
             State::Parked { .. } => {
                 let refusal = match connection.gather.waiting() {
                     Waiting::Idle => return Next::Drop,
@@ -60,11 +61,12 @@ impl Front {
                 };
                 self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
             }
-            State::Lent { .. }
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. }
-            | State::Moving(_) => Next::Drop,
+            State::Lent { left_ms, .. } => {
+                *left_ms = None;
+                connection.client.cut_off();
+                Next::Keep
+            }
+            State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
         }
     }
 }
@@ -121,6 +123,8 @@ mod tests {
         check("", writing, Some(WRITE_STALL_MAX));
         check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
         // A model may think for as long as it likes.
-        check("", |_| State::Lent { ends_with_client: true }, None);
+        check("", |_| State::Lent { ends_with_client: true, left_ms: None }, None);
+        let left = |left_ms| State::Lent { ends_with_client: true, left_ms: Some(left_ms) };
+        check("", left, Some(COUNTS_TIME_MAX));
     }
 }

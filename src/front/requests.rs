@@ -113,7 +113,7 @@ impl Front {
         if connection.hung_up && ends_with_client {
             connection.client.call_off(CalledOff::ClientLeft);
         }
-        connection.state = State::Lent { ends_with_client };
+        connection.state = State::Lent { ends_with_client, left_ms: None };
         let loan = Loan::new(connection.client.clone(), keep_alive);
         let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
         let taken = match question {

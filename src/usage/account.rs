@@ -120,7 +120,13 @@ impl Account {
         }
         // Where there are no choices, whoever tells a reason has finished.
         let (seen, finished) = match facts.choices_seen {
-            0 => (!facts.finish.is_empty()).then_some((1, 1)).unwrap_or_default(),
+            0 => {
+                if facts.finish.is_empty() {
+                    (0, 0)
+                } else {
+                    (1, 1)
+                }
+            }
             seen => (seen, facts.choices_finished),
         };
         self.choices_seen |= seen;

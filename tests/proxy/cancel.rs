@@ -204,3 +204,95 @@ fn while_upstream_is_being_connected_to() {
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(proxy.rows()[1].outcome, "shutdown");
 }
+
+// ---- after the finish_reason -------------------------------------------------------------------------------------
+
+const FINISH: &str = "data: {\"id\":\"chatcmpl-1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
+/// A client that leaves at the finish_reason, of a stream that flows; what upstream sends then, and how it goes on.
+fn leaves_at_finish(then: impl FnOnce(&mut Link)) -> Row {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    link.send(chunk(FINISH));
+    client.through("\"stop\"");
+    client.leave();
+    then(&mut link);
+    let rows = proxy.wait_for_rows(1);
+    // Whatever follows corrects that row, and adds none.
+    proxy.json("/health");
+    assert_eq!(rows.len(), 1);
+    rows[0].clone()
+}
+
+#[test]
+fn with_its_whole_answer_the_counts_are_waited_for() {
+    let row = leaves_at_finish(|link| {
+        link.send(chunk(USAGE_EVENT));
+        link.send([&chunk(DONE), LAST_CHUNK].concat());
+    });
+    assert_eq!((row.outcome.as_str(), row.is_error, row.total_tokens), ("completed", false, Some(22)));
+    assert_eq!(row.output.as_deref(), Some("One"));
+}
+
+#[test]
+fn with_its_whole_answer_silence_is_not_waited_for_long() {
+    // Nothing comes: upstream is let go all the same.
+    let row = leaves_at_finish(|link| link.wait_for_close());
+    assert_eq!((row.outcome.as_str(), row.total_tokens), ("completed", None));
+}
+
+#[test]
+fn with_its_whole_answer_upstream_may_die() {
+    let row = leaves_at_finish(|link| {
+        link.send(chunk(USAGE_EVENT));
+        link.fin();
+    });
+    assert_eq!((row.outcome.as_str(), row.total_tokens), ("completed", Some(22)));
+}
+
+#[test]
+fn with_the_answer_of_one_choice_of_two() {
+    // The other choice is being generated: leaving stops that.
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    link.send(chunk(&event("One").replace("\"index\":0", "\"index\":1")));
+    link.send(chunk(FINISH));
+    client.through("\"stop\"");
+    client.leave();
+    link.wait_for_close();
+    assert_eq!(proxy.wait_for_rows(1)[0].outcome, "client_closed");
+}
+
+#[cfg(unix)]
+#[test]
+fn with_its_whole_answer_a_stop_ends_it() {
+    let upstream = Upstream::new();
+    let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "0")]);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    link.send(chunk(FINISH));
+    client.through("\"stop\"");
+    client.leave();
+    proxy.signal("TERM");
+    link.wait_for_close();
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.rows()[0].outcome, "completed");
+}
+
+#[test]
+fn behind_the_status_of_a_failure() {
+    // What was asked for had failed before, whoever waits for the words.
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(streaming_chat());
+    let mut link = upstream.accept();
+    link.request();
+    link.send("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n");
+    client.through("404 Not Found\r\n");
+    client.leave();
+    link.wait_for_close();
+    let row = proxy.wait_for_rows(1).remove(0);
+    assert_eq!((row.outcome.as_str(), row.is_error, row.http_status), ("upstream_error", true, Some(404)));
+}
