@@ -145,6 +145,9 @@ pub const DIALS_MAX: usize = 64;
 /// fraction of a millisecond, and accepting it a few. 1024 at once wait for 160 ms at most, where upstream answers nothing.
 pub const DIAL_TIME_MAX: Duration = Duration::from_millis(10);
 
+/// Models of which is remembered whether their servers tell counts unasked. A household has some dozens.
+pub const UNASKED_MODELS_MAX: usize = 64;
+
 // ---- what is read of a request -----------------------------------------------------------------------------------
 
 /// Longest model or user name kept of a request; the rest is cut off. File systems and Hugging Face stay below 256.

@@ -115,8 +115,14 @@ impl Proxy {
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
         let judge = Judge::new(&settings);
         let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
-        let shared =
-            Arc::new(Shared { settings, recorder: recorder.clone(), names, shelf: Shelf::default(), fingerprints });
+        let shared = Arc::new(Shared {
+            settings,
+            recorder: recorder.clone(),
+            names,
+            shelf: Shelf::default(),
+            unasked: Default::default(),
+            fingerprints,
+        });
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };

@@ -83,6 +83,11 @@ impl Draft {
         self.has_row
     }
 
+    /// The model that the client asked for; empty where it named none.
+    pub fn asked_model(&self) -> &str {
+        self.asked.model.as_deref().unwrap_or_default()
+    }
+
     /// Whether the client asked for a stream.
     pub fn asked_stream(&self) -> bool {
         self.asked.stream

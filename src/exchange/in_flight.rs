@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::relay::{Ended, Relay, Scratch, Step};
+use super::unasked::Asking;
 use super::upstream::Upstream;
 use super::wire::WireState;
 use crate::front::client::Loan;
@@ -24,8 +25,8 @@ pub struct Request {
     pub recorded: bool,
     /// When the request was whole.
     pub began: Instant,
-    /// The usage event was asked for by us: it must not reach the client.
-    pub strip: bool,
+    /// Who asks for usage.
+    pub asking: Asking,
 }
 
 /// A reply that is being relayed, in a worker's hands or in a lane's.

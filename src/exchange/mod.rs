@@ -35,6 +35,7 @@ pub mod pool;
 pub mod relay;
 pub mod shelf;
 pub mod streams;
+mod unasked;
 mod upload;
 pub mod upstream;
 pub mod wait;
@@ -53,6 +54,7 @@ use crate::settings::Settings;
 use dial::Names;
 use draft::Draft;
 use shelf::Shelf;
+use unasked::Unasked;
 use upstream::Upstream;
 use wire::Begun;
 
@@ -102,6 +104,8 @@ pub struct Shared {
     pub names: Arc<Names>,
     /// Connections to upstream that wait for the next exchange.
     pub shelf: Shelf,
+    /// Whose counts come unasked.
+    pub unasked: Unasked,
     /// What credentials are fingerprinted with.
     pub fingerprints: FingerprintKey,
 }

@@ -154,6 +154,12 @@ impl Relay {
         Relay { body, wire, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial }
     }
 
+    /// Takes bytes of the body that were read before the head was made.
+    pub fn take_ahead(&mut self, bytes: &[u8], scratch: &mut Scratch) {
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        self.take(bytes, &mut scratch.passed);
+    }
+
     /// Relays what there is, but not much more than `turn_bytes`.
     pub fn advance(&mut self, client: &Client, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         let mut taken = 0;
@@ -359,6 +365,8 @@ fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
 
 /// What a reply is labelled as. Of several types that of a stream counts; what it is, its bytes tell.
 pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>) -> Form {
+    const STREAMS: [&[u8]; 4] =
+        [b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl"];
     let mut form = Form::Body;
     for (name, value) in fields {
         if name.eq_ignore_ascii_case("content-encoding") {
@@ -368,7 +376,7 @@ pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>) -> Form {
             }
         } else if name.eq_ignore_ascii_case("content-type") {
             let media_type = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-            if media_type.eq_ignore_ascii_case(b"text/event-stream") {
+            if STREAMS.iter().any(|stream| media_type.eq_ignore_ascii_case(stream)) {
                 form = Form::Events;
             }
         }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
-use super::incoming::Reply;
+use super::incoming::{Incoming, Reply};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
+use super::unasked::Asking;
 use super::upstream::{NoReply, Upstream};
 use super::{Ahead, Lend, Shared};
 use crate::front::client::{CalledOff, Loan};
@@ -18,8 +19,7 @@ use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::record::tail::Tail;
-use crate::usage::inject::ask_for_usage;
-use crate::usage::{Dialect, Form, Report, Tap, is_recorded};
+use crate::usage::{Dialect, Form, Report, Tap, are_events, inject, is_recorded};
 
 /// A worker's belongings, warm from one exchange to the next.
 pub struct Worker {
@@ -41,6 +41,8 @@ pub enum Done {
 
 /// A usual reply's head, with a first event or a short body.
 const HEAD_BYTES: usize = 1024;
+/// White space at the beginning of a body that is read before its head is sent on.
+const BLANK_BYTES_MAX: usize = 4 * 1024;
 
 impl Worker {
     /// A worker without a job yet.
@@ -81,19 +83,20 @@ impl Worker {
     fn exchange(&mut self, lend: Lend) -> Done {
         let Lend { loan, head, body, claim, began, start_ms, ahead } = lend;
         let recorded = is_recorded(head.method(), head.path());
-        let (mut upstream, begun, injected) = match ahead {
+        let (mut upstream, begun, asking) = match ahead {
             Some(Ahead { upstream, begun, draft }) => {
                 self.draft = draft;
-                (upstream, Some(begun), None)
+                (upstream, Some(begun), (Asking::AsItCame, None))
             }
             None => {
                 self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
                 bug_on_purpose(&head, "asking");
-                let injected = self.draft.as_ref().and_then(|draft| self.injected(draft, &head, &body));
-                (self.shared.shelf.take(&self.shared.settings, &self.shared.names), None, injected)
+                let asking = self.asking(&head, &body);
+                (self.shared.shelf.take(&self.shared.settings, &self.shared.names), None, asking)
             }
         };
-        let (body, strip) = injected.map_or((body, false), |asking| (asking, true));
+        let (asking, asking_body) = asking;
+        let body = asking_body.unwrap_or(body);
 
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
@@ -107,7 +110,7 @@ impl Worker {
         }
         // A stream may go on for hours: its request is given back now.
         drop((body, claim));
-        let request = Request { loan, head, recorded, began, strip };
+        let request = Request { loan, head, recorded, began, asking };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
             Err(why) => {
@@ -117,11 +120,26 @@ impl Worker {
         }
     }
 
-    fn injected(&self, draft: &Draft, head: &RequestHead, body: &[u8]) -> Option<Vec<u8>> {
+    /// Who asks for usage, and the body that does where the proxy has to.
+    fn asking(&self, head: &RequestHead, body: &[u8]) -> (Asking, Option<Vec<u8>>) {
+        let nobody = (Asking::AsItCame, None);
+        let Some(draft) = &self.draft else { return nobody };
         let asks = self.shared.settings.inject_usage && draft.asked_stream();
-        match Dialect::of(head.path()) {
-            Dialect::Chat | Dialect::Completions if asks => ask_for_usage(body),
+        let edit = match Dialect::of(head.path()) {
+            Dialect::Chat | Dialect::Completions if asks => inject::edit(body),
             _ => None,
+        };
+        match edit {
+            None => nobody,
+            Some(_) if self.shared.unasked.tells(draft.asked_model()) => (Asking::Unneeded, None),
+            Some(edit) => (Asking::Injected, Some(edit.apply(body))),
+        }
+    }
+
+    /// What a reply tells about who has to ask for usage the next time.
+    fn learn(&self, request: &Request, status: u16, report: &Report) {
+        if let (Some(draft), 200..300) = (&self.draft, status) {
+            self.shared.unasked.learn(draft.asked_model(), request.asking, report);
         }
     }
 
@@ -130,15 +148,20 @@ impl Worker {
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
     fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<Reply>) -> Done {
-        let Reply { head: bytes, framing: body_framing, body } = *reply;
+        let Reply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
         let status = head.status;
         // A body under a coding cannot be read along, nor can anything be taken out of it.
         let is_plain = request.recorded && body_framing.codings.is_empty();
         let form = if is_plain { form(head.pairs()) } else { Form::Opaque };
-        let strip = request.strip && form == Form::Events;
         let has_body = body_framing.end != BodyEnd::Nothing;
+        let mut strip = request.asking == Asking::Injected && has_body && status < 400 && form != Form::Opaque;
+        let mut ahead = Vec::new();
+        if strip && form == Form::Body && matches!(body_framing.end, BodyEnd::Length(_)) {
+            // Only a stream may lose its length, and only its bytes tell that it is one.
+            strip = begins_as_events(&mut body, &mut ahead);
+        }
         let framing = framing(&request.head, status, &body_framing, strip);
         if has_body && framing == ReplyFraming::None {
             request.loan.make_last_unframed();
@@ -158,7 +181,8 @@ impl Worker {
             tap = tap.of_a_failure();
         }
         let wire = upstream.wire().clone();
-        let relay = Relay::new(body, wire, tap, request.began, framing, closed, out);
+        let mut relay = Relay::new(body, wire, tap, request.began, framing, closed, out);
+        relay.take_ahead(&ahead, &mut self.scratch);
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.seems_whole();
         let is_polled =
@@ -221,8 +245,9 @@ impl Worker {
     }
 
     fn commit_early(&mut self, exchange: &mut Exchange) {
-        let Some(draft) = &mut self.draft else { return };
         let report = exchange.relay.report();
+        self.learn(&exchange.request, exchange.status, &report);
+        let Some(draft) = &mut self.draft else { return };
         let row = draft.row(ending(Ended::Whole, exchange.status, report));
         let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
         exchange.early = Some((id, row));
@@ -236,6 +261,7 @@ impl Worker {
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
         self.shared.shelf.put(upstream, Instant::now());
+        self.learn(&request, status, &relayed.report);
         self.finish(request, ending(relayed.ended, status, relayed.report), relayed.tail, relayed.complete, early);
         Done::Over
     }
@@ -339,6 +365,17 @@ pub fn forwarded(head: &RequestHead, recorded: bool) -> impl Iterator<Item = (&s
     };
     let identity = recorded.then_some(("accept-encoding", &b"identity"[..]));
     head.fields().filter(move |(name, _)| !dropped(name)).chain(identity)
+}
+
+/// Reads the first bytes of a body into `ahead`; whether they are those of events. What ends or breaks before them is
+/// told by the next read, too.
+fn begins_as_events(body: &mut Incoming, ahead: &mut Vec<u8>) -> bool {
+    while let (Ok(false), true) = (body.read(ahead), ahead.len() <= BLANK_BYTES_MAX) {
+        if are_events(ahead).is_some() {
+            break;
+        }
+    }
+    are_events(ahead).unwrap_or(false)
 }
 
 /// How the body goes to the client: with the length that upstream gave, else in chunks, else until the close.

@@ -47,4 +47,4 @@ mod twin;
 
 pub use account::Report;
 pub use dialect::{Dialect, generates, is_recorded};
-pub use tap::{Flow, Form, Tap};
+pub use tap::{Flow, Form, Tap, are_events};

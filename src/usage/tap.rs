@@ -30,7 +30,7 @@ use crate::limits::HOLD_BYTES_MAX;
 /// What a body is labelled as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `text/event-stream`.
+    /// `text/event-stream`, or lines of JSON.
     Events,
     /// Something else, or nothing.
     Body,
@@ -268,7 +268,8 @@ impl Tap {
             }
             self.shape = match (byte, self.form) {
                 (b'{' | b'[', _) if !is_begun => Shape::Document,
-                (_, Form::Events) | (b'd' | b'e' | b'i' | b'r' | b':', _) => Shape::Events,
+                (_, Form::Events) => Shape::Events,
+                (first, _) if may_begin_field(first) => Shape::Events,
                 _ => Shape::Text,
             };
             self.is_document = self.shape == Shape::Document;
@@ -605,6 +606,18 @@ impl Tap {
             self.account.error(&self.event.text);
         }
     }
+}
+
+/// Whether the beginning of a body is that of events, whatever it is labelled as; `None` where more of it must tell.
+pub fn are_events(begin: &[u8]) -> Option<bool> {
+    let text = begin.strip_prefix(BOM).unwrap_or(begin).trim_ascii_start();
+    let first = text.first().filter(|_| !BOM.starts_with(begin))?;
+    Some(may_begin_field(*first))
+}
+
+/// Whether the first line may be that of a field, or a comment.
+fn may_begin_field(byte: u8) -> bool {
+    matches!(byte, b'd' | b'e' | b'i' | b'r' | b':')
 }
 
 fn append_up_to(kept: &mut Vec<u8>, piece: &[u8], max: usize) {
