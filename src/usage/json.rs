@@ -293,7 +293,10 @@ impl Walker {
             self.place = sink.member(self.frames[self.depth - 1].place, &self.short);
             self.state = State::Colon;
         } else {
-            if !self.place.is_words() && self.place != Place::Skip {
+            if self.place.is_words() {
+                // Also words of which there are none were told.
+                sink.words(self.place, b"");
+            } else if self.place != Place::Skip {
                 sink.scalar(self.place, Scalar::Text(&self.short));
             }
             self.value_ended();

@@ -424,6 +424,9 @@ impl Tap {
         }
         if std::mem::take(&mut self.event.joins) {
             self.walker.feed(b"\n", &mut self.facts);
+            if !self.event.text.is_empty() {
+                append_up_to(&mut self.event.text, b"\n", ERROR_BYTES_MAX);
+            }
             self.event.done = None;
         }
         self.event.done = self.event.done.and_then(|seen| {
@@ -448,11 +451,9 @@ impl Tap {
             Some(Field::Data | Field::Error | Field::Bare) if !self.event.is_merged => {
                 self.event.joins = true;
                 let (is_done, is_bad) = (self.walker.is_done(), self.walker.is_bad());
-                if is_done || is_bad {
-                    self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
-                }
                 // Further lines of an error's text are read on.
                 if is_done || is_bad && self.event.name != b"error" {
+                    self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
                     self.merge_event(now_us);
                 }
                 self.lexer.expect_more(self.event.has_data && !is_done && !is_bad);
@@ -466,7 +467,7 @@ impl Tap {
         self.close_if_terminal(at, now_us);
         self.merge_event(now_us);
         if self.event.late_name == b"error" {
-            self.facts.has_error = true;
+            (self.facts.has_error, self.terminal) = (true, true);
             self.account.error(&self.facts.error().unwrap_or_default());
         }
         self.gate.join(out);
@@ -669,6 +670,32 @@ mod tests {
         assert_eq!(left(true, &pieces), ["", &pieces[..2].concat(), "}]}\n\n"]);
         assert_eq!(left(true, &["data: {\"choices\":[{\"delta\":{}}]", "}\n\n"])[0], "");
         assert_eq!(left(true, &["data: {\"choices\":[]", "x", "}\n"]), ["", "data: {\"choices\":[]x", "}\n"]);
+    }
+
+    #[test]
+    fn what_follows_a_document_on_its_line_is_the_next_event() {
+        let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}";
+        let usage = format!("data: {{\"choices\":[],{USAGE}}}");
+        let body = format!("{finish}\n\n{usage}data: [DONE]\n\n");
+        for size in [1, 3, 1000] {
+            let mut tap = Tap::new(Dialect::Chat, Form::Events, true, 0);
+            let out = read(&mut tap, body.as_bytes(), size);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{finish}\n\ndata: [DONE]\n\n"));
+            assert_eq!((tap.report().total_tokens, tap.report().terminal), (Some(7), true));
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_tell_events_from_other_bodies() {
+        let check =
+            |begin: &str, expected: Option<bool>| assert_eq!(are_events(begin.as_bytes()), expected, "{begin:?}");
+        check("", None);
+        check(" \r\n", None);
+        check("\u{feff}", None);
+        check("\u{feff}\n: ping", Some(true));
+        check("data", Some(true));
+        check("{", Some(false));
+        check("<html>", Some(false));
     }
 
     #[test]
