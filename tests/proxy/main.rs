@@ -11,6 +11,7 @@ mod errors;
 mod express;
 mod harness;
 mod hostile;
+mod injection;
 mod live;
 mod log;
 mod many;
