@@ -36,7 +36,7 @@
 //!
 //! Invariants:
 //! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
-//! - Bytes for the client never depend on what the tap understood, but for the one event that injection brought.
+//! - Bytes for the client never depend on what the tap understood, but for the usage events that injection brought.
 //! - A reply that a client saw complete has its row.
 //! - `http` and `usage` are pure: no socket, clock, thread, database or logger. A test holds them to it.
 //!

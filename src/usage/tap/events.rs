@@ -1,0 +1,354 @@
+//! Events: lines put together, what each says, and which of them leave.
+
+use super::super::facts::{Spoken, Words};
+use super::super::gate::Gate;
+use super::super::place::Place;
+use super::super::sse::{Field, Rest, State, Step};
+use super::{Tap, append_up_to};
+use crate::limits::HOLD_BYTES_MAX;
+
+/// The end of an OpenAI stream. Clients test for the beginning only (openai-python `_streaming.py`).
+const DONE: &[u8] = b"[DONE]";
+/// Longest name of an event kept; the longest known has 38 bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// What is kept of the text of an error event that is no JSON.
+const ERROR_BYTES_MAX: usize = 512;
+
+/// What is known of the event that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Event {
+    pub(super) name: Vec<u8>,
+    /// A name that came behind its data: the next event's, where there is no blank line between.
+    late_name: Vec<u8>,
+    /// Of its lines so far, as they came.
+    bytes: usize,
+    /// How many of these are before the line with which the next event may begin.
+    fork: Option<usize>,
+    /// Where in this feed it began.
+    from: Option<usize>,
+    /// Where in this feed the current line began.
+    line_at: Option<usize>,
+    /// Whether the doubted bytes are those of the current line alone.
+    doubt_is_fresh: bool,
+    /// It was found not to be a usage event.
+    is_trusted: bool,
+    has_data: bool,
+    /// A further data line is joined with a line feed.
+    joins: bool,
+    /// How much of `[DONE]` its data begins with; `None` once it differs.
+    done: Option<usize>,
+    /// Its document is over, and read: what follows is no part of it.
+    is_merged: bool,
+    /// Data of an error event, in case that it is no JSON.
+    text: Vec<u8>,
+}
+
+impl Event {
+    /// One of which nothing has come.
+    pub(super) fn new() -> Event {
+        Event { done: Some(0), ..Event::default() }
+    }
+}
+
+impl Tap {
+    pub(super) fn feed_events(&mut self, input: &[u8], mut at: usize, now_us: u64, out: &mut Vec<u8>) {
+        (self.event.from, self.event.line_at) = (None, None);
+        while let Some(&byte) = input.get(at) {
+            if self.lexer.starts_line(byte) {
+                let repeated = self.repeated(&input[at..], now_us);
+                if repeated > 0 {
+                    at += repeated;
+                    continue;
+                }
+                self.line_starts(at);
+            }
+            let (used, step) = self.lexer.step(&input[at..]);
+            self.event.bytes = self.event.bytes.saturating_add(used);
+            match step {
+                Step::Quiet => {}
+                Step::Value(Field::Event, value) => self.name(value),
+                Step::Value(field @ (Field::Data | Field::Error | Field::Bare), value) => {
+                    let more = self.value(field, value, input, out);
+                    if more > 0 {
+                        at += used - more;
+                        self.split_line(input, at, now_us, out);
+                        continue;
+                    }
+                }
+                Step::LineEnd(field) => self.line_ends(field, at, now_us),
+                Step::Blank => self.event_ends(input, at, now_us, out),
+                Step::LineFeed => {
+                    if std::mem::take(&mut self.strip_line_feed) {
+                        self.gate.remove_byte(input, at);
+                    }
+                }
+            }
+            at += used;
+            self.weigh(at, out);
+        }
+        self.gate.finish(input, out);
+    }
+
+    /// Takes an event that repeats the one before with other words; how many bytes it has. None of them is doubted.
+    fn repeated(&mut self, input: &[u8], now_us: u64) -> usize {
+        if self.event.bytes > 0 || self.lexer.state() != State::Start || self.gate.is_closed() {
+            return 0;
+        }
+        let Some(same) = self.twin.find(input) else { return 0 };
+        self.facts.say_instead(same.place, same.words);
+        self.account.merge(&self.facts, Some(now_us));
+        same.length
+    }
+
+    /// An event was read, or passed over: if it only brought words, the next one may repeat it.
+    fn learn(&mut self, event: &[u8]) {
+        let facts = &self.facts;
+        self.twin.forget();
+        let Spoken::Once(place, address, length) = facts.spoken else { return };
+        let only_words = matches!(place, Place::Output | Place::Reasoning)
+            && facts.words == Words::Delta
+            && facts.tools.is_empty()
+            && facts.choice_index.is_none_or(|index| index == 0)
+            && !facts.has_error;
+        let start = address.wrapping_sub(event.as_ptr().addr());
+        if only_words && self.walker.is_done() && start < event.len() && length < event.len() - start {
+            self.twin.learn(event, start..start + length, place);
+        }
+    }
+
+    fn line_starts(&mut self, at: usize) {
+        self.strip_line_feed = false;
+        let event = &mut self.event;
+        if event.bytes == 0 {
+            event.from = Some(at);
+        }
+        event.line_at = Some(at);
+        event.doubt_is_fresh = false;
+        if event.is_merged {
+            event.done = Some(0);
+            event.fork.get_or_insert(event.bytes);
+            if self.strip {
+                self.gate.fork(at);
+            }
+        } else if self.strip && !event.is_trusted && !self.gate.doubts_event() {
+            event.doubt_is_fresh = true;
+            self.gate.doubt_event(at);
+        }
+        if !event.has_data || event.is_merged {
+            self.gate.doubt_line(at);
+        }
+    }
+
+    fn name(&mut self, value: &[u8]) {
+        self.has_field = true;
+        let event = &mut self.event;
+        let name = if event.is_merged { &mut event.late_name } else { &mut event.name };
+        append_up_to(name, value, NAME_BYTES_MAX);
+    }
+
+    /// Reads a value, or a part of it; how many bytes at its end are behind the document.
+    fn value(&mut self, field: Field, value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
+        self.has_field |= field != Field::Bare;
+        if self.event.is_merged {
+            // A line without data is none of the next event.
+            if value.iter().all(u8::is_ascii_whitespace) {
+                return 0;
+            }
+            self.next_event(input, out);
+        }
+        if !self.event.has_data {
+            // The value of llama.cpp's and llama-box's `error:` field is an error object.
+            let is_error = field == Field::Error;
+            self.begin_document(if is_error { Place::Error } else { self.table.event });
+            if is_error {
+                self.event.name.clear();
+                self.event.name.extend_from_slice(b"error");
+                self.event.done = None;
+            }
+        }
+        if std::mem::take(&mut self.event.joins) {
+            self.walker.feed(b"\n", &mut self.facts);
+            if !self.event.text.is_empty() {
+                append_up_to(&mut self.event.text, b"\n", ERROR_BYTES_MAX);
+            }
+            self.event.done = None;
+        }
+        self.event.done = self.event.done.and_then(|seen| {
+            let compared = value.len().min(DONE.len() - seen);
+            (value[..compared] == DONE[seen..seen + compared]).then_some(seen + compared)
+        });
+        let used = self.walker.feed(value, &mut self.facts);
+        if self.event.name == b"error" {
+            append_up_to(&mut self.event.text, value, ERROR_BYTES_MAX);
+        }
+        if self.walker.is_done() { value.len() - used } else { 0 }
+    }
+
+    fn begin_document(&mut self, root: Place) {
+        self.event.has_data = true;
+        self.walker.begin(root);
+        self.facts.clear();
+    }
+
+    fn line_ends(&mut self, field: Option<Field>, at: usize, now_us: u64) {
+        match field {
+            Some(Field::Data | Field::Error | Field::Bare) if !self.event.is_merged => {
+                self.event.joins = true;
+                let (is_done, is_bad) = (self.walker.is_done(), self.walker.is_bad());
+                // Further lines of an error's text are read on.
+                if is_done || is_bad && self.event.name != b"error" {
+                    self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
+                    self.merge_event(now_us);
+                }
+                self.lexer.expect_more(self.event.has_data && !is_done && !is_bad);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// The blank line at `at`.
+    fn event_ends(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
+        self.close_if_terminal(at, now_us);
+        self.merge_event(now_us);
+        if self.event.late_name == b"error" {
+            (self.facts.has_error, self.terminal) = (true, true);
+            self.account.error(&self.facts.error().unwrap_or_default());
+        }
+        self.gate.join(out);
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.remove(|gate| gate.remove_event(input, at + 1));
+            self.strip_line_feed = input[at] == b'\r';
+        } else {
+            self.gate.trust_line(out);
+            self.gate.trust_event(out);
+        }
+        match self.event.from {
+            Some(from) if self.event.is_merged && self.event.name.is_empty() => self.learn(&input[from..=at]),
+            _ => self.twin.forget(),
+        }
+        self.lexer.expect_more(false);
+        self.event.late_name.clear();
+        self.forget_event(0);
+        self.event.done = Some(0);
+    }
+
+    /// The line that is being read is the first of the next event, or the one before it was.
+    fn next_event(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.remove(|gate| gate.remove_to_fork(input));
+        } else {
+            self.gate.trust_event(out);
+        }
+        self.gate.part();
+        self.twin.forget();
+        let bytes = self.event.bytes - self.event.fork.unwrap_or(0);
+        self.forget_event(bytes);
+        std::mem::swap(&mut self.event.name, &mut self.event.late_name);
+    }
+
+    /// Something follows a document at `at` on the same line: the beginning of the next one, where a line feed is lost.
+    fn split_line(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
+        self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
+        self.merge_event(now_us);
+        if self.gate.doubts_event() && self.is_usage_event() {
+            self.remove(|gate| gate.remove_event(input, at));
+        } else {
+            self.gate.trust_line(out);
+            self.gate.trust_event(out);
+        }
+        self.twin.forget();
+        self.forget_event(0);
+        self.event.done = Some(0);
+        self.lexer.start_line();
+    }
+
+    /// So many bytes of the next event have come.
+    fn forget_event(&mut self, bytes: usize) {
+        let event = &mut self.event;
+        event.name.clear();
+        event.text.clear();
+        (event.bytes, event.fork, event.from) = (bytes, None, None);
+        (event.is_trusted, event.has_data, event.joins, event.is_merged) = (false, false, false, false);
+    }
+
+    /// Removes the usage event that was just read.
+    pub(super) fn remove(&mut self, how: impl FnOnce(&mut Gate)) {
+        let counts = self.facts.timings.counts();
+        self.told_beside |= counts.input.is_some() && counts.output.is_some();
+        how(&mut self.gate);
+    }
+
+    /// Ends doubts as soon as the bytes before `at` have decided them.
+    fn weigh(&mut self, at: usize, out: &mut Vec<u8>) {
+        if self.event.done == Some(DONE.len()) {
+            self.terminal = true;
+            self.gate.close(at);
+        }
+        let line_is_over = matches!(self.lexer.state(), State::Start | State::AfterCr);
+        if self.gate.doubts_line() && (line_is_over || self.event.done.is_none() || !self.lexer.may_be_data()) {
+            self.gate.trust_line(out);
+        }
+        if !self.gate.doubts_event() || self.gate.doubts_line() {
+            return;
+        }
+        if self.lexer.state() == State::Rest(Rest::Comment) && self.event.doubt_is_fresh {
+            // A comment before the event is none of it; the next line is doubted anew.
+            self.gate.trust_event(out);
+        } else if self.cannot_be_usage_event() {
+            self.event.is_trusted = true;
+            self.gate.trust_event(out);
+        }
+    }
+
+    fn cannot_be_usage_event(&self) -> bool {
+        let facts = &self.facts;
+        self.is_too_long()
+            || self.lexer.state() == State::Rest(Rest::Junk)
+            || self.event.has_data && (self.walker.is_bad() || facts.carries || facts.has_error)
+    }
+
+    /// Whether the event, now over, is one that injection brought.
+    pub(super) fn is_usage_event(&self) -> bool {
+        self.event.has_data
+            && self.walker.is_done()
+            && self.facts.is_usage_chunk(self.account.is_finished())
+            && !self.is_too_long()
+    }
+
+    /// Counted in bytes of the event, not of what is held, so that the reads do not decide.
+    fn is_too_long(&self) -> bool {
+        self.event.bytes > HOLD_BYTES_MAX
+    }
+
+    /// The event's data or the event itself is over: if it is a terminal one, all is held from offset `from`.
+    pub(super) fn close_if_terminal(&mut self, from: usize, now_us: u64) {
+        let event = &self.event;
+        if event.is_merged {
+            return;
+        }
+        let is_whole = event.has_data && self.walker.is_done();
+        let kind = if is_whole && !self.facts.kind.is_empty() { &self.facts.kind } else { &event.name };
+        let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.has_error;
+        let is_terminal = self.table.terminals.contains(&kind.as_slice());
+        if is_terminal || is_error && !self.table.outlives_error {
+            self.merge_event(now_us);
+            self.gate.close(from);
+        }
+        self.terminal |= is_terminal || is_error;
+    }
+
+    /// Takes what the event says, if it is whole. What is no JSON is passed over.
+    pub(super) fn merge_event(&mut self, now_us: u64) {
+        if !self.event.has_data || self.event.is_merged {
+            return;
+        }
+        self.event.is_merged = true;
+        self.walker.finish(&mut self.facts);
+        if self.walker.is_done() {
+            self.documents += 1;
+            self.settle(now_us);
+        } else if self.event.name == b"error" {
+            self.account.error(&self.event.text);
+        }
+    }
+}
