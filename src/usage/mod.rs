@@ -10,7 +10,7 @@
 //!
 //! An event that differs from the one before in its words alone is not walked but compared (twin).
 //!
-//! The tap looks at a copy of the bytes; the gate delays a few of them, and takes out the one event that injection
+//! The tap looks at a copy of the bytes; the gate delays a few of them, and takes out the usage events that injection
 //! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words.
 
 mod account;
