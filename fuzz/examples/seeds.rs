@@ -25,12 +25,14 @@ const REQUESTS: [&str; 6] = [
     "OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
 ];
 
-const BODIES: [&str; 6] = [
+const BODIES: [&str; 8] = [
     r#"{"stream":true}"#,
     r#"{"model":"m","messages":[{"role":"user","content":"a\/b\u00e9"}],"seed":1e400,"stream":true}"#,
     r#"{"stream":true,"stream_options":null,"n":-1.5e-2}"#,
     r#"{"stream_options": { } ,"stream": true }"#,
     r#"{"\u0073tream":true,"stream_options":{"include\u005fusage":false,"x":[{}]}}"#,
+    "\u{feff}{\"stream\":\"True\",\"a\":\"\u{e8}\"}",
+    r#"{"stream":1,"stream_options":{"include_usage":"true"}}"#,
     r#"{"stream":false,"stream":true,"stream_options":{"include_usage":true,"include_usage":null}}"#,
 ];
 

@@ -240,3 +240,85 @@ fn mutated_transcripts_keep_the_promises() {
         assert!(outcome.is_ok(), "round {round}: {:?}", String::from_utf8_lossy(&input));
     }
 }
+
+/// The usage events that servers send.
+const USAGE_EVENTS: [&str; 9] = [
+    r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+    r#"{"usage":{"prompt_tokens":3,"completion_tokens":4},"choices":[ ]}"#,
+    r#"{"choices":null,"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+    r#"{"id":"c","usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+    r#"{"choices":[{"index":0,"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+    r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":null}],"usage":{"prompt_tokens":3}}"#,
+    r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":null}}],"usage":{"prompt_tokens":3}}"#,
+    r#"{"choices":[{"index":1,"text":""},{"index":0,"text":""}],"usage":{"completion_tokens":4}}"#,
+    r#"{"choices":[],"usage":{"prompt_tokens":3},"timings":{"prompt_n":3,"predicted_n":4}}"#,
+];
+/// What is none of them.
+const OTHER_EVENTS: [&str; 7] = [
+    r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}],"usage":{"prompt_tokens":3}}"#,
+    r#"{"choices":[{"index":0,"delta":{"content":"a \"quoted\" word"}}],"usage":{"prompt_tokens":3}}"#,
+    r#"{"choices":[{"index":0,"delta":{"content":"usage"}}],"usage":null}"#,
+    r#"{"choices":[],"prompt_filter_results":[{"usage":{}}]}"#,
+    r#"{"choices":[],"usage":null}"#,
+    r#"{"choices":[{"index":1,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}],"usage":{}}"#,
+    r#"{"type":"ping"}"#,
+];
+const FINISHES: [&str; 2] = [
+    r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}"#,
+    r#"{"choices":[{"index":1,"delta":{"content":"b"},"finish_reason":"length"}]}"#,
+];
+
+/// A stream with usage events somewhere behind its words, and the same without them.
+fn stream(random: &mut Random) -> (Form, String, String) {
+    let (data, end) =
+        [("data: ", "\n\n"), ("data:", "\r\n\r\n"), ("data: ", "\r\r"), ("data: ", "\n"), ("", "\n")][random.below(5)];
+    let line_end = &end[..end.len() / 2];
+    let is_sse = !data.is_empty();
+    let (mut body, mut client) = (String::new(), String::new());
+    let mut say = |random: &mut Random, document: &str, is_usage: bool| {
+        let before = match random.below(if is_sse && end.len() > 1 { 9 } else { 1 }) {
+            6 => format!("id: 7{line_end}"),
+            7 => format!("event: chunk{line_end}"),
+            _ => String::new(),
+        };
+        let event = format!("{before}{data}{document}{end}");
+        body.push_str(&event);
+        if !is_usage {
+            client.push_str(&event);
+        }
+    };
+    for _ in 0..1 + random.below(6) {
+        let event = OTHER_EVENTS[random.below(OTHER_EVENTS.len())];
+        say(random, event, false);
+    }
+    FINISHES.iter().for_each(|event| say(random, event, false));
+    for _ in 0..random.below(4) {
+        let event = USAGE_EVENTS[random.below(USAGE_EVENTS.len())];
+        say(random, event, true);
+    }
+    if random.below(3) > 0 {
+        say(random, "[DONE]", false);
+        for _ in 0..random.below(3) {
+            let event = USAGE_EVENTS[random.below(USAGE_EVENTS.len())];
+            say(random, event, true);
+        }
+    }
+    (if random.below(2) == 0 { Form::Events } else { Form::Body }, body, client)
+}
+
+#[test]
+fn whatever_injection_brought_goes_and_nothing_else_wherever_it_is_cut() {
+    let mut random = Random::new(20_261_128);
+    for round in 0..500 {
+        let (form, body, client) = stream(&mut random);
+        for longest in [1, 7, 60, 100_000] {
+            for strip in [true, false] {
+                let tap = Tap::new(Dialect::Chat, form, strip, 300);
+                let (bytes, report) = run(tap, body.as_bytes(), |_| 1 + random.below(longest));
+                let expected = if strip { &client } else { &body };
+                assert_eq!(&String::from_utf8_lossy(&bytes), expected, "round {round}, {form:?}, up to {longest}");
+                assert!(report.streamed && report.finished, "round {round}: {body}");
+            }
+        }
+    }
+}
