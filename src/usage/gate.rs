@@ -39,6 +39,10 @@ impl Marks {
         [&mut self.line, &mut self.event, &mut self.fork, &mut self.closed].into_iter().flatten()
     }
 
+    fn are_none(&self) -> bool {
+        self.line.is_none() && self.event.is_none() && self.fork.is_none() && self.closed.is_none()
+    }
+
     /// The first byte that must wait.
     fn first(&self) -> Option<usize> {
         [self.line, self.event, self.fork, self.closed].into_iter().flatten().min()
@@ -132,10 +136,19 @@ impl Gate {
 
     /// The feed is over: what is not doubted leaves.
     pub fn finish(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        match self.marks.first() {
+        let first = if self.marks.are_none() { None } else { self.marks.first() };
+        match first {
             None => {
-                out.append(&mut self.held);
+                self.empty(out);
                 out.extend_from_slice(&input[self.from..]);
+            }
+            // What is before the mark need not be held for that.
+            Some(first) if first >= self.held.len() => {
+                let free = self.from + first - self.held.len();
+                self.empty(out);
+                out.extend_from_slice(&input[self.from..free]);
+                self.held.extend_from_slice(&input[free..]);
+                self.marks.all().for_each(|mark| *mark -= first);
             }
             Some(first) => {
                 self.hold(input, input.len());
@@ -179,9 +192,16 @@ impl Gate {
         self.from = to;
     }
 
+    fn empty(&mut self, out: &mut Vec<u8>) {
+        if !self.held.is_empty() {
+            out.append(&mut self.held);
+        }
+    }
+
     /// So many of the bytes held leave.
     fn let_go(&mut self, bytes: usize, out: &mut Vec<u8>) {
-        out.extend(self.held.drain(..bytes));
+        out.extend_from_slice(&self.held[..bytes]);
+        self.held.drain(..bytes);
         self.marks.all().for_each(|mark| *mark = mark.saturating_sub(bytes));
     }
 
