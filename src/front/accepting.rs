@@ -10,10 +10,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bodies::Claim;
 use super::client::{Client, Returns};
-use super::gather::Gather;
-use super::{Connection, Front, Next, State};
+use super::connection::{Baggage, Connection, Next};
+use super::{Front, Services};
 use crate::figures::Figures;
 use crate::keepalive;
 use crate::limits::{CONNECTIONS_MAX, LISTEN_QUEUE_LENGTH_MAX, UNACKNOWLEDGED_TIME_MAX};
@@ -61,7 +60,7 @@ impl Front {
     pub(super) fn accept(&mut self) {
         self.accept_again_ms = None;
         while let Some(listener) = &self.listener {
-            if self.common.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            if self.services.common.figures.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
                 // Looked at again as soon as a connection closes.
                 self.accept_again_ms = Some(self.now_ms() + 1000);
                 return;
@@ -89,14 +88,12 @@ impl Front {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let state = State::Parked { since_ms: self.now_ms() };
-        let (claim, counted) = (self.common.bodies.claim(), Counted::new(&self.common.figures, &self.returns));
+        let Services { returns, common, .. } = &self.services;
+        let baggage = Baggage::new(common.bodies.claim(), Counted::new(&common.figures, returns));
         keepalive::ask_now_and_then(&stream);
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
-        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, claim, counted, state)) {
-            Ok(token) => {
-                self.step(token, |_, _, _| Next::Keep);
-            }
+        match stream.set_nodelay(true).and_then(|()| self.take_in_hand(stream, peer, baggage)) {
+            Ok(token) => self.step(token, |_, _, _| Next::Keep),
             Err(e) => log::debug!("{peer}: gone before it was admitted: {e}"),
         }
     }
@@ -106,9 +103,7 @@ impl Front {
         &mut self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        claim: Claim,
-        counted: Counted,
-        state: State,
+        baggage: Baggage,
     ) -> io::Result<usize> {
         let token = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -119,16 +114,8 @@ impl Front {
             self.freed.push(token);
             return Err(e);
         }
-        let client = Arc::new(Client::new(stream, peer, token, self.returns.clone()));
-        self.connections[token] = Some(Box::new(Connection {
-            client,
-            gather: Gather::default(),
-            claim,
-            unread: Vec::new(),
-            state,
-            hung_up: false,
-            counted,
-        }));
+        let client = Client::new(stream, peer, token, self.services.returns.clone());
+        self.connections[token] = Some(Box::new(Connection::new(client, baggage, self.now_ms())));
         Ok(token)
     }
 }

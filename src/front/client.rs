@@ -1,16 +1,16 @@
 //! What the front and a borrower share of one client connection: the socket, whose turn it is, and the cancel handle.
 //!
 //! ```text
-//!          lend                 give back (nothing happened meanwhile)
+//!          lend                 give back (nothing is left, nothing happened)
 //!  parked ──────▶ lent ────────────────────────────────────────────────▶ parked, found at the next event
-//!                  │    give back (something happened), or close
+//!                  │    give back (there is something to go on with), or close
 //!                  └───────────────────────────────────────────────────▶ returned list + wake ──▶ front
 //! ```
 //!
 //! The socket stays registered and non-blocking for its whole life. The front is its only reader, the borrower its only
 //! writer. Neither epoll_ctl nor fcntl nor dup happens on the way, and giving back costs one atomic operation.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,8 +28,47 @@ use crate::mailbox::Mailbox;
 
 /// A borrower holds the connection.
 const LENT: u8 = 1;
-/// Something happened on the socket while it was lent: bytes, an end, or bytes that were there before.
-const EVENT: u8 = 2;
+/// The front has something to go on with: giving the connection back is not without a word. It does not remember what:
+/// that is the connection's to know, and this is set from it.
+const CALLED_BACK: u8 = 2;
+
+/// A non-blocking socket, as far as a connection and its borrower need one.
+pub trait Socket {
+    /// Reads what is there.
+    fn read(&self, into: &mut [u8]) -> io::Result<usize>;
+    /// Writes what it takes.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends one side, or both.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+    /// Why it broke, once.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+    /// Whether closing it is a reset.
+    fn set_resets(&self, resets: bool) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut stream = self;
+        Read::read(&mut stream, into)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stream = self;
+        Write::write(&mut stream, bytes)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        TcpStream::shutdown(self, how)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        TcpStream::take_error(self)
+    }
+
+    fn set_resets(&self, resets: bool) -> io::Result<()> {
+        SockRef::from(self).set_linger(resets.then_some(Duration::ZERO))
+    }
+}
 
 /// Why an exchange is called off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +105,8 @@ impl Cancel {
 }
 
 /// One client connection, as both its owners see it.
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S: Socket = TcpStream> {
+    stream: S,
     peer: SocketAddr,
     token: usize,
     returns: Arc<Returns>,
@@ -82,9 +121,9 @@ pub struct Client {
     writable: Condvar,
 }
 
-impl Client {
+impl<S: Socket> Client<S> {
     /// Wraps an accepted socket.
-    pub fn new(stream: TcpStream, peer: SocketAddr, token: usize, returns: Arc<Returns>) -> Client {
+    pub fn new(stream: S, peer: SocketAddr, token: usize, returns: Arc<Returns>) -> Client<S> {
         Client {
             stream,
             peer,
@@ -100,13 +139,18 @@ impl Client {
     }
 
     /// The socket, for the front's reads and registration.
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &S {
         &self.stream
     }
 
     /// The socket alone, and the client's address.
-    pub fn into_stream(self) -> (TcpStream, SocketAddr) {
+    pub fn into_stream(self) -> (S, SocketAddr) {
         (self.stream, self.peer)
+    }
+
+    /// The token that its events come with.
+    pub fn token(&self) -> usize {
+        self.token
     }
 
     /// The client's address.
@@ -116,15 +160,15 @@ impl Client {
 
     // ---- the front's side --------------------------------------------------------------------------------------
 
-    /// Hands the writing side to a borrower. `pending`: bytes of a next request are already there.
-    pub fn lend(&self, pending: bool) {
+    /// Hands the writing side to a borrower.
+    pub fn lend(&self) {
         *self.cancel() = Cancel::default();
-        self.turn.store(if pending { LENT | EVENT } else { LENT }, Ordering::Release);
+        self.turn.store(LENT, Ordering::Release);
     }
 
-    /// Something happened on the lent socket. True when the borrower has given it back meanwhile.
-    pub fn note_event(&self) -> bool {
-        self.turn.fetch_or(EVENT, Ordering::AcqRel) & LENT == 0
+    /// There is something to go on with as soon as the borrower gives it back. True when it has done so already.
+    pub fn call_back(&self) -> bool {
+        self.turn.fetch_or(CALLED_BACK, Ordering::AcqRel) & LENT == 0
     }
 
     /// Whether the borrower has given it back without a word. What it returns stays lent until the return is taken.
@@ -161,7 +205,7 @@ impl Client {
     /// The reply was sent whole: closing the socket is no reset any more.
     pub fn end_well(&self) {
         if self.resets.swap(false, Ordering::AcqRel) {
-            let _ = SockRef::from(&self.stream).set_linger(None);
+            let _ = self.stream.set_resets(false);
         }
     }
 
@@ -213,7 +257,7 @@ impl Client {
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;
         while written < bytes.len() {
-            match (&self.stream).write(&bytes[written..]) {
+            match self.stream.write(&bytes[written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => written += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -259,7 +303,7 @@ impl Client {
 
     fn give_back(&self) {
         self.given_back_ms.store(self.returns.now_ms(), Ordering::Release);
-        if self.turn.fetch_and(!LENT, Ordering::AcqRel) & EVENT != 0 {
+        if self.turn.fetch_and(!LENT, Ordering::AcqRel) & CALLED_BACK != 0 {
             self.returns.push(Return { token: self.token, fate: Fate::Parked });
         }
     }
@@ -275,7 +319,7 @@ impl Client {
     /// can catch.
     fn reset_until_whole(&self) {
         // Where that fails, a cut is as invisible as it was without.
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = self.stream.set_resets(true);
         self.resets.store(true, Ordering::Release);
     }
 
@@ -299,20 +343,20 @@ impl Client {
 }
 
 /// A lent connection in its borrower's hands. Dropped without a word, also by a panic, the connection is cut.
-pub struct Loan {
-    client: Arc<Client>,
+pub struct Loan<S: Socket = TcpStream> {
+    client: Arc<Client<S>>,
     keep_alive: bool,
     returned: bool,
 }
 
-impl Loan {
+impl<S: Socket> Loan<S> {
     /// `client` must have been lent just now. `keep_alive`: the connection goes on after the reply.
-    pub fn new(client: Arc<Client>, keep_alive: bool) -> Loan {
+    pub fn new(client: Arc<Client<S>>, keep_alive: bool) -> Loan<S> {
         Loan { client, keep_alive, returned: false }
     }
 
     /// The connection.
-    pub fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client<S> {
         &self.client
     }
 
@@ -360,7 +404,7 @@ impl Loan {
     pub fn cut(self) {}
 }
 
-impl Drop for Loan {
+impl<S: Socket> Drop for Loan<S> {
     fn drop(&mut self) {
         if !self.returned {
             self.client.cut();
@@ -447,9 +491,10 @@ mod tests {
         let address = listener.local_addr().expect("a bound socket");
         let stream = TcpStream::connect(address).expect("it listens");
         let client = Arc::new(Client::new(stream, address, 7, returns.clone()));
-        client.lend(true);
+        client.lend();
+        client.call_back();
         end(Loan::new(client.clone(), true));
-        assert_eq!((client.note_event(), client.is_given_back()), (given_back, given_back), "{fate:?}");
+        assert_eq!((client.call_back(), client.is_given_back()), (given_back, given_back), "{fate:?}");
         let fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
         assert_eq!(fates, [fate]);
     }

@@ -14,21 +14,19 @@ use std::thread::{Builder, JoinHandle};
 use mio::Poll;
 use mio::net::TcpStream;
 
-use super::bodies::Claim;
-use super::{Common, Connection, Counted, Dropped, Front, Next, Plan, Role, State, WAYS, gather, returns};
+use super::connection::{Baggage, Connection};
+use super::gather::Request;
+use super::{Common, Front, Plan, Role, Services, WAYS, returns};
 use crate::exchange::express::Express;
 use crate::limits::WORKER_STACK_BYTES;
 use crate::mailbox::Mailbox;
 
 /// A connection on its way, with the request that moved it.
 pub struct Guest {
-    pub stream: TcpStream,
-    pub peer: SocketAddr,
-    pub request: Box<gather::Request<Plan>>,
-    pub claim: Claim,
-    pub unread: Vec<u8>,
-    pub hung_up: bool,
-    pub counted: Counted,
+    stream: TcpStream,
+    peer: SocketAddr,
+    baggage: Baggage,
+    request: Box<Request<Plan>>,
 }
 
 /// The way into the loop.
@@ -63,7 +61,7 @@ pub fn start(common: Common) -> io::Result<(Door, JoinHandle<()>)> {
     let lane = Express::new(common.pool.clone(), poll.registry().try_clone()?, WAYS);
     let role = Role::Express { lane, guests: Guests(door.clone()) };
     let stop = common.stop.clone();
-    let mut front = Front::new(poll, returns.clone(), common, role);
+    let mut front = Front::new(poll, returns.clone(), common, role)?;
     let run = move || {
         if let Err(e) = front.run() {
             log::error!("the express loop failed: {e}");
@@ -85,9 +83,9 @@ pub enum ExpressLoop {
     Closed(JoinHandle<()>),
 }
 
-impl Front {
+impl Services {
     /// Whether this request shall move its connection to the express loop: the connection goes on behind it.
-    pub(super) fn suits_express(&self, request: &gather::Request<Plan>) -> bool {
+    pub(super) fn suits_express(&self, request: &Request<Plan>) -> bool {
         matches!(self.role, Role::Accepting(_))
             && self.stopping.is_none()
             && request.head.keep_alive
@@ -106,24 +104,16 @@ impl Front {
         }
         matches!(express_loop, ExpressLoop::Started(..))
     }
+}
 
-    /// Moves a connection, unless somebody still has a hand on it: then it stays, and a worker gets its request.
-    pub(super) fn move_away(&mut self, token: usize, mut connection: Box<Connection>) {
-        let Some(request) = connection.take_request(self.now_ms()) else { return };
-        if Arc::strong_count(&connection.client) > 1 {
-            let pending = !connection.unread.is_empty() || connection.hung_up;
-            self.lend(&mut connection, *request, pending);
-            self.connections[token] = Some(connection);
-            return self.step(token, |_, _, _| Next::Keep);
-        }
-        let Connection { client, claim, unread, hung_up, counted, .. } = *connection;
-        // Nobody takes a hand on it but by a loan.
-        let Some(client) = Arc::into_inner(client) else { return };
-        let (mut stream, peer) = client.into_stream();
-        let _ = self.poll.registry().deregister(&mut stream);
+impl Front {
+    /// Moves a connection.
+    pub(super) fn move_away(&mut self, token: usize, connection: Connection, request: Box<Request<Plan>>) {
         self.freed.push(token);
-        let guest = Guest { stream, peer, request, claim, unread, hung_up, counted };
-        let Role::Accepting(express_loop) = &mut self.role else { return };
+        let Some((mut stream, peer, baggage)) = connection.leave() else { return };
+        let _ = self.poll.registry().deregister(&mut stream);
+        let guest = Guest { stream, peer, baggage, request };
+        let Role::Accepting(express_loop) = &mut self.services.role else { return };
         let ExpressLoop::Started(door, _) = express_loop else { return };
         if let Err(guest) = door.put(guest) {
             if let ExpressLoop::Started(_, thread) = std::mem::replace(express_loop, ExpressLoop::Never) {
@@ -135,24 +125,12 @@ impl Front {
 
     /// Takes in a connection that was moved here.
     pub(super) fn welcome(&mut self, guest: Guest) {
-        let Guest { stream, peer, request, claim, unread, hung_up, counted } = guest;
-        match self.take_in_hand(stream, peer, claim, counted, State::Moving(request)) {
+        let Guest { stream, peer, baggage, request } = guest;
+        match self.take_in_hand(stream, peer, baggage) {
             Ok(token) => {
-                if let Some(Some(connection)) = self.connections.get_mut(token) {
-                    (connection.unread, connection.hung_up) = (unread, hung_up);
-                }
-                self.step(token, Self::arrive);
+                self.step(token, |connection, around, scratch| connection.arrive(request, around, scratch));
             }
             Err(e) => log::warn!("{peer}: cut: {e}"),
-        }
-    }
-
-    fn arrive(&mut self, token: usize, connection: &mut Connection) -> Next {
-        let Some(request) = connection.take_request(self.now_ms()) else { return Next::Keep };
-        let pending = !connection.unread.is_empty() || connection.hung_up;
-        match self.on_request(connection, request, pending) {
-            Ok(()) => self.go_on(token, connection),
-            Err(Dropped) => Next::Drop,
         }
     }
 }

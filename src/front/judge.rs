@@ -23,6 +23,17 @@ pub enum Plan {
     Answer(Reply),
 }
 
+impl Plan {
+    /// Whether a client that sends no more is taken for one that has left.
+    pub fn ends_with_client(&self, head: &RequestHead) -> bool {
+        match self {
+            Plan::Forward => head.method() == "POST",
+            Plan::Statistics(question) => *question == Local::Live,
+            Plan::Answer(_) => false,
+        }
+    }
+}
+
 /// Decides by the settings.
 pub struct Judge {
     hosts: HostPolicy,

@@ -1,18 +1,8 @@
 //! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
 //!
 //! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
-//! what is forwarded to a worker or to the express lane. A connection is in one of these states, and every deadline is
-//! computed from it (`patience`):
-//!
-//! ```text
-//!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
-//!     │                                          ├──its last reply──▶ Lingering ──▶ closed
-//!     │                                          ├──a reply cut short──▶ closed, or Draining ──▶ reset
-//!     │                                          ▼ last bytes not taken at once
-//!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
-//!     ├── for the express lane ──▶ Moving ──▶ Lent, in the other loop
-//!     └── refused ──▶ Lingering
-//! ```
+//! what is forwarded to a worker or to the express lane. What a connection does is [`connection`]'s; here is what it
+//! needs for that: a poll, a place, a look when its deadline comes, and whom it asks ([`Services`]).
 //!
 //! There are two such loops: that of `express` takes over the connections whose requests the express lane can answer.
 //! It waits for quick commits, too.
@@ -20,36 +10,49 @@
 mod accepting;
 pub mod bodies;
 pub mod client;
+mod connection;
 pub mod deadlines;
 mod express;
 pub mod gather;
 mod judge;
 mod patience;
 mod requests;
+#[cfg(test)]
+mod schedules;
 mod stopping;
 mod watch;
 mod writing;
 
-use std::io::{self, Read};
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+#[cfg(target_os = "linux")]
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 
+use crate::exchange::Lend;
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
-use crate::limits::*;
+use crate::http::RequestHead;
+use crate::http::refusal::Refusal;
+use crate::http::reply::Reply;
+use crate::limits::{BODIES_MAX, OVERLOADED_RETRY_S};
 use crate::outage::Outage;
 use crate::stats::lane::Lane;
-use accepting::Counted;
 pub use accepting::listen;
 use bodies::{Bodies, Claim};
-use client::{Client, Fate, Returns, Then};
+use client::{Client, Loan, Return, Returns};
+use connection::{Connection, Next, Ready, Surroundings};
 use deadlines::Deadlines;
 use express::{ExpressLoop, Guests};
-use gather::Gather;
+use gather::{Request, Verdict};
 pub use judge::{Judge, Plan};
 use stopping::Stopping;
 pub use stopping::{Asked, Stop};
@@ -60,81 +63,8 @@ const WAKER: Token = Token(usize::MAX);
 /// Tokens from here on are those of the express lane's ways to upstream.
 const WAYS: usize = 1 << 24;
 
-/// Read at most so much from one connection before the others have their turn.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// What the front reads into; shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// A connection, from accepting it to its end.
-struct Connection {
-    client: Arc<Client>,
-    gather: Gather<Plan>,
-    /// What the body that is being gathered takes.
-    claim: Claim,
-    /// Bytes read and not used up: the start of a head, or a pipelined request.
-    unread: Vec<u8>,
-    state: State,
-    /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
-    hung_up: bool,
-    /// For its place among all.
-    counted: Counted,
-}
-
-impl Connection {
-    /// The request that it moves with; it is parked then.
-    fn take_request(&mut self, now_ms: u64) -> Option<Box<gather::Request<Plan>>> {
-        match std::mem::replace(&mut self.state, State::Parked { since_ms: now_ms }) {
-            State::Moving(request) => Some(request),
-            other => {
-                self.state = other;
-                None
-            }
-        }
-    }
-
-    /// What came of a request that is refused takes no memory while its client reads why.
-    fn forget_request(&mut self) {
-        self.gather = Gather::default();
-        self.claim.set(0);
-    }
-}
-
-enum State {
-    Parked {
-        since_ms: u64,
-    },
-    Lent {
-        ends_with_client: bool,
-        /// Its client left at this time, with its whole answer: upstream is cut off a little later.
-        left_ms: Option<u64>,
-    },
-    Writing {
-        bytes: Vec<u8>,
-        written: usize,
-        then: Then,
-        since_ms: u64,
-    },
-    Lingering {
-        since_ms: u64,
-        drained: usize,
-    },
-    /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
-    Draining {
-        since_ms: u64,
-    },
-    /// About to be moved to the second loop with this request, or just arrived there.
-    Moving(Box<gather::Request<Plan>>),
-}
-
-/// What a step of a connection asks the front to do with it.
-#[derive(PartialEq)]
-enum Next {
-    Keep,
-    Drop,
-}
-
-/// The client is gone: there is nobody to write to.
-struct Dropped;
 
 /// The loop and everything it owns.
 pub struct Front {
@@ -149,10 +79,17 @@ pub struct Front {
     accept_again_ms: Option<u64>,
     /// Connections wait that could not be accepted.
     accept_failing: Outage,
-    returns: Arc<Returns>,
-    stopping: Option<Stopping>,
     deadlines: Deadlines,
     scratch: Box<[u8]>,
+    services: Services,
+}
+
+/// What the loop offers its connections.
+struct Services {
+    /// The loop's poll.
+    registry: Registry,
+    returns: Arc<Returns>,
+    stopping: Option<Stopping>,
     common: Common,
     role: Role,
 }
@@ -197,14 +134,15 @@ impl Front {
         let figures = statistics.figures().clone();
         let (judge, statistics) = (Arc::new(judge), Arc::new(statistics));
         let common = Common { judge, bodies, pool, statistics, figures, stop, grace };
-        let mut front = Front::new(poll, returns, common, role);
+        let mut front = Front::new(poll, returns, common, role)?;
         front.listener = Some(listener);
         Ok(front)
     }
 
     /// Without a listener and connections yet.
-    fn new(poll: Poll, returns: Arc<Returns>, common: Common, role: Role) -> Front {
-        Front {
+    fn new(poll: Poll, returns: Arc<Returns>, common: Common, role: Role) -> io::Result<Front> {
+        let registry = poll.registry().try_clone()?;
+        Ok(Front {
             poll,
             listener: None,
             connections: Vec::new(),
@@ -213,18 +151,15 @@ impl Front {
             unfinished: Vec::new(),
             accept_again_ms: None,
             accept_failing: Outage::new(),
-            returns,
-            stopping: None,
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            common,
-            role,
-        }
+            services: Services { registry, returns, stopping: None, common, role },
+        })
     }
 
     /// The handle that stops it.
     pub fn stop(&self) -> Arc<Stop> {
-        self.common.stop.clone()
+        self.services.common.stop.clone()
     }
 
     /// Runs until it is told to stop and every exchange has ended or was called off.
@@ -232,9 +167,9 @@ impl Front {
         let ran = self.turns();
         if ran.is_err() {
             // The other loop ends in good order all the same.
-            self.common.stop.ask(Instant::now());
+            self.services.common.stop.ask(Instant::now());
         }
-        if let Role::Accepting(express_loop) = &mut self.role
+        if let Role::Accepting(express_loop) = &mut self.services.role
             && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =
                 std::mem::replace(express_loop, ExpressLoop::Never)
             && thread.join().is_err()
@@ -246,7 +181,7 @@ impl Front {
 
     fn turns(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut watch = match self.role {
+        let mut watch = match self.services.role {
             Role::Accepting(_) => Watch::sleeping(),
             Role::Express { .. } => Watch::looking(),
         };
@@ -263,30 +198,30 @@ impl Front {
                     WAKER if self.accept_again_ms.is_some() => self.accept(),
                     WAKER => {}
                     Token(token) if token >= WAYS => {
-                        if let Role::Express { lane, .. } = &mut self.role {
+                        if let Role::Express { lane, .. } = &mut self.services.role {
                             let hung_up = event.is_read_closed() || event.is_error();
                             lane.on_event(token, hung_up, &mut self.scratch);
                         }
                     }
                     Token(token) => {
-                        let gone = event.is_error() || event.is_write_closed();
-                        self.on_event(token, event.is_writable(), event.is_read_closed(), gone);
+                        let ready = Ready::from(event);
+                        self.step(token, |connection, around, scratch| connection.on_event(ready, around, scratch));
                     }
                 }
             }
             for token in std::mem::take(&mut self.unfinished) {
-                self.step(token, Self::read);
+                self.step(token, Connection::read);
             }
-            for returned in self.returns.take() {
-                self.take_back(returned.token, returned.fate);
+            for Return { token, fate } in self.services.returns.take() {
+                self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
             }
-            if let Role::Express { guests, .. } = &self.role {
+            if let Role::Express { guests, .. } = &self.services.role {
                 guests.take().into_iter().for_each(|guest| self.welcome(guest));
             }
             self.check_deadlines();
             self.free.append(&mut self.freed);
-            let over = self.common.stop.is_asked() && self.stopped();
-            if let Role::Express { lane, .. } = &mut self.role {
+            let over = self.services.common.stop.is_asked() && self.stopped();
+            if let Role::Express { lane, .. } = &mut self.services.role {
                 lane.settle();
                 lane.rest();
             }
@@ -297,66 +232,36 @@ impl Front {
     }
 
     fn now_ms(&self) -> u64 {
-        self.returns.now_ms()
+        self.services.returns.now_ms()
     }
 
     fn timeout(&self) -> Option<Duration> {
         if !self.unfinished.is_empty() {
             return Some(Duration::ZERO);
         }
-        let stop_check = self.stopping.as_ref().filter(|s| !s.called_off).map(|s| s.grace_ends_ms);
+        let stop_check = self.services.stopping.as_ref().filter(|s| !s.called_off).map(|s| s.grace_ends_ms);
         let next = [self.deadlines.next(), self.accept_again_ms, stop_check].into_iter().flatten().min();
         let next = next.map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
         [next, self.next_rest()].into_iter().flatten().min()
     }
 
     fn next_rest(&self) -> Option<Duration> {
-        let Role::Express { lane, .. } = &self.role else { return None };
+        let Role::Express { lane, .. } = &self.services.role else { return None };
         lane.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    // ---- events ------------------------------------------------------------------------------------------------
-
-    fn on_event(&mut self, token: usize, writable: bool, read_closed: bool, gone: bool) {
-        let Some(Some(connection)) = self.connections.get_mut(token) else { return };
-        // No further event tells of it: whoever reads on, now or after a request was lent, finds the end.
-        connection.hung_up |= read_closed || gone;
-        match &mut connection.state {
-            State::Parked { .. } | State::Lingering { .. } => self.step(token, Self::read),
-            // It is never seen at rest.
-            State::Moving(_) => {}
-            State::Writing { .. } => self.step(token, Self::write),
-            State::Draining { .. } if writable || gone => self.step(token, |_, _, _| Next::Drop),
-            State::Draining { .. } => {}
-            State::Lent { ends_with_client, left_ms } => {
-                if connection.client.note_event() {
-                    return self.take_back(token, Fate::Parked);
-                }
-                if writable {
-                    connection.client.note_writable();
-                }
-                // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
-                // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
-                if gone || (read_closed && *ends_with_client) {
-                    let is_over = connection.client.call_off(connection.client.how_left());
-                    if !is_over && left_ms.is_none() {
-                        *left_ms = Some(self.returns.now_ms());
-                        self.step(token, |_, _, _| Next::Keep);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Runs one step of a connection, and drops or arms it afterwards.
-    fn step(&mut self, token: usize, step: fn(&mut Front, usize, &mut Connection) -> Next) {
+    /// Runs one step of a connection, and does what comes of it.
+    fn step(&mut self, token: usize, step: impl FnOnce(&mut Connection, &mut Services, &mut [u8]) -> Next) {
         let Some(mut connection) = self.connections.get_mut(token).and_then(Option::take) else { return };
-        match step(self, token, &mut connection) {
-            Next::Keep if matches!(connection.state, State::Moving(_)) => self.move_away(token, connection),
-            Next::Keep => {
-                self.arm(token, &connection);
-                self.connections[token] = Some(connection);
+        match step(&mut connection, &mut self.services, &mut self.scratch) {
+            Next::Keep => self.keep(token, connection),
+            Next::Again => {
+                if !self.unfinished.contains(&token) {
+                    self.unfinished.push(token);
+                }
+                self.keep(token, connection);
             }
+            Next::Move(request) => self.move_away(token, *connection, request),
             Next::Drop => {
                 drop(connection);
                 self.freed.push(token);
@@ -367,81 +272,75 @@ impl Front {
         }
     }
 
-    fn take_back(&mut self, token: usize, fate: Fate) {
-        let Some(Some(connection)) = self.connections.get_mut(token) else { return };
-        // A late word about a connection that an event has taken back before.
-        if fate == Fate::Parked && !connection.client.is_given_back() {
-            return;
-        }
-        let State::Lent { .. } = connection.state else { return };
-        let since_ms = self.returns.now_ms();
-        let step = match fate {
-            Fate::Cut => Self::cut,
-            Fate::Closed => {
-                connection.state = State::Lingering { since_ms, drained: 0 };
-                Self::read
-            }
-            Fate::Parked => {
-                connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
-                Self::go_on
-            }
-            Fate::Write(bytes, then) => {
-                connection.state = State::Writing { bytes, written: 0, then, since_ms };
-                Self::write
-            }
+    fn keep(&mut self, token: usize, connection: Box<Connection>) {
+        self.arm(token, &connection);
+        self.connections[token] = Some(connection);
+    }
+}
+
+impl Surroundings for Services {
+    fn now_ms(&self) -> u64 {
+        self.returns.now_ms()
+    }
+
+    fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {
+        self.common.judge.judge(head)
+    }
+
+    fn are_bodies_too_many(&self) -> bool {
+        self.common.bodies.are_too_many()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    fn moves(&mut self, request: &Request<Plan>) -> bool {
+        self.suits_express(request) && self.express_is_open()
+    }
+
+    fn lend(&mut self, loan: Loan, request: Request<Plan>, claim: Claim) {
+        let lend = Box::new(Lend::new(loan, request.head, request.body, claim));
+        let taken = match request.plan {
+            Plan::Statistics(question) => self.common.statistics.ask(question, lend),
+            Plan::Forward | Plan::Answer(_) => self.forward(lend).inspect(|()| self.common.figures.note_room()),
         };
-        self.step(token, step);
-    }
-
-    /// After a reply: bytes that came before are used first, then the socket is read.
-    fn go_on(&mut self, token: usize, connection: &mut Connection) -> Next {
-        if !connection.unread.is_empty() {
-            let unread = std::mem::take(&mut connection.unread);
-            if self.take_in(connection, &unread) == Next::Drop {
-                return Next::Drop;
-            }
+        if let Err(lend) = taken {
+            self.common.figures.note_queue_full(lend.loan.client().peer(), lend.head.path());
+            let busy = Reply::overloaded(
+                "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
+                OVERLOADED_RETRY_S,
+            );
+            let persistence = lend.loan.persistence(&lend.head);
+            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
         }
-        self.read(token, connection)
     }
 
-    fn read(&mut self, token: usize, connection: &mut Connection) -> Next {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let next = self.read_into(token, connection, &mut scratch);
-        self.scratch = scratch;
-        next
+    fn figures(&self) -> &Figures {
+        &self.common.figures
     }
 
-    fn read_into(&mut self, token: usize, connection: &mut Connection, scratch: &mut [u8]) -> Next {
-        let mut taken = 0;
-        loop {
-            match &mut connection.state {
-                State::Parked { .. } => {}
-                State::Lingering { drained, .. } if *drained > LINGER_BYTES_MAX => return Next::Drop,
-                State::Lingering { .. } => {}
-                State::Lent { .. } | State::Writing { .. } | State::Draining { .. } | State::Moving(_) => {
-                    return Next::Keep;
-                }
-            }
-            if taken > TURN_BYTES_MAX {
-                if !self.unfinished.contains(&token) {
-                    self.unfinished.push(token);
-                }
-                return Next::Keep;
-            }
-            let n = match connection.client.stream().read(scratch) {
-                Ok(0) => return Next::Drop,
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Next::Keep,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Next::Drop,
-            };
-            taken += n;
-            if let State::Lingering { drained, .. } = &mut connection.state {
-                *drained += n;
-            } else if self.take_in(connection, &scratch[..n]) == Next::Drop {
-                return Next::Drop;
-            }
+    #[cfg(target_os = "linux")]
+    fn tell_when_sent(&self, client: &Client) -> io::Result<()> {
+        let stream = client.stream();
+        SockRef::from(stream).set_tcp_notsent_lowat(1)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.reregister(&mut SourceFd(&stream.as_raw_fd()), Token(client.token()), both)
+    }
+
+    /// Other systems tell nobody.
+    #[cfg(not(target_os = "linux"))]
+    fn tell_when_sent(&self, _: &Client) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Services {
+    fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+        if let Role::Express { lane, .. } = &mut self.role {
+            return lane.ask(lend).or_else(|lend| self.common.pool.lend(lend));
         }
+        self.common.pool.lend(lend)
     }
 }
 

@@ -2,37 +2,75 @@
 
 use std::time::Duration;
 
+use super::Front;
+use super::client::Socket;
+use super::connection::{Connection, Next, State, Surroundings};
 use super::gather::Waiting;
-use super::{Connection, Front, Next, State};
 use crate::http::refusal::Refusal;
 use crate::limits::*;
 
-impl Front {
-    /// Until when a connection may stay in its state; a lent one for ever, unless its client left.
-    fn deadline(connection: &Connection) -> u64 {
+impl<S: Socket> Connection<S> {
+    /// Until when it may stay in its state; a lent one for ever, unless its client left.
+    fn deadline(&self) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
-        match &connection.state {
-            State::Parked { since_ms } => match connection.gather.waiting() {
+        match &self.state {
+            State::Parked { since_ms } => match self.gather.waiting() {
                 Waiting::Idle => after(*since_ms, IDLE_TIME_MAX),
                 Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
                 Waiting::Body => after(*since_ms, BODY_GAP_MAX),
             },
             State::Lent { left_ms: Some(left_ms), .. } => after(*left_ms, COUNTS_TIME_MAX),
-            State::Lent { left_ms: None, .. } | State::Moving(_) => u64::MAX,
+            State::Lent { left_ms: None, .. } => u64::MAX,
             State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
     }
 
+    /// When it is to be looked at.
+    fn look_at(&self, now_ms: u64) -> u64 {
+        match self.state {
+            // Given back without a word, it idles: this look finds out.
+            State::Lent { left_ms: None, .. } => now_ms + IDLE_TIME_MAX.as_millis() as u64,
+            State::Lent { .. }
+            | State::Parked { .. }
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. } => self.deadline(),
+        }
+    }
+
+    /// Looks whether its deadline is over.
+    pub(super) fn look(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        match self.take_up(around, scratch) {
+            Next::Keep if self.deadline() <= around.now_ms() => self.expire(around),
+            next @ (Next::Keep | Next::Again | Next::Move(_) | Next::Drop) => next,
+        }
+    }
+
+    fn expire(&mut self, around: &mut impl Surroundings<S>) -> Next {
+        match &mut self.state {
+            State::Parked { .. } => {
+                let refusal = match self.gather.waiting() {
+                    Waiting::Idle => return Next::Drop,
+                    Waiting::Head => Refusal::HeadTimeout,
+                    Waiting::Body => Refusal::BodyTimeout,
+                };
+                self.refuse(refusal, around).map_or(Next::Drop, |()| Next::Keep)
+            }
+            State::Lent { left_ms, .. } => {
+                *left_ms = None;
+                self.client.cut_off();
+                Next::Keep
+            }
+            State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => Next::Drop,
+        }
+    }
+}
+
+impl Front {
     /// Sees to it that a connection is looked at in time.
     pub(super) fn arm(&mut self, token: usize, connection: &Connection) {
-        let at = if let State::Lent { left_ms: None, .. } = connection.state {
-            // Given back without a word, it idles: this look finds out.
-            self.now_ms() + IDLE_TIME_MAX.as_millis() as u64
-        } else {
-            Self::deadline(connection)
-        };
-        self.deadlines.schedule(token, at);
+        self.deadlines.schedule(token, connection.look_at(self.now_ms()));
     }
 
     pub(super) fn check_deadlines(&mut self) {
@@ -41,32 +79,7 @@ impl Front {
             self.accept();
         }
         while let Some(token) = self.deadlines.pop_due(now_ms) {
-            self.reclaim(token);
-            let Some(Some(connection)) = self.connections.get(token) else { continue };
-            if Self::deadline(connection) <= now_ms {
-                self.step(token, Self::expire);
-            } else {
-                self.step(token, |_, _, _| Next::Keep);
-            }
-        }
-    }
-
-    fn expire(&mut self, _token: usize, connection: &mut Connection) -> Next {
-        match &mut connection.state {
-            State::Parked { .. } => {
-                let refusal = match connection.gather.waiting() {
-                    Waiting::Idle => return Next::Drop,
-                    Waiting::Head => Refusal::HeadTimeout,
-                    Waiting::Body => Refusal::BodyTimeout,
-                };
-                self.refuse(connection, refusal).map_or(Next::Drop, |()| Next::Keep)
-            }
-            State::Lent { left_ms, .. } => {
-                *left_ms = None;
-                connection.client.cut_off();
-                Next::Keep
-            }
-            State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } | State::Moving(_) => Next::Drop,
+            self.step(token, Connection::look);
         }
     }
 }
@@ -77,10 +90,11 @@ mod tests {
 
     use mio::Poll;
 
+    use super::super::accepting::Counted;
     use super::super::bodies::Bodies;
     use super::super::client::{Client, Then};
-    use super::super::gather::{self, Gather};
-    use super::super::{Counted, Plan, returns};
+    use super::super::connection::Baggage;
+    use super::super::{Plan, gather, returns};
     use super::*;
 
     /// A connection of which `bytes` have arrived.
@@ -91,14 +105,13 @@ mod tests {
         let stream = mio::net::TcpStream::connect(address).expect("it listens");
         let (returns, _) = returns(&poll).expect("a waker");
         let counted = Counted::new(&Arc::default(), &returns);
-        let client = Arc::new(Client::new(stream, address, 0, returns));
-        let mut gather = Gather::default();
+        let client = Client::new(stream, address, 0, returns);
+        let mut connection = Connection::new(client, Baggage::new(Bodies::new(0).claim(), counted), 5000);
         let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
         let mut verdict = Some(verdict);
-        gather.advance(bytes, |_| Ok(verdict.take().expect("one head"))).map_err(|_| ()).expect("a good request");
-        let state = State::Parked { since_ms: 5000 };
-        let claim = Bodies::new(0).claim();
-        Connection { client, gather, claim, unread: Vec::new(), state, hung_up: false, counted }
+        let gathered = connection.gather.advance(bytes, |_| Ok(verdict.take().expect("one head")));
+        gathered.map_err(|_| ()).expect("a good request");
+        connection
     }
 
     /// How long a connection in this state may stay in it.
@@ -106,7 +119,7 @@ mod tests {
         let mut connection = connection(bytes.as_bytes());
         connection.state = state(5000);
         let expected = limit.map_or(u64::MAX, |limit| 5000 + limit.as_millis() as u64);
-        assert_eq!(Front::deadline(&connection), expected, "{bytes:?}");
+        assert_eq!(connection.deadline(), expected, "{bytes:?}");
     }
 
     #[test]

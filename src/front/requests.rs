@@ -1,160 +1,132 @@
 //! From bytes to whole requests, and each to whoever answers it.
 
-use super::client::{CalledOff, Loan};
-use super::gather::{self, Step, Waiting};
-use super::{Connection, Dropped, Front, Next, Plan, Role, State};
-use crate::exchange::Lend;
+use std::sync::Arc;
+
+use super::client::Socket;
+use super::connection::{Connection, Dropped, Next, State, Surroundings};
+use super::gather::{Gather, Request, Step, Waiting};
+use super::judge::Plan;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{CONTINUE, Persistence, Reply};
-use crate::http::target::Local;
 use crate::limits::OVERLOADED_RETRY_S;
 
-impl Front {
+/// How many bytes were used, and the request that they made whole.
+type Gathered = (usize, Option<Box<Request<Plan>>>);
+
+impl<S: Socket> Connection<S> {
     /// Takes in bytes behind those not used up before.
-    pub(super) fn take_in(&mut self, connection: &mut Connection, bytes: &[u8]) -> Next {
-        if connection.unread.is_empty() {
-            return match self.use_up(connection, bytes) {
-                Ok(used) => {
-                    connection.unread = bytes[used..].to_vec();
-                    Next::Keep
-                }
-                Err(Dropped) => Next::Drop,
-            };
+    pub(super) fn take_in(&mut self, bytes: &[u8], around: &mut impl Surroundings<S>) -> Next {
+        if !self.baggage.unread.is_empty() {
+            self.baggage.unread.append(bytes);
+            return self.use_up(around);
         }
-        let mut all = std::mem::take(&mut connection.unread);
-        all.extend_from_slice(bytes);
-        match self.use_up(connection, &all) {
-            Ok(used) => {
-                all.drain(..used);
-                connection.unread = all;
-                Next::Keep
-            }
-            Err(Dropped) => Next::Drop,
+        // The usual: nothing is kept, so nothing is copied.
+        let Ok((used, request)) = self.gather_from(bytes, around) else { return Next::Drop };
+        self.baggage.unread.append(&bytes[used..]);
+        let Some(request) = request else { return Next::Keep };
+        match self.on_request(request, around) {
+            Next::Keep => self.use_up(around),
+            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
         }
     }
 
-    /// Uses up `bytes`, request after request, until one is lent or more must be read; how many were used.
-    fn use_up(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, Dropped> {
+    /// Uses up what was read before, request after request, until one is answered by others or more must be read.
+    pub(super) fn use_up(&mut self, around: &mut impl Surroundings<S>) -> Next {
+        while let State::Parked { .. } = self.state
+            && !self.baggage.unread.is_empty()
+        {
+            let mut unread = std::mem::take(&mut self.baggage.unread);
+            let Ok((used, request)) = self.gather_from(unread.rest(), around) else { return Next::Drop };
+            unread.use_up(used);
+            self.baggage.unread = unread;
+            let Some(request) = request else { return Next::Keep };
+            match self.on_request(request, around) {
+                Next::Keep => {}
+                next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
+            }
+        }
+        Next::Keep
+    }
+
+    /// Gathers from `bytes` until a request is whole; how many were used, and the request. Without one, more must be
+    /// read, or a reply of our own is being written.
+    fn gather_from(&mut self, bytes: &[u8], around: &mut impl Surroundings<S>) -> Result<Gathered, Dropped> {
         let mut used = 0;
-        while used < bytes.len() && matches!(connection.state, State::Parked { .. }) {
-            let waited = connection.gather.waiting();
-            let judge = &self.common.judge;
-            let step = match connection.gather.advance(&bytes[used..], |head| judge.judge(head)) {
+        while used < bytes.len() && matches!(self.state, State::Parked { .. }) {
+            let waited = self.gather.waiting();
+            let step = match self.gather.advance(&bytes[used..], |head| around.judge(head)) {
                 Ok((n, step)) => {
                     used += n;
                     step
                 }
                 Err(refusal) => {
-                    used = bytes.len();
-                    self.refuse(connection, refusal)?;
-                    break;
+                    self.refuse(refusal, around)?;
+                    return Ok((bytes.len(), None));
                 }
             };
-            connection.claim.set(match &step {
+            self.baggage.claim.set(match &step {
                 Step::Whole(request) => request.body.len(),
-                Step::More | Step::Continue => connection.gather.body_bytes(),
+                Step::More | Step::Continue => self.gather.body_bytes(),
             });
-            if self.common.bodies.are_too_many() {
-                self.turn_away(connection)?;
-                return Ok(bytes.len());
+            if around.are_bodies_too_many() {
+                self.turn_away(around)?;
+                return Ok((bytes.len(), None));
             }
             // A head has one deadline from its first byte; a body one from its last.
-            if waited != Waiting::Head || connection.gather.waiting() != Waiting::Head {
-                connection.state = State::Parked { since_ms: self.returns.now_ms() };
+            if waited != Waiting::Head || self.gather.waiting() != Waiting::Head {
+                self.state = State::Parked { since_ms: around.now_ms() };
             }
             match step {
                 Step::More => break,
-                Step::Continue => {
-                    connection.client.write_now(CONTINUE).map_err(|_| Dropped)?;
-                }
-                Step::Whole(request) => {
-                    let pending = used < bytes.len() || connection.hung_up;
-                    self.on_request(connection, request, pending)?;
-                }
+                Step::Continue => self.reply(CONTINUE.to_vec(), true, around)?,
+                Step::Whole(request) => return Ok((used, Some(request))),
             }
         }
-        Ok(used)
+        Ok((used, None))
     }
 
-    pub(super) fn on_request(
-        &mut self,
-        connection: &mut Connection,
-        request: Box<gather::Request<Plan>>,
-        pending: bool,
-    ) -> Result<(), Dropped> {
+    /// Answers a whole request, or has it answered.
+    pub(super) fn on_request(&mut self, request: Box<Request<Plan>>, around: &mut impl Surroundings<S>) -> Next {
         match &request.plan {
             Plan::Answer(answer) => {
-                connection.claim.set(0);
-                let keep_alive = request.head.keep_alive && self.stopping.is_none();
+                self.baggage.claim.set(0);
+                let keep_alive = request.head.keep_alive && !around.is_stopping();
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
-                return self.reply(connection, bytes, keep_alive);
+                return self.reply(bytes, keep_alive, around).map_or(Next::Drop, |()| Next::Keep);
             }
-            Plan::Forward if self.suits_express(&request) && self.express_is_open() => {
-                connection.state = State::Moving(request);
+            // Where somebody still has a hand on it, it stays.
+            Plan::Forward if Arc::strong_count(&self.client) == 1 && around.moves(&request) => {
+                return Next::Move(request);
             }
-            Plan::Statistics(_) | Plan::Forward => self.lend(connection, *request, pending),
+            Plan::Statistics(_) | Plan::Forward => self.lend(*request, around),
         }
-        Ok(())
-    }
-
-    /// Lends the connection to whoever answers the request.
-    pub(super) fn lend(&mut self, connection: &mut Connection, request: gather::Request<Plan>, pending: bool) {
-        let keep_alive = request.head.keep_alive && self.stopping.is_none();
-        let question = match request.plan {
-            Plan::Statistics(question) => Some(question),
-            Plan::Forward | Plan::Answer(_) => None,
-        };
-        let ends_with_client = match question {
-            Some(question) => question == Local::Live,
-            None => request.head.method() == "POST",
-        };
-        connection.client.lend(pending || self.stopping.is_some());
-        if connection.hung_up && ends_with_client {
-            connection.client.call_off(CalledOff::ClientLeft);
-        }
-        connection.state = State::Lent { ends_with_client, left_ms: None };
-        let loan = Loan::new(connection.client.clone(), keep_alive);
-        let lend = Box::new(Lend::new(loan, request.head, request.body, connection.claim.take()));
-        let taken = match question {
-            Some(question) => self.common.statistics.ask(question, lend),
-            None => self.forward(lend).inspect(|()| self.common.figures.note_room()),
-        };
-        if let Err(lend) = taken {
-            self.common.figures.note_queue_full(connection.client.peer(), lend.head.path());
-            let busy = Reply::overloaded(
-                "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
-                OVERLOADED_RETRY_S,
-            );
-            let persistence = lend.loan.persistence(&lend.head);
-            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
-        }
-    }
-
-    fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
-        if let Role::Express { lane, .. } = &mut self.role {
-            return lane.ask(lend).or_else(|lend| self.common.pool.lend(lend));
-        }
-        self.common.pool.lend(lend)
+        Next::Keep
     }
 
     /// The memory for bodies is full: whose body grows now tries again later.
-    fn turn_away(&mut self, connection: &mut Connection) -> Result<(), Dropped> {
-        self.common.figures.note_bodies_full(connection.client.peer());
+    fn turn_away(&mut self, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+        around.figures().note_bodies_full(self.client.peer());
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
-        self.turn_down(connection, &busy)
+        self.turn_down(&busy, around)
     }
 
-    pub(super) fn refuse(&mut self, connection: &mut Connection, refusal: Refusal) -> Result<(), Dropped> {
-        log::debug!("{}: refused: {}", connection.client.peer(), refusal.name());
-        self.common.figures.note_refusal(refusal);
-        self.turn_down(connection, &Reply::refusal(refusal))
+    pub(super) fn refuse(&mut self, refusal: Refusal, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+        log::debug!("{}: refused: {}", self.client.peer(), refusal.name());
+        around.figures().note_refusal(refusal);
+        self.turn_down(&Reply::refusal(refusal), around)
     }
 
     /// The connection's last reply, without content where the request was one for a head.
-    fn turn_down(&mut self, connection: &mut Connection, reply: &Reply) -> Result<(), Dropped> {
-        let bytes = reply.encode(Persistence::Close, connection.gather.is_head_only());
-        connection.forget_request();
-        self.reply(connection, bytes, false)
+    fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+        let bytes = reply.encode(Persistence::Close, self.gather.is_head_only());
+        self.forget_request();
+        self.reply(bytes, false, around)
+    }
+
+    /// What came of a request that is refused takes no memory while its client reads why.
+    fn forget_request(&mut self) {
+        self.gather = Gather::default();
+        self.baggage.claim.set(0);
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::client::{CalledOff, Returns};
-use super::gather::Waiting;
-use super::{Front, Next, Role, State};
+use super::connection::{Connection, State};
+use super::{Front, Role};
 use crate::limits::SAME_SIGNAL_TIME_MAX;
 
 /// Tells the front to stop.
@@ -70,44 +70,15 @@ impl Front {
     /// Goes on stopping; true when nothing is left to wait for.
     pub(super) fn stopped(&mut self) -> bool {
         let now_ms = self.now_ms();
-        if self.stopping.is_none() {
-            self.listener = None;
-            self.accept_again_ms = None;
-            self.common.statistics.close();
-            self.stopping =
-                Some(Stopping { grace_ends_ms: now_ms + self.common.grace.as_millis() as u64, called_off: false });
-            if let Role::Express { guests, .. } = &self.role {
-                guests.close().into_iter().for_each(|guest| self.welcome(guest));
-            }
-            // What has arrived is still answered; who idles is closed. Whoever gives back from now on wakes the front.
-            for token in 0..self.connections.len() {
-                if let Some(Some(connection)) = self.connections.get(token) {
-                    connection.client.note_event();
-                }
-                self.reclaim(token);
-                self.step(token, |front, token, connection| {
-                    let is_parked = matches!(connection.state, State::Parked { .. });
-                    if is_parked { front.go_on(token, connection) } else { Next::Keep }
-                });
-            }
+        if self.services.stopping.is_none() {
+            self.begin_stopping(now_ms);
         }
         for token in 0..self.connections.len() {
-            self.reclaim(token);
-            self.step(token, |_, _, connection| match connection.state {
-                State::Parked { .. } if connection.gather.waiting() == Waiting::Idle => Next::Drop,
-                // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
-                State::Lingering { drained: 0, .. } => Next::Drop,
-                State::Parked { .. }
-                | State::Lent { .. }
-                | State::Writing { .. }
-                | State::Draining { .. }
-                | State::Lingering { .. }
-                | State::Moving(_) => Next::Keep,
-            });
+            self.step(token, Connection::wind_up);
         }
-        let grace_over = self.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
+        let grace_over = self.services.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
         if grace_over
-            && let Some(stopping) = &mut self.stopping
+            && let Some(stopping) = &mut self.services.stopping
             && !stopping.called_off
         {
             stopping.called_off = true;
@@ -118,7 +89,7 @@ impl Front {
             }
         }
         let running = self.connections.iter().flatten().any(|connection| match connection.state {
-            State::Lent { .. } | State::Moving(_) => true,
+            State::Lent { .. } => true,
             State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
                 !grace_over
             }
@@ -126,13 +97,18 @@ impl Front {
         !running
     }
 
-    /// A connection that was given back without a word is parked.
-    pub(super) fn reclaim(&mut self, token: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(token)
-            && let State::Lent { .. } = connection.state
-            && connection.client.is_given_back()
-        {
-            connection.state = State::Parked { since_ms: connection.client.given_back_ms() };
+    fn begin_stopping(&mut self, now_ms: u64) {
+        self.listener = None;
+        self.accept_again_ms = None;
+        let common = &self.services.common;
+        common.statistics.close();
+        let grace_ends_ms = now_ms + common.grace.as_millis() as u64;
+        self.services.stopping = Some(Stopping { grace_ends_ms, called_off: false });
+        if let Role::Express { guests, .. } = &self.services.role {
+            guests.close().into_iter().for_each(|guest| self.welcome(guest));
+        }
+        for token in 0..self.connections.len() {
+            self.step(token, Connection::stop);
         }
     }
 }

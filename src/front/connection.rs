@@ -1,0 +1,374 @@
+//! One connection, from accepting it to its end, as a machine that knows neither poll nor operating system: events,
+//! returns and deadlines in, what is to be done with it out ([`Next`]). What it asks of others it asks of its
+//! [`Surroundings`].
+//!
+//! ```text
+//!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
+//!     │                                          ├──its last reply──▶ Lingering ──▶ closed
+//!     │                                          ├──a reply cut short──▶ closed, or Draining ──▶ reset
+//!     │                                          ▼ last bytes not taken at once
+//!     ├── own reply, not taken at once ──▶ Writing ──▶ Parked, Lingering or closed
+//!     ├── for another loop ──▶ left, with its request ──▶ arrived there: Lent
+//!     └── refused ──▶ Lingering
+//! ```
+//!
+//! Invariant: a parked or lingering connection that its machine has let go of has nothing left to read or to use up,
+//! but for one whose turn was cut short ([`Next::Again`]). So the next event is all that it needs to be waited for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+
+use super::accepting::Counted;
+use super::bodies::Claim;
+use super::client::{CalledOff, Client, Fate, Loan, Socket, Then};
+use super::gather::{Gather, Request, Verdict, Waiting};
+use super::judge::Plan;
+use crate::figures::Figures;
+use crate::http::RequestHead;
+use crate::http::refusal::Refusal;
+use crate::limits::LINGER_BYTES_MAX;
+
+/// So many times its scratch space is read from one connection before the others have their turn: 1 MB.
+const TURN_READS_MAX: usize = 16;
+
+/// A connection and whose turn it is.
+pub struct Connection<S: Socket = TcpStream> {
+    pub(super) client: Arc<Client<S>>,
+    pub(super) gather: Gather<Plan>,
+    pub(super) baggage: Baggage,
+    pub(super) state: State,
+}
+
+/// What goes with a connection from one loop to another.
+pub struct Baggage {
+    /// What the body that is being gathered takes.
+    pub(super) claim: Claim,
+    pub(super) unread: Unread,
+    pub(super) inbound: Inbound,
+    /// For its place among all.
+    _counted: Counted,
+}
+
+/// What a connection is about.
+#[derive(Debug)]
+pub enum State {
+    /// Nothing is owed to its client: the next request is read.
+    Parked { since_ms: u64 },
+    /// A borrower answers. `ends_with_client`: not for a client that sends no more. `left_ms`: that left at this time
+    /// with its whole answer, and upstream is cut off a little later.
+    Lent { ends_with_client: bool, left_ms: Option<u64> },
+    /// The last bytes of a reply wait for the socket.
+    Writing { bytes: Vec<u8>, written: usize, then: Then, since_ms: u64 },
+    /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
+    Draining { since_ms: u64 },
+    /// The last reply is sent; what the client still sends is dropped, so that no reset eats the reply.
+    Lingering { since_ms: u64, drained: usize },
+}
+
+/// What a step of a connection asks the loop to do with it.
+#[must_use]
+pub enum Next {
+    /// It waits for an event, a return, or its deadline.
+    Keep,
+    /// There is more to read, but others come first: [`Connection::read`] it soon.
+    Again,
+    /// Another loop goes on with it, and with this request.
+    Move(Box<Request<Plan>>),
+    /// It is over.
+    Drop,
+}
+
+/// The client is gone: there is nobody to write to.
+pub(super) struct Dropped;
+
+/// Whom a connection asks: the loop that it is in.
+pub trait Surroundings<S: Socket = TcpStream> {
+    /// Milliseconds on the loop's clock.
+    fn now_ms(&self) -> u64;
+    /// What becomes of a request with this head.
+    fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal>;
+    /// Whether the memory for bodies is full.
+    fn are_bodies_too_many(&self) -> bool;
+    /// Whether the proxy stops: no connection goes on behind its next reply.
+    fn is_stopping(&self) -> bool;
+    /// Whether this request's connection shall go on in another loop.
+    fn moves(&mut self, request: &Request<Plan>) -> bool;
+    /// Has the request answered by somebody else.
+    fn lend(&mut self, loan: Loan<S>, request: Request<Plan>, claim: Claim);
+    /// Where refusals are counted.
+    fn figures(&self) -> &Figures;
+    /// From now on the socket is writable when it has nothing left to send; an event tells so, also at once.
+    fn tell_when_sent(&self, client: &Client<S>) -> io::Result<()>;
+}
+
+/// What an event says of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Bytes, an end or an error can be read.
+    pub readable: bool,
+    /// Bytes can be written.
+    pub writable: bool,
+    /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
+    pub ended: bool,
+    /// It does not read any more, either.
+    pub gone: bool,
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Ready {
+        let gone = event.is_error() || event.is_write_closed();
+        let ended = event.is_read_closed() || gone;
+        Ready { readable: event.is_readable() || ended, writable: event.is_writable(), ended, gone }
+    }
+}
+
+/// What is known of the bytes that a socket may hold. Events are told once (edge-triggered), so what they tell is a
+/// fact until a read has disproved it, whatever the connection does meanwhile. Nothing else sets or clears it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inbound {
+    /// Nobody has read to the end of what was told.
+    may_have_more: bool,
+    /// The end was told, of which no further event will tell: it is found behind the last byte.
+    has_ended: bool,
+}
+
+impl Inbound {
+    fn note(&mut self, ready: Ready) {
+        self.may_have_more |= ready.readable;
+        self.has_ended |= ready.ended;
+    }
+
+    /// There may be something of which no event has told, or will: it is looked for.
+    fn suspect(&mut self) {
+        self.may_have_more = true;
+    }
+
+    /// Reads from the socket; the only place that does.
+    fn read(&mut self, socket: &impl Socket, into: &mut [u8]) -> io::Result<usize> {
+        let read = socket.read(into);
+        let is_drained = match &read {
+            // Where it got less than it wanted, a read has emptied the socket and the next byte is an event (epoll(7),
+            // question 9; kqueue(2), EV_CLEAR), but an end that was told already is not. Other systems tell of more
+            // only after a read that would block.
+            Ok(n) => cfg!(unix) && *n < into.len() && !self.has_ended,
+            Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+        };
+        self.may_have_more &= !is_drained;
+        read
+    }
+}
+
+/// Bytes read and not used up: the start of a head, or pipelined requests.
+#[derive(Debug, Default)]
+pub struct Unread {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Unread {
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == self.bytes.len()
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.used));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn use_up(&mut self, count: usize) {
+        self.used += count;
+        if self.is_empty() {
+            *self = Unread::default();
+        }
+    }
+}
+
+impl Baggage {
+    /// Of a connection that was just accepted. Registering it tells of what has come already, as an event.
+    pub fn new(claim: Claim, counted: Counted) -> Baggage {
+        Baggage { claim, unread: Unread::default(), inbound: Inbound::default(), _counted: counted }
+    }
+}
+
+impl<S: Socket> Connection<S> {
+    /// A parked connection. Nobody else has a hand on `client`.
+    pub fn new(client: Client<S>, baggage: Baggage, now_ms: u64) -> Connection<S> {
+        let state = State::Parked { since_ms: now_ms };
+        Connection { client: Arc::new(client), gather: Gather::default(), baggage, state }
+    }
+
+    /// Leaves its loop, parked and with the whole request of [`Next::Move`].
+    pub fn leave(self) -> Option<(S, SocketAddr, Baggage)> {
+        // Nobody has a hand on it: that was seen before, and lending alone gives one.
+        let (socket, peer) = Arc::into_inner(self.client)?.into_stream();
+        Some((socket, peer, self.baggage))
+    }
+
+    /// Goes on in this loop with the request that it moved with.
+    pub fn arrive(
+        &mut self,
+        request: Box<Request<Plan>>,
+        around: &mut impl Surroundings<S>,
+        scratch: &mut [u8],
+    ) -> Next {
+        // Events of the time between the loops were told to nobody.
+        self.baggage.inbound.suspect();
+        match self.on_request(request, around) {
+            Next::Keep => self.go_on(around, scratch),
+            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
+        }
+    }
+
+    /// Something happened on the socket.
+    pub fn on_event(&mut self, ready: Ready, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        self.baggage.inbound.note(ready);
+        match &mut self.state {
+            State::Parked { .. } | State::Lingering { .. } => self.read(around, scratch),
+            State::Writing { .. } if ready.writable || ready.gone => self.write(around, scratch),
+            State::Draining { .. } if ready.writable || ready.gone => Next::Drop,
+            State::Writing { .. } | State::Draining { .. } => Next::Keep,
+            State::Lent { ends_with_client, left_ms } => {
+                if ready.readable && self.client.call_back() {
+                    return self.take_up(around, scratch);
+                }
+                if ready.writable {
+                    self.client.note_writable();
+                }
+                // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
+                // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
+                if ready.gone || (ready.ended && *ends_with_client) {
+                    let is_over = self.client.call_off(self.client.how_left());
+                    if !is_over && left_ms.is_none() {
+                        *left_ms = Some(around.now_ms());
+                    }
+                }
+                Next::Keep
+            }
+        }
+    }
+
+    /// Its borrower has returned it.
+    pub fn take_back(&mut self, fate: Fate, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        let since_ms = around.now_ms();
+        match fate {
+            Fate::Parked => return self.take_up(around, scratch),
+            Fate::Cut => return self.cut(around),
+            Fate::Closed => self.state = State::Lingering { since_ms, drained: 0 },
+            Fate::Write(bytes, then) => {
+                self.state = State::Writing { bytes, written: 0, then, since_ms };
+                return self.write(around, scratch);
+            }
+        }
+        self.read(around, scratch)
+    }
+
+    /// Goes on with a connection that was given back as if nothing had happened, if it was. The word that says so may
+    /// be late: an event, a deadline or a stop has taken it up before, and it may be lent again.
+    pub fn take_up(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        if !matches!(self.state, State::Lent { .. }) || !self.client.is_given_back() {
+            return Next::Keep;
+        }
+        self.state = State::Parked { since_ms: self.client.given_back_ms() };
+        self.go_on(around, scratch)
+    }
+
+    /// After a reply: bytes that came before are used first, then the socket is read, if there may be more.
+    pub(super) fn go_on(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        match self.use_up(around) {
+            Next::Keep => self.read(around, scratch),
+            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
+        }
+    }
+
+    /// Reads for as long as there may be more and the connection is the loop's.
+    pub fn read(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        let mut taken = 0;
+        while self.baggage.inbound.may_have_more {
+            match self.state {
+                State::Parked { .. } => {}
+                State::Lingering { drained, .. } if drained > LINGER_BYTES_MAX => return Next::Drop,
+                State::Lingering { .. } => {}
+                State::Lent { .. } | State::Writing { .. } | State::Draining { .. } => return Next::Keep,
+            }
+            if taken > TURN_READS_MAX * scratch.len() {
+                return Next::Again;
+            }
+            let n = match self.baggage.inbound.read(self.client.stream(), scratch) {
+                Ok(0) => return Next::Drop,
+                Ok(n) => n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => continue,
+                Err(_) => return Next::Drop,
+            };
+            taken += n;
+            if let State::Lingering { drained, .. } = &mut self.state {
+                *drained += n;
+                continue;
+            }
+            match self.take_in(&scratch[..n], around) {
+                Next::Keep => {}
+                next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
+            }
+        }
+        Next::Keep
+    }
+
+    /// Whether there is, or may be, something to go on with behind the request at hand.
+    fn has_more(&self) -> bool {
+        !self.baggage.unread.is_empty() || self.baggage.inbound.may_have_more
+    }
+
+    /// Lends the connection to whoever answers the request.
+    pub(super) fn lend(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S>) {
+        let keep_alive = request.head.keep_alive && !around.is_stopping();
+        let ends_with_client = request.plan.ends_with_client(&request.head);
+        self.client.lend();
+        if self.has_more() {
+            self.client.call_back();
+        }
+        if self.baggage.inbound.has_ended && ends_with_client {
+            self.client.call_off(CalledOff::ClientLeft);
+        }
+        self.state = State::Lent { ends_with_client, left_ms: None };
+        let claim = self.baggage.claim.take();
+        around.lend(Loan::new(self.client.clone(), keep_alive), request, claim);
+    }
+
+    // ---- stopping ----------------------------------------------------------------------------------------------
+
+    /// The proxy stops. What has arrived is still answered, whether its event has come or not; whoever gives back from
+    /// now on says so.
+    pub fn stop(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        self.baggage.inbound.suspect();
+        match self.state {
+            State::Parked { .. } | State::Lingering { .. } => self.read(around, scratch),
+            State::Lent { .. } if self.client.call_back() => self.take_up(around, scratch),
+            State::Lent { .. } | State::Writing { .. } | State::Draining { .. } => Next::Keep,
+        }
+    }
+
+    /// While the proxy stops: whoever idles is closed.
+    pub fn wind_up(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+        match self.take_up(around, scratch) {
+            Next::Keep => {}
+            next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
+        }
+        match self.state {
+            State::Parked { .. } if self.gather.waiting() == Waiting::Idle && !self.has_more() => Next::Drop,
+            // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
+            State::Lingering { drained: 0, .. } => Next::Drop,
+            State::Parked { .. }
+            | State::Lent { .. }
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. } => Next::Keep,
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! A connection under thousands of schedules: the machine itself, over a simulated socket that tells of each edge once,
+//! as epoll does. A seed decides how the client's bytes are cut, when events, returns and deadlines are seen, what
+//! borrowers do, how much the client takes of a reply, and how it ends. Whatever the order: every request that came
+//! whole gets one reply, in its turn, or the client sees an end that somebody had a reason for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use mio::Poll;
+
+use super::accepting::Counted;
+use super::bodies::{Bodies, Claim};
+use super::client::{Client, Fate, Loan, Returns, Socket};
+use super::connection::{Baggage, Connection, Next, Ready, Surroundings};
+use super::gather::{Request, Verdict};
+use super::{Plan, returns};
+use crate::figures::Figures;
+use crate::http::RequestHead;
+use crate::http::refusal::Refusal;
+use crate::http::reply::{Persistence, Reply};
+use crate::http::target::Local;
+
+/// Most steps until everything is at rest once the client has done all that it will.
+const STEPS_MAX: usize = 10_000;
+
+/// Both ends of a connection.
+#[derive(Default)]
+struct Wire {
+    inbound: VecDeque<u8>,
+    /// The client closed its side.
+    fin: bool,
+    reset: bool,
+    /// How much the socket takes before the client reads.
+    room: usize,
+    /// A write found no room: making some is an edge.
+    wants_room: bool,
+    /// Something happened of which no event has told.
+    edge: bool,
+    replies: Vec<u8>,
+    /// Our side is closed.
+    ended: bool,
+}
+
+/// The proxy's end.
+#[derive(Clone, Default)]
+struct Simulated(Arc<Mutex<Wire>>);
+
+impl Simulated {
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().expect("one thread")
+    }
+}
+
+impl Socket for Simulated {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.wire();
+        if wire.reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let n = wire.inbound.len().min(into.len());
+        if n == 0 && !wire.fin {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.inbound.drain(..n).zip(into).for_each(|(byte, place)| *place = byte);
+        Ok(n)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut wire = self.wire();
+        if wire.reset || wire.ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let n = wire.room.min(bytes.len());
+        wire.room -= n;
+        wire.replies.extend_from_slice(&bytes[..n]);
+        wire.wants_room |= n < bytes.len();
+        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let mut wire = self.wire();
+        wire.ended = true;
+        if how == Shutdown::Both {
+            // Its other side then reads as ended, and that is an edge.
+            wire.fin = true;
+            wire.edge = true;
+        }
+        Ok(())
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(None)
+    }
+
+    fn set_resets(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// What epoll says at this moment, if there was an edge.
+    fn event(&mut self) -> Option<Ready> {
+        if !std::mem::take(&mut self.edge) {
+            return None;
+        }
+        let ended = self.fin || self.reset;
+        let readable = ended || !self.inbound.is_empty();
+        let writable = self.room > 0 || self.reset;
+        (readable || writable).then_some(Ready { readable, writable, ended, gone: self.reset })
+    }
+}
+
+/// Xorshift: the same schedule for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn of(seed: u64) -> Chance {
+        Chance((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// Whom the connection asks: a list of what it has lent.
+struct Around {
+    bodies: Bodies,
+    figures: Figures,
+    returns: Arc<Returns>,
+    is_stopping: bool,
+    /// Every forwarded request moves its connection, as long as that is here.
+    moves: bool,
+    borrowed: Option<Borrowed>,
+}
+
+/// A request in a borrower's hands, and what of its reply is still to be written.
+struct Borrowed {
+    loan: Loan<Simulated>,
+    reply: Vec<u8>,
+}
+
+impl Surroundings<Simulated> for Around {
+    fn now_ms(&self) -> u64 {
+        self.returns.now_ms()
+    }
+
+    fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {
+        let number = number_of(head);
+        let plan = match head.path().split('/').nth(1) {
+            Some("own") => Plan::Answer(Reply::new(200, "text/plain", number.into_bytes())),
+            Some("statistics") => Plan::Statistics(Local::Report),
+            Some(_) | None => Plan::Forward,
+        };
+        Ok(Verdict { plan, body_bytes_max: 1000, keep_body: true })
+    }
+
+    fn are_bodies_too_many(&self) -> bool {
+        self.bodies.are_too_many()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    fn moves(&mut self, request: &Request<Plan>) -> bool {
+        self.moves && !self.is_stopping && request.head.keep_alive
+    }
+
+    fn lend(&mut self, loan: Loan<Simulated>, request: Request<Plan>, _: Claim) {
+        let reply = Reply::new(200, "text/plain", number_of(&request.head).into_bytes());
+        let persistence = if loan.keep_alive() { Persistence::KeepAlive } else { Persistence::Close };
+        assert!(self.borrowed.is_none(), "lent twice");
+        self.borrowed = Some(Borrowed { loan, reply: reply.encode(persistence, false) });
+    }
+
+    fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    fn tell_when_sent(&self, client: &Client<Simulated>) -> io::Result<()> {
+        client.stream().wire().edge = true;
+        Ok(())
+    }
+}
+
+/// Requests are numbered in their targets, replies tell the number.
+fn number_of(head: &RequestHead) -> String {
+    head.path().rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// One schedule.
+struct Schedule {
+    chance: Chance,
+    socket: Simulated,
+    around: Around,
+    scratch: Vec<u8>,
+    connection: Option<Connection<Simulated>>,
+    /// On its way to the other loop.
+    moving: Option<(Baggage, Box<Request<Plan>>)>,
+    /// Its turn was cut short.
+    again: bool,
+    /// Returns under way to the loop, each from a thread of its own.
+    words: Vec<Fate>,
+    /// What the client has still to send.
+    unsent: Vec<Vec<u8>>,
+    requests: usize,
+    /// Somebody had a reason to end the connection.
+    may_end: bool,
+}
+
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+impl Schedule {
+    fn new(seed: u64, returns: &Arc<Returns>) -> Schedule {
+        let mut chance = Chance::of(seed);
+        let requests = 1 + chance.below(6);
+        let mut may_end = false;
+        let mut bytes = Vec::new();
+        for number in 1..=requests {
+            let is_last = chance.one_in(20);
+            may_end |= is_last;
+            let close = if is_last { "Connection: close\r\n" } else { "" };
+            let body = "x".repeat(chance.below(60));
+            let (method, path) =
+                [("GET", "own"), ("GET", "statistics"), ("GET", "v1"), ("POST", "v1")][chance.below(4)];
+            let expects = if method == "POST" && chance.one_in(4) { "Expect: 100-continue\r\n" } else { "" };
+            let framed = match (method, chance.below(4)) {
+                ("GET", _) => "\r\n".to_owned(),
+                (_, 0) => format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}y\r\n0\r\n\r\n", body.len() + 1),
+                (_, _) => format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+            };
+            bytes.extend(
+                format!("{method} /{path}/{number} HTTP/1.1\r\nHost: h\r\n{close}{expects}{framed}").into_bytes(),
+            );
+        }
+        if chance.one_in(20) {
+            may_end = true;
+            bytes.extend(b"nonsense\r\n\r\n");
+        }
+        let mut unsent = Vec::new();
+        while !bytes.is_empty() {
+            let most = [2, 40, 100, 400][chance.below(4)];
+            let n = (1 + chance.below(most)).min(bytes.len());
+            unsent.push(bytes.drain(..n).collect());
+        }
+        unsent.reverse();
+        let scratch = vec![0; [7, 16, 64, 1000][chance.below(4)]];
+        let figures = Arc::default();
+        let bodies = Bodies::new(u64::MAX);
+        let baggage = Baggage::new(bodies.claim(), Counted::new(&figures, returns));
+        let socket = Simulated::default();
+        let room = [0, 20, 1000, 100_000][chance.below(4)];
+        *socket.wire() = Wire { room, edge: true, ..Wire::default() };
+        let client = Client::new(socket.clone(), PEER, 0, returns.clone());
+        let around = Around {
+            bodies,
+            figures: Figures::default(),
+            returns: returns.clone(),
+            is_stopping: false,
+            moves: chance.one_in(2),
+            borrowed: None,
+        };
+        let connection = Some(Connection::new(client, baggage, 0));
+        let (moving, again, words) = (None, false, Vec::new());
+        Schedule { chance, socket, around, scratch, connection, moving, again, words, unsent, requests, may_end }
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Connection<Simulated>, &mut Around, &mut [u8]) -> Next) {
+        let Some(connection) = &mut self.connection else { return };
+        match step(connection, &mut self.around, &mut self.scratch) {
+            Next::Keep => {}
+            Next::Again => self.again = true,
+            Next::Move(request) => {
+                let left = self.connection.take().and_then(Connection::leave);
+                let (_, _, baggage) = left.expect("nobody has a hand on it");
+                // Who moves is told of nothing more until it is registered anew.
+                self.socket.wire().edge = false;
+                self.around.moves = false;
+                self.moving = Some((baggage, request));
+            }
+            Next::Drop => {
+                self.connection = None;
+                self.socket.wire().ended = true;
+            }
+        }
+    }
+
+    /// One thing happens, or nothing. `is_over`: the client sends and ends no more, borrowers do what they should.
+    fn happen(&mut self, is_over: bool) {
+        self.words.extend(self.around.returns.take().into_iter().map(|returned| returned.fate));
+        match self.chance.below(if is_over { 7 } else { 10 }) {
+            0 => {
+                // An event waits while nobody is there whom it could be told.
+                if self.connection.is_some()
+                    && let Some(ready) = { self.socket.wire().event() }
+                {
+                    self.step(|connection, around, scratch| connection.on_event(ready, around, scratch));
+                }
+            }
+            1 if !self.words.is_empty() => {
+                let at = self.chance.below(self.words.len());
+                let fate = self.words.swap_remove(at);
+                self.step(|connection, around, scratch| connection.take_back(fate, around, scratch));
+            }
+            2 => self.borrower(is_over),
+            3 if std::mem::take(&mut self.again) => self.step(Connection::read),
+            4 => {
+                if let Some((baggage, request)) = self.moving.take() {
+                    // Registering tells of what is there, but nobody relies on it for what came on the way.
+                    let is_told = self.chance.one_in(2);
+                    let mut wire = self.socket.wire();
+                    wire.edge = is_told || wire.reset;
+                    drop(wire);
+                    let client = Client::new(self.socket.clone(), PEER, 0, self.around.returns.clone());
+                    self.connection = Some(Connection::new(client, baggage, 0));
+                    self.step(|connection, around, scratch| connection.arrive(request, around, scratch));
+                }
+            }
+            5 => {
+                let more = if is_over { 1000 } else { self.chance.below(100) };
+                let mut wire = self.socket.wire();
+                wire.room += more;
+                wire.edge |= more > 0 && std::mem::take(&mut wire.wants_room);
+            }
+            7 | 8 => {
+                if let Some(segment) = self.unsent.pop() {
+                    let mut wire = self.socket.wire();
+                    wire.inbound.extend(segment);
+                    wire.edge = true;
+                }
+            }
+            // Once all is over, no deadline rescues what hangs; it may come before a word that is under way.
+            6 if !is_over || !self.words.is_empty() => self.step(Connection::look),
+            9 if self.chance.one_in(40) => self.end(),
+            _ => {}
+        }
+    }
+
+    /// What a borrower does next with its connection.
+    fn borrower(&mut self, is_over: bool) {
+        let Some(mut borrowed) = self.around.borrowed.take() else { return };
+        if borrowed.loan.client().called_off().is_some() || (!is_over && self.chance.one_in(60)) {
+            self.may_end = true;
+            return borrowed.loan.cut();
+        }
+        let some = 1 + self.chance.below(borrowed.reply.len());
+        match borrowed.loan.client().write_now(&borrowed.reply[..some]) {
+            Ok(n) => drop(borrowed.reply.drain(..n)),
+            Err(_) => return borrowed.loan.cut(),
+        }
+        if borrowed.reply.is_empty() {
+            borrowed.loan.give_back();
+        } else if self.chance.one_in(4) {
+            let complete = is_over || !self.chance.one_in(20);
+            self.may_end |= !complete;
+            borrowed.loan.give_back_with(borrowed.reply, complete);
+        } else {
+            self.around.borrowed = Some(borrowed);
+        }
+    }
+
+    /// The client ends, or the proxy does.
+    fn end(&mut self) {
+        self.may_end = true;
+        match self.chance.below(3) {
+            0 => {
+                let mut wire = self.socket.wire();
+                (wire.fin, wire.edge) = (true, true);
+                self.unsent.clear();
+            }
+            1 => {
+                let mut wire = self.socket.wire();
+                (wire.reset, wire.edge) = (true, true);
+                self.unsent.clear();
+            }
+            _ => {
+                self.around.is_stopping = true;
+                self.step(Connection::stop);
+                self.step(Connection::wind_up);
+            }
+        }
+    }
+
+    /// Until nothing is under way any more.
+    fn is_at_rest(&self) -> bool {
+        let wire = self.socket.wire();
+        let is_told = self.connection.is_none() || !wire.edge && !wire.wants_room;
+        self.around.borrowed.is_none() && self.moving.is_none() && self.words.is_empty() && !self.again && is_told
+    }
+
+    fn run(mut self) {
+        while !self.unsent.is_empty() {
+            self.happen(false);
+        }
+        let sent_all = !{
+            let wire = self.socket.wire();
+            wire.fin || wire.reset
+        };
+        let mut steps = 0;
+        let mut calm = 0;
+        while calm < 30 {
+            self.happen(true);
+            calm = if self.is_at_rest() { calm + 1 } else { 0 };
+            steps += 1;
+            assert!(steps < STEPS_MAX, "it never comes to rest");
+        }
+        let wire = self.socket.wire();
+        let got = String::from_utf8(wire.replies.clone()).expect("text");
+        let replies = got.matches("HTTP/1.1 200 OK\r\n").count();
+        let mut at = 0;
+        for number in 1..=replies {
+            let this = got[at..].find("HTTP/1.1 200 OK\r\n").map(|found| at + found).expect("counted");
+            let next = got[this + 1..].find("HTTP/1.1 ").map_or(got.len(), |found| this + 1 + found);
+            let is_cut = wire.ended && next == got.len();
+            assert!(is_cut || got[this..next].ends_with(&format!("\r\n\r\n{number}")), "out of order: {got:?}");
+            at = next;
+        }
+        let told = got.matches("HTTP/1.1 100 Continue\r\n\r\n").count() + got.matches("HTTP/1.1 400 ").count();
+        let is_sound = got.matches("HTTP/1.1 ").count() == replies + told;
+        assert!(is_sound || wire.ended, "a head was written in part: {got:?}");
+        assert!(replies <= self.requests, "more replies than requests");
+        if !wire.ended {
+            assert!(sent_all, "the client's end was never seen");
+            assert_eq!(replies, self.requests, "a request that came was never answered");
+        }
+        assert!(!wire.ended || self.may_end, "the connection ended, and nobody had a reason");
+    }
+}
+
+#[test]
+fn every_request_that_came_whole_gets_its_reply_in_order_or_an_end() {
+    let poll = Poll::new().expect("a poll");
+    let (returns, _) = returns(&poll).expect("a waker");
+    for seed in 0..10_000 {
+        let schedule = std::panic::AssertUnwindSafe(|| Schedule::new(seed, &returns).run());
+        if let Err(why) = std::panic::catch_unwind(schedule) {
+            eprintln!("the schedule of seed {seed}");
+            std::panic::resume_unwind(why);
+        }
+        // What it left behind is not the next one's.
+        returns.take();
+    }
+}
