@@ -15,6 +15,7 @@ mod injection;
 mod live;
 mod log;
 mod many;
+mod pipelining;
 mod record;
 mod relay;
 mod reply_framing;
