@@ -61,7 +61,7 @@ impl Draft {
             LogContent::Full => asked::prompt_text(body, settings.content_bytes_max),
             LogContent::None => None,
         };
-        let label = client::label(head.field("user-agent"));
+        let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));
         let secret = credential(head.field("authorization"), head.field("x-api-key"));
         let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
         Draft {

@@ -1,5 +1,9 @@
 //! Who asked, told by User-Agent: a short label that groups the requests of one program.
 //!
+//! A library tells its own name there, not that of the program that uses it. Some programs tell theirs behind it, or in
+//! the fields by which OpenRouter knows applications (`X-Title`, `HTTP-Referer`): Roo Code and Cherry Studio do so
+//! towards any server. Python's LangChain, LlamaIndex, litellm and aider tell nothing there but to OpenRouter.
+//!
 //! Versions, platforms and comments are left out, so that an update of the program does not make it another one.
 //! Nothing is believed: the label is only printable ASCII of bounded length, and nobody decides by it.
 
@@ -36,12 +40,82 @@ const READABLE: [(&str, &str); 22] = [
 const MACHINERY: [&str; 9] =
     ["mozilla", "applewebkit", "gecko", "chrome", "chromium", "safari", "electron", "mobile", "version"];
 
-/// Label of who asked: the product token of a User-Agent, SDK names made readable, any browser `browser`, and an
+/// Labels of libraries, which many programs use. A program's own name tells more.
+const LIBRARIES: [&str; 12] = [
+    "ai-sdk",
+    "aiohttp",
+    "axios",
+    "browser",
+    "electron",
+    "go-http-client",
+    "node",
+    "okhttp",
+    "python",
+    "python-httpx",
+    "python-requests",
+    "python-urllib",
+];
+/// How products are named that a library puts behind its own name.
+const PLATFORMS: [&str; 9] = ["ai", "ai-sdk", "bun", "deno", "httpx", "node", "node.js", "python", "runtime"];
+
+/// Label of who asked: that of the User-Agent, unless it is a library's and the program tells its own name elsewhere.
+pub fn label(user_agent: Option<&[u8]>, title: Option<&[u8]>, referer: Option<&[u8]>) -> Option<String> {
+    let label = product(user_agent);
+    if !label.as_deref().is_none_or(is_library) {
+        return label;
+    }
+    let own = user_agent.filter(|_| label.is_some()).and_then(behind_library);
+    own.or_else(|| title.and_then(without_spaces)).or_else(|| referer.and_then(host_of)).or(label)
+}
+
+fn is_library(label: &str) -> bool {
+    let lower = label.to_ascii_lowercase();
+    lower.starts_with("openai-") || lower.starts_with("anthropic-") || LIBRARIES.contains(&lower.as_str())
+}
+
+/// The first product behind that of a library: `OpenAI/Python 1.2.3 my-agent/0.1`.
+fn behind_library(user_agent: &[u8]) -> Option<String> {
+    let text = printable(user_agent);
+    if text.starts_with("Mozilla/") {
+        return None;
+    }
+    let bare = without_comments(&text);
+    let behind = bare.split_whitespace().skip(1).filter(|product| product.contains('/')).filter_map(name);
+    let mut own = behind.filter(|name| !PLATFORMS.contains(&name.to_ascii_lowercase().as_str()) && !is_library(name));
+    own.next().map(cut)
+}
+
+/// A title as a product would be written: `Roo Code` is `RooCode`.
+fn without_spaces(title: &[u8]) -> Option<String> {
+    let text: String = printable(title).split_whitespace().collect();
+    text.bytes().any(|byte| byte.is_ascii_alphanumeric()).then(|| cut(&text))
+}
+
+/// The host of an address, without `www.`. That of a page on this machine tells nobody.
+fn host_of(address: &[u8]) -> Option<String> {
+    let text = printable(address);
+    let (_, behind) = text.trim().split_once("://")?;
+    let host = behind.split(['/', '?', '#', ':']).next().unwrap_or_default();
+    let host = host.strip_prefix("www.").unwrap_or(host);
+    let is_named = host.contains('.') && host.bytes().any(|byte| byte.is_ascii_alphabetic());
+    (is_named && !host.contains(' ')).then(|| cut(host))
+}
+
+/// What is printable ASCII, blanks for the rest. Longer than any real one is a waste of time to look at; browsers' are
+/// about 120 bytes.
+fn printable(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(1024)];
+    bytes.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { ' ' }).collect()
+}
+
+fn cut(label: &str) -> String {
+    label.chars().take(CLIENT_LABEL_BYTES_MAX).collect()
+}
+
+/// Label made of a User-Agent: the product token of a User-Agent, SDK names made readable, any browser `browser`, and an
 /// application in a browser's clothes (Electron) by its own name. `None` without one.
-pub fn label(user_agent: Option<&[u8]>) -> Option<String> {
-    // Longer than any real one is a waste of time to look at; browsers' are about 120 bytes.
-    let text = user_agent?.get(..user_agent?.len().min(1024))?;
-    let text: String = text.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { ' ' }).collect();
+fn product(user_agent: Option<&[u8]>) -> Option<String> {
+    let text = printable(user_agent?);
     let text = text.trim();
     let lower = text.to_ascii_lowercase();
     let label = if let Some((product, label)) = READABLE.iter().find(|(product, _)| lower.starts_with(product)) {
@@ -58,7 +132,7 @@ pub fn label(user_agent: Option<&[u8]>) -> Option<String> {
     } else {
         name(text)?.to_owned()
     };
-    Some(label.chars().take(CLIENT_LABEL_BYTES_MAX).collect())
+    Some(cut(&label))
 }
 
 /// The name of the product that a text begins with: what stands before its version. `None` where there is no name.
@@ -102,7 +176,7 @@ mod tests {
     use super::*;
 
     fn check(user_agent: &str, expected: Option<&str>) {
-        assert_eq!(label(Some(user_agent.as_bytes())).as_deref(), expected, "{user_agent}");
+        assert_eq!(label(Some(user_agent.as_bytes()), None, None).as_deref(), expected, "{user_agent}");
     }
 
     #[test]
@@ -153,8 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_tells_its_name_is_seen_through_its_library() {
+        let check = |user_agent: &str, title: &str, referer: &str, expected: &str| {
+            let told = [user_agent, title, referer].map(|text| Some(text.as_bytes()).filter(|text| !text.is_empty()));
+            let label = label(told[0], told[1], told[2]);
+            assert_eq!(label.as_deref(), Some(expected), "{user_agent} {title} {referer}");
+        };
+        check("OpenAI/JS 5.12.2", "Roo Code", "https://github.com/RooVetGit/Roo-Cline", "RooCode");
+        check("RooCode/3.53.0", "Roo Code", "https://github.com/RooVetGit/Roo-Cline", "RooCode");
+        check("OpenAI/Python 1.2.3", "", "http://aider.chat", "aider.chat");
+        check("OpenAI/Python 1.2.3", "", "https://www.example.org:8443/a?b", "example.org");
+        check("Mozilla/5.0 (X11) Chrome/126.0 Safari/537.36", "Cherry Studio", "", "CherryStudio");
+        check("", "Aider", "", "Aider");
+        check("OpenAI/Python 1.2.3 my-agent/0.1", "", "", "my-agent");
+        check("AsyncOpenAI/Python 1.2.3 Python/3.11 httpx/0.27", "", "", "openai-python");
+        check("ai/5.0.0 ai-sdk/provider-utils/3.0.0 runtime/node.js/22", "", "", "ai-sdk");
+        check("langchainjs-openai/1.0.0 (node/v20.18.0)", "", "", "langchainjs-openai");
+        // What tells nothing.
+        check("OpenAI/Python 1.2.3", " \u{e9} ", "http://localhost:3000/", "openai-python");
+        check("OpenAI/Python 1.2.3", "", "http://192.168.1.5/", "openai-python");
+        check("curl/8.5.0", "My Title", "", "curl");
+    }
+
+    #[test]
     fn no_name_is_none() {
-        assert_eq!(label(None), None);
+        assert_eq!(label(None, None, None), None);
         for user_agent in ["", "   ", "/1.0", "()", "\u{e9}\u{e9}", "OpenAI/"] {
             check(user_agent, None);
         }
@@ -176,7 +273,10 @@ mod tests {
                 })
                 .collect();
             for start in ["", "Mozilla/5.0 Electron/1 (", "OpenAI/", "Python/3 "] {
-                if let Some(label) = label(Some(&[start.as_bytes(), &bytes].concat())) {
+                let agent = [start.as_bytes(), &bytes].concat();
+                for label in
+                    [label(Some(&agent), None, None), label(None, Some(&bytes), Some(&bytes))].into_iter().flatten()
+                {
                     assert!(!label.is_empty() && label.len() <= CLIENT_LABEL_BYTES_MAX);
                     assert!(label.bytes().all(|byte| byte.is_ascii_graphic()), "{label}");
                 }
