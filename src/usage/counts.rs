@@ -3,7 +3,7 @@
 //! Servers of one dialect use the names of another: SGLang counts `/v1/responses` as a chat does, gateways before
 //! Anthropic's models count a chat as messages. So a name means the same wherever usage stands. Sources: the API
 //! references of OpenAI, Anthropic, DeepSeek, Moonshot and Cohere; LM Studio's `rest-api`; the sources of llama.cpp,
-//! SGLang, TabbyAPI and llama-box.
+//! SGLang, TabbyAPI, llama-box, oMLX and mlx-vlm.
 
 use super::place::Place;
 
@@ -55,8 +55,12 @@ fn usage(name: &[u8]) -> Place {
         b"reasoning_tokens" | b"thinking_tokens" | b"reasoning_output_tokens" => Place::ReasoningTokens,
         b"draft_tokens" | b"total_draft_tokens_count" => Place::DraftTokens,
         b"accepted_draft_tokens" | b"accepted_draft_tokens_count" => Place::AcceptedDraftTokens,
-        b"tokens_per_second" | b"completion_tokens_per_sec" | b"completion_tokens_per_second" => Place::TokensPerSecond,
-        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" => Place::PromptPerSecond,
+        b"tokens_per_second"
+        | b"completion_tokens_per_sec"
+        | b"completion_tokens_per_second"
+        | b"generation_tokens_per_second"
+        | b"generation_tps" => Place::TokensPerSecond,
+        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => Place::PromptPerSecond,
         b"model_load_time_seconds" => Place::LoadSeconds,
         _ => Place::Skip,
     }

@@ -119,6 +119,7 @@ pub struct Facts {
     source: u32,
     output_source: u32,
     reasoning_source: u32,
+    loose_source: u32,
     part_kind: Vec<u8>,
     /// Tool calls.
     pub tools: Vec<ToolPart>,
@@ -169,6 +170,7 @@ impl Facts {
             source: 0,
             output_source: 0,
             reasoning_source: 0,
+            loose_source: 0,
             part_kind: Vec::new(),
             tools: Vec::new(),
             tool_index: None,
@@ -202,7 +204,7 @@ impl Facts {
         self.words = Words::Delta;
         self.spoken = Spoken::Nothing;
         self.said = 0;
-        (self.source, self.output_source, self.reasoning_source) = (0, 0, 0);
+        (self.source, self.output_source, self.reasoning_source, self.loose_source) = (0, 0, 0, 0);
         self.clear_words();
         self.part_kind.clear();
         self.item.clear();
@@ -220,7 +222,12 @@ impl Facts {
     pub fn clear_text(&mut self) {
         self.output.clear();
         self.reasoning.clear();
+        self.clear_loose();
+    }
+
+    fn clear_loose(&mut self) {
         self.loose.clear();
+        self.loose_source = 0;
     }
 
     /// The document is whole: the dialect says what its parts mean together. `name` is that of the event.
@@ -283,7 +290,7 @@ impl Facts {
         if is_first(&mut self.output_source, self.source) {
             self.output.append(&self.loose);
         }
-        self.loose.clear();
+        self.clear_loose();
     }
 
     /// Loose words turn out to be reasoning.
@@ -291,12 +298,13 @@ impl Facts {
         if is_first(&mut self.reasoning_source, self.source) {
             self.reasoning.append(&self.loose);
         }
-        self.loose.clear();
+        self.clear_loose();
     }
 
     /// Loose words turn out to be arguments of a tool call.
     pub fn loose_is_arguments(&mut self) {
         let loose = std::mem::replace(&mut self.loose, Kept::new(self.kept_max));
+        self.clear_loose();
         self.tool().arguments.append(&loose);
     }
 
@@ -435,7 +443,7 @@ impl Sink for Facts {
     fn member(&mut self, at: Place, name: &[u8]) -> Place {
         let place = (self.table.member)(at, name);
         let holds_words = matches!(place, Place::Output | Place::Reasoning | Place::Parts | Place::Loose);
-        if holds_words && matches!(at, Place::Message | Place::Choice | Place::Item) {
+        if holds_words && matches!(at, Place::Root | Place::Message | Place::Choice | Place::Item) {
             self.source += 1;
         }
         place
@@ -561,6 +569,7 @@ impl Facts {
             Place::Reasoning if !is_first(&mut self.reasoning_source, self.source) => return,
             Place::Output | Place::Answers => self.output.push(piece),
             Place::Reasoning => self.reasoning.push(piece),
+            Place::Loose if !is_first(&mut self.loose_source, self.source) => return,
             Place::Loose => self.loose.push(piece),
             Place::Arguments => self.tool().arguments.push(piece),
             _ => {}

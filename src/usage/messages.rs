@@ -28,6 +28,7 @@ fn member(at: Place, name: &[u8]) -> Place {
         (Place::Root | Place::Reply, b"timings") => Place::Timings,
         // At the top of a document that shows only now that it is an event, too. As text it is an error's.
         (Place::Root | Place::Reply, b"message") => Place::Beginning,
+        (Place::Root | Place::Reply, b"stats") => Place::Stats,
         (Place::Root, b"index") => Place::ToolIndex,
         (Place::Root, b"content_block") => Place::Item,
         (Place::Root, b"delta") => Place::Message,

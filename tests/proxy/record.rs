@@ -345,3 +345,61 @@ pub fn check_summary_equals_rows(proxy: &Proxy, rows: &[Row]) {
         rows.len() as u64
     );
 }
+
+#[test]
+fn a_form_tells_its_model_and_a_program_its_name_behind_a_library() {
+    let upstream = Upstream::answering(|link, _| link.send(reply("200 OK", "application/json", r#"{"text":"hello"}"#)));
+    let proxy = Proxy::before(&upstream);
+    let form = "--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n\
+                --B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\0\r\n--B--\r\n";
+    let request = post("/v1/audio/transcriptions", form);
+    let fields = "User-Agent: OpenAI/Python 1.2.3\r\nX-Title: My Notes\r\n\r\n";
+    proxy.ask(request.replacen("\r\n\r\n", &format!("\r\n{fields}"), 1));
+    let one = &proxy.json("/stats/recent")["requests"][0];
+    assert_eq!((&one["model"], &one["client"]), (&"whisper-1".into(), &"MyNotes".into()), "{one}");
+}
+
+#[test]
+fn cache_writes_drafts_and_prompt_speed_reach_rows_sums_metrics_and_exports() {
+    let upstream = Upstream::answering(|link, request| {
+        let body = match request.text() {
+            "cache" => {
+                r#"{"type":"message","model":"m-1","content":[],"usage":{"input_tokens":4,"output_tokens":2,
+                    "cache_read_input_tokens":100,"cache_creation_input_tokens":30}}"#
+            }
+            _ => {
+                r#"{"model":"m-1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2},
+                    "timings":{"draft_n":9,"draft_n_accepted":5,"prompt_per_second":320.5,"predicted_per_second":50.25}}"#
+            }
+        };
+        link.send(reply("200 OK", "application/json", body));
+    });
+    let proxy = Proxy::before(&upstream);
+    proxy.ask(post("/v1/messages", "cache"));
+    proxy.ask(post("/v1/chat/completions", "draft"));
+    proxy.ask(post("/v1/messages/count_tokens", "count"));
+    let rows = &proxy.json("/stats/recent")["requests"];
+    assert_eq!((&rows[2]["input_tokens"], &rows[2]["total_tokens"]), (&134.into(), &136.into()), "{rows}");
+    assert_eq!((&rows[2]["cached_tokens"], &rows[2]["cache_write_tokens"]), (&100.into(), &30.into()), "{rows}");
+    assert_eq!((&rows[1]["draft_tokens"], &rows[1]["accepted_draft_tokens"]), (&9.into(), &5.into()), "{rows}");
+    assert_eq!((&rows[1]["prompt_tokens_per_second"], &rows[1]["tokens_per_second"]), (&320.5.into(), &50.25.into()));
+    assert!(rows[1]["cache_write_tokens"].is_null(), "{rows}");
+    assert_eq!(proxy.json("/stats/summary")["total_cache_write_tokens"], 30);
+    assert_eq!(proxy.json("/stats/by-model?endpoint=/v1/messages")["models"][0]["cache_write_tokens"], 30);
+    let counted = "lms_proxy_cache_write_input_tokens_total{model=\"m-1\",endpoint=\"/v1/messages\"";
+    assert!(proxy.ask(get("/metrics")).text().contains(counted));
+    let csv = proxy.ask(get("/stats/export"));
+    assert!(csv.text().lines().any(|line| line.ends_with(",,9,5,320.5")), "{}", csv.text());
+}
+
+#[test]
+fn what_only_counts_or_lists_misses_no_usage() {
+    let upstream =
+        Upstream::answering(|link, _| link.send(reply("200 OK", "application/json", r#"{"input_tokens":14}"#)));
+    let proxy = Proxy::before(&upstream);
+    for path in ["/v1/messages/count_tokens", "/v1/models", "/v1/chat/completions"] {
+        proxy.ask(post(path, "{}"));
+    }
+    let summary = proxy.json("/stats/summary");
+    assert_eq!((&summary["total_requests"], &summary["requests_without_usage"]), (&3.into(), &1.into()), "{summary}");
+}
