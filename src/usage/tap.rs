@@ -257,6 +257,8 @@ impl Tap {
         } else if self.walker.is_done() {
             self.shape = Shape::Events;
             self.settle(now_us);
+            // White space behind it begins the next line, wherever reads end.
+            return input[..used].trim_ascii_end().len();
         }
         used
     }
@@ -345,6 +347,16 @@ mod tests {
             let out = read(&mut tap, body.as_bytes(), size);
             assert_eq!(String::from_utf8(out).unwrap(), format!("{finish}\n\ndata: [DONE]\n\n"));
             assert_eq!((tap.report().total_tokens, tap.report().terminal), (Some(7), true));
+        }
+    }
+
+    #[test]
+    fn a_line_behind_a_document_is_the_same_line_wherever_reads_end() {
+        let body = b"{\"model\":\"m\"} \n {\"model\":\"n\"}\n";
+        for size in 1..body.len() {
+            let mut tap = Tap::new(Dialect::Chat, Form::Body, false, 0);
+            read(&mut tap, body, size);
+            assert_eq!((tap.report().model.as_deref(), tap.report().streamed), (Some("m"), false), "pieces of {size}");
         }
     }
 
