@@ -361,6 +361,16 @@ mod tests {
     }
 
     #[test]
+    fn spaces_before_done_behind_another_line_are_no_end_wherever_reads_end() {
+        let body = b"data: {\"choices\":[]}\ndata:  [DONE]\n\n";
+        for size in 1..body.len() {
+            let mut tap = Tap::new(Dialect::Chat, Form::Events, false, 0);
+            read(&mut tap, body, size);
+            assert!(!tap.report().terminal, "pieces of {size}");
+        }
+    }
+
+    #[test]
     fn the_first_bytes_tell_events_from_other_bodies() {
         let check =
             |begin: &str, expected: Option<bool>| assert_eq!(are_events(begin.as_bytes()), expected, "{begin:?}");

@@ -147,14 +147,19 @@ impl Tap {
     }
 
     /// Reads a value, or a part of it; how many bytes at its end are behind the document.
-    fn value(&mut self, field: Field, value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
+    fn value(&mut self, field: Field, mut value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
         self.has_field |= field != Field::Bare;
         if self.event.is_merged {
+            let text = value.trim_ascii_start();
+            if text.len() < value.len() {
+                self.event.done = None;
+            }
             // A line without data is none of the next event.
-            if value.iter().all(u8::is_ascii_whitespace) {
+            if text.is_empty() {
                 return 0;
             }
             self.next_event(input, out);
+            value = text;
         }
         if !self.event.has_data {
             // The value of llama.cpp's and llama-box's `error:` field is an error object.
