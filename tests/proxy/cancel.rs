@@ -217,6 +217,8 @@ fn leaves_at_finish(then: impl FnOnce(&mut Link)) -> Row {
     link.send(chunk(FINISH));
     client.through("\"stop\"");
     client.leave();
+    // The front has seen that when it answers this, for it takes what is ready in order.
+    proxy.json("/health");
     then(&mut link);
     let rows = proxy.wait_for_rows(1);
     // Whatever follows corrects that row, and adds none.
