@@ -264,10 +264,9 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
                 schema::upgrade_version_1(&transaction).map_err(failed)?;
                 Some("version 1's")
             }
-            // Its limits were those of today: nothing is out of their reach.
             Found::Version2 => {
                 schema::upgrade_version_2(&transaction).map_err(failed)?;
-                None
+                Some("version 2's")
             }
             Found::Ours | Found::Newer(_) | Found::Foreign => None,
         };
@@ -484,6 +483,11 @@ mod tests {
         assert_ne!(other, Ok(key));
     }
 
+    fn came_until(path: &Path) -> i64 {
+        let query = format!("SELECT coalesce(max(value), 0) FROM meta WHERE name = '{}'", schema::CAME_UNTIL);
+        Connection::open(path).and_then(|conn| conn.query_row(&query, [], |row| row.get(0))).expect("a query")
+    }
+
     #[test]
     fn a_database_of_version_1_is_upgraded_and_counts_no_row_twice() {
         for rows in [0, 3] {
@@ -500,6 +504,7 @@ mod tests {
             let version = Connection::open(&path)
                 .and_then(|conn| conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)));
             assert_eq!(version, Ok(schema::VERSION));
+            assert_eq!(came_until(&path), rows as i64);
         }
     }
 
@@ -546,6 +551,7 @@ mod tests {
         let before = told(&path);
         become_version_2(&path);
         let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+        assert!(came_until(&path) > 0, "no default removes what came");
         assert!(told(&path) == before);
         // A row that comes late is added to packs of the former form.
         let late = Row { cache_write_tokens: Some(30), draft_tokens: Some(20), ..row() };
