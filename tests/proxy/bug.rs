@@ -24,9 +24,8 @@ fn check(place: &str, answer: impl Fn(&mut Link) + Send + Sync + 'static, record
         let failed: Vec<&Row> = rows.iter().filter(|row| row.outcome == "truncated").collect();
         assert_eq!(failed.len(), if recorded { 0 } else { count }, "{place}: {rows:#?}");
         assert!(failed.iter().all(|row| row.is_error && row.total_tokens.is_none() && row.prompt.is_some()));
-        // The log is written by a thread of its own.
-        until("the log", || (proxy.logged("on purpose") == count).then_some(()));
-        until("the log", || (proxy.logged("ended by a bug of the proxy") == count).then_some(()));
+        assert_eq!(proxy.logged_at_least("on purpose", count), count, "{place}");
+        assert_eq!(proxy.logged_at_least("ended by a bug of the proxy", count), count, "{place}");
     }
     assert_eq!(proxy.json("/health")["status"], "ok");
     assert_eq!(proxy.json("/stats/summary")["total_requests"], 6);

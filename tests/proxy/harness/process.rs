@@ -176,6 +176,11 @@ impl Proxy {
         self.log.set_unread(false);
     }
 
+    /// How many lines of the log have these words, as soon as `times` of them do: a line may come after what it tells of.
+    pub fn logged_at_least(&self, words: &str, times: usize) -> usize {
+        until(&format!("{words:?} in the log"), || Some(self.logged(words)).filter(|found| *found >= times))
+    }
+
     /// How many lines of the log so far have these words.
     pub fn logged(&self, words: &str) -> usize {
         self.log.lines.lock().expect("no panic under it").0.iter().filter(|line| line.contains(words)).count()
