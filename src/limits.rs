@@ -114,10 +114,12 @@ pub const LISTENER_RETRY_S: u32 = 30;
 
 /// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
 pub const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
-/// How long a connection to upstream has to stay open behind a stream, or behind any reply of an upstream that has closed
-/// one unannounced, before it is used again. llama.cpp's server closes within some 0.1 ms; on a busy machine it may have
+/// How long a connection to upstream has to stay open behind a stream before it is used again. llama.cpp's server closes within some 0.1 ms; on a busy machine it may have
 /// to wait for its turn in between, which takes a few milliseconds. Making a connection takes 0.1 ms.
 pub const UPSTREAM_QUIET_TIME_MIN: Duration = Duration::from_millis(10);
+/// The same behind any reply of an upstream that has closed one unannounced: its closes may come late, when its machine is
+/// busy, and 10 ms were too few for one of 500 then.
+pub const UPSTREAM_DOUBTED_TIME_MIN: Duration = Duration::from_millis(100);
 /// So many connections in a row must be found open when they are used again, until an upstream is trusted after a close:
 /// more than servers that close after a number of requests serve on one (nginx 1000, cpp-httplib and Apache httpd 100).
 pub const UPSTREAM_PROOFS: u32 = 1024;

@@ -37,7 +37,13 @@ impl Manners {
 
     /// Whether a connection can be used again that was `quiet` for so long since its last reply, a stream or not.
     pub fn allow(&self, carried_stream: bool, quiet: Duration) -> bool {
-        quiet >= UPSTREAM_QUIET_TIME_MIN || !carried_stream && self.doubts.load(Ordering::Relaxed) == 0
+        let is_doubted = self.doubts.load(Ordering::Relaxed) > 0;
+        let wanted = match (is_doubted, carried_stream) {
+            (true, _) => UPSTREAM_DOUBTED_TIME_MIN,
+            (false, true) => UPSTREAM_QUIET_TIME_MIN,
+            (false, false) => Duration::ZERO,
+        };
+        quiet >= wanted
     }
 }
 
@@ -118,6 +124,7 @@ mod tests {
 
     const AT_ONCE: Duration = Duration::ZERO;
     const JUST_BEFORE: Duration = UPSTREAM_QUIET_TIME_MIN.saturating_sub(Duration::from_nanos(1));
+    const STILL_DOUBTED: Duration = UPSTREAM_DOUBTED_TIME_MIN.saturating_sub(Duration::from_nanos(1));
 
     #[test]
     fn a_connection_that_carried_a_stream_must_prove_quiet() {
@@ -133,11 +140,11 @@ mod tests {
         manners.note_close();
         for _ in 1..UPSTREAM_PROOFS {
             manners.note_open();
-            assert!(!manners.allow(false, JUST_BEFORE) && manners.allow(false, UPSTREAM_QUIET_TIME_MIN));
+            assert!(!manners.allow(false, STILL_DOUBTED) && manners.allow(true, UPSTREAM_DOUBTED_TIME_MIN));
         }
         manners.note_close();
         for _ in 0..UPSTREAM_PROOFS {
-            assert!(!manners.allow(false, JUST_BEFORE), "the row began anew");
+            assert!(!manners.allow(false, STILL_DOUBTED), "the row began anew");
             manners.note_open();
         }
         assert!(manners.allow(false, AT_ONCE));
