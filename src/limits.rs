@@ -95,6 +95,9 @@ pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 pub const SENT_AT_ONCE_BYTES_MAX: usize = 16 * 1024;
 /// Most rows in one transaction, so that its replies do not wait for too long.
 pub const BATCH_ROWS_MAX: usize = 256;
+/// Most bytes of them where rows have waited and nobody waits any more: where there is little room, a transaction that
+/// is small still fits.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// A commit that took longer was no quick one: the next is a worker's, until they are quick again. Fifty times what it
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
@@ -187,6 +190,15 @@ pub const WAITING_ROWS_BYTES_MAX: usize = 160 * 1024 * 1024;
 /// Growth of the write-ahead log after which the keeper checkpoints it. SQLite's own default is 4 MB; with a thread of
 /// its own, rarer and larger is cheaper: pages written many times are moved once.
 pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+/// The same where there is next to no room on the disk: some twenty commits.
+pub const WAL_CHECKPOINT_BYTES_MIN: u64 = 256 * 1024;
+/// Less room than this on the database's disk is little: a few of the largest logs.
+pub const LITTLE_ROOM_BYTES: u64 = 256 * 1024 * 1024;
+/// Room kept there for rows that the database does not take before the end: the figures of some two thousand requests,
+/// all that were lost when a disk of a few megabytes was full.
+pub const RESERVE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest line of a file of such rows: what may wait, with every character escaped.
+pub const UNSAVED_LINE_BYTES_MAX: u64 = 6 * WAITING_CONTENT_BYTES_MAX as u64 + 1024 * 1024;
 /// Size at which the keeper holds commits up for a moment, so that the log begins anew.
 pub const WAL_QUIET_BYTES: u64 = 48 * 1024 * 1024;
 /// Size of the write-ahead log at which a commit checkpoints it itself.

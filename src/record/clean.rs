@@ -590,11 +590,11 @@ pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn number(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+pub(super) fn number(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
     conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
-fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
+pub(super) fn set(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")?
         .execute(params![name, value])?;
     Ok(())

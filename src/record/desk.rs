@@ -15,10 +15,10 @@ use std::{fmt, mem};
 use rusqlite::ErrorCode;
 
 use super::place::Fate;
-use super::row::Row;
+use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
-use super::store::{Store, is_gone};
-use crate::limits::{BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
+use super::store::{Store, gone, is_gone};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 
 /// What the committing thread holds.
 pub(super) struct Desk {
@@ -28,6 +28,21 @@ pub(super) struct Desk {
     fate: Option<Fate>,
     /// The database refused the last sums; said in the log once.
     sums_failing: bool,
+    /// There was no room for the last rows.
+    disk_full: bool,
+    /// Since then the log was cut, which may have made room.
+    log_cut: bool,
+}
+
+/// How far an attempt to write what waits came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing waits any more.
+    Done,
+    /// The log has grown: before it grows further, it is to be checkpointed.
+    More,
+    /// The database does not take them.
+    Refused,
 }
 
 /// Rows that the database did not take yet.
@@ -55,6 +70,8 @@ impl Desk {
             waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
             fate: None,
             sums_failing: false,
+            disk_full: false,
+            log_cut: false,
         }
     }
 
@@ -119,6 +136,11 @@ impl Desk {
     }
 
     fn fail(&mut self, error: &rusqlite::Error) {
+        self.disk_full = is_full(error);
+        if self.disk_full && !self.log_cut {
+            // The keeper cuts the log and tries again; only if there is no room then, somebody has to make some.
+            return;
+        }
         if self.store.is_damaged() {
             let path = self.store.place().path().display();
             self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
@@ -129,9 +151,6 @@ impl Desk {
 
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
     pub(super) fn write(&mut self, rows: Vec<Row>, signals: &Signals) -> Vec<i64> {
-        if rows.is_empty() && self.waiting.rows.is_empty() {
-            return Vec::new();
-        }
         if !self.waiting.rows.is_empty() {
             self.waiting.keep(rows, signals);
             if self.find_database() {
@@ -169,28 +188,104 @@ impl Desk {
         Some(self.wrote(ids, signals))
     }
 
+    /// Whether the last rows were not taken because the disk is full.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.disk_full
+    }
+
+    /// The log was cut for that.
+    pub(super) fn note_log_cut(&mut self) {
+        self.log_cut = true;
+    }
+
+    /// What waits, for who keeps it elsewhere.
+    pub(super) fn take_waiting(&mut self, figures: &Figures) -> Vec<Row> {
+        let rows = mem::take(&mut self.waiting.rows).into();
+        (self.waiting.bytes, self.waiting.content_bytes, self.waiting.bare) = (0, 0, 0);
+        figures.waiting.store(0, Ordering::Relaxed);
+        rows
+    }
+
+    /// How many of the rows under this mark are in the database.
+    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
+        self.store.taken_in(mark)
+    }
+
+    /// Writes some of the rows that an earlier run kept elsewhere, behind the first `done`, which are in already, and in
+    /// the same transaction how many they are. Returns that.
+    pub(super) fn take_in(
+        &mut self,
+        mark: &str,
+        rows: &[Row],
+        done: usize,
+        signals: &Signals,
+    ) -> rusqlite::Result<usize> {
+        if !self.find_database() {
+            return Err(gone("the database cannot be opened"));
+        }
+        let count = batch_of(rows[done..].iter());
+        let mut take = |rows: &[Row], done: usize| self.store.take_in(mark, rows, done).map(|()| (done, rows.len()));
+        let batch = &rows[done..done + count];
+        let (done, written) = match take(batch, done + count) {
+            Err(e) if is_lasting(&e) || is_full(&e) => match take(&batch[..1], done + 1) {
+                Err(e) if is_lasting(&e) => {
+                    log::warn!("what was said in a request is not kept: {e}");
+                    signals.figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
+                    let bare = Row { content: Content::default(), ..batch[0].clone() };
+                    match take(&[bare], done + 1) {
+                        Err(e) if is_lasting(&e) => {
+                            log::error!("a row was given up: {e}");
+                            signals.figures.dropped.fetch_add(1, Ordering::Relaxed);
+                            take(&[], done + 1)?
+                        }
+                        taken => taken?,
+                    }
+                }
+                taken => taken?,
+            },
+            taken => taken?,
+        };
+        signals.note_written(written);
+        let bytes: usize = batch.iter().take(written).map(|row| row.size() + row.content.size()).sum();
+        signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
+        Ok(done)
+    }
+
     fn wrote(&mut self, ids: Vec<i64>, signals: &Signals) -> Vec<i64> {
         signals.note_written(ids.len());
+        (self.disk_full, self.log_cut) = (false, false);
         self.waiting.recover();
         ids
     }
 
-    /// Writes what waits, oldest first, as far as the database takes it.
-    fn write_waiting(&mut self, signals: &Signals) {
+    /// Writes what waits, oldest first, as far as the database takes it, and no more than the log is to grow by.
+    pub(super) fn write_waiting(&mut self, signals: &Signals) -> Progress {
         let figures = &signals.figures;
+        let mut log_bytes = 0;
+        if self.waiting.rows.is_empty() {
+            return Progress::Done;
+        }
+        if !self.find_database() {
+            return Progress::Refused;
+        }
         while !self.waiting.rows.is_empty() {
-            let count = self.waiting.rows.len().min(BATCH_ROWS_MAX);
+            if log_bytes >= signals.log_growth_max() {
+                return Progress::More;
+            }
+            let count = batch_of(self.waiting.rows.iter());
             let batch = &self.waiting.rows.make_contiguous()[..count];
             let written = match self.store.write(batch) {
                 Ok(_) => Ok(count),
-                // One of them is what the database will never take: then one by one.
-                Err(e) if is_lasting(&e) => self.store.write(&batch[..1]).map(|_| 1),
+                // One of them is what the database will never take, or there is no room for so many: then one by one.
+                Err(e) if is_lasting(&e) || is_full(&e) => self.store.write(&batch[..1]).map(|_| 1),
                 Err(e) => Err(e),
             };
             match written {
                 Ok(written) => {
                     signals.note_written(written);
-                    self.waiting.remove(written, figures);
+                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(written, figures);
+                    signals.note_log_growth(bytes);
+                    log_bytes += bytes as u64;
                 }
                 Err(e) if is_lasting(&e) && self.waiting.drop_first_content(figures) => {
                     log::warn!("what was said in a request is not kept: {e}");
@@ -202,11 +297,13 @@ impl Desk {
                 }
                 Err(e) => {
                     self.fail(&e);
-                    return;
+                    return Progress::Refused;
                 }
             }
         }
+        (self.disk_full, self.log_cut) = (false, false);
         self.waiting.recover();
+        Progress::Done
     }
 }
 
@@ -307,14 +404,31 @@ impl Waiting {
         dropped
     }
 
-    fn remove(&mut self, count: usize, figures: &Figures) {
+    /// Returns how many bytes they had.
+    fn remove(&mut self, count: usize, figures: &Figures) -> usize {
+        let before = self.bytes + self.content_bytes;
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
             self.content_bytes -= row.content.size();
         }
         self.bare = self.bare.saturating_sub(count);
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
+        before - self.bytes - self.content_bytes
     }
+}
+
+/// How many of these rows, the first at least, make a transaction.
+fn batch_of<'a>(rows: impl Iterator<Item = &'a Row>) -> usize {
+    let mut bytes = 0;
+    let fits = |row: &&Row| {
+        bytes += row.size() + row.content.size();
+        bytes <= BATCH_BYTES_MAX
+    };
+    rows.take(BATCH_ROWS_MAX).take_while(fits).count().max(1)
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Whether trying again cannot help: the row itself is what the database refuses.
@@ -326,7 +440,6 @@ fn is_lasting(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::row::Content;
     use crate::record::store::DbSync;
     use crate::record::testing::{Folder, row};
 
@@ -369,6 +482,27 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_written_in_parts_where_the_log_may_not_grow_far() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
+        let signals = Signals::default();
+        signals.set_log_growth_max(2_000_000);
+        let other = rusqlite::Connection::open(&path).expect("opens");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        desk.write((0..10).map(|_| said(400_000)).collect(), &signals);
+        assert_eq!(desk.write_waiting(&signals), Progress::Refused);
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        let mut left = Vec::new();
+        while desk.write_waiting(&signals) == Progress::More {
+            left.push(desk.waiting.rows.len());
+            assert!(signals.alarm.wait(Some(Duration::ZERO)).log_grew);
+        }
+        // Two of them make a transaction, three transactions what the log may grow by.
+        assert_eq!((left, desk.waiting.rows.len()), (vec![4], 0));
+    }
+
+    #[test]
     fn the_figures_of_200_000_requests_fit() {
         let typical = Row {
             requested_model: row().model,
@@ -390,7 +524,7 @@ mod tests {
         other.execute_batch("INSERT INTO content (id, prompt) VALUES (2, 'left')").expect("written");
         let signals = Signals::default();
         desk.write(vec![row(), said(10), row()], &signals);
-        desk.write(Vec::new(), &signals);
+        assert_eq!(desk.write_waiting(&signals), Progress::Done);
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(3));
         assert_eq!(other.query_row("SELECT count(*) FROM content WHERE prompt = 'hello'", [], |row| row.get(0)), Ok(2));
         assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((0, 1), 0));

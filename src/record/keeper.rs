@@ -2,10 +2,14 @@
 //! on a connection of its own, so that no commit waits for an fsync, sums up what was committed, tries rows again that
 //! the database refused, and cleans up.
 //!
+//! Where there is little room on the disk it checkpoints earlier, and cuts the log; rows that the database has not taken
+//! when the proxy ends it keeps in a file, and takes in what it finds there when it begins.
+//!
 //! It sleeps until it is woken: by the first row that is not summed up, by rows that wait, by a log that has grown (so
 //! clean-up comes as often as content does), or after `WAKE_GAP`. While clean-up is at work, it rests after each step,
 //! so that commits take their turn and relaying has the processor.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +20,13 @@ use rusqlite::{Connection, OpenFlags};
 use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
 use super::connections::Slot;
+use super::desk::Progress;
 use super::place::{FileId, resolved, with_end};
 use super::recorder::Recorder;
+use super::room;
 use super::store::now_ms;
-use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_QUIET_BYTES};
+use super::unsaved::{self, Unsaved};
+use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
@@ -66,10 +73,19 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let (mut rows_wait, mut sum_at) = (false, None);
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
+    look_at_room(path, recorder);
+    if recorder.log_growth_max() < WAL_CHECKPOINT_BYTES {
+        // What a killed process has left may be as much as there is room for.
+        cut_log(&own, recorder);
+    }
+    let mut unsaved = TakeIn::find(path);
     roll_up(&own, recorder);
     cleaner.begin(0);
     loop {
-        let rest = match (rows_wait, cleaner.is_at_work()) {
+        if !rows_wait {
+            unsaved.step(&own, recorder);
+        }
+        let rest = match (rows_wait || unsaved.waits(), cleaner.is_at_work()) {
             // A database that takes no rows is not cleaned either.
             (true, _) => RETRY_GAP,
             (false, true) => clean(&mut cleaner, &own, recorder),
@@ -87,7 +103,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             cleaner.rest();
         }
         if rows_wait || alarm.rows_wait {
-            rows_wait = !recorder.retry();
+            rows_wait = !write_waiting(&own, recorder);
         }
         if alarm.log_grew {
             roll_up(&own, recorder);
@@ -100,24 +116,132 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
                     log::debug!("the write-ahead log was not checkpointed: {e}");
                 }
             }
+            look_at_room(path, recorder);
         } else if alarm == AlarmState::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
+            look_at_room(path, recorder);
             roll_up(&own, recorder);
             cleaner.begin(0);
         }
     }
     let deadline = Instant::now() + LAST_TRY;
-    while !recorder.retry() {
+    while !write_waiting(&own, recorder) {
         if Instant::now() >= deadline {
-            let lost = recorder.figures().waiting.load(std::sync::atomic::Ordering::Relaxed);
-            log::error!("{lost} rows are lost: the database did not take them before the end");
+            save(path, recorder);
             break;
         }
         thread::sleep(Duration::from_millis(100));
     }
+    room::release_reserve(path);
     // Whatever is not summed up now is at the next start.
     recorder.sum_up();
     close(&own, recorder);
+}
+
+/// The log is moved the earlier the less room there is.
+fn look_at_room(path: &Path, recorder: &Recorder) {
+    let free = room::free_bytes(path);
+    recorder.set_log_growth_max(room::checkpoint_bytes(free));
+    room::keep_reserve(path, free);
+}
+
+/// Writes what waits; true when nothing does any more.
+fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
+    loop {
+        if recorder.is_disk_full() {
+            // Room may have come free for the pages in the log, and what it takes up is free then.
+            cut_log(own, recorder);
+            recorder.note_log_cut();
+        }
+        match recorder.retry() {
+            Progress::Done => return true,
+            Progress::Refused => return false,
+            Progress::More => cut_log(own, recorder),
+        }
+    }
+}
+
+/// Keeps what the database has not taken in a file beside it.
+fn save(path: &Path, recorder: &Recorder) {
+    let rows = recorder.take_waiting();
+    room::release_reserve(path);
+    let said = rows.iter().filter(|row| !row.content.is_empty()).count();
+    match unsaved::write(path, &rows) {
+        Ok(kept) => {
+            let file = kept.path.display();
+            log::warn!("{} rows that the database did not take are kept in {file} until the next start", kept.rows);
+            if kept.rows < rows.len() {
+                log::error!("{} rows are lost: there is no room for them in {file}", rows.len() - kept.rows);
+            }
+            if kept.contents < said {
+                log::warn!("what was said in {} of them is lost: there is no room for it", said - kept.contents);
+            }
+        }
+        Err(e) => log::error!(
+            "{} rows are lost: the database did not take them before the end, nor can a file beside it be written ({e})",
+            rows.len()
+        ),
+    }
+}
+
+/// What earlier runs have kept in files, on its way into the database.
+struct TakeIn {
+    files: VecDeque<PathBuf>,
+    /// The one that is read, and how many of its rows are in.
+    open: Option<(Unsaved, usize)>,
+}
+
+impl TakeIn {
+    fn find(path: &Path) -> TakeIn {
+        TakeIn { files: unsaved::files(path).into(), open: None }
+    }
+
+    fn waits(&self) -> bool {
+        self.open.is_some() || !self.files.is_empty()
+    }
+
+    /// Takes in as much as the database takes now.
+    fn step(&mut self, own: &Own, recorder: &Recorder) {
+        while self.waits() {
+            if let Err(e) = self.take_in(own, recorder) {
+                log::debug!("rows of an earlier run are taken in later: {e}");
+                return;
+            }
+        }
+    }
+
+    /// Some rows, or the next file, or the end of one.
+    fn take_in(&mut self, own: &Own, recorder: &Recorder) -> rusqlite::Result<()> {
+        let Some((unsaved, done)) = &mut self.open else {
+            let Some(path) = self.files.front() else { return Ok(()) };
+            match Unsaved::read(path) {
+                Ok(unsaved) => {
+                    let done = recorder.taken_in(&unsaved.mark)?;
+                    self.open = Some((unsaved, done));
+                }
+                Err(e) => log::error!("{} is left as it is, for it cannot be read: {e}", path.display()),
+            }
+            self.files.pop_front();
+            return Ok(());
+        };
+        if *done < unsaved.rows.len() {
+            *done = recorder.take_in(&unsaved.mark, &unsaved.rows, *done)?;
+            return Ok(());
+        }
+        // They are on the disk before the file is gone.
+        own.with(passive)?;
+        let (rows, file) = (unsaved.rows.len(), unsaved.path.display());
+        match unsaved.remove() {
+            Ok(()) => {
+                log::info!("{rows} rows that an earlier run kept in {file} are in the database");
+                recorder.clean(0, |conn| conn.execute("DELETE FROM meta WHERE name = ?1", [&unsaved.mark]))?;
+            }
+            // The next start finds that they are in.
+            Err(e) => log::warn!("{rows} rows are in the database, but {file} cannot be removed: {e}"),
+        }
+        self.open = None;
+        Ok(())
+    }
 }
 
 /// Makes the database one file, which can be copied alone. Whoever closes it last takes the files beside it away, if
@@ -181,8 +305,13 @@ fn roll_up(own: &Own, recorder: &Recorder) {
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
 /// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
 fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
+    let left_bytes = own.with(passive)?;
+    if recorder.log_growth_max() < WAL_CHECKPOINT_BYTES {
+        cut_log(own, recorder);
+        return Ok(left_bytes);
+    }
     own.with(|connection| {
-        let mut left_bytes = passive(connection)?;
+        let mut left_bytes = left_bytes;
         if left_bytes > WAL_QUIET_BYTES {
             // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
             left_bytes = recorder.while_quiet(|| passive(connection))?;
@@ -240,6 +369,17 @@ fn fold(connection: &Connection) -> rusqlite::Result<()> {
     if busy { Err(rusqlite::Error::QueryReturnedNoRows) } else { Ok(()) }
 }
 
+/// Moves the log and cuts it, so that its room is the database's. Who reads it, or writes, is not waited for.
+fn cut_log(own: &Own, recorder: &Recorder) {
+    let cut = own.with(|connection| {
+        connection.busy_timeout(Duration::ZERO)?;
+        recorder.while_quiet(|| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    });
+    if let Err(e) = cut {
+        log::debug!("the write-ahead log was not cut: {e}");
+    }
+}
+
 /// A passive checkpoint; how many bytes of the log are still to be used again by writers.
 fn passive(connection: &Connection) -> rusqlite::Result<u64> {
     let (pages, moved): (i64, i64) =
@@ -247,4 +387,102 @@ fn passive(connection: &Connection) -> rusqlite::Result<u64> {
     let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
     // Only a log that was moved whole begins anew.
     Ok(if moved < pages { u64::try_from(pages * page_bytes).unwrap_or(0) } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::row::{Content, Row};
+    use crate::record::store::{DbSync, Store};
+    use crate::record::testing::{Folder, row};
+
+    fn count(path: &Path, what: &str) -> i64 {
+        let connection = Connection::open(path).expect("opens");
+        connection.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).expect("a query")
+    }
+
+    fn recorder(path: &Path) -> Recorder {
+        Recorder::new(Store::open(path, DbSync::Normal).expect("opens"))
+    }
+
+    /// Rows that make several transactions.
+    fn rows(count: usize) -> Vec<Row> {
+        let said = Content { prompt: Some("x".repeat(300_000)), ..Content::default() };
+        vec![Row { content: said, ..row() }; count]
+    }
+
+    #[test]
+    fn killed_at_any_point_of_taking_rows_in_none_is_doubled_or_lost() {
+        // So many steps are made before the kill; the last of them does not get to remove the file.
+        for steps in 0..7 {
+            for file_stays in [false, true] {
+                let folder = Folder::new();
+                let path = folder.join("metrics.db");
+                let kept = unsaved::write(&path, &rows(10)).expect("there is room");
+                let bytes = std::fs::read(&kept.path).expect("is there");
+                let first = recorder(&path);
+                let own = Own { path: &path, slot: first.slot() };
+                let mut taken = TakeIn::find(&path);
+                for _ in 0..steps {
+                    taken.take_in(&own, &first).expect("takes in");
+                }
+                let is_in = steps == 6;
+                assert_eq!(taken.waits(), !is_in, "four transactions between reading and the end");
+                if file_stays && is_in {
+                    // Its name in the database goes only after the file.
+                    std::fs::write(&kept.path, &bytes).expect("written");
+                    let mark = Unsaved::read(&kept.path).expect("is ours").mark;
+                    first.clean(0, |conn| crate::record::clean::set(conn, &mark, 10)).expect("written");
+                }
+                drop((own, first));
+                let second = recorder(&path);
+                let own = Own { path: &path, slot: second.slot() };
+                let mut taken = TakeIn::find(&path);
+                taken.step(&own, &second);
+                assert!(!taken.waits());
+                assert_eq!((count(&path, "requests"), count(&path, "content")), (10, 10), "{steps} {file_stays}");
+                assert_eq!(count(&path, "meta WHERE name LIKE 'unsaved:%'"), 0);
+                assert_eq!(unsaved::files(&path), Vec::<PathBuf>::new());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_cannot_be_taken_in_now_are_tried_again_and_a_file_that_cannot_be_read_stays() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let foreign = unsaved::write(&path, &rows(1)).expect("there is room").path;
+        std::fs::write(&foreign, "something else\n").expect("written");
+        unsaved::write(&path, &rows(3)).expect("there is room");
+        let recorder = recorder(&path);
+        let own = Own { path: &path, slot: recorder.slot() };
+        let other = Connection::open(&path).expect("opens");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        let mut taken = TakeIn::find(&path);
+        taken.step(&own, &recorder);
+        assert!(taken.waits());
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        taken.step(&own, &recorder);
+        assert!(!taken.waits());
+        assert_eq!((count(&path, "requests"), unsaved::files(&path)), (3, vec![foreign]));
+    }
+
+    #[test]
+    fn a_row_that_is_refused_does_not_keep_the_others_out() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let recorder = recorder(&path);
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON requests WHEN new.model = 'refused'
+             BEGIN SELECT RAISE(ABORT, 'no'); END;
+             CREATE TRIGGER unsaid BEFORE INSERT ON content WHEN new.output = 'unsaid'
+             BEGIN SELECT RAISE(ABORT, 'no'); END";
+        Connection::open(&path).expect("opens").execute_batch(refuse).expect("made");
+        let unsaid = Row { content: Content { output: Some("unsaid".to_owned()), ..Content::default() }, ..row() };
+        let refused = Row { model: Some("refused".to_owned()), ..row() };
+        unsaved::write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
+        let own = Own { path: &path, slot: recorder.slot() };
+        TakeIn::find(&path).step(&own, &recorder);
+        assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
+        assert_eq!(unsaved::files(&path), Vec::<PathBuf>::new());
+    }
 }

@@ -7,7 +7,8 @@
 //!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
 //! ```
 //!
-//! A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and
+//! Where there is little [`room`] the log is moved the earlier; what the database does not take before the end goes into a
+//! file beside it ([`unsaved`]). A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and
 //! watched at its [`place`]. What the clock on the wall can be believed, [`clock`] judges.
 
 pub mod additions;
@@ -28,6 +29,7 @@ pub mod place;
 pub mod recorder;
 pub mod rfc3339;
 pub mod roll_up;
+mod room;
 pub mod row;
 pub mod schema;
 pub mod series;
@@ -37,6 +39,7 @@ pub mod sums;
 mod table;
 pub mod tail;
 mod ticket;
+mod unsaved;
 pub mod upgrade;
 mod varint;
 

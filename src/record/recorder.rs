@@ -24,6 +24,7 @@ use std::{mem, thread};
 use super::alarm::Alarm;
 use super::connections::{Connections, Slot};
 use super::desk::Desk;
+pub use super::desk::Progress;
 use super::news::News;
 use super::roll_up;
 use super::row::Row;
@@ -151,10 +152,43 @@ impl Recorder {
         }
     }
 
-    /// Tries the waiting rows once more; true when none is left.
-    pub fn retry(&self) -> bool {
-        self.desk().write(Vec::new(), &self.signals);
-        self.signals.figures.waiting.load(Ordering::Relaxed) == 0
+    /// Tries the waiting rows once more.
+    pub fn retry(&self) -> Progress {
+        self.desk().write_waiting(&self.signals)
+    }
+
+    /// Whether the last rows were not taken because the disk is full.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.desk().is_disk_full()
+    }
+
+    /// The log was cut for that.
+    pub(super) fn note_log_cut(&self) {
+        self.desk().note_log_cut();
+    }
+
+    /// The rows that still wait, for who keeps them elsewhere.
+    pub(super) fn take_waiting(&self) -> Vec<Row> {
+        self.desk().take_waiting(&self.signals.figures)
+    }
+
+    /// How many of the rows under this mark are in the database.
+    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
+        self.desk().taken_in(mark)
+    }
+
+    /// Writes some of the rows that an earlier run kept elsewhere; returns how many are in the database then.
+    pub(super) fn take_in(&self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<usize> {
+        self.desk().take_in(mark, rows, done, &self.signals)
+    }
+
+    /// How much the write-ahead log may grow before the keeper is told.
+    pub(super) fn log_growth_max(&self) -> u64 {
+        self.signals.log_growth_max()
+    }
+
+    pub(super) fn set_log_growth_max(&self, bytes: u64) {
+        self.signals.set_log_growth_max(bytes);
     }
 
     /// Brings the sums up to date. False when the database does not take them now: they are to be tried again.
@@ -420,17 +454,17 @@ mod tests {
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(woken());
         // Regression: each attempt that failed was a reason for the next, without a rest.
-        assert!(!recorder.retry());
+        assert_eq!(recorder.retry(), Progress::Refused);
         assert!(!woken());
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(!woken());
         other.execute_batch("ROLLBACK").expect("unlocks");
-        assert!(recorder.retry());
+        assert_eq!(recorder.retry(), Progress::Done);
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(woken(), "the first to wait again");
         other.execute_batch("ROLLBACK").expect("unlocks");
-        assert!(recorder.retry());
+        assert_eq!(recorder.retry(), Progress::Done);
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 

@@ -1,7 +1,10 @@
 //! One row: what is known of one exchange when it ends. Unknown is `None`, never zero.
 
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// How an exchange ended. As text in the column and JSON field `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The whole reply reached the proxy and reported no error.
     Completed,
@@ -64,8 +67,9 @@ impl Outcome {
     }
 }
 
-/// One recorded exchange.
-#[derive(Clone, Debug, PartialEq)]
+/// One recorded exchange. As JSON it waits for the next start where the database does not take it, see
+/// [`super::unsaved`]; what was said stands apart there.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Row {
     /// Path of the request, without its query.
     pub endpoint: String,
@@ -112,7 +116,8 @@ pub struct Row {
     /// As reported: `stop`, `length`, `tool_calls`, `end_turn`, …
     pub finish_reason: Option<String>,
     /// Where the counts came from: `usage`, `stats` or `timings`.
-    pub usage_source: Option<&'static str>,
+    #[serde(default, deserialize_with = "usage_source")]
+    pub usage_source: Option<UsageSource>,
     /// How long LM Studio loaded the model for this request.
     pub model_load_ms: Option<u64>,
     /// Who asked: the body's `user`, else a label made of User-Agent.
@@ -122,11 +127,20 @@ pub struct Row {
     /// The client library's retry count (`x-stainless-retry-count`).
     pub attempt: Option<u32>,
     /// What was said, unless the settings say that it is not stored.
+    #[serde(skip)]
     pub content: Content,
 }
 
+/// A name for the type, or serde would take it for a part of what it reads.
+pub type UsageSource = &'static str;
+
+fn usage_source<'de, D: Deserializer<'de>>(from: D) -> Result<Option<UsageSource>, D::Error> {
+    let source = Option::<String>::deserialize(from)?;
+    Ok(["usage", "stats", "timings"].into_iter().find(|known| source.as_deref() == Some(known)))
+}
+
 /// The words of one exchange, bounded by `CONTENT_KB_MAX` each.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Content {
     /// The request's body as sent, without vectors, images and audio beyond a mark of their size.
     pub prompt: Option<String>,

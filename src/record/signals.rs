@@ -23,7 +23,6 @@ pub struct Figures {
 }
 
 /// All of it, changed by who holds the desk.
-#[derive(Default)]
 pub(super) struct Signals {
     pub(super) figures: Figures,
     /// Wakes the keeper: rows wait, or are not summed up, or the log has grown.
@@ -34,6 +33,21 @@ pub(super) struct Signals {
     unsummed: AtomicBool,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
     log_growth: AtomicU64,
+    /// Growth of it that the keeper is told of.
+    log_growth_max: AtomicU64,
+}
+
+impl Default for Signals {
+    fn default() -> Signals {
+        Signals {
+            figures: Figures::default(),
+            alarm: Alarm::default(),
+            news: News::default(),
+            unsummed: AtomicBool::new(false),
+            log_growth: AtomicU64::new(0),
+            log_growth_max: AtomicU64::new(WAL_CHECKPOINT_BYTES),
+        }
+    }
 }
 
 impl Signals {
@@ -64,9 +78,18 @@ impl Signals {
     /// So much was written to the write-ahead log.
     pub(super) fn note_log_growth(&self, bytes: usize) {
         let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if grown >= WAL_CHECKPOINT_BYTES {
+        if grown >= self.log_growth_max() {
             self.log_growth.store(0, Ordering::Relaxed);
             self.alarm.raise(|alarm| alarm.log_grew = true);
         }
+    }
+
+    /// How much the log may grow before the keeper is told.
+    pub(super) fn log_growth_max(&self) -> u64 {
+        self.log_growth_max.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_log_growth_max(&self, bytes: u64) {
+        self.log_growth_max.store(bytes, Ordering::Relaxed);
     }
 }

@@ -294,6 +294,26 @@ impl Store {
     /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written. Their sums
     /// wait for [`Store::sum_up`].
     pub fn write(&mut self, rows: &[Row]) -> rusqlite::Result<Vec<i64>> {
+        self.write_and(rows, |_| Ok(()))
+    }
+
+    /// The same for rows that an earlier run kept elsewhere under `mark`, of which `done` are in the database then. In
+    /// one transaction, so that none is taken in twice.
+    pub(super) fn take_in(&mut self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<()> {
+        let done = i64::try_from(done).unwrap_or(i64::MAX);
+        self.write_and(rows, |conn| clean::set(conn, mark, done)).map(|_| ())
+    }
+
+    /// How many of them are in the database.
+    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
+        Ok(clean::number(&self.conn, mark)?.and_then(|done| usize::try_from(done).ok()).unwrap_or(0))
+    }
+
+    fn write_and(
+        &mut self,
+        rows: &[Row],
+        also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<Vec<i64>> {
         if self.unsummed.is_full() && self.sum_up().is_err() {
             // Memory is bounded. The table still has them.
             self.unsummed = Unsummed::InTable;
@@ -310,6 +330,7 @@ impl Store {
                 additions::set_summed_until(conn, first - 1)?;
                 clean::reused(conn, *first)?;
             }
+            also(conn)?;
             Ok(ids)
         })?;
         self.unsummed.add(&ids, rows);

@@ -205,7 +205,19 @@ fn a_database_that_takes_no_rows_to_the_end_does_not_hold_up_the_end() {
     check_waits(&proxy);
     proxy.signal("TERM");
     assert_eq!(proxy.wait().code(), Some(0));
-    proxy.wait_for_log("3 rows are lost");
+    // The next database takes in what this one did not.
+    proxy.wait_for_log("3 rows that the database did not take are kept");
+    let folder = proxy.folder().clone();
+    fs::rename(folder.database(), folder.path().join("damaged.db")).expect("renamed");
+    let url = upstream.url();
+    let mut proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+    proxy.wait_for_log("3 rows that an earlier run kept");
+    assert_eq!(proxy.json("/stats/summary")["total_requests"], 3);
+    assert!(proxy.rows().iter().all(|row| row.prompt.is_some() && row.total_tokens == Some(22)));
+    proxy.check_sound();
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(folder.names(), ["damaged.db", "metrics.db"]);
 }
 
 // ---- the files beside it -------------------------------------------------------------------------------------------
@@ -329,14 +341,15 @@ fn no_row_is_lost_when_a_database_is_moved_away_and_back() {
 
 // ---- full, failing -------------------------------------------------------------------------------------------------
 
-/// A file system of a megabyte, as long as it lives.
+/// A small file system, as long as it lives.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None` where mounting is not allowed.
-    fn new(at: PathBuf) -> Option<SmallDisk> {
+    fn new(at: PathBuf, megabytes: u32) -> Option<SmallDisk> {
         fs::create_dir_all(&at).expect("the folder is writable");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&at).output();
+        let size = format!("size={megabytes}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
         mount.is_ok_and(|done| done.status.success()).then_some(SmallDisk(at))
     }
 }
@@ -351,7 +364,7 @@ impl Drop for SmallDisk {
 #[test]
 fn rows_wait_while_the_disk_is_full() {
     let folder = Arc::new(Folder::new());
-    let Some(_disk) = SmallDisk::new(folder.path().join("disk")) else {
+    let Some(_disk) = SmallDisk::new(folder.path().join("disk"), 1) else {
         return eprintln!("skipped: no small file system can be mounted here");
     };
     let upstream = answering();
@@ -370,6 +383,69 @@ fn rows_wait_while_the_disk_is_full() {
     check_waits(&proxy);
     fs::remove_file(&filler).expect("removed");
     check_catches_up(&proxy, &database(&proxy), asked + 3);
+}
+
+/// Rows until the disk is full, and more; a megabyte comes free while the proxy runs, or after it was stopped. Every row is
+/// there with its prompt, in one file.
+fn check_full_of_rows(freed_before_the_stop: bool) {
+    let folder = Arc::new(Folder::new());
+    let Some(_disk) = SmallDisk::new(folder.path().join("disk"), 5) else {
+        return eprintln!("skipped: no small file system can be mounted here");
+    };
+    let upstream = answering();
+    let url = upstream.url();
+    let settings = [("LM_STUDIO_URL", url.as_str()), ELSEWHERE];
+    let ballast = folder.path().join("disk/ballast");
+    fs::create_dir_all(folder.path().join("disk"))
+        .and_then(|()| fs::write(&ballast, vec![0; 1_500_000]))
+        .expect("room");
+    let mut proxy = Proxy::start(&folder, &settings);
+    let prompt =
+        format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}", "x".repeat(30_000));
+    let mut asked = 0;
+    let mut ask_once = |proxy: &Proxy| {
+        assert_eq!(proxy.ask(post("/v1/chat/completions", &prompt)).text(), CHAT_REPLY);
+        asked += 1;
+        asked
+    };
+    until("a full disk", || {
+        ask_once(&proxy);
+        (proxy.logged("does not take rows") > 0).then_some(())
+    });
+    let asked = (0..10).map(|_| ask_once(&proxy)).last().expect("ten");
+    let stop = |proxy: &mut Proxy| {
+        proxy.signal("TERM");
+        assert_eq!(proxy.wait().code(), Some(0));
+        assert_eq!(proxy.logged("rows are lost"), 0);
+    };
+    if freed_before_the_stop {
+        fs::remove_file(&ballast).expect("removed");
+        proxy.wait_for_log("takes rows again");
+    } else {
+        // There is no room for what was said; figures have a reserve.
+        stop(&mut proxy);
+        proxy.wait_for_log("rows that the database did not take are kept");
+        fs::remove_file(&ballast).expect("removed");
+        proxy = Proxy::start(&folder, &settings);
+        proxy.wait_for_log("rows that an earlier run kept");
+    }
+    assert_eq!(proxy.json("/stats/summary")["total_input_tokens"], 17 * asked);
+    stop(&mut proxy);
+    let names =
+        fs::read_dir(folder.path().join("disk")).expect("a folder").map(|entry| entry.expect("one").file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["metrics.db"]);
+    let with_prompt = rows_of(&database(&proxy)).iter().filter(|row| row.prompt.is_some()).count();
+    assert!(with_prompt == asked || !freed_before_the_stop && with_prompt >= asked - 11, "{with_prompt} of {asked}");
+}
+
+#[test]
+fn a_disk_full_of_rows_takes_them_again_when_there_is_room() {
+    check_full_of_rows(true);
+}
+
+#[test]
+fn rows_that_a_full_disk_does_not_take_before_the_end_are_taken_in_by_the_next_start() {
+    check_full_of_rows(false);
 }
 
 #[test]
@@ -393,8 +469,9 @@ fn rows_wait_while_files_cannot_grow() {
     check_catches_up(&proxy, &folder.database(), 4);
 }
 
-/// Of the proxy's writes and syncs the ones in `window` fail with `error`.
-fn check_injected(error: &str, window: &str) {
+/// Of the proxy's writes and syncs the ones in `window` fail with `error`; whether the log tells depends on whether they go
+/// on failing once the keeper has made room (`is_told`).
+fn check_injected(error: &str, window: &str, is_told: bool) {
     let can = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     if !can.is_ok_and(|done| done.status.success()) {
         return eprintln!("skipped: there is no strace, or it may not trace");
@@ -412,9 +489,12 @@ fn check_injected(error: &str, window: &str) {
         // Of a request for a stream a worker commits the row. What the express lane cannot write, a worker would.
         assert_eq!(proxy.ask(streaming_chat()).text(), CHAT_REPLY);
         asked += 1;
-        (proxy.logged("takes rows again") > 0).then_some(())
+        // Each commit makes one of these calls at least.
+        (proxy.logged("takes rows again") > 0 || !is_told && asked > 240).then_some(())
     });
-    proxy.wait_for_log("does not take rows");
+    if is_told {
+        proxy.wait_for_log("does not take rows");
+    }
     // Calls are counted for each thread, so another one may meet failures of its own.
     assert_eq!(proxy.wait_for_rows(asked).len(), asked, "{error} {window}");
     assert_eq!(proxy.json("/stats/summary")["total_requests"], asked);
@@ -425,7 +505,7 @@ fn check_injected(error: &str, window: &str) {
 fn rows_wait_while_writing_fails() {
     // Calls before the window make the database; the window begins at different points of a commit.
     for window in ["200..230", "203..240", "207..211"] {
-        check_injected("ENOSPC", window);
-        check_injected("EIO", window);
+        check_injected("ENOSPC", window, false);
+        check_injected("EIO", window, true);
     }
 }

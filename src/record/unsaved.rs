@@ -1,0 +1,319 @@
+//! Rows that the database did not take before the proxy's end: a file beside it, which the next start takes in.
+//!
+//! ```text
+//!  {"format":"lms_metrics_proxy unsaved rows","version":1,"id":"9f0c…","rows":2}
+//!  {"row":{"endpoint":"/v1/chat/completions","model":"llama-3.2-1b-instruct","start_ms":1768818645678,…}}
+//!  {"row":{…}}
+//!  {"content":{"of":1,"prompt":"…","output":"…","reasoning":null,"tool_calls":null}}
+//! ```
+//!
+//! Figures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
+//! room for all, figures go last. A line that was not written whole is none.
+//!
+//! Invariant: each row is taken in once. How many of a file's rows are in the database stands there (`unsaved:ID` in
+//! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
+//! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use super::place::{resolved, with_end};
+use super::row::{Content, Row};
+use crate::limits::UNSAVED_LINE_BYTES_MAX;
+
+const FORMAT: &str = "lms_metrics_proxy unsaved rows";
+const VERSION: u32 = 1;
+/// Behind the database's name, before a number.
+const BEGIN: &str = "-unsaved-";
+const END: &str = ".jsonl";
+
+/// What was kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    /// So many of the oldest rows.
+    pub(super) rows: usize,
+    /// So many of the newest that said something with what they said.
+    pub(super) contents: usize,
+}
+
+/// A file of rows.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    pub(super) path: PathBuf,
+    /// The name in `meta` of how many are in the database.
+    pub(super) mark: String,
+    pub(super) rows: Vec<Row>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Head {
+    format: String,
+    version: u32,
+    id: String,
+    rows: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Written<'a> {
+    Row(&'a Row),
+    Content(WrittenContent<'a>),
+}
+
+#[derive(Serialize)]
+struct WrittenContent<'a> {
+    of: usize,
+    #[serde(flatten)]
+    content: &'a Content,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Row(Box<Row>),
+    Content(ReadContent),
+}
+
+#[derive(Deserialize)]
+struct ReadContent {
+    of: usize,
+    #[serde(flatten)]
+    content: Content,
+}
+
+/// Writes `rows` into a new file beside the database, as far as there is room, and sees that they are on the disk.
+pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<Kept> {
+    let (path, file) = create(database)?;
+    let mut lines = Lines { file, whole_bytes: 0 };
+    let written = write_lines(&mut lines, rows);
+    // What is on its way to the disk may still meet its end.
+    let written = written.and_then(|kept| lines.file.sync_all().map(|()| kept));
+    sync_folder(&path);
+    match written {
+        Ok((rows, contents)) => Ok(Kept { path, rows, contents }),
+        Err(e) => {
+            let _ = fs::remove_file(&path);
+            Err(e)
+        }
+    }
+}
+
+/// How many rows, and how many contents, were written before there was no more room.
+fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
+    let head = Head { format: FORMAT.to_owned(), version: VERSION, id: new_id()?, rows: rows.len() };
+    lines.write(&head)?;
+    for (at, row) in rows.iter().enumerate() {
+        match lines.write(&Written::Row(row)) {
+            Ok(()) => {}
+            Err(e) if at == 0 => return Err(e),
+            Err(_) => return Ok((at, 0)),
+        }
+    }
+    let mut contents = 0;
+    for (of, row) in rows.iter().enumerate().rev().filter(|(_, row)| !row.content.is_empty()) {
+        if lines.write(&Written::Content(WrittenContent { of, content: &row.content })).is_err() {
+            break;
+        }
+        contents += 1;
+    }
+    Ok((rows.len(), contents))
+}
+
+/// A file of whole lines.
+struct Lines {
+    file: File,
+    whole_bytes: u64,
+}
+
+impl Lines {
+    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let written = self.file.write_all(&bytes);
+        match written {
+            Ok(()) => self.whole_bytes += bytes.len() as u64,
+            // Should it stay, reading leaves it out.
+            Err(_) => drop(self.file.set_len(self.whole_bytes)),
+        }
+        written
+    }
+}
+
+/// A name that nobody has. The file is for its owner alone: it holds prompts.
+fn create(database: &Path) -> io::Result<(PathBuf, File)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut number = numbers(database).last().map_or(1, |last| last + 1);
+    loop {
+        let path = with_end(&resolved(database), &format!("{BEGIN}{number}{END}"));
+        match options.open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn new_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The files beside a database, oldest first.
+pub(super) fn files(database: &Path) -> Vec<PathBuf> {
+    let path = |number: u64| with_end(&resolved(database), &format!("{BEGIN}{number}{END}"));
+    numbers(database).into_iter().map(path).collect()
+}
+
+fn numbers(database: &Path) -> Vec<u64> {
+    let database = resolved(database);
+    let begin = with_end(&database, BEGIN);
+    let (Some(folder), Some(begin)) = (database.parent(), begin.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut numbers: Vec<u64> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(begin)?.strip_suffix(END)?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+impl Unsaved {
+    /// Reads a file, as far as its lines are whole. An error: it is none of ours, or of a version to come.
+    pub(super) fn read(path: &Path) -> io::Result<Unsaved> {
+        let mut file = BufReader::new(File::open(path)?);
+        let head = next_line(&mut file)?.and_then(|line| serde_json::from_slice::<Head>(&line).ok());
+        let Some(head) = head.filter(|head| head.format == FORMAT && head.version == VERSION) else {
+            return Err(io::Error::other("it does not begin as such a file does"));
+        };
+        let mut rows: Vec<Row> = Vec::new();
+        while let Some(line) = next_line(&mut file)? {
+            match serde_json::from_slice(&line) {
+                Ok(Line::Row(row)) => rows.push(*row),
+                Ok(Line::Content(ReadContent { of, content })) => {
+                    if let Some(row) = rows.get_mut(of) {
+                        row.content = content;
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if rows.len() < head.rows {
+            log::warn!("{} has {} of {} rows: there was no room for the others", path.display(), rows.len(), head.rows);
+        }
+        Ok(Unsaved { path: path.to_owned(), mark: format!("unsaved:{}", head.id), rows })
+    }
+
+    /// Removes the file; when this returns, it is gone for good.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        sync_folder(&self.path);
+        Ok(())
+    }
+}
+
+/// `None` after the last whole one.
+fn next_line(file: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    file.take(UNSAVED_LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    Ok(line.ends_with(b"\n").then_some(line))
+}
+
+/// That a file was made or removed is on the disk, where folders can be told to.
+fn sync_folder(path: &Path) {
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        // A file system that cannot loses nothing but this.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::testing::{Folder, Random, random_row, row};
+
+    fn random_rows(count: usize) -> Vec<Row> {
+        let mut random = Random::new(11);
+        // Any rate has a text, but not each is read as the very same number.
+        let rate = |row: Row| Row {
+            tokens_per_second: row.tokens_per_second.map(f64::round),
+            prompt_tokens_per_second: row.prompt_tokens_per_second.map(f64::round),
+            ..row
+        };
+        (0..count).map(|_| rate(random_row(&mut random))).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_is_for_its_owner_alone() {
+        let folder = Folder::new();
+        let database = folder.join("metrics.db");
+        let rows = random_rows(200);
+        let kept = write(&database, &rows).expect("there is room");
+        assert_eq!(kept.rows, 200);
+        assert_eq!(kept.contents, rows.iter().filter(|row| !row.content.is_empty()).count());
+        assert_eq!(
+            write(&database, &rows[..1]).expect("there is room").path,
+            folder.join("metrics.db-unsaved-2.jsonl")
+        );
+        assert_eq!(files(&database), [kept.path.clone(), folder.join("metrics.db-unsaved-2.jsonl")]);
+        let read = Unsaved::read(&kept.path).expect("it is ours");
+        assert_eq!(read.rows, rows);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&kept.path).expect("is there").permissions().mode() & 0o777, 0o600);
+        }
+        read.remove().expect("removed");
+        assert_eq!(files(&database).len(), 1);
+    }
+
+    #[test]
+    fn of_a_file_that_was_cut_anywhere_every_whole_line_is_read() {
+        let folder = Folder::new();
+        let rows = vec![row(); 3];
+        let kept = write(&folder.join("metrics.db"), &rows).expect("there is room");
+        let bytes = fs::read(&kept.path).expect("is there");
+        for cut in 0..bytes.len() {
+            fs::write(&kept.path, &bytes[..cut]).expect("cut");
+            let lines = bytes[..cut].iter().filter(|byte| **byte == b'\n').count();
+            let Ok(read) = Unsaved::read(&kept.path) else {
+                assert_eq!(lines, 0);
+                continue;
+            };
+            assert_eq!(read.rows.len(), (lines - 1).min(3), "{cut}");
+            let with_content = read.rows.iter().filter(|row| !row.content.is_empty()).count();
+            assert_eq!(with_content, (lines - 1).saturating_sub(3), "{cut}");
+            assert!(read.rows.iter().rev().take(with_content).all(|row| !row.content.is_empty()), "the newest");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours_or_of_a_version_to_come_is_not_read() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db-unsaved-1.jsonl");
+        let head = |format: &str, version: u32| {
+            format!("{{\"format\":\"{format}\",\"version\":{version},\"id\":\"1\",\"rows\":0}}\n")
+        };
+        let check = |text: &str, read: bool| {
+            fs::write(&path, text).expect("written");
+            assert_eq!(Unsaved::read(&path).is_ok(), read, "{text}");
+        };
+        check(&head(FORMAT, VERSION), true);
+        check(&head(FORMAT, VERSION + 1), false);
+        check(&head("something else", VERSION), false);
+        check(&(head(FORMAT, VERSION) + "{\"row\":{}}\n"), false);
+        check("", false);
+    }
+}
