@@ -124,6 +124,11 @@ impl Addresses {
         Addresses { host: host.to_string(), port, resolve, state: Mutex::new(State { known, ..State::default() }) }
     }
 
+    /// Whether [`Addresses::find`] would find them at once.
+    pub fn are_at_hand(&self) -> bool {
+        matches!(self.state().known.advice(Instant::now()), Advice::Use(_))
+    }
+
     /// The addresses; waits for a look-up where one is needed, until `deadline` (an error of kind `TimedOut`) or until
     /// `waits` is called off. `None`: the name is not known.
     pub fn find(self: &Arc<Addresses>, waits: &impl Waits, deadline: Instant) -> io::Result<Option<Found>> {

@@ -98,6 +98,10 @@ impl Dial {
     fn connect(&self) -> Result<Wire, ureq::Error> {
         self.wire.dials.fetch_add(1, Ordering::Relaxed);
         let deadline = Instant::now() + self.connect_timeout;
+        if !self.names.addresses.are_at_hand() {
+            // A look-up may take long, and one is for all who wait.
+            self.wire.let_go();
+        }
         let found = match self.names.addresses.find(&*self.wire, deadline) {
             Ok(found) => found.ok_or(ureq::Error::HostNotFound)?,
             Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(ureq::Error::Timeout(Timeout::Resolve)),
@@ -141,6 +145,7 @@ impl Dial {
     fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Place)> {
         let deadline = Instant::now() + time_max;
         let place = self.names.places.take(&*self.wire, deadline)?;
+        self.wire.let_go();
         let mut stream = mio::net::TcpStream::connect(address)?;
         let mut poll = Poll::new()?;
         poll.registry().register(&mut stream, Token(0), Interest::WRITABLE)?;

@@ -24,6 +24,7 @@
 //! helped.
 
 pub mod addresses;
+mod admission;
 pub mod dial;
 mod draft;
 pub mod express;
@@ -53,6 +54,7 @@ use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
 use draft::Draft;
+use pool::Connecting;
 use shelf::Shelf;
 use unasked::Unasked;
 use upstream::Upstream;
@@ -74,6 +76,8 @@ pub struct Lend {
     pub start_ms: i64,
     /// The express lane has begun it.
     ahead: Option<Ahead>,
+    /// It counts among those that have yet to come to a connection.
+    connecting: Option<Connecting>,
 }
 
 /// What a worker goes on from: the request was sent on already (see [`Begun`]).
@@ -90,7 +94,16 @@ impl Lend {
     /// A whole request, as of now.
     pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>, claim: Claim) -> Lend {
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Lend { loan, head, body, claim, began: Instant::now(), start_ms: start.as_millis() as i64, ahead: None }
+        Lend {
+            loan,
+            head,
+            body,
+            claim,
+            began: Instant::now(),
+            start_ms: start.as_millis() as i64,
+            ahead: None,
+            connecting: None,
+        }
     }
 }
 

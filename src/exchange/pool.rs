@@ -2,8 +2,8 @@
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
 //! exchanges in flight, whoever has them in hand: a worker, a lane of [`super::streams`] or the [`super::express`]
-//! lane. Further ones wait in a bounded queue; beyond that they are refused. What an exchange in flight needs done
-//! waits for no exchange to end.
+//! lane. Further ones wait in a bounded queue ([`super::admission`]); beyond that they are refused. What an exchange in
+//! flight needs done waits for no exchange to end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::admission::{Admission, Admitted};
 use super::in_flight::Exchange;
 use super::relay::Step;
 use super::streams::Streams;
@@ -32,6 +33,16 @@ pub enum Job {
     Commit,
 }
 
+impl Job {
+    /// Whether an exchange goes on or ends with it.
+    fn is_exchange(&self) -> bool {
+        match self {
+            Job::Exchange(_) | Job::Resume(..) => true,
+            Job::Finish(_) | Job::Commit => false,
+        }
+    }
+}
+
 /// The pool of workers.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -45,20 +56,29 @@ pub struct Pool {
     without_thread: Outage,
 }
 
-#[derive(Default)]
 struct State {
     /// Waiting workers, the last busy one on top.
     idle: Vec<Arc<Seat>>,
-    /// Requests that wait for an exchange to end.
-    queue: VecDeque<Box<Lend>>,
+    /// Exchanges in flight, and the requests that wait.
+    admission: Admission<Box<Lend>>,
     /// Jobs of exchanges in flight that wait for a worker.
     urgent: VecDeque<Job>,
     /// Threads, those about to start among them.
     workers: usize,
     /// Threads that have started.
     started: usize,
-    /// Exchanges begun and not ended.
-    in_flight: usize,
+}
+
+/// That an exchange in flight has yet to come to a connection. Dropped when it has, or has given that up: others begin
+/// then.
+pub struct Connecting(Arc<Pool>);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.admission.connected();
+        self.0.begin_next(state);
+    }
 }
 
 /// How busy the pool is.
@@ -68,7 +88,7 @@ pub struct Load {
     pub workers: usize,
     /// Exchanges begun and not ended.
     pub in_flight: usize,
-    /// Requests that wait for one to end.
+    /// Requests that wait to begin.
     pub queued: usize,
 }
 
@@ -91,7 +111,13 @@ impl Pool {
         Arc::new(Pool {
             shared,
             in_flight_max,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                admission: Admission::new(in_flight_max),
+                urgent: VecDeque::new(),
+                workers: 0,
+                started: 0,
+            }),
             streams: Mutex::default(),
             starting: Outage::new(),
             without_thread: Outage::new(),
@@ -101,44 +127,41 @@ impl Pool {
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
     pub fn lend(self: &Arc<Pool>, lend: Box<Lend>) -> Result<(), Box<Lend>> {
         let mut state = self.state();
-        if state.in_flight >= self.in_flight_max {
-            if state.queue.len() >= QUEUE_LENGTH_MAX {
-                state = self.dismiss(state);
-            }
-            if state.queue.len() >= QUEUE_LENGTH_MAX {
-                return Err(lend);
-            }
-            state.queue.push_back(lend);
-            return Ok(());
+        if state.admission.is_full() {
+            state = self.dismiss(state);
         }
-        state.in_flight += 1;
-        match self.give(state, Job::Exchange(lend)) {
-            Ok(()) => Ok(()),
-            Err(Job::Exchange(lend)) => {
-                self.state().in_flight -= 1;
+        match state.admission.ask(lend) {
+            Admitted::Queued => Ok(()),
+            Admitted::Refused(lend) => Err(lend),
+            Admitted::Begun(mut lend) => {
+                lend.connecting = Some(Connecting(self.clone()));
+                let Err(job) = self.give(state, Job::Exchange(lend)) else { return Ok(()) };
+                let Job::Exchange(mut lend) = job else { unreachable!("the job given comes back") };
+                lend.connecting = None;
+                self.state().admission.end();
                 Err(lend)
             }
-            Err(Job::Resume(..) | Job::Finish(_) | Job::Commit) => unreachable!("the job given comes back"),
         }
     }
 
     /// Counts an exchange that the express lane begins; false when there is no room for it.
     pub fn begin(&self) -> bool {
-        let mut state = self.state();
-        let room = state.in_flight < self.in_flight_max && state.queue.is_empty();
-        state.in_flight += usize::from(room);
-        room
+        self.state().admission.begin_connected()
     }
 
     /// One that the express lane has begun, and no worker went on with, is over.
     pub fn end(self: &Arc<Pool>) {
         let mut state = self.state();
-        state.in_flight -= 1;
-        if state.in_flight < self.in_flight_max
-            && let Some(lend) = state.queue.pop_front()
-        {
-            state.in_flight += 1;
-            drop(state);
+        state.admission.end();
+        self.begin_next(state);
+    }
+
+    /// Has a worker begin the first request that waits, if it may.
+    fn begin_next(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
+        let next = state.admission.next();
+        drop(state);
+        if let Some(mut lend) = next {
+            lend.connecting = Some(Connecting(self.clone()));
             self.always_give(Job::Exchange(lend));
         }
     }
@@ -187,29 +210,27 @@ impl Pool {
     /// How busy it is at this moment.
     pub fn load(&self) -> Load {
         let state = self.state();
-        Load { workers: state.workers, in_flight: state.in_flight, queued: state.queue.len() }
+        let (in_flight, queued) = (state.admission.in_flight(), state.admission.queued());
+        Load { workers: state.workers, in_flight, queued }
     }
 
-    /// Ends the exchanges in the queue whose clients have left, so that those who stay find room. Each leaves a row and
-    /// takes no time, so they count for a moment beyond the limit.
+    /// Ends the exchanges in the queue whose clients have left, so that those who stay find room.
     fn dismiss<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let (left, stay) = std::mem::take(&mut state.queue)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|lend| lend.loan.client().called_off().is_some());
-        state.queue = stay;
-        state.in_flight += left.len();
+        let left = state.admission.dismiss(|lend| lend.loan.client().called_off().is_some());
         drop(state);
         left.into_iter().for_each(|lend| self.always_give(Job::Exchange(lend)));
         self.state()
     }
 
     fn always_give(self: &Arc<Pool>, job: Job) {
-        if self.give(self.state(), job).is_err() {
-            // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs
-            // on a worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
-            if let Some(unsaid) = self.without_thread.note(Instant::now()) {
-                log::error!("no thread can be started to end an exchange{unsaid}");
-            }
+        let Err(job) = self.give(self.state(), job) else { return };
+        // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs on a
+        // worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
+        if let Some(unsaid) = self.without_thread.note(Instant::now()) {
+            log::error!("no thread can be started to end an exchange{unsaid}");
+        }
+        if job.is_exchange() {
+            self.state().admission.end();
         }
     }
 
@@ -297,10 +318,7 @@ impl Pool {
     /// Runs one job. A panic ends that exchange alone: its connection was cut by what it unwound through, and the
     /// worker goes on with new state.
     fn run(self: &Arc<Pool>, mut worker: Worker, job: Job) -> Worker {
-        let is_exchange = match job {
-            Job::Exchange(_) | Job::Resume(..) => true,
-            Job::Finish(_) | Job::Commit => false,
-        };
+        let is_exchange = job.is_exchange();
         let done = catch_unwind(AssertUnwindSafe(|| worker.run(job)));
         if done.is_err() {
             log::error!("an exchange ended by a bug of the proxy; its connection was cut");
@@ -310,22 +328,20 @@ impl Pool {
             worker = Worker::new(self.shared.clone(), self.clone());
         }
         if is_exchange && !matches!(done, Ok(Done::Lent)) {
-            self.state().in_flight -= 1;
+            self.state().admission.end();
         }
         worker
     }
 
     /// Takes the next job, or waits among the idle.
-    fn sit_down(&self, seat: &Arc<Seat>) {
+    fn sit_down(self: &Arc<Pool>, seat: &Arc<Seat>) {
         let mut state = self.state();
         if let Some(job) = state.urgent.pop_front() {
             drop(state);
             seat.put(job);
-        } else if state.in_flight < self.in_flight_max
-            && let Some(lend) = state.queue.pop_front()
-        {
-            state.in_flight += 1;
+        } else if let Some(mut lend) = state.admission.next() {
             drop(state);
+            lend.connecting = Some(Connecting(self.clone()));
             seat.put(Job::Exchange(lend));
         } else {
             state.idle.push(seat.clone());

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::places::Place;
+use super::pool::Connecting;
 use super::shelf::Manners;
 use super::upload::{self, Sent};
 use super::wait::{Look, Waits};
@@ -44,6 +45,8 @@ pub struct WireState {
     hung_up: AtomicBool,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
+    /// What others wait for until a connection is on its way.
+    turn: Mutex<Option<Connecting>>,
 }
 
 /// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -78,6 +81,22 @@ impl WireState {
     pub fn begin(&self, begun: Option<Begun>) {
         self.link().called_off = false;
         *self.begun() = begun;
+    }
+
+    /// Others wait until its connection is there, or on its way.
+    pub(super) fn hold(&self, turn: Option<Connecting>) {
+        *self.turn() = turn;
+    }
+
+    /// They need not wait any longer.
+    pub(super) fn let_go(&self) {
+        // Dropped after the lock: whoever comes next may begin at once.
+        let turn = self.turn().take();
+        drop(turn);
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Connecting>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the next request that were sent on already.

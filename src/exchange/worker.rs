@@ -81,7 +81,7 @@ impl Worker {
     }
 
     fn exchange(&mut self, lend: Lend) -> Done {
-        let Lend { loan, head, body, claim, began, start_ms, ahead } = lend;
+        let Lend { loan, head, body, claim, began, start_ms, ahead, connecting } = lend;
         let recorded = is_recorded(head.method(), head.path());
         let (mut upstream, begun, asking) = match ahead {
             Some(Ahead { upstream, begun, draft }) => {
@@ -100,10 +100,12 @@ impl Worker {
 
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
+        upstream.wire().hold(connecting.filter(|_| !upstream.wire().is_connected()));
         let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
             Ok(()) => ask(&mut upstream, &head, &body, recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
+        upstream.wire().let_go();
         if asked_already && reply.is_err() {
             // It owes a reply: no other exchange shall get it.
             upstream.disconnect();
