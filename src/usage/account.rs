@@ -143,6 +143,13 @@ impl Account {
         self.tools.merge(&facts.tools, facts.words);
     }
 
+    /// The same of an event that repeats the one before it with other words: about all else it says nothing new.
+    pub fn merge_repeated(&mut self, facts: &Facts, now_us: u64) {
+        self.pace.count(now_us, facts.said);
+        self.output.merge(&facts.output, Words::Delta);
+        self.reasoning.merge(&facts.reasoning, Words::Delta);
+    }
+
     /// An error that is no document: `event: error` with text that is no JSON.
     pub fn error(&mut self, message: &[u8]) {
         self.error.get_or_insert_with(|| message.to_vec());

@@ -96,7 +96,7 @@ impl Tap {
         }
         let Some(same) = self.twin.find(input) else { return 0 };
         self.facts.say_instead(same.place, same.words);
-        self.account.merge(&self.facts, Some(now_us));
+        self.account.merge_repeated(&self.facts, now_us);
         same.length
     }
 
@@ -107,6 +107,7 @@ impl Tap {
         let Spoken::Once(place, address, length) = facts.spoken else { return };
         let only_words = matches!(place, Place::Output | Place::Reasoning)
             && facts.words == Words::Delta
+            && facts.has_content
             && facts.tools.is_empty()
             && facts.choice_index.is_none_or(|index| index == 0)
             && !facts.has_error;
