@@ -12,10 +12,10 @@ use crate::exchange::pool::Pool;
 use crate::exchange::shelf::Shelf;
 use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
-use crate::record::claim::Claimant;
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::keeper::Keeper;
+use crate::record::lock::Writer;
 use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
@@ -98,8 +98,9 @@ impl Proxy {
         let address = listener.local_addr()?;
 
         let name = format!("process {} at http://{address}", process::id());
-        let claimant = Claimant { name, shares: settings.database_shared };
-        let mut store = Store::claim(&settings.database, settings.db_sync, claimant).map_err(StartError::Database)?;
+        let writer = Writer { name, shares: settings.database_shared };
+        let mut store =
+            Store::open_locked(&settings.database, settings.db_sync, writer).map_err(StartError::Database)?;
         let unreadable = |e| StartError::Unreadable(settings.database.clone(), e);
         let rows = store.row_count().map_err(unreadable)?;
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);

@@ -32,7 +32,7 @@ pub struct Addresses {
 
 /// Addresses, and when they were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Resolved {
     /// The one that answered last comes first.
     pub addresses: Vec<SocketAddr>,
     at: Instant,
@@ -50,7 +50,7 @@ struct State {
 /// What is known, and whether more is being found out.
 #[derive(Default)]
 struct Known {
-    found: Option<Found>,
+    found: Option<Resolved>,
     /// They are for ever: no name stands behind them.
     fixed: bool,
     failed_at: Option<Instant>,
@@ -60,7 +60,7 @@ struct Known {
 /// What somebody who wants to connect shall do.
 #[derive(Debug, PartialEq, Eq)]
 enum Advice {
-    Use(Found),
+    Use(Resolved),
     /// Start a look-up, then wait for its end.
     LookUp,
     /// Wait for its end, or until then.
@@ -99,7 +99,7 @@ impl Known {
         match addresses {
             Some(addresses) => {
                 self.failed_at = None;
-                self.found = Some(Found { addresses, at: now, doubted: false });
+                self.found = Some(Resolved { addresses, at: now, doubted: false });
             }
             None => self.failed_at = Some(now),
         }
@@ -118,7 +118,7 @@ impl Addresses {
         };
         if !fixed.is_empty() {
             let addresses = fixed.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-            known.found = Some(Found { addresses, at: Instant::now(), doubted: false });
+            known.found = Some(Resolved { addresses, at: Instant::now(), doubted: false });
             known.fixed = true;
         }
         Addresses { host: host.to_string(), port, resolve, state: Mutex::new(State { known, ..State::default() }) }
@@ -131,7 +131,7 @@ impl Addresses {
 
     /// The addresses; waits for a look-up where one is needed, until `deadline` (an error of kind `TimedOut`) or until
     /// `waits` is called off. `None`: the name is not known.
-    pub fn find(self: &Arc<Addresses>, waits: &impl Waits, deadline: Instant) -> io::Result<Option<Found>> {
+    pub fn find(self: &Arc<Addresses>, waits: &impl Waits, deadline: Instant) -> io::Result<Option<Resolved>> {
         let found = waits.wait(deadline, |now| {
             let mut state = self.state();
             let advice = state.known.advice(now);
@@ -165,7 +165,7 @@ impl Addresses {
     }
 
     /// Nobody answered at any of these: the name may have moved.
-    pub fn doubt(&self, tried: &Found) {
+    pub fn doubt(&self, tried: &Resolved) {
         if let Some(found) = &mut self.state().known.found
             && found.at == tried.at
         {

@@ -1,7 +1,7 @@
 //! Which requests are begun, and which wait. At most `MAX_WORKERS` exchanges are in flight, whoever has them in hand.
 //!
 //! Of those few at a time ([`CONNECTING_MAX`]) are on their way to a connection to upstream: connections are begun in
-//! turn anyway ([`super::places`]), and what waits for its turn here takes no thread. 1000 streams at once took 520 threads
+//! turn anyway ([`super::permits`]), and what waits for its turn here takes no thread. 1000 streams at once took 520 threads
 //! and 41 MB at the peak with a thread for each that waits, and 27 MB in turn, where nginx took 25.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Connecting to upstream: a place, its addresses one after the other, TLS. Nothing from a request decides where we connect.
+//! Connecting to upstream: a permit, its addresses one after the other, TLS. Nothing from a request decides where we connect.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTim
 
 use super::addresses::{Addresses, Resolve};
 use super::incoming::{Aside, HeadReader};
-use super::places::Place;
-use super::places::Places;
+use super::permits::Permit;
+use super::permits::Permits;
 use super::shelf::Manners;
 use super::wire::{Wire, WireState, called_off};
 use crate::keepalive;
@@ -30,7 +30,7 @@ pub struct Names {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     addresses: Arc<Addresses>,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
     /// How upstream treats connections.
     pub(super) manners: Arc<Manners>,
     /// Ways to it that there are, in use or not.
@@ -60,7 +60,7 @@ impl Names {
             scheme,
             authority,
             addresses: Arc::new(Addresses::new(host, upstream.port(), resolve)),
-            places: Arc::default(),
+            permits: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
             tls: RustlsConnector::default(),
@@ -88,7 +88,7 @@ pub struct Dial {
     pub aside: Arc<Aside>,
     /// Upstream's addresses.
     pub names: Arc<Names>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a place and all addresses together: so long a client waits at most.
+    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit and all addresses together: so long a client waits at most.
     pub connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     pub idle_timeout: Option<Duration>,
@@ -118,9 +118,9 @@ impl Dial {
                 Ok((stream, _)) if stream.local_addr().is_ok_and(|own| own == address) => {
                     refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
                 }
-                Ok((stream, place)) => {
+                Ok((stream, permit)) => {
                     self.names.addresses.prefer(address);
-                    return Ok(self.wire(stream, place)?);
+                    return Ok(self.wire(stream, permit)?);
                 }
                 Err(e) if self.wire.is_called_off() => return Err(e.into()),
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => refused = ureq::Error::Timeout(Timeout::Connect),
@@ -131,20 +131,20 @@ impl Dial {
         Err(refused)
     }
 
-    fn wire(&self, stream: TcpStream, place: Place) -> io::Result<Wire> {
+    fn wire(&self, stream: TcpStream, permit: Permit) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
         keepalive::ask_now_and_then(&stream);
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
         let manners = self.names.manners.clone();
-        Wire::new(stream, self.wire.clone(), manners, place, self.idle_timeout).ok_or_else(called_off)
+        Wire::new(stream, self.wire.clone(), manners, permit, self.idle_timeout).ok_or_else(called_off)
     }
 
     /// Connects within `time_max`, unless the exchange is called off meanwhile.
-    fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Place)> {
+    fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Permit)> {
         let deadline = Instant::now() + time_max;
-        let place = self.names.places.take(&*self.wire, deadline)?;
+        let permit = self.names.permits.take(&*self.wire, deadline)?;
         self.wire.let_go();
         let mut stream = mio::net::TcpStream::connect(address)?;
         let mut poll = Poll::new()?;
@@ -173,7 +173,7 @@ impl Dial {
         poll.registry().deregister(&mut stream)?;
         let stream = TcpStream::from(stream);
         stream.set_nonblocking(false)?;
-        Ok((stream, place))
+        Ok((stream, permit))
     }
 }
 

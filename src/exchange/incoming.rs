@@ -32,10 +32,10 @@ pub type Line = Either<Wire, Box<dyn Transport>>;
 
 /// Where a line lies that ureq's pool only remembers.
 #[derive(Default)]
-pub struct Aside(Mutex<Place>);
+pub struct Aside(Mutex<Held>);
 
 #[derive(Default)]
-struct Place {
+struct Held {
     /// The reply that is asked for answers HEAD.
     head_only: bool,
     what: What,
@@ -46,13 +46,13 @@ enum What {
     #[default]
     Nothing,
     /// For who asked.
-    Reply(Box<Reply>),
+    Reply(Box<UpstreamReply>),
     /// For the next exchange.
     Idle(Box<Line>),
 }
 
 /// A reply whose head has come.
-pub struct Reply {
+pub struct UpstreamReply {
     /// Its head, as upstream wrote it.
     pub head: Vec<u8>,
     /// What that says of the body.
@@ -64,12 +64,12 @@ pub struct Reply {
 impl Aside {
     /// A request is about to be sent; `head_only`: it is HEAD.
     pub fn expect(&self, head_only: bool) {
-        self.place().head_only = head_only;
+        self.held().head_only = head_only;
     }
 
     /// The reply that ureq has just told of.
-    pub fn take_reply(&self) -> Option<Box<Reply>> {
-        match std::mem::take(&mut self.place().what) {
+    pub fn take_reply(&self) -> Option<Box<UpstreamReply>> {
+        match std::mem::take(&mut self.held().what) {
             What::Reply(reply) => Some(reply),
             What::Nothing | What::Idle(_) => None,
         }
@@ -77,26 +77,26 @@ impl Aside {
 
     /// Closes what lies there.
     pub fn clear(&self) {
-        let left = std::mem::take(&mut self.place().what);
+        let left = std::mem::take(&mut self.held().what);
         drop(left);
     }
 
     fn take_idle(&self) -> Option<Line> {
-        let mut place = self.place();
-        match std::mem::take(&mut place.what) {
+        let mut held = self.held();
+        match std::mem::take(&mut held.what) {
             What::Idle(line) => Some(*line),
             other => {
-                place.what = other;
+                held.what = other;
                 None
             }
         }
     }
 
     fn put(&self, what: What) {
-        self.place().what = what;
+        self.held().what = what;
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +163,7 @@ impl HeadReader {
                 self.came.drain(..length);
                 continue;
             }
-            let head_only = self.aside.place().head_only;
+            let head_only = self.aside.held().head_only;
             let framing = reply_body(&head, head_only)
                 .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.words()))?;
             self.shown = without_body(&head, &framing);
@@ -187,7 +187,7 @@ impl HeadReader {
             BodyEnd::Close => Reading::Close,
         };
         let body = Incoming { line: Box::new(line), aside: self.aside.clone(), early, reading, kept };
-        self.aside.put(What::Reply(Box::new(Reply { head, framing, body })));
+        self.aside.put(What::Reply(Box::new(UpstreamReply { head, framing, body })));
         (self.shown, self.shown_from, self.interim_bytes) = (Vec::new(), 0, 0);
         true
     }

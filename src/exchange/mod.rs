@@ -30,7 +30,7 @@ mod draft;
 pub mod express;
 mod in_flight;
 pub mod incoming;
-pub mod places;
+pub mod permits;
 mod polled;
 pub mod pool;
 pub mod relay;

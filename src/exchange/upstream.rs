@@ -11,7 +11,7 @@ use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, Timeout};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
-use super::incoming::Reply;
+use super::incoming::UpstreamReply;
 use super::shelf::Manners;
 use super::wire::WireState;
 use crate::keepalive;
@@ -115,7 +115,7 @@ impl Upstream {
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone,
         body: &[u8],
-    ) -> Result<Box<Reply>, NoReply> {
+    ) -> Result<Box<UpstreamReply>, NoReply> {
         let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
         loop {
             let dials = self.wire.dials.load(Ordering::Relaxed);

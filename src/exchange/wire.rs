@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
-use super::places::Place;
+use super::permits::Permit;
 use super::pool::Connecting;
 use super::shelf::Manners;
 use super::upload::{self, Sent};
@@ -197,7 +197,7 @@ pub struct Wire {
     state: Arc<WireState>,
     manners: Arc<Manners>,
     /// Until upstream's first byte.
-    place: Option<Place>,
+    permit: Option<Permit>,
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -236,7 +236,7 @@ impl Wire {
         stream: TcpStream,
         state: Arc<WireState>,
         manners: Arc<Manners>,
-        place: Place,
+        permit: Permit,
         idle_time_max: Option<Duration>,
     ) -> Option<Wire> {
         let socket = Arc::new(stream);
@@ -252,7 +252,7 @@ impl Wire {
             socket,
             state,
             manners,
-            place: Some(place),
+            permit: Some(permit),
             input: Vec::new(),
             start: 0,
             end: 0,
@@ -460,7 +460,7 @@ impl Buffers for Wire {
     fn input_appended(&mut self, amount: usize) {
         self.end += amount;
         // Whatever it is, upstream has accepted the connection.
-        self.place = None;
+        self.permit = None;
         self.state.received.fetch_add(amount as u64, Ordering::Relaxed);
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
-use super::incoming::{Incoming, Reply};
+use super::incoming::{Incoming, UpstreamReply};
 use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::unasked::Asking;
@@ -149,8 +149,8 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<Reply>) -> Done {
-        let Reply { head: bytes, framing: body_framing, mut body } = *reply;
+    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<UpstreamReply>) -> Done {
+        let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
         let status = head.status;
@@ -345,7 +345,12 @@ impl Worker {
 
 /// Sends the request on.
 #[inline(never)]
-fn ask(upstream: &mut Upstream, head: &RequestHead, body: &[u8], recorded: bool) -> Result<Box<Reply>, NoReply> {
+fn ask(
+    upstream: &mut Upstream,
+    head: &RequestHead,
+    body: &[u8],
+    recorded: bool,
+) -> Result<Box<UpstreamReply>, NoReply> {
     let reply = upstream.ask(head.method(), head.target(), forwarded(head, recorded), body)?;
     // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
     if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {

@@ -14,7 +14,7 @@ use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
 
-use super::place::Fate;
+use super::place::FileState;
 use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::{Store, gone, is_gone};
@@ -25,7 +25,7 @@ pub(super) struct Desk {
     pub(super) store: Store,
     waiting: Waiting,
     /// What became of the database, until another one is open.
-    fate: Option<Fate>,
+    file_state: Option<FileState>,
     /// The database refused the last sums; said in the log once.
     sums_failing: bool,
     /// There was no room for the last rows.
@@ -68,7 +68,7 @@ impl Desk {
         Desk {
             store,
             waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
-            fate: None,
+            file_state: None,
             sums_failing: false,
             disk_full: false,
             log_cut: false,
@@ -82,25 +82,27 @@ impl Desk {
             return true;
         }
         let path = self.store.place().path().display().to_string();
-        let (stuck, fate) = (self.store.is_stuck(), self.store.fate());
-        let fate = *self.fate.get_or_insert(fate);
+        let (stuck, state) = (self.store.is_stuck(), self.store.file_state());
+        let state = *self.file_state.get_or_insert(state);
         match self.store.reopen() {
             Ok(()) => {
-                self.fate = None;
-                match fate {
-                    Fate::Held if stuck => {
+                self.file_state = None;
+                match state {
+                    FileState::Held if stuck => {
                         log::warn!("{path} was locked for long and nobody let go; it was opened anew")
                     }
                     // Damaged before; whether it is now, writing will tell.
-                    Fate::Held => {}
-                    Fate::LogGone => {
+                    FileState::Held => {}
+                    FileState::LogGone => {
                         log::warn!("{path}-wal or -shm was removed while in use; its rows were saved into {path}");
                     }
-                    Fate::LogShort => {
+                    FileState::LogShort => {
                         log::error!("{path}-wal was cut while in use: rows that were only there are lost; it goes on");
                     }
-                    Fate::Taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
-                    Fate::Gone => {
+                    FileState::Taken => {
+                        log::warn!("{path} was replaced by another database; rows go there from now on")
+                    }
+                    FileState::Gone => {
                         log::error!("{path} was deleted or moved, with the rows it held; a new one was begun")
                     }
                 }

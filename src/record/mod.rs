@@ -7,13 +7,13 @@
 //!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
 //! ```
 //!
-//! Where there is little [`room`] the log is moved the earlier; what the database does not take before the end goes into a
-//! file beside it ([`unsaved`]). A database is held by a [`claim`], opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do so, and
-//! watched at its [`place`]. What the clock on the wall can be believed, [`clock`] judges.
+//! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do
+//! so; what becomes of its files is watched at its [`place`]. The less [`room`] there is on the disk, the earlier its log is
+//! moved. What it does not take before the end goes into a file beside it ([`unsaved`]). How far the clock on the wall can
+//! be believed, [`clock`] judges.
 
 pub mod additions;
 pub mod alarm;
-pub mod claim;
 pub mod clean;
 pub mod clock;
 pub mod connections;
@@ -22,6 +22,7 @@ mod extras;
 pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;
+pub mod lock;
 pub mod news;
 pub mod open;
 pub mod pack;

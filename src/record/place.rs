@@ -67,7 +67,7 @@ impl LogBytes {
 
 /// What became of an open database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum FileState {
     /// Everything is where it was.
     Held,
     /// Its log or the index of it was removed or replaced. What was written to the log is still at hand.
@@ -100,29 +100,29 @@ impl Place {
     }
 
     /// Whether what is committed now can be found again. Two system calls, about a microsecond each; the index, without
-    /// which nothing is lost, is left to [`Place::fate`].
+    /// which nothing is lost, is left to [`Place::file_state`].
     pub fn is_held(&self) -> bool {
-        self.file.is_some() && FileId::of(&self.path) == self.file && self.fate_of_log() == Fate::Held
+        self.file.is_some() && FileId::of(&self.path) == self.file && self.log_state() == FileState::Held
     }
 
     /// What became of it.
-    pub fn fate(&self) -> Fate {
+    pub fn file_state(&self) -> FileState {
         match FileId::of(&self.path) {
-            None => Fate::Gone,
-            Some(file) if Some(file) != self.file => Fate::Taken,
-            Some(_) if FileId::of(&self.index_path) != self.index => Fate::LogGone,
-            Some(_) => self.fate_of_log(),
+            None => FileState::Gone,
+            Some(file) if Some(file) != self.file => FileState::Taken,
+            Some(_) if FileId::of(&self.index_path) != self.index => FileState::LogGone,
+            Some(_) => self.log_state(),
         }
     }
 
-    fn fate_of_log(&self) -> Fate {
+    fn log_state(&self) -> FileState {
         match fs::metadata(&self.log_path) {
             // Where it was not to be seen when it was opened, it is not watched.
-            _ if self.log.is_none() => Fate::Held,
-            Ok(log) if Some(FileId::read(&log)) != self.log => Fate::LogGone,
-            Ok(log) if log.len() < self.log_bytes.0.load(Ordering::Relaxed) => Fate::LogShort,
-            Ok(_) => Fate::Held,
-            Err(_) => Fate::LogGone,
+            _ if self.log.is_none() => FileState::Held,
+            Ok(log) if Some(FileId::read(&log)) != self.log => FileState::LogGone,
+            Ok(log) if log.len() < self.log_bytes.0.load(Ordering::Relaxed) => FileState::LogShort,
+            Ok(_) => FileState::Held,
+            Err(_) => FileState::LogGone,
         }
     }
 

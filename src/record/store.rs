@@ -36,13 +36,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
 use super::additions::{self, Additions};
-use super::claim::{Claim, Claimant};
 use super::clean;
 use super::connections::Connections;
+use super::lock::{DatabaseLock, Writer};
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
-use super::place::{Fate, LogBytes, Place};
+use super::place::{FileState, LogBytes, Place};
 use super::rfc3339::text_of_ms;
 use super::roll_up;
 use super::row::Row;
@@ -79,7 +79,7 @@ pub struct Store {
     locking_failed: bool,
     /// After how long of locks the database is opened anew.
     locked_time_max: Duration,
-    claim: Option<Claim>,
+    lock: Option<DatabaseLock>,
     /// There is no connection; the next row opens one.
     closed: bool,
     /// Other connections of this process.
@@ -90,15 +90,15 @@ pub struct Store {
 
 impl Store {
     /// As [`Store::open`], for who is to be the only one that writes it, or shares it knowingly. Whoever opens it
-    /// without a claim is expected to know what else does.
-    pub fn claim(path: &Path, sync: DbSync, claimant: Claimant) -> Result<Store, OpenError> {
-        let claim = Claim::take(path, claimant)?;
-        Ok(Store { claim: Some(claim), ..Store::open(path, sync)? })
+    /// without a lock is expected to know what else does.
+    pub fn open_locked(path: &Path, sync: DbSync, writer: Writer) -> Result<Store, OpenError> {
+        let lock = DatabaseLock::take(path, writer)?;
+        Ok(Store { lock: Some(lock), ..Store::open(path, sync)? })
     }
 
     /// Nothing is written from now on: somebody else may.
     pub fn let_go(&mut self) {
-        self.claim = None;
+        self.lock = None;
     }
 
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
@@ -123,7 +123,7 @@ impl Store {
             locked_since: None,
             locking_failed: false,
             locked_time_max: LOCKED_TIME_MAX,
-            claim: None,
+            lock: None,
             connections: Arc::default(),
             key: None,
         };
@@ -138,7 +138,7 @@ impl Store {
     /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
     /// or is damaged.
     pub fn must_reopen(&self) -> bool {
-        self.is_troubled() || self.fate() != Fate::Held
+        self.is_troubled() || self.file_state() != FileState::Held
     }
 
     /// The same without a look at the files, which writing does.
@@ -153,16 +153,16 @@ impl Store {
     }
 
     /// What became of the files.
-    pub fn fate(&self) -> Fate {
-        match self.place.fate() {
-            _ if self.closed => Fate::Held,
-            Fate::LogShort if self.is_log_whole() => Fate::Held,
-            fate => fate,
+    pub fn file_state(&self) -> FileState {
+        match self.place.file_state() {
+            _ if self.closed => FileState::Held,
+            FileState::LogShort if self.is_log_whole() => FileState::Held,
+            state => state,
         }
     }
 
     fn is_held(&self) -> bool {
-        !self.closed && (self.place.is_held() || self.fate() == Fate::Held)
+        !self.closed && (self.place.is_held() || self.file_state() == FileState::Held)
     }
 
     /// Whether the log has all that is in use of it: another process may have emptied it into the database.
@@ -193,8 +193,8 @@ impl Store {
     /// is summed up when it is opened again; what stood in its log is moved into it before, as far as it is at hand.
     /// Nothing is removed before the file at the path is known to be one that can be opened.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
-        if let Some(claim) = &mut self.claim {
-            claim.renew()?;
+        if let Some(lock) = &mut self.lock {
+            lock.renew()?;
         }
         let path = self.place.path().to_owned();
         let connections = self.connections.clone();
@@ -209,7 +209,7 @@ impl Store {
             // The rows to come have their credentials fingerprinted with the secret of this run.
             let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
         }
-        *self = Store { claim: self.claim.take(), connections: connections.clone(), key, ..fresh };
+        *self = Store { lock: self.lock.take(), connections: connections.clone(), key, ..fresh };
         Ok(())
     }
 
@@ -228,22 +228,22 @@ impl Store {
         let path = self.place.path().to_owned();
         let failed = |e: rusqlite::Error| open::explain(&path, &e);
         let aside = |e: io::Error| OpenError::Unwritable { path: path.clone(), reason: e.to_string() };
-        match self.fate() {
-            Fate::Held => {}
-            Fate::LogGone => {
+        match self.file_state() {
+            FileState::Held => {}
+            FileState::LogGone => {
                 self.empty_log().map_err(failed)?;
                 if !self.place.has_its_log() {
                     self.place.put_log_aside().map_err(aside)?;
                 }
             }
-            Fate::LogShort => {
+            FileState::LogShort => {
                 let (frames, moved) = open::log_frames(&self.conn).map_err(failed)?;
                 // What is left of the log would take the database back to before its last checkpoint.
                 if moved == frames || self.log_length() < self.log_length_of(moved).map_err(failed)? {
                     self.place.put_log_aside().map_err(aside)?;
                 }
             }
-            Fate::Taken | Fate::Gone => {
+            FileState::Taken | FileState::Gone => {
                 // A file that was only moved has all its rows then, also without the log that is left behind.
                 match self.empty_log() {
                     Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Err(failed(e)),
@@ -1007,7 +1007,7 @@ mod tests {
         let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
         std::fs::remove_file(folder.join("real/metrics.db-wal")).expect("removed");
-        assert_eq!(store.fate(), Fate::LogGone);
+        assert_eq!(store.file_state(), FileState::LogGone);
         store.reopen().expect("opens");
         assert_eq!((store.write(&[row()]), store.row_count()), (Ok(vec![2]), Ok(2)));
     }

@@ -1,8 +1,8 @@
 //! How many connections are begun at a time.
 //!
 //! What a server has not accepted yet waits in a queue of its system, 128 long or less. One connection too many, and its
-//! SYN is dropped and sent again a second later. So a dial has a place, and there are few; whoever finds none waits, in
-//! order. The place is free again when upstream has sent a byte, for then it has accepted the connection; or after a
+//! SYN is dropped and sent again a second later. So a dial needs a permit, and there are few; whoever finds none waits, in
+//! order. The permit is free again when upstream has sent a byte, for then it has accepted the connection; or after a
 //! while, for a model may think for minutes, and an address may never answer: nobody waits for another's.
 
 use std::collections::VecDeque;
@@ -14,20 +14,20 @@ use std::time::Instant;
 use super::wait::{Look, Waits};
 use crate::limits::{DIAL_TIME_MAX, DIALS_MAX};
 
-/// The places.
+/// The permits.
 #[derive(Default)]
-pub struct Places(Mutex<State<Thread>>);
+pub struct Permits(Mutex<State<Thread>>);
 
 /// One of them, until it is dropped.
-pub struct Place {
-    places: Arc<Places>,
+pub struct Permit {
+    permits: Arc<Permits>,
     ticket: u64,
 }
 
 /// `W`: whom to wake.
 struct State<W> {
     tickets: u64,
-    /// Places taken, and since when.
+    /// Permits taken, and since when.
     taken: VecDeque<(u64, Instant)>,
     /// Who waits, in order.
     waiting: VecDeque<(u64, W)>,
@@ -46,7 +46,7 @@ impl<W> State<W> {
         self.tickets
     }
 
-    /// Whether it is this ticket's turn: then it has its place. If not, when that may change by itself.
+    /// Whether it is this ticket's turn: then it has its permit. If not, when that may change by itself.
     fn look(&mut self, ticket: u64, now: Instant) -> Look<()> {
         if self.waiting.front().is_none_or(|(first, _)| *first != ticket) {
             return Look::NotYet(None);
@@ -63,7 +63,7 @@ impl<W> State<W> {
         Look::Found(())
     }
 
-    /// The ticket is worth nothing any more, whether it had its place or not.
+    /// The ticket is worth nothing any more, whether it had its permit or not.
     fn give_up(&mut self, ticket: u64) {
         self.waiting.retain(|(other, _)| *other != ticket);
         self.taken.retain(|(other, _)| *other != ticket);
@@ -75,15 +75,15 @@ impl<W> State<W> {
     }
 }
 
-impl Places {
-    /// Waits for a place, until `deadline` (an error of kind `TimedOut`) or until `waits` is called off.
-    pub fn take(self: &Arc<Places>, waits: &impl Waits, deadline: Instant) -> io::Result<Place> {
+impl Permits {
+    /// Waits for a permit, until `deadline` (an error of kind `TimedOut`) or until `waits` is called off.
+    pub fn take(self: &Arc<Permits>, waits: &impl Waits, deadline: Instant) -> io::Result<Permit> {
         let ticket = self.state().queue_up(thread::current());
         // Given up by an error, too.
-        let place = Place { places: self.clone(), ticket };
+        let permit = Permit { permits: self.clone(), ticket };
         waits.wait(deadline, |now| self.state().look(ticket, now))?;
         self.wake_next();
-        Ok(place)
+        Ok(permit)
     }
 
     fn wake_next(&self) {
@@ -97,10 +97,10 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.state().give_up(self.ticket);
-        self.places.wake_next();
+        self.permits.state().give_up(self.ticket);
+        self.permits.wake_next();
     }
 }
 
@@ -165,30 +165,30 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_place_is_let_go_when_called_off_or_late() {
-        let places = Arc::new(Places::default());
-        let take = |wire: &WireState, at: Instant| places.take(wire, at).map_err(|e| e.kind());
+        let permits = Arc::new(Permits::default());
+        let take = |wire: &WireState, at: Instant| permits.take(wire, at).map_err(|e| e.kind());
         let far = Instant::now() + Duration::from_secs(60);
         // Taken an hour from now, in which nobody's time is over.
         let held: Vec<u64> = (0..DIALS_MAX as u64).map(|ticket| u64::MAX - ticket).collect();
-        places.state().taken = held.iter().map(|ticket| (*ticket, far + Duration::from_secs(3600))).collect();
+        permits.state().taken = held.iter().map(|ticket| (*ticket, far + Duration::from_secs(3600))).collect();
         assert_eq!(take(&WireState::default(), Instant::now()).err(), Some(io::ErrorKind::TimedOut));
         let wire = WireState::default();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| take(&wire, far).err());
-            while places.state().waiting.is_empty() {
+            while permits.state().waiting.is_empty() {
                 thread::yield_now();
             }
             let behind = scope.spawn(|| take(&WireState::default(), far).err());
-            while places.state().waiting.len() < 2 {
+            while permits.state().waiting.len() < 2 {
                 thread::yield_now();
             }
             wire.interrupt();
             assert_eq!(waiting.join().expect("no panic"), Some(io::ErrorKind::ConnectionAborted));
-            // One place becomes free: who stood behind has it.
-            drop(Place { places: places.clone(), ticket: held[0] });
+            // One permit becomes free: who stood behind has it.
+            drop(Permit { permits: permits.clone(), ticket: held[0] });
             assert_eq!(behind.join().expect("no panic"), None);
         });
-        let state = places.state();
+        let state = permits.state();
         assert_eq!((state.waiting.len(), state.taken.len()), (0, DIALS_MAX - 1));
     }
 }

@@ -17,26 +17,26 @@ use super::open::{self, OpenError};
 use super::place::{FileId, resolved, with_end};
 use crate::limits::LOCK_FILE_BYTES_MAX;
 
-/// Who wants to write a database.
+/// A proxy that is to write a database.
 #[derive(Clone, Debug)]
-pub struct Claimant {
+pub struct Writer {
     /// What another one is told of it.
     pub name: String,
     /// Whether others may write it, too (`DATABASE_SHARED`).
     pub shares: bool,
 }
 
-/// A database that is claimed, until this is dropped.
+/// A database that is locked, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct DatabaseLock {
     database: PathBuf,
-    claimant: Claimant,
+    writer: Writer,
     /// `None` where there can be no lock, or somebody else has it and it is shared.
-    lock: Option<Lock>,
+    lock: Option<LockFile>,
 }
 
 #[derive(Debug)]
-struct Lock {
+struct LockFile {
     path: PathBuf,
     file: File,
 }
@@ -54,14 +54,14 @@ impl From<io::Error> for NoLock {
     }
 }
 
-impl Claim {
-    /// Claims the database at this path, whether or not it is there yet.
-    pub(super) fn take(database: &Path, claimant: Claimant) -> Result<Claim, OpenError> {
+impl DatabaseLock {
+    /// Locks the database at this path, whether or not it is there yet.
+    pub(super) fn take(database: &Path, writer: Writer) -> Result<DatabaseLock, OpenError> {
         open::make_folder(database)?;
         warn_of_other_names(database);
-        let mut claim = Claim { database: database.to_owned(), claimant, lock: None };
-        claim.lock()?;
-        Ok(claim)
+        let mut database_lock = DatabaseLock { database: database.to_owned(), writer, lock: None };
+        database_lock.lock()?;
+        Ok(database_lock)
     }
 
     /// Before the path is opened anew: it may lead elsewhere by now, and the lock may be gone with its folder.
@@ -78,9 +78,9 @@ impl Claim {
 
     fn lock(&mut self) -> Result<(), OpenError> {
         let path = lock_path(&self.database);
-        self.lock = match Lock::take(&path, &self.claimant) {
+        self.lock = match LockFile::take(&path, &self.writer) {
             Ok(lock) => Some(lock),
-            Err(NoLock::Held(holder)) if self.claimant.shares => {
+            Err(NoLock::Held(holder)) if self.writer.shares => {
                 log::warn!("{} is also written by another proxy ({holder})", self.database.display());
                 None
             }
@@ -94,23 +94,23 @@ impl Claim {
     }
 }
 
-impl Lock {
-    fn take(path: &Path, claimant: &Claimant) -> Result<Lock, NoLock> {
+impl LockFile {
+    fn take(path: &Path, writer: &Writer) -> Result<LockFile, NoLock> {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false);
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
             let mut file = options.open(path)?;
-            match if claimant.shares { file.try_lock_shared() } else { file.try_lock() } {
+            match if writer.shares { file.try_lock_shared() } else { file.try_lock() } {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(NoLock::Held(holder(&mut file))),
                 Err(TryLockError::Error(e)) => return Err(NoLock::Failed(e)),
             }
-            let lock = Lock { path: path.to_owned(), file };
+            let lock = LockFile { path: path.to_owned(), file };
             // The holder before removes its file when it ends: then this was the lock of a file without a name.
             if lock.is_there() {
-                lock.write(&claimant.name);
+                lock.write(&writer.name);
                 return Ok(lock);
             }
         }
@@ -126,7 +126,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for LockFile {
     fn drop(&mut self) {
         // Others may share it: who is the last one removes it, as long as it holds it alone.
         if self.file.unlock().is_ok() && self.file.try_lock().is_ok() && self.is_there() {
@@ -173,25 +173,25 @@ mod tests {
     use crate::record::store::{DbSync, Store};
     use crate::record::testing::{Folder, row};
 
-    fn claimant(name: &str, shares: bool) -> Claimant {
-        Claimant { name: name.to_owned(), shares }
+    fn writer(name: &str, shares: bool) -> Writer {
+        Writer { name: name.to_owned(), shares }
     }
 
     fn refused(database: &Path, shares: bool) -> String {
-        Claim::take(database, claimant("the second", shares)).expect_err("it is held").to_string()
+        DatabaseLock::take(database, writer("the second", shares)).expect_err("it is held").to_string()
     }
 
     #[test]
     fn what_is_claimed_is_refused_with_who_holds_it_until_it_is_let_go() {
         let folder = Folder::new();
         let path = folder.join("sub/metrics.db");
-        let first = Claim::take(&path, claimant("process 7", false)).expect("nobody has it");
+        let first = DatabaseLock::take(&path, writer("process 7", false)).expect("nobody has it");
         assert!(refused(&path, false).contains("(process 7)"), "{}", refused(&path, false));
         drop(first);
         assert!(!folder.join("sub/metrics.db-lock").exists());
         // What a killed process left is nobody's.
         fs::write(folder.join("sub/metrics.db-lock"), "process 8, which is long gone\n").expect("written");
-        let _third = Claim::take(&path, claimant("process 9", false)).expect("nobody has it");
+        let _third = DatabaseLock::take(&path, writer("process 9", false)).expect("nobody has it");
         assert!(refused(&path, false).contains("(process 9)"));
     }
 
@@ -199,12 +199,12 @@ mod tests {
     fn who_shares_it_goes_on_and_keeps_out_who_does_not() {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
-        let alone = Claim::take(&path, claimant("one", false)).expect("nobody has it");
-        let beside = Claim::take(&path, claimant("two", true)).expect("it knows");
+        let alone = DatabaseLock::take(&path, writer("one", false)).expect("nobody has it");
+        let beside = DatabaseLock::take(&path, writer("two", true)).expect("it knows");
         drop(alone);
         drop(beside);
-        let first = Claim::take(&path, claimant("three", true)).expect("nobody has it");
-        let second = Claim::take(&path, claimant("four", true)).expect("it is shared");
+        let first = DatabaseLock::take(&path, writer("three", true)).expect("nobody has it");
+        let second = DatabaseLock::take(&path, writer("four", true)).expect("it is shared");
         assert!(refused(&path, false).contains("(four)"));
         drop(second);
         assert!(refused(&path, false).contains("another proxy"), "one is left");
@@ -220,7 +220,7 @@ mod tests {
         fs::write(folder.join("real/metrics.db"), "").expect("written");
         std::os::unix::fs::symlink(folder.join("real"), folder.join("link")).expect("linked");
         std::os::unix::fs::symlink("real/metrics.db", folder.join("other.db")).expect("linked");
-        let _first = Claim::take(&folder.join("real/metrics.db"), claimant("one", false)).expect("nobody has it");
+        let _first = DatabaseLock::take(&folder.join("real/metrics.db"), writer("one", false)).expect("nobody has it");
         for path in ["link/metrics.db", "other.db", "real/../real/metrics.db"] {
             assert!(refused(&folder.join(path), false).contains("(one)"), "{path}");
         }
@@ -230,8 +230,8 @@ mod tests {
     fn where_there_can_be_no_lock_there_is_none() {
         let folder = Folder::new();
         fs::create_dir(folder.join("metrics.db-lock")).expect("made");
-        let claim = Claim::take(&folder.join("metrics.db"), claimant("one", false)).expect("goes on");
-        assert!(claim.lock.is_none());
+        let database_lock = DatabaseLock::take(&folder.join("metrics.db"), writer("one", false)).expect("goes on");
+        assert!(database_lock.lock.is_none());
     }
 
     #[cfg(unix)]
@@ -239,15 +239,16 @@ mod tests {
     fn a_folder_that_was_moved_away_is_claimed_anew_where_it_was() {
         let folder = Folder::new();
         let path = folder.join("disk/metrics.db");
-        let mut store = Store::claim(&path, DbSync::Normal, claimant("one", false)).expect("opens");
+        let mut store = Store::open_locked(&path, DbSync::Normal, writer("one", false)).expect("opens");
         let moved = |to: &str| fs::rename(folder.join("disk"), folder.join(to)).expect("renamed");
         moved("old");
         store.reopen().expect("opens");
         assert!(refused(&path, false).contains("(one)"));
-        Store::claim(&folder.join("old/metrics.db"), DbSync::Normal, claimant("two", false)).expect("it was let go");
+        Store::open_locked(&folder.join("old/metrics.db"), DbSync::Normal, writer("two", false))
+            .expect("it was let go");
         // Somebody else takes the place first.
         moved("older");
-        let other = Store::claim(&path, DbSync::Normal, claimant("three", false)).expect("nobody has it");
+        let other = Store::open_locked(&path, DbSync::Normal, writer("three", false)).expect("nobody has it");
         assert!(store.reopen().expect_err("held").to_string().contains("(three)"));
         store.write(&[row()]).expect_err("not in that file");
         drop(other);
