@@ -21,7 +21,7 @@ use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
 use super::connections::Slot;
 use super::desk::Progress;
-use super::place::{FileId, resolved, with_end};
+use super::place::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
 use super::store::now_ms;
@@ -255,7 +255,7 @@ fn close(own: &Own, recorder: &Recorder) {
         }
         recorder.close();
         own.close();
-        if !with_end(&resolved(own.path), "-wal").exists() || Instant::now() >= deadline {
+        if !beside(own.path, "-wal").exists() || Instant::now() >= deadline {
             return;
         }
         thread::sleep(CLOSE_GAP);

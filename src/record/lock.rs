@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::open::{self, OpenError};
-use super::place::{FileId, resolved, with_end};
+use super::place::{FileId, beside};
 use crate::limits::LOCK_FILE_BYTES_MAX;
 
 /// A proxy that is to write a database.
@@ -136,7 +136,7 @@ impl Drop for LockFile {
 }
 
 fn lock_path(database: &Path) -> PathBuf {
-    with_end(&resolved(database), "-lock")
+    beside(database, "-lock")
 }
 
 /// What the holder wrote, as far as it is fit for one line. Where a lock keeps others from reading, nobody is told.

@@ -18,7 +18,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::clean;
-use super::place::{LogBytes, resolved, with_end};
+use super::place::{LogBytes, beside};
 use super::schema::{self, Found};
 use super::upgrade;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
@@ -222,7 +222,7 @@ fn make_private_file(path: &Path) -> Result<(), OpenError> {
 }
 
 fn log_has_bytes(path: &Path) -> bool {
-    fs::metadata(with_end(&resolved(path), "-wal")).is_ok_and(|log| log.len() > 0)
+    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {

@@ -83,8 +83,7 @@ pub enum FileState {
 impl Place {
     /// Of the database just opened at `path`.
     pub(super) fn of(path: &Path, log_bytes: LogBytes) -> Place {
-        let file = resolved(path);
-        let (log_path, index_path) = (with_end(&file, "-wal"), with_end(&file, "-shm"));
+        let (log_path, index_path) = (beside(path, "-wal"), beside(path, "-shm"));
         let (file, log, index) = (FileId::of(path), FileId::of(&log_path), FileId::of(&index_path));
         Place { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
     }
@@ -144,7 +143,7 @@ impl Place {
 
     /// Puts aside a log that does not belong to the database any more: SQLite would write its pages into it.
     pub(super) fn put_log_aside(&self) -> io::Result<()> {
-        let aside = with_end(&self.log_path, "-left");
+        let aside = with_end(self.log_path.clone(), "-left");
         match fs::rename(&self.log_path, &aside) {
             Ok(()) => {
                 log::warn!("a log that does not belong to the database was put aside: {}", aside.display());
@@ -162,7 +161,7 @@ impl Place {
 }
 
 /// The path of the file itself, where `path` is a link or a part of it is. SQLite keeps its files beside that.
-pub(crate) fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     let of_folder = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
@@ -170,8 +169,12 @@ pub(crate) fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
 }
 
-/// The name of a file beside the database.
-pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
+/// The path of a file beside the database: its own, with this end.
+pub(crate) fn beside(database: &Path, end: &str) -> PathBuf {
+    with_end(resolved(database), end)
+}
+
+fn with_end(path: PathBuf, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()

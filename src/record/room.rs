@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::place::{resolved, with_end};
+use super::place::{beside, resolved};
 use crate::limits::{LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN};
 
 /// Free bytes where the database lies. `None`: nobody tells.
@@ -40,7 +40,7 @@ pub(super) fn checkpoint_bytes(free_bytes: Option<u64>) -> u64 {
 
 /// Makes the reserve where there is little room, and gives it back where there is enough.
 pub(super) fn keep_reserve(database: &Path, free_bytes: Option<u64>) {
-    let path = with_end(&resolved(database), "-reserve");
+    let path = beside(database, "-reserve");
     let is_there = path.exists();
     match free_bytes {
         Some(free) if free < LITTLE_ROOM_BYTES => {
@@ -58,7 +58,7 @@ pub(super) fn keep_reserve(database: &Path, free_bytes: Option<u64>) {
 /// Gives the reserve back.
 pub(super) fn release_reserve(database: &Path) {
     // There is hardly ever one.
-    let _ = fs::remove_file(with_end(&resolved(database), "-reserve"));
+    let _ = fs::remove_file(beside(database, "-reserve"));
 }
 
 fn fill(path: &Path, bytes: u64) -> io::Result<()> {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use super::place::{resolved, with_end};
+use super::place::beside;
 use super::row::{Content, Row};
 use crate::limits::UNSAVED_LINE_BYTES_MAX;
 
@@ -152,7 +152,7 @@ fn create(database: &Path) -> io::Result<(PathBuf, File)> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut number = numbers(database).last().map_or(1, |last| last + 1);
     loop {
-        let path = with_end(&resolved(database), &format!("{BEGIN}{number}{END}"));
+        let path = beside(database, &format!("{BEGIN}{number}{END}"));
         match options.open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
@@ -169,14 +169,13 @@ fn new_id() -> io::Result<String> {
 
 /// The files beside a database, oldest first.
 pub(super) fn files(database: &Path) -> Vec<PathBuf> {
-    let path = |number: u64| with_end(&resolved(database), &format!("{BEGIN}{number}{END}"));
+    let path = |number: u64| beside(database, &format!("{BEGIN}{number}{END}"));
     numbers(database).into_iter().map(path).collect()
 }
 
 fn numbers(database: &Path) -> Vec<u64> {
-    let database = resolved(database);
-    let begin = with_end(&database, BEGIN);
-    let (Some(folder), Some(begin)) = (database.parent(), begin.file_name().and_then(|name| name.to_str())) else {
+    let begin = beside(database, BEGIN);
+    let (Some(folder), Some(begin)) = (begin.parent(), begin.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();

@@ -30,7 +30,7 @@ use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
 use crate::outage::Outage;
 use crate::record::connections::Slot;
-use crate::record::place::{FileId, resolved, with_end};
+use crate::record::place::{FileId, beside};
 use crate::record::recorder::Recorder;
 
 /// The way to the lane.
@@ -280,7 +280,7 @@ impl Sources {
     fn process(&self, database: &Path, listeners: usize, started_s: f64) -> Process {
         let rows = self.recorder.figures();
         let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-        let log = with_end(&resolved(database), "-wal");
+        let log = beside(database, "-wal");
         Process {
             load: self.pool.load(),
             connections: self.figures.connections.load(Ordering::Relaxed),
