@@ -46,6 +46,7 @@ pub enum Progress {
 }
 
 /// Rows that the database did not take yet.
+#[derive(Default)]
 struct Waiting {
     rows: VecDeque<Row>,
     /// So many of the oldest had their content dropped.
@@ -225,32 +226,13 @@ impl Desk {
         if !self.find_database() {
             return Err(gone("the database cannot be opened"));
         }
-        let count = batch_of(rows[done..].iter());
-        let mut take = |rows: &[Row], done: usize| self.store.take_in(mark, rows, done).map(|()| (done, rows.len()));
-        let batch = &rows[done..done + count];
-        let (done, written) = match take(batch, done + count) {
-            Err(e) if is_lasting(&e) || is_full(&e) => match take(&batch[..1], done + 1) {
-                Err(e) if is_lasting(&e) => {
-                    log::warn!("what was said in a request is not kept: {e}");
-                    signals.figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
-                    let bare = Row { content: Content::default(), ..batch[0].clone() };
-                    match take(&[bare], done + 1) {
-                        Err(e) if is_lasting(&e) => {
-                            log::error!("a row was given up: {e}");
-                            signals.figures.dropped.fetch_add(1, Ordering::Relaxed);
-                            take(&[], done + 1)?
-                        }
-                        taken => taken?,
-                    }
-                }
-                taken => taken?,
-            },
-            taken => taken?,
-        };
-        signals.note_written(written);
-        let bytes: usize = batch.iter().take(written).map(|row| row.size() + row.content.size()).sum();
+        let store = &mut self.store;
+        let dealt =
+            write_first(&rows[done..], &signals.figures, |rows, count| store.take_in(mark, rows, done + count))?;
+        signals.note_written(dealt.written);
+        let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
         signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
-        Ok(done)
+        Ok(done + dealt.rows)
     }
 
     fn wrote(&mut self, ids: Vec<i64>, signals: &Signals) -> Vec<i64> {
@@ -274,28 +256,13 @@ impl Desk {
             if log_bytes >= signals.log_growth_max() {
                 return Progress::More;
             }
-            let count = batch_of(self.waiting.rows.iter());
-            let batch = &self.waiting.rows.make_contiguous()[..count];
-            let written = match self.store.write(batch) {
-                Ok(_) => Ok(count),
-                // One of them is what the database will never take, or there is no room for so many: then one by one.
-                Err(e) if is_lasting(&e) || is_full(&e) => self.store.write(&batch[..1]).map(|_| 1),
-                Err(e) => Err(e),
-            };
-            match written {
-                Ok(written) => {
-                    signals.note_written(written);
-                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(written, figures);
+            let (rows, store) = (self.waiting.rows.make_contiguous(), &mut self.store);
+            match write_first(rows, figures, |rows, _| store.write(rows).map(drop)) {
+                Ok(dealt) => {
+                    signals.note_written(dealt.written);
+                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(dealt.rows, figures);
                     signals.note_log_growth(bytes);
                     log_bytes += bytes as u64;
-                }
-                Err(e) if is_lasting(&e) && self.waiting.drop_first_content(figures) => {
-                    log::warn!("what was said in a request is not kept: {e}");
-                }
-                Err(e) if is_lasting(&e) => {
-                    log::error!("a row was given up: {e}");
-                    figures.dropped.fetch_add(1, Ordering::Relaxed);
-                    self.waiting.remove(1, figures);
                 }
                 Err(e) => {
                     self.fail(&e);
@@ -311,19 +278,7 @@ impl Desk {
 
 impl Waiting {
     fn within(bytes_max: usize, content_bytes_max: usize) -> Waiting {
-        let (bare, bytes, content_bytes, contents_dropped, rows_dropped) = (0, 0, 0, 0, 0);
-        let (rows, failing) = (VecDeque::new(), false);
-        Waiting {
-            rows,
-            bare,
-            bytes,
-            content_bytes,
-            bytes_max,
-            content_bytes_max,
-            failing,
-            contents_dropped,
-            rows_dropped,
-        }
+        Waiting { bytes_max, content_bytes_max, ..Waiting::default() }
     }
 
     fn fail(&mut self, error: &dyn fmt::Display) {
@@ -396,16 +351,6 @@ impl Waiting {
         }
     }
 
-    /// Whether the first row had any.
-    fn drop_first_content(&mut self, figures: &Figures) -> bool {
-        let Some(row) = self.rows.front_mut() else { return false };
-        let content = mem::take(&mut row.content);
-        self.content_bytes -= content.size();
-        let dropped = !content.is_empty();
-        figures.contents_dropped.fetch_add(u64::from(dropped), Ordering::Relaxed);
-        dropped
-    }
-
     /// Returns how many bytes they had.
     fn remove(&mut self, count: usize, figures: &Figures) -> usize {
         let before = self.bytes + self.content_bytes;
@@ -417,6 +362,54 @@ impl Waiting {
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
         before - self.bytes - self.content_bytes
     }
+}
+
+/// What became of the first of some rows.
+struct Dealt {
+    /// So many are written or given up,
+    rows: usize,
+    /// so many of them written.
+    written: usize,
+}
+
+/// Writes the first of `rows`, as many as make a transaction, or one where the database will not have them all. One that
+/// it will never take loses what was said, and is given up if that does not help. `write` has the rows to write, and how
+/// many of all are dealt with then.
+fn write_first(
+    rows: &[Row],
+    figures: &Figures,
+    mut write: impl FnMut(&[Row], usize) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Dealt> {
+    let mut attempt = |rows: &[Row], count: usize| {
+        write(rows, count)?;
+        Ok(Dealt { rows: count, written: rows.len() })
+    };
+    let count = batch_of(rows.iter());
+    let refused = match attempt(&rows[..count], count) {
+        // One of them is what the database will never take, or there is no room for so many: then one by one.
+        Err(e) if is_lasting(&e) || is_full(&e) => match attempt(&rows[..1], 1) {
+            Err(e) if is_lasting(&e) => e,
+            done => return done,
+        },
+        done => return done,
+    };
+    let refused = if rows[0].content.is_empty() {
+        refused
+    } else {
+        match attempt(&[Row { content: Content::default(), ..rows[0].clone() }], 1) {
+            Ok(dealt) => {
+                log::warn!("what was said in a request is not kept: {refused}");
+                figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
+                return Ok(dealt);
+            }
+            Err(e) if is_lasting(&e) => e,
+            Err(e) => return Err(e),
+        }
+    };
+    let dealt = attempt(&[], 1)?;
+    log::error!("a row was given up: {refused}");
+    figures.dropped.fetch_add(1, Ordering::Relaxed);
+    Ok(dealt)
 }
 
 /// How many of these rows, the first at least, make a transaction.
@@ -530,5 +523,28 @@ mod tests {
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(3));
         assert_eq!(other.query_row("SELECT count(*) FROM content WHERE prompt = 'hello'", [], |row| row.get(0)), Ok(2));
         assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((0, 1), 0));
+    }
+
+    #[test]
+    fn a_row_that_is_refused_for_good_is_given_up_and_keeps_no_other_waiting() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
+        let other = rusqlite::Connection::open(&path).expect("opens");
+        let trigger = "CREATE TRIGGER no BEFORE INSERT ON requests WHEN NEW.endpoint = 'no'
+                       BEGIN SELECT RAISE(ABORT, 'no'); END";
+        other.execute_batch(trigger).expect("made");
+        let signals = Signals::default();
+        let rows = [row(), Row { endpoint: "no".to_owned(), ..said(10) }, row()];
+        desk.write(rows.to_vec(), &signals);
+        assert_eq!(desk.write_waiting(&signals), Progress::Done);
+        assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((1, 0), 0));
+        // The same for those that an earlier run kept.
+        let mut done = 0;
+        while done < rows.len() {
+            done = desk.take_in("unsaved:test", &rows, done, &signals).expect("taken");
+        }
+        assert_eq!((dropped(&signals), desk.taken_in("unsaved:test")), ((2, 0), Ok(3)));
+        assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 }
