@@ -1,0 +1,191 @@
+//! What a worker, the front and the socket under an agent tell each other: how an exchange is called off, whatever it
+//! waits for, and how far its bytes have come. It owns no socket: a connection that its agent gives up is closed at once.
+
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use crate::exchange::pool::Connecting;
+use crate::exchange::wait::{Look, Waits};
+use crate::front::client::Interrupt;
+
+/// What a worker and the socket under its agent tell each other.
+#[derive(Default)]
+pub struct WireState {
+    link: Mutex<Link>,
+    /// Connections attempted so far: tells a fresh one from a pooled one.
+    pub(in crate::exchange) dials: AtomicU64,
+    /// Bytes of the current request that the socket took.
+    pub(in crate::exchange) sent: AtomicU64,
+    /// Bytes read for the current request.
+    pub(in crate::exchange) received: AtomicU64,
+    /// How large a buffer the current request's head and body want.
+    pub(in crate::exchange) output_bytes: AtomicUsize,
+    /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
+    pub(in crate::exchange) timed_out: AtomicBool,
+    /// The socket does not block: whoever reads is told when there is something.
+    pub(super) polled: AtomicBool,
+    /// Nothing is left in the polled socket until its next event.
+    pub(super) drained: AtomicBool,
+    /// Upstream has ended its side: no further event will tell so.
+    pub(super) hung_up: AtomicBool,
+    /// The next request was begun already.
+    begun: Mutex<Option<Begun>>,
+    /// What others wait for until a connection is on its way.
+    turn: Mutex<Option<Connecting>>,
+}
+
+/// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
+/// the same request then, but what it sends stays here; it gets to read the reply.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// Bytes of it that the socket took.
+    pub sent: u64,
+    /// What the socket did not take of the request.
+    pub unsent: Vec<u8>,
+    /// What has come of the reply.
+    pub received: Vec<u8>,
+}
+
+/// What calling off an exchange needs.
+#[derive(Default)]
+struct Link {
+    /// Owned by the agent alone: a connection that it gives up is closed at once, and upstream sees that.
+    socket: Weak<TcpStream>,
+    /// Also where there is no socket yet: what is being connected is not used then.
+    called_off: bool,
+    /// A thread that waits for something else than the socket.
+    waiting: Option<Thread>,
+}
+
+impl WireState {
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new socket, which calling off the exchange shuts down; false if it was called off meanwhile.
+    pub(super) fn connect(&self, socket: &Arc<TcpStream>) -> bool {
+        *self.begun() = None;
+        let mut link = self.link();
+        if !link.called_off {
+            link.socket = Arc::downgrade(socket);
+        }
+        !link.called_off
+    }
+
+    /// Before the exchange can be called off: the one before is over. `begun`: its request was sent on already.
+    pub fn begin(&self, begun: Option<Begun>) {
+        self.link().called_off = false;
+        *self.begun() = begun;
+    }
+
+    /// Others wait until its connection is there, or on its way.
+    pub(in crate::exchange) fn hold(&self, turn: Option<Connecting>) {
+        *self.turn() = turn;
+    }
+
+    /// They need not wait any longer.
+    pub(in crate::exchange) fn let_go(&self) {
+        // Dropped after the lock: whoever comes next may begin at once.
+        let turn = self.turn().take();
+        drop(turn);
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Connecting>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of the next request that were sent on already.
+    pub(in crate::exchange) fn sent_before(&self) -> u64 {
+        self.begun().as_ref().map_or(0, |begun| begun.sent)
+    }
+
+    /// Whether the exchange was called off.
+    pub fn is_called_off(&self) -> bool {
+        self.link().called_off
+    }
+
+    /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do
+    /// again.
+    pub fn set_polled(&self, polled: bool) -> io::Result<()> {
+        // The flags outlive a socket: the next one blocks.
+        self.polled.store(false, Ordering::Relaxed);
+        let socket = self.link().socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        socket.set_nonblocking(polled)?;
+        self.polled.store(polled, Ordering::Relaxed);
+        self.drained.store(polled, Ordering::Relaxed);
+        self.hung_up.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// An event of the polled socket. `hung_up`: upstream has ended its side.
+    pub fn ready(&self, hung_up: bool) {
+        self.drained.store(false, Ordering::Relaxed);
+        if hung_up {
+            self.hung_up.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is a socket, still open on this side.
+    pub fn is_connected(&self) -> bool {
+        self.link().socket.strong_count() > 0
+    }
+
+    /// The socket, for whoever polls it.
+    pub fn descriptor(&self) -> Option<Arc<TcpStream>> {
+        self.link().socket.upgrade()
+    }
+
+    pub(super) fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
+    }
+}
+
+impl Waits for WireState {
+    fn wait<T>(&self, deadline: Instant, mut look: impl FnMut(Instant) -> Look<T>) -> io::Result<T> {
+        self.link().waiting = Some(thread::current());
+        let found = loop {
+            if self.is_called_off() {
+                break Err(called_off());
+            }
+            let now = Instant::now();
+            let again = match look(now) {
+                Look::Found(found) => break Ok(found),
+                Look::NotYet(again) => again,
+            };
+            if now >= deadline {
+                break Err(io::ErrorKind::TimedOut.into());
+            }
+            let until = again.map_or(deadline, |again| again.min(deadline));
+            thread::park_timeout(until.saturating_duration_since(now));
+        };
+        self.link().waiting = None;
+        found
+    }
+}
+
+/// The error of what was not wanted any more.
+pub fn called_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "called off")
+}
+
+impl Interrupt for WireState {
+    fn interrupt(&self) {
+        let mut link = self.link();
+        link.called_off = true;
+        if let Some(thread) = link.waiting.take() {
+            thread.unpark();
+        }
+        if let Some(socket) = link.socket.upgrade() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
