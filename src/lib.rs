@@ -29,6 +29,7 @@
 //! | express loop (one, on demand) | the same of connections moved to it, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | stream lanes (two at most, on demand) | the connections of streams that flow | its poll alone |
+//! | names (one, while it looks up) | nothing | the system's resolver |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |

@@ -88,16 +88,15 @@ pub struct Dial {
     pub aside: Arc<Aside>,
     /// Upstream's addresses.
     pub names: Arc<Names>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit and all addresses together: so long a client waits at most.
+    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit, all addresses and TLS together: so long a client waits at most.
     pub connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     pub idle_timeout: Option<Duration>,
 }
 
 impl Dial {
-    fn connect(&self) -> Result<Wire, ureq::Error> {
+    fn connect(&self, deadline: Instant) -> Result<Wire, ureq::Error> {
         self.wire.dials.fetch_add(1, Ordering::Relaxed);
-        let deadline = Instant::now() + self.connect_timeout;
         if !self.names.addresses.are_at_hand() {
             // A look-up may take long, and one is for all who wait.
             self.wire.let_go();
@@ -194,15 +193,17 @@ impl Connector<()> for Tls {
     type Out = HeadReader;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
-        let mut wire = self.0.connect()?;
+        let deadline = Instant::now() + self.0.connect_timeout;
+        let mut wire = self.0.connect(deadline)?;
         if !details.needs_tls() {
             return Ok(Some(HeadReader::new(Either::A(wire), false, self.0.aside.clone())));
         }
         wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
         let socket = self.0.wire.descriptor().ok_or_else(called_off)?;
-        socket.set_read_timeout(Some(self.0.connect_timeout))?;
+        self.0.wire.set_deadline(Some(deadline));
         let tls = self.0.names.tls.connect(details, Some(wire));
+        self.0.wire.set_deadline(None);
         let tls = tls.map_err(|e| match e {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ureq::Error::Other(e.into()),
             _ if self.0.wire.timed_out.swap(false, Ordering::Relaxed) => ureq::Error::Timeout(Timeout::Connect),

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
@@ -204,6 +204,13 @@ impl Transport for Wire {
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
         }
         let socket = self.socket.clone();
+        if self.encrypted
+            && let Some(deadline) = self.state.deadline()
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // A time-out of zero would be none.
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        }
         loop {
             let room = self.input_append_buf();
             let wanted = room.len();

@@ -263,6 +263,23 @@ fn a_handshake_that_does_not_come_is_no_connection() {
 }
 
 #[test]
+fn a_handshake_that_comes_byte_by_byte_is_given_up_in_time() {
+    let upstream = Upstream::new();
+    let url = upstream.url().replace("http:", "https:");
+    let settings = [("LM_STUDIO_URL", url.as_str()), ("UPSTREAM_CONNECT_TIMEOUT_S", "1")];
+    let proxy = Proxy::start(&std::sync::Arc::new(Folder::new()), &settings);
+    let mut client = proxy.connect();
+    client.send(chat());
+    let mut link = upstream.accept();
+    // The largest record there may be; it takes longer than anybody waits here.
+    link.send([22, 3, 3, 0x3f, 0xff]);
+    until("the close", || (!link.try_send([2])).then_some(()));
+    let reply = client.reply();
+    assert_eq!((reply.status(), &reply.json()["error"]["code"]), (504, &"upstream_timeout".into()));
+    assert_eq!(proxy.row().outcome, "upstream_timeout");
+}
+
+#[test]
 fn an_interim_reply_does_not_end_an_upload() {
     let body = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000_000));
     let upstream = Upstream::new();

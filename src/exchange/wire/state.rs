@@ -57,6 +57,8 @@ struct Link {
     socket: Weak<TcpStream>,
     /// Also where there is no socket yet: what is being connected is not used then.
     called_off: bool,
+    /// Until when what is read must come, all of it: a handshake is part of connecting.
+    deadline: Option<Instant>,
     /// A thread that waits for something else than the socket.
     waiting: Option<Thread>,
 }
@@ -96,6 +98,16 @@ impl WireState {
 
     fn turn(&self) -> MutexGuard<'_, Option<Connecting>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is read must come by then, however many reads that takes; `None`: no longer.
+    pub(in crate::exchange) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.link().deadline = deadline;
+    }
+
+    /// That moment.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.link().deadline
     }
 
     /// Bytes of the next request that were sent on already.
