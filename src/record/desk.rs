@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
@@ -19,6 +19,7 @@ use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::{Store, gone, is_gone};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
+use crate::outage::Outage;
 
 /// What the committing thread holds.
 pub(super) struct Desk {
@@ -32,6 +33,8 @@ pub(super) struct Desk {
     disk_full: bool,
     /// Since then the log was cut, which may have made room.
     log_cut: bool,
+    /// Rows that are refused for good for what was said in them, and those refused for themselves.
+    refused: Refused,
 }
 
 /// How far an attempt to write what waits came.
@@ -73,6 +76,7 @@ impl Desk {
             sums_failing: false,
             disk_full: false,
             log_cut: false,
+            refused: Refused::default(),
         }
     }
 
@@ -227,8 +231,9 @@ impl Desk {
             return Err(gone("the database cannot be opened"));
         }
         let store = &mut self.store;
-        let dealt =
-            write_first(&rows[done..], &signals.figures, |rows, count| store.take_in(mark, rows, done + count))?;
+        let dealt = write_first(&rows[done..], (&signals.figures, &self.refused), |rows, count| {
+            store.take_in(mark, rows, done + count)
+        })?;
         signals.note_written(dealt.written);
         let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
         signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
@@ -237,6 +242,7 @@ impl Desk {
 
     fn wrote(&mut self, ids: Vec<i64>, signals: &Signals) -> Vec<i64> {
         signals.note_written(ids.len());
+        self.refused.note_taken();
         (self.disk_full, self.log_cut) = (false, false);
         self.waiting.recover();
         ids
@@ -257,7 +263,7 @@ impl Desk {
                 return Progress::More;
             }
             let (rows, store) = (self.waiting.rows.make_contiguous(), &mut self.store);
-            match write_first(rows, figures, |rows, _| store.write(rows).map(drop)) {
+            match write_first(rows, (figures, &self.refused), |rows, _| store.write(rows).map(drop)) {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
                     let bytes = COMMIT_LOG_BYTES + self.waiting.remove(dealt.rows, figures);
@@ -273,6 +279,37 @@ impl Desk {
         (self.disk_full, self.log_cut) = (false, false);
         self.waiting.recover();
         Progress::Done
+    }
+}
+
+/// What the database refuses for good, whatever is tried: it may be every row.
+#[derive(Debug, Default)]
+struct Refused {
+    contents: Outage,
+    rows: Outage,
+}
+
+impl Refused {
+    fn note_content(&self, error: &rusqlite::Error) {
+        if let Some(unsaid) = self.contents.note(Instant::now()) {
+            log::warn!("what was said in a request is not kept: {error}{unsaid}");
+        }
+    }
+
+    fn note_row(&self, error: &rusqlite::Error) {
+        if let Some(unsaid) = self.rows.note(Instant::now()) {
+            log::error!("a row was given up: {error}{unsaid}");
+        }
+    }
+
+    /// Rows are taken as they are.
+    fn note_taken(&self) {
+        if let Some(count) = self.contents.is_over(Instant::now) {
+            log::warn!("what is said in requests is kept again; that of {count} was not");
+        }
+        if let Some(count) = self.rows.is_over(Instant::now) {
+            log::warn!("no row is given up any more; {count} were");
+        }
     }
 }
 
@@ -377,7 +414,7 @@ struct Dealt {
 /// many of all are dealt with then.
 fn write_first(
     rows: &[Row],
-    figures: &Figures,
+    (figures, said): (&Figures, &Refused),
     mut write: impl FnMut(&[Row], usize) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Dealt> {
     let mut attempt = |rows: &[Row], count: usize| {
@@ -398,7 +435,7 @@ fn write_first(
     } else {
         match attempt(&[Row { content: Content::default(), ..rows[0].clone() }], 1) {
             Ok(dealt) => {
-                log::warn!("what was said in a request is not kept: {refused}");
+                said.note_content(&refused);
                 figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
                 return Ok(dealt);
             }
@@ -407,7 +444,7 @@ fn write_first(
         }
     };
     let dealt = attempt(&[], 1)?;
-    log::error!("a row was given up: {refused}");
+    said.note_row(&refused);
     figures.dropped.fetch_add(1, Ordering::Relaxed);
     Ok(dealt)
 }

@@ -27,6 +27,7 @@ use super::room;
 use super::store::now_ms;
 use super::unsaved::{self, Unsaved};
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
+use crate::outage::Outage;
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
@@ -38,6 +39,9 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(500);
 /// How long after a row the sums hold it at the latest, where nobody asks before: one transaction for all until then.
 const SUM_GAP: Duration = Duration::from_secs(1);
+/// How long after that the log is moved into the database, if no further row has come: it takes two fsyncs, for which
+/// nobody waits then.
+const MOVE_GAP: Duration = Duration::from_secs(1);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 /// How long the end waits for who uses the database.
@@ -69,8 +73,8 @@ impl Keeper {
 }
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
-    let own = Own { path, slot: recorder.slot() };
-    let (mut rows_wait, mut sum_at) = (false, None);
+    let own = Own { path, slot: recorder.slot(), held_open: Outage::new() };
+    let (mut rows_wait, mut due) = (false, Due::default());
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
     look_at_room(path, recorder);
@@ -92,7 +96,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             (false, false) => WAKE_GAP,
         };
         let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
-        let alarm = wait(recorder, &mut sum_at, rest);
+        let alarm = wait(&own, recorder, &mut due, rest);
         if alarm.stop {
             break;
         }
@@ -162,7 +166,7 @@ fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
 }
 
 /// Keeps what the database has not taken in a file beside it.
-fn save(path: &Path, recorder: &Recorder) {
+pub fn save(path: &Path, recorder: &Recorder) {
     let rows = recorder.take_waiting();
     room::release_reserve(path);
     let said = rows.iter().filter(|row| !row.content.is_empty()).count();
@@ -262,18 +266,33 @@ fn close(own: &Own, recorder: &Recorder) {
     }
 }
 
-/// Waits until there is something to do, at most for so long, and sums up meanwhile whenever it is time.
-fn wait(recorder: &Recorder, sum_at: &mut Option<Instant>, at_most: Duration) -> AlarmState {
+/// What is to be done behind rows.
+#[derive(Default)]
+struct Due {
+    sum_at: Option<Instant>,
+    move_at: Option<Instant>,
+}
+
+/// Waits until there is something to do, at most for so long. Meanwhile it sums up whenever it is time, and moves the log
+/// when no row has come for a while: what a row says shall not be only there for hours.
+fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> AlarmState {
     let end = Instant::now() + at_most;
     loop {
-        let until = sum_at.map_or(end, |at| end.min(at));
+        let until = [due.sum_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
         let alarm = recorder.alarm().wait(Some(until.saturating_duration_since(Instant::now())));
         let now = Instant::now();
         if alarm.rows_unsummed {
-            sum_at.get_or_insert(now + SUM_GAP);
+            due.sum_at.get_or_insert(now + SUM_GAP);
+            due.move_at = None;
         }
-        if sum_at.is_some_and(|at| at <= now) {
-            *sum_at = if recorder.sum_up() { None } else { Some(now + SUM_GAP) };
+        if due.sum_at.is_some_and(|at| at <= now) {
+            let summed = recorder.sum_up();
+            due.sum_at = (!summed).then(|| now + SUM_GAP);
+            due.move_at = summed.then(|| now + MOVE_GAP);
+        }
+        if due.move_at.is_some_and(|at| at <= now) {
+            due.move_at = None;
+            move_log(own, recorder);
         }
         let alarm = AlarmState { rows_unsummed: false, ..alarm };
         if alarm != AlarmState::default() || now >= end {
@@ -315,12 +334,26 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
         if left_bytes > WAL_QUIET_BYTES {
             // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
             left_bytes = recorder.while_quiet(|| passive(connection))?;
-            if left_bytes > WAL_BYTES_MAX {
-                log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open");
+            if left_bytes > WAL_BYTES_MAX
+                && let Some(unsaid) = own.held_open.note(Instant::now())
+            {
+                log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open{unsaid}");
             }
+        }
+        if left_bytes <= WAL_BYTES_MAX && own.held_open.is_over(Instant::now).is_some() {
+            log::warn!("no reader holds the write-ahead log open any more");
         }
         Ok(left_bytes)
     })
+}
+
+/// Moves as much of the log as can be while nothing else is to be done.
+fn move_log(own: &Own, recorder: &Recorder) {
+    // It may be gone meanwhile: then what it held is saved first.
+    recorder.find_database();
+    if let Err(e) = own.with(passive) {
+        log::debug!("the write-ahead log was not moved: {e}");
+    }
 }
 
 /// The keeper's connection, opened when it is needed. It is always one to the file that the path leads to: what is
@@ -328,6 +361,8 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
 struct Own<'a> {
     path: &'a Path,
     slot: Slot<(Option<FileId>, Connection)>,
+    /// A reader keeps the log from being moved.
+    held_open: Outage,
 }
 
 impl Own<'_> {
@@ -421,7 +456,7 @@ mod tests {
                 let kept = unsaved::write(&path, &rows(10)).expect("there is room");
                 let bytes = std::fs::read(&kept.path).expect("is there");
                 let first = recorder(&path);
-                let own = Own { path: &path, slot: first.slot() };
+                let own = Own { path: &path, held_open: Outage::new(), slot: first.slot() };
                 let mut taken = TakeIn::find(&path);
                 for _ in 0..steps {
                     taken.take_in(&own, &first).expect("takes in");
@@ -436,7 +471,7 @@ mod tests {
                 }
                 drop((own, first));
                 let second = recorder(&path);
-                let own = Own { path: &path, slot: second.slot() };
+                let own = Own { path: &path, held_open: Outage::new(), slot: second.slot() };
                 let mut taken = TakeIn::find(&path);
                 taken.step(&own, &second);
                 assert!(!taken.waits());
@@ -455,7 +490,7 @@ mod tests {
         std::fs::write(&foreign, "something else\n").expect("written");
         unsaved::write(&path, &rows(3)).expect("there is room");
         let recorder = recorder(&path);
-        let own = Own { path: &path, slot: recorder.slot() };
+        let own = Own { path: &path, held_open: Outage::new(), slot: recorder.slot() };
         let other = Connection::open(&path).expect("opens");
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         let mut taken = TakeIn::find(&path);
@@ -480,7 +515,7 @@ mod tests {
         let unsaid = Row { content: Content { output: Some("unsaid".to_owned()), ..Content::default() }, ..row() };
         let refused = Row { model: Some("refused".to_owned()), ..row() };
         unsaved::write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
-        let own = Own { path: &path, slot: recorder.slot() };
+        let own = Own { path: &path, held_open: Outage::new(), slot: recorder.slot() };
         TakeIn::find(&path).step(&own, &recorder);
         assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
         assert_eq!(unsaved::files(&path), Vec::<PathBuf>::new());

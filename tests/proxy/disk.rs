@@ -220,6 +220,31 @@ fn a_database_that_takes_no_rows_to_the_end_does_not_hold_up_the_end() {
     assert_eq!(folder.names(), ["damaged.db", "metrics.db"]);
 }
 
+/// Regression: a line of the log for each row.
+#[test]
+fn what_the_database_refuses_for_good_is_said_once_and_counted() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    let other = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+    let refuse = "CREATE TRIGGER refuses BEFORE INSERT ON requests BEGIN SELECT raise(ABORT, 'not that one'); END";
+    other.execute_batch(refuse).expect("made");
+    ask(&proxy, 5);
+    until("all rows given up", || {
+        proxy.ask(get("/metrics")).text().contains("\nlms_proxy_rows_dropped_total 5\n").then_some(())
+    });
+    assert_eq!(proxy.logged_at_least("a row was given up", 1), 1);
+    other.execute_batch("DROP TRIGGER refuses").expect("dropped");
+    ask(&proxy, 1);
+    assert_eq!(proxy.rows().len(), 1);
+    // What was said is refused where somebody has its place.
+    for id in 2..7 {
+        other.execute("INSERT INTO content (id, prompt) VALUES (?1, 'left')", [id]).expect("written");
+    }
+    ask(&proxy, 5);
+    assert_eq!(proxy.wait_for_rows(6).len(), 6);
+    assert_eq!(proxy.logged_at_least("is not kept", 1), 1);
+}
+
 // ---- the files beside it -------------------------------------------------------------------------------------------
 
 /// After three rows `happens` to the files; three more are asked for, and the proxy is killed. Which of them are there
@@ -508,4 +533,29 @@ fn rows_wait_while_writing_fails() {
         check_injected("ENOSPC", window, false);
         check_injected("EIO", window, true);
     }
+}
+
+// ---- at rest -------------------------------------------------------------------------------------------------------
+
+/// Regression: until the log had grown by 16 MB, whoever removed it before a kill took every row since the start away.
+#[test]
+fn rows_are_in_the_database_itself_soon_after_the_last_one() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    let path = proxy.folder().database();
+    let mut rows = 0;
+    for _ in 0..2 {
+        ask(&proxy, 3);
+        rows += 3;
+        let copy = proxy.folder().path().join("copy.db");
+        until("rows in the file alone", || {
+            fs::copy(&path, &copy).expect("copied");
+            let copied = rusqlite::Connection::open(&copy).expect("opens");
+            let count = copied.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
+            (count == Ok(rows)).then_some(())
+        });
+    }
+    fs::remove_file(beside(&path, "-wal")).expect("removed");
+    let (_, _folder) = proxy.kill();
+    assert_eq!(rows_of(&path).len(), 6);
 }
