@@ -129,6 +129,9 @@ pub const UPSTREAM_DOUBTED_TIME_MIN: Duration = Duration::from_millis(100);
 /// So many connections in a row must be found open when they are used again, until an upstream is trusted after a close:
 /// more than servers that close after a number of requests serve on one (nginx 1000, cpp-httplib and Apache httpd 100).
 pub const UPSTREAM_PROOFS: u32 = 1024;
+/// Idle connections that have to prove that they stay open, in each of two places. Servers that have a thread for each
+/// connection have few (cpp-httplib, llama.cpp's: eight), and one that is kept and not used takes one from everybody.
+pub const UPSTREAM_UNPROVEN_MAX: usize = 2;
 /// Largest head of a reply. ureq's default; curl stops at 300 KB, nginx at 4–8 KiB.
 pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Longest line of a reply's chunk size with its extensions, which are skipped. hyper takes 16 KiB. Trailers have the
@@ -254,6 +257,10 @@ pub const OUTAGE_QUIET_TIME: Duration = Duration::from_secs(10);
 /// Two signals to stop that come within this are one: `timeout` of GNU sends its own to the process and to its group,
 /// and a terminal's Ctrl-C goes to the group and may be passed on by a parent.
 pub const SAME_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How long an end that shall be at once waits for rows to be kept that the database has not taken. Hundreds of thousands
+/// are written in that time; a disk that takes longer may not answer at all.
+pub const AT_ONCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 // ---- starting ----------------------------------------------------------------------------------------------------
 

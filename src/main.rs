@@ -60,11 +60,13 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
         }
     };
     let stop = proxy.stop();
+    let last_words = proxy.last_words();
     let on_signal = move || match stop.ask(Instant::now()) {
         Asked::First => log::info!("told to stop: finishing what runs"),
         Asked::Same => log::debug!("told to stop twice at once, which counts as one"),
         Asked::Again => {
             log::warn!("told to stop again: ending at once");
+            last_words.say();
             logging::finish();
             std::process::exit(1);
         }

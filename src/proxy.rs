@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fmt, io, process};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::{fmt, io, process, thread};
 
 use crate::descriptors;
 use crate::exchange::Shared;
@@ -12,9 +14,10 @@ use crate::exchange::pool::Pool;
 use crate::exchange::shelf::Shelf;
 use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
+use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
 use crate::record::fingerprint::FingerprintKey;
-use crate::record::keeper::Keeper;
+use crate::record::keeper::{self, Keeper};
 use crate::record::lock::Writer;
 use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
@@ -79,11 +82,38 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// The end of a proxy that is not waited for.
+pub struct LastWords {
+    database: PathBuf,
+    recorder: Arc<Recorder>,
+}
+
+impl LastWords {
+    /// Keeps the rows that wait for the database in a file beside it, if that can be done at once, and says how many
+    /// are kept or lost.
+    pub fn say(&self) {
+        let waiting = || self.recorder.figures().waiting.load(Ordering::Relaxed);
+        if waiting() == 0 {
+            return;
+        }
+        let (recorder, database, (done, is_done)) = (self.recorder.clone(), self.database.clone(), mpsc::channel());
+        // Who holds the desk, or the disk, may be what does not answer.
+        let saves = thread::Builder::new().spawn(move || {
+            keeper::save(&database, &recorder);
+            let _ = done.send(());
+        });
+        if saves.is_err() || is_done.recv_timeout(AT_ONCE_TIME_MAX).is_err() || waiting() > 0 {
+            log::error!("{} rows are lost: the database did not take them before the end", waiting());
+        }
+    }
+}
+
 /// A proxy that listens, and answers as soon as it [runs](Proxy::run).
 pub struct Proxy {
     front: Front,
     keeper: Keeper,
     recorder: Arc<Recorder>,
+    database: PathBuf,
     address: SocketAddr,
     rows: u64,
 }
@@ -127,9 +157,9 @@ impl Proxy {
         let pool = Pool::new(shared, workers);
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };
-        let lane = Lane::start(database, prices.map(Arc::new), sources)?;
+        let lane = Lane::start(database.clone(), prices.map(Arc::new), sources)?;
         let front = Front::listening(listener, judge, pool, lane, grace)?;
-        Ok(Proxy { front, keeper, recorder, address, rows })
+        Ok(Proxy { front, keeper, recorder, database, address, rows })
     }
 
     /// Where it listens; tells the port when it was asked to choose one.
@@ -145,6 +175,11 @@ impl Proxy {
     /// The handle that stops it.
     pub fn stop(&self) -> Arc<Stop> {
         self.front.stop()
+    }
+
+    /// What is to be done where nobody waits for [`Proxy::run`].
+    pub fn last_words(&self) -> LastWords {
+        LastWords { database: self.database.clone(), recorder: self.recorder.clone() }
     }
 
     /// Answers until it is stopped and what runs has ended. Every row is written before it returns, or reported lost.

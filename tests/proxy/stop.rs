@@ -133,6 +133,28 @@ fn rows_that_wait_for_the_database_are_written_before_the_end() {
     assert_eq!(proxy.row().outcome, "completed");
 }
 
+/// Regression: they were lost without a word.
+#[test]
+fn an_end_at_once_keeps_the_rows_that_wait_and_says_so() {
+    let upstream = Upstream::answering(|link, request| {
+        if !request.text().contains("\"stream\":true") {
+            link.send(chat_reply());
+        }
+    });
+    let mut proxy = Proxy::before(&upstream);
+    let lock = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+    lock.execute_batch("BEGIN EXCLUSIVE").expect("nobody else writes now");
+    (0..3).for_each(|_| assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY));
+    let mut endless = proxy.connect();
+    endless.send(streaming_chat());
+    assert_eq!(proxy.signal_until_it_ends("TERM").code(), Some(1));
+    proxy.wait_for_log("3 rows that the database did not take are kept");
+    lock.execute_batch("COMMIT").expect("an open transaction");
+    let url = upstream.url();
+    let proxy = Proxy::start(&proxy.folder().clone(), &[("LM_STUDIO_URL", &url)]);
+    assert_eq!(proxy.wait_for_rows(3).len(), 3);
+}
+
 #[test]
 fn a_stop_under_load_loses_no_row() {
     // Half of the streams end within the grace, half outlast it; beside them short requests come and go.
