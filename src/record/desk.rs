@@ -82,7 +82,7 @@ impl Desk {
 
     /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
     /// way of writing.
-    pub(super) fn find_database(&mut self) -> bool {
+    pub(super) fn find_database(&mut self, signals: &Signals) -> bool {
         if !self.store.must_reopen() {
             return true;
         }
@@ -92,6 +92,9 @@ impl Desk {
         match self.store.reopen() {
             Ok(()) => {
                 self.file_state = None;
+                if let Ok(newest_id) = self.store.newest_id() {
+                    signals.news.note_begun(self.store.place().file(), newest_id);
+                }
                 match state {
                     FileState::Held if stuck => {
                         log::warn!("{path} was locked for long and nobody let go; it was opened anew")
@@ -160,7 +163,7 @@ impl Desk {
     pub(super) fn write(&mut self, rows: Vec<Row>, signals: &Signals) -> Vec<i64> {
         if !self.waiting.rows.is_empty() {
             self.waiting.keep(rows, signals);
-            if self.find_database() {
+            if self.find_database(signals) {
                 // The database took none the last time. No further reply is held to see whether it does now.
                 self.store.set_lock_wait(Duration::ZERO);
                 self.write_waiting(signals);
@@ -168,9 +171,9 @@ impl Desk {
             return Vec::new();
         }
         // Where the files are, writing looks.
-        if !self.store.is_troubled() || self.find_database() {
+        if !self.store.is_troubled() || self.find_database(signals) {
             let written = match self.store.write(&rows) {
-                Err(e) if is_gone(&e) => self.find_database().then(|| self.store.write(&rows)),
+                Err(e) if is_gone(&e) => self.find_database(signals).then(|| self.store.write(&rows)),
                 written => Some(written),
             };
             match written {
@@ -227,7 +230,7 @@ impl Desk {
         done: usize,
         signals: &Signals,
     ) -> rusqlite::Result<usize> {
-        if !self.find_database() {
+        if !self.find_database(signals) {
             return Err(gone("the database cannot be opened"));
         }
         let store = &mut self.store;
@@ -255,7 +258,7 @@ impl Desk {
         if self.waiting.rows.is_empty() {
             return Progress::Done;
         }
-        if !self.find_database() {
+        if !self.find_database(signals) {
             return Progress::Refused;
         }
         while !self.waiting.rows.is_empty() {

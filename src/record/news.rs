@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::place::FileId;
+
 /// A bell between the threads that commit and the one that tells.
 #[derive(Debug, Default)]
 pub struct News {
     awaited: AtomicBool,
     rung: Mutex<bool>,
     bell: Condvar,
+    begun: Mutex<Option<(FileId, i64)>>,
 }
 
 impl News {
@@ -42,6 +45,17 @@ impl News {
             }
         };
         *rung = false;
+    }
+
+    /// Rows go into this file from now on, with higher ids than this one.
+    pub(super) fn note_begun(&self, file: Option<FileId>, newest_id: i64) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = file.map(|file| (file, newest_id));
+    }
+
+    /// The newest id of this file when rows began to go there; `None` where they did from the start, or do not.
+    pub fn begun_behind(&self, file: Option<FileId>) -> Option<i64> {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.filter(|begun| Some(begun.0) == file).map(|begun| begun.1)
     }
 
     fn rung(&self) -> MutexGuard<'_, bool> {

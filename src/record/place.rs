@@ -88,6 +88,11 @@ impl Place {
         Place { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
     }
 
+    /// The file.
+    pub(super) fn file(&self) -> Option<FileId> {
+        self.file
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
         &self.path

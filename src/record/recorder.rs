@@ -195,7 +195,7 @@ impl Recorder {
     pub fn sum_up(&self) -> bool {
         let mut desk = self.desk();
         // What became of the files under the rows of the last second is noticed soon.
-        desk.find_database();
+        desk.find_database(&self.signals);
         !self.signals.is_behind() || desk.sum_up(&self.signals)
     }
 
@@ -223,7 +223,7 @@ impl Recorder {
     /// Opens the database anew where its path leads elsewhere by now; for who wants to read it there.
     pub fn find_database(&self) {
         let mut desk = self.desk();
-        desk.find_database();
+        desk.find_database(&self.signals);
         if desk.store.is_behind() {
             self.signals.note_behind();
         }

@@ -383,6 +383,11 @@ impl Store {
         self.conn.query_row(&query, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     }
 
+    /// The highest id of a row; 0 where there is none.
+    pub(super) fn newest_id(&self) -> rusqlite::Result<i64> {
+        self.conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))
+    }
+
     /// The secret that credentials are fingerprinted with, made once when the database was created.
     pub fn fingerprint_key(&mut self) -> rusqlite::Result<[u8; 32]> {
         self.conn.query_row("SELECT value FROM meta WHERE name = 'fingerprint_key'", [], |row| row.get(0))

@@ -31,6 +31,7 @@ use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
 use crate::record::connections::Slot;
+use crate::record::news::News;
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 use crate::record::rfc3339::ms_of_text;
@@ -40,6 +41,8 @@ use crate::record::series::Names;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How soon bytes that a listener did not take are tried again.
 const UNSENT_GAP: Duration = Duration::from_millis(200);
+/// How soon a database that could not be read is tried again.
+const RETRY_GAP: Duration = Duration::from_secs(1);
 /// Rows read at once.
 const ROWS_MAX: usize = 100;
 
@@ -165,8 +168,8 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
             live.recorder.news().wait(None);
             continue;
         }
-        let mut more = false;
-        match source.with(|source| news(source, &mut told_until, path, prices)) {
+        let (mut more, mut waits) = (false, KEEP_ALIVE);
+        match source.with(|source| news(source, &mut told_until, path, prices, live.recorder.news())) {
             Ok(rows) if !rows.is_empty() => {
                 more = rows.len() == ROWS_MAX;
                 listeners.iter_mut().for_each(|listener| rows.iter().for_each(|row| listener.hear(row)));
@@ -179,6 +182,7 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
             }
             Err(e) => {
                 source.with(|source| *source = None);
+                waits = RETRY_GAP;
                 if let Some(unsaid) = unreadable.note(Instant::now()) {
                     log::warn!("what happens cannot be told: {e}{unsaid}");
                 }
@@ -193,7 +197,9 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
         if more || listeners.len() < before {
             continue;
         }
-        let waits = if listeners.iter().any(|listener| !listener.unsent.is_empty()) { UNSENT_GAP } else { KEEP_ALIVE };
+        if listeners.iter().any(|listener| !listener.unsent.is_empty()) {
+            waits = UNSENT_GAP;
+        }
         live.recorder.news().wait(Some(waits.min(KEEP_ALIVE.saturating_sub(spoke.elapsed()))));
     }
     listeners.into_iter().for_each(Listener::part);
@@ -212,18 +218,29 @@ fn news(
     told_until: &mut Option<(Option<FileId>, i64)>,
     path: &Path,
     prices: Option<&Arc<Prices>>,
+    told_of: &News,
 ) -> rusqlite::Result<Vec<Told>> {
-    let Some(reader) = source else {
-        let reader = Reader::open(path)?.with_prices(prices.cloned());
-        let newest: i64 = reader.conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
-        let file = FileId::of(path);
-        // Opened anew, it goes on where it was, unless it is another database by now.
-        let last = told_until.filter(|told| told.0 == file).map_or(newest, |told| newest.min(told.1));
-        *told_until = Some((file, last));
-        *source = Some(reader);
-        return Ok(Vec::new());
+    let is_new = source.is_none();
+    let reader = match source {
+        Some(reader) => reader,
+        None => source.insert(Reader::open(path)?.with_prices(prices.cloned())),
     };
-    let Some((_, last)) = told_until else { return Ok(Vec::new()) };
+    let last = match told_until {
+        Some((_, last)) if !is_new => last,
+        _ => {
+            let newest: i64 =
+                reader.conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
+            let file = FileId::of(path);
+            let last = match told_until {
+                None => newest,
+                // Opened anew, it goes on where it was.
+                Some((same, last)) if *same == file && *last <= newest => *last,
+                // Another database by now: what it came with is no news.
+                Some(_) => told_of.begun_behind(file).map_or(newest, |begun| begun.min(newest)),
+            };
+            &mut told_until.insert((file, last)).1
+        }
+    };
     let mut told = Vec::new();
     let query = format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.conn.prepare_cached(&query)?;

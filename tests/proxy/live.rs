@@ -42,6 +42,37 @@ fn every_listener_hears_of_every_request_that_its_filter_lets_pass() {
     assert!(!others.has_reply(), "it asked for another model");
 }
 
+/// Regression: the first row of a database begun anew, and of one that was moved back, was told to nobody.
+#[test]
+#[cfg(unix)]
+fn a_listener_goes_on_hearing_wherever_the_database_went() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::with(&upstream, &[("DATABASE_URL", "sqlite:./disk/metrics.db")]);
+    let mut listener = listener(&proxy, "/stats/live");
+    let mut hears = |id: i64| {
+        proxy.ask(chat());
+        let event = listener.through("\n\n");
+        assert!(event.contains(&format!("id: {id}\n")), "{id}: {event}");
+    };
+    let folder = proxy.folder().path().join("disk");
+    let (database, log) = (folder.join("metrics.db"), folder.join("metrics.db-wal"));
+    (1..=3).for_each(&mut hears);
+    std::fs::rename(&folder, folder.with_extension("old")).expect("renamed");
+    (1..=2).for_each(&mut hears);
+    std::fs::remove_dir_all(&folder).expect("removed");
+    std::fs::rename(folder.with_extension("old"), &folder).expect("renamed");
+    (4..=5).for_each(&mut hears);
+    std::fs::remove_file(log).expect("removed");
+    (6..=7).for_each(&mut hears);
+    // What another database came with is no news.
+    let other = proxy.folder().path().join("other.db");
+    let mut store = Store::open(&other, DbSync::Normal).expect("opens");
+    store.write(&vec![recorded(1); 20]).expect("writes");
+    drop(store);
+    std::fs::rename(other, database).expect("renamed");
+    (21..=22).for_each(&mut hears);
+}
+
 #[test]
 fn a_listener_that_leaves_makes_room_and_one_too_many_is_refused() {
     let upstream = Upstream::new();
