@@ -4,6 +4,8 @@ use time::format_description::well_known::Iso8601;
 use time::{Date, Month, PrimitiveDateTime, Time};
 
 use super::answers::By;
+use super::range::HOUR_MS;
+use crate::record::clock::latest_true_ms;
 use crate::record::rfc3339::{MS_MAX, ms_of_text};
 use crate::record::row::Outcome;
 use crate::record::series::Names;
@@ -36,6 +38,15 @@ impl Filter {
     /// Everything since a moment.
     pub fn since(from_ms: i64) -> Filter {
         Filter { from_ms: Some(from_ms), ..Filter::default() }
+    }
+
+    /// What is since a moment is until now: a row of a clock that was wrong is not of the last seven days until its day
+    /// comes. Asked for by name, it is found.
+    pub fn end_at_present(&mut self, now_ms: i64) {
+        let end_ms = present_end_ms(now_ms);
+        if self.to_ms.is_none() && self.from_ms.is_some_and(|from| from < end_ms) {
+            self.to_ms = Some(end_ms);
+        }
     }
 
     /// Whether it asks for names or outcomes.
@@ -89,6 +100,11 @@ impl Filter {
         }
         Some(Ok(()))
     }
+}
+
+/// The end of the last hour that a row of now can be dated in. Whole hours are told from sums.
+pub(super) fn present_end_ms(now_ms: i64) -> i64 {
+    (latest_true_ms(now_ms).div_euclid(HOUR_MS) + 1).saturating_mul(HOUR_MS)
 }
 
 /// A fixed distance from UTC.

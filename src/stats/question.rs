@@ -86,6 +86,10 @@ impl Question {
                 return Err(unknown(name, route));
             }
         }
+        // Who listens hears of rows to come, and points of time end by themselves.
+        if !matches!(route, Local::Live | Local::OverTime) {
+            question.filter.end_at_present(now_ms);
+        }
         Ok(question)
     }
 
@@ -180,6 +184,23 @@ mod tests {
         check(Local::Export, "format=xls", &["format is \"xls\"", "csv or jsonl"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);
         check(Local::Request(1), "model=a", &["\"model\"", "takes none"]);
+    }
+
+    #[test]
+    fn what_is_since_a_moment_is_until_now() {
+        const HOUR_MS: i64 = 3_600_000;
+        let ends = |route: Local, query: &str| {
+            Question::read(route, query, NOW_MS).expect("a question").filter.to_ms.map(|to| (to - NOW_MS) / HOUR_MS)
+        };
+        // A clock may be ahead by a day.
+        for route in [Local::Summary, Local::ByModel, Local::Latency, Local::Export, Local::Recent, Local::Search] {
+            assert_eq!(ends(route, "from=-7d"), Some(24), "{route:?}");
+            assert_eq!(ends(route, "from=2026-01-01"), Some(24), "{route:?}");
+            assert_eq!(ends(route, "from=-7d&to=-1d"), Some(-24), "{route:?}");
+            assert_eq!(ends(route, "from=2098-01-01"), None, "it asks for rows of a wrong clock");
+            assert_eq!(ends(route, ""), None, "all of them");
+        }
+        assert_eq!(ends(Local::Live, "from=-7d"), None, "the day after tomorrow somebody still listens");
     }
 
     #[test]

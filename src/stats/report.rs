@@ -8,12 +8,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::answers::{By, Groups, Request, Summary};
-use super::filter::{Filter, Zone};
-use super::range::HOUR_MS;
+use super::filter::{Filter, Zone, present_end_ms};
 use super::reader::Reader;
-use crate::record::clock::latest_true_ms;
 use crate::record::rfc3339::{ms_of_text, text_of_ms, whole_seconds};
-use crate::record::sums::hour_of_ms;
 
 /// Models that the text shows; the others are added up in one line.
 const MODELS_SHOWN: usize = 8;
@@ -51,8 +48,8 @@ impl Report {
     /// Of the requests that the filter lets pass. A range of time makes every line shorter, none longer.
     pub fn read(reader: &Reader, filter: &Filter, zone: Zone, now_ms: i64) -> rusqlite::Result<Report> {
         let midnight = now_ms - (now_ms + zone.ms()).rem_euclid(DAY_MS);
-        // A row of a clock that was wrong is not of today until its day comes. Whole hours are told from sums.
-        let to = (hour_of_ms(latest_true_ms(now_ms)) + 1) * HOUR_MS;
+        // A row of a clock that was wrong is not of today until its day comes.
+        let to = present_end_ms(now_ms);
         let since = |days: i64| {
             let from = (midnight - (days - 1) * DAY_MS).max(0);
             let from_ms = Some(filter.from_ms.map_or(from, |asked| asked.max(from)));

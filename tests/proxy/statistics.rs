@@ -160,3 +160,23 @@ fn a_reader_of_an_export_that_stalls_holds_up_nobody() {
     drop(stalled);
     until("a free place", || (proxy.ask(get("/stats/export?from=-1h")).status() == 200).then_some(()));
 }
+
+/// Regression: a row of a clock that was wrong was of every last week until its day came.
+#[test]
+fn what_is_since_a_moment_leaves_out_rows_of_days_to_come() {
+    let folder = Arc::new(Folder::new());
+    let mut store = Store::open(&folder.database(), DbSync::Normal).expect("opens");
+    let year_2099 = Row { start_ms: 4_070_908_800_000, ..recorded(1) };
+    store.write(&[recorded(0), year_2099]).expect("writes");
+    drop(store);
+    let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", "http://127.0.0.1:9")]);
+    for (query, requests) in [("?from=-1d", 0), ("?from=2026-01-01", 1), ("", 2), ("?from=2098-01-01", 1)] {
+        let told = |route: &str, pointer: &str| proxy.json(&format!("{route}{query}")).pointer(pointer).cloned();
+        assert_eq!(told("/stats/summary", "/total_requests"), Some(requests.into()), "{query}");
+        assert_eq!(told("/stats/latency", "/duration_ms/count"), Some(requests.into()), "{query}");
+        let listed = told("/stats/requests", "/requests").and_then(|rows| rows.as_array().map(Vec::len));
+        assert_eq!(listed, Some(requests), "{query}");
+        let export = proxy.ask(get(&format!("/stats/export{query}")));
+        assert_eq!(export.text().lines().count(), 1 + requests, "{query}");
+    }
+}
