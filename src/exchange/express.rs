@@ -220,6 +220,13 @@ impl Express {
         Some(self.idle.remove(place))
     }
 
+    fn is_kept(&self, at: usize) -> bool {
+        let way = |at: &usize| self.ways[*at].as_ref();
+        let unproven =
+            || self.idle.iter().filter_map(way).filter(|way| !way.upstream.is_proven(way.idle_since.elapsed())).count();
+        way(&at).is_some_and(|way| way.upstream.is_kept(Duration::ZERO, unproven))
+    }
+
     /// Puts a connection aside for the worker that gets the next request, so that it need not make one.
     fn share(&mut self) {
         let Some(at) = self.take_idle() else { return };
@@ -266,9 +273,8 @@ impl Express {
         let (bytes, row) = asked.end(&self.shared, &whole.0, whole.1);
         way.idle_since = Instant::now();
         way.upstream.carries(false);
-        let is_kept = way.upstream.is_proven(Duration::ZERO) || !way.upstream.is_one_too_many();
         let Some(Asked { lend, .. }) = way.asked.take() else { return };
-        if is_kept {
+        if self.is_kept(at) {
             self.idle.push(at)
         } else {
             self.give_up(at)

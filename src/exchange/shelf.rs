@@ -79,12 +79,17 @@ impl Shelf {
     }
 
     /// Keeps it for the next exchange. `since`: when it was used last. One that must wait is kept where it replaces none
-    /// that is in use.
+    /// that is in use, and few others wait: those who began sooner are proven sooner.
     pub fn put(&self, upstream: Upstream, since: Instant) {
-        if upstream.is_one_too_many() && !upstream.is_proven(since.elapsed()) {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        let waits = |(since, upstream): &&(Instant, Upstream)| {
+            upstream.wire().is_connected() && !upstream.is_proven(now.saturating_duration_since(*since))
+        };
+        if !upstream.is_kept(now.saturating_duration_since(since), || idle.iter().filter(waits).count()) {
+            drop(idle);
             return;
         }
-        let mut idle = self.idle();
         let at = idle.partition_point(|(other, _)| *other <= since);
         idle.insert(at, (since, upstream));
     }

@@ -15,6 +15,7 @@ use super::incoming::UpstreamReply;
 use super::shelf::Manners;
 use super::wire::WireState;
 use crate::keepalive;
+use crate::limits::UPSTREAM_UNPROVEN_MAX;
 use crate::settings::Settings;
 
 /// Why there is no reply to relay.
@@ -94,8 +95,13 @@ impl Upstream {
         self.manners().allow(self.carried_stream, quiet)
     }
 
+    /// Whether it is worth keeping, `quiet` for so long. `unproven`: how many others there are kept that are not proven.
+    pub fn is_kept(&self, quiet: Duration, unproven: impl FnOnce() -> usize) -> bool {
+        self.is_proven(quiet) || !self.is_one_too_many() && unproven() < UPSTREAM_UNPROVEN_MAX
+    }
+
     /// There are more of them than are ever in use at once.
-    pub fn is_one_too_many(&self) -> bool {
+    fn is_one_too_many(&self) -> bool {
         self.make.names.ways.load(Ordering::Relaxed) > self.most
     }
 

@@ -109,3 +109,35 @@ fn an_upstream_that_keeps_its_connections_serves_short_exchanges_on_one() {
     }
     assert_eq!(upstream.accepted(), 1);
 }
+
+/// Regression: a fast client left one idle connection behind each request, and an upstream with a thread for each had
+/// none left for the next.
+#[test]
+fn few_idle_connections_wait_for_being_trusted() {
+    const ROUNDS: usize = 100;
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, peak) = (open.clone(), most.clone());
+    let upstream = Upstream::answering(move |link, request| {
+        if request.start_line().starts_with("GET") {
+            link.send(chat_reply());
+            return link.fin();
+        }
+        // Until the next request comes on it, or its end.
+        peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        link.send(chat_reply());
+        link.wait_for_more();
+        now.fetch_sub(1, Ordering::SeqCst);
+    });
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    // Requests that may be repeated find out that it closes.
+    for _ in 0..5 {
+        assert_eq!(client.ask(get("/v1/models")).status(), 200);
+    }
+    for round in 0..ROUNDS {
+        assert_eq!(client.ask(chat()).text(), CHAT_REPLY, "round {round}");
+    }
+    let most = most.load(Ordering::SeqCst);
+    // Those of two places, the one in use, and one whose end has not been read yet.
+    assert!(most <= 8, "{most} at once");
+}

@@ -201,6 +201,11 @@ impl Link {
         self.0.stream().shutdown(Shutdown::Write).expect("an open connection");
     }
 
+    /// Waits until a further request begins to come, or the proxy has closed the connection.
+    pub fn wait_for_more(&self) {
+        let _ = self.0.stream().peek(&mut [0]);
+    }
+
     /// Waits until the proxy has closed the connection; whether a request came before.
     pub fn is_asked_again(&mut self) -> bool {
         !self.0.rest().is_empty()
