@@ -8,9 +8,12 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use httparse::EMPTY_HEADER;
 use mio::{Events, Interest, Poll, Token};
 
 use super::polled;
+use crate::http::reply_head::parse_reply_head;
+use crate::limits::FIELDS_MAX;
 
 /// What became of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,14 +95,49 @@ fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Durat
     Ok(refused.then_some(Sent::CutShort))
 }
 
+/// What is looked at of a reply: an interim one takes some 25 bytes, with fields some hundreds.
+const BEGINNING_BYTES: usize = 4096;
+
 /// Whether upstream has ended its side, or begun a reply that wants no more of the request: a status of 400 or above.
-/// An interim one (1xx) asks for patience, a success is begun early.
+/// An interim one (1xx) asks for patience, and what comes behind it counts; a success is begun early.
 fn is_refusal(socket: &TcpStream) -> bool {
-    let mut begun = [0; "HTTP/1.1 413".len()];
+    let mut begun = [0; BEGINNING_BYTES];
     match socket.peek(&mut begun) {
         Ok(0) => true,
-        Ok(n) if n < begun.len() => false,
-        Ok(_) => begun[9] >= b'4',
+        Ok(n) => begins_refusal(&begun[..n]),
         Err(_) => false,
+    }
+}
+
+fn begins_refusal(mut bytes: &[u8]) -> bool {
+    const STATUS_AT: usize = "HTTP/1.1 ".len();
+    while let Some(status) = bytes.get(STATUS_AT..STATUS_AT + 3) {
+        if status[0] != b'1' {
+            return status[0] >= b'4';
+        }
+        let mut slots = [EMPTY_HEADER; FIELDS_MAX];
+        let Ok(Some(head)) = parse_reply_head(bytes, &mut slots) else { return false };
+        bytes = &bytes[head.length..];
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_seen_also_behind_interim_replies_and_by_a_whole_status() {
+        let check = |bytes: &str, expected: bool| assert_eq!(begins_refusal(bytes.as_bytes()), expected, "{bytes}");
+        check("", false);
+        check("HTTP/1.1 41", false);
+        check("HTTP/1.1 413", true);
+        check("HTTP/1.0 500 Oh\r\n", true);
+        check("HTTP/1.1 200 OK\r\n\r\n", false);
+        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\nLink: <a>; rel=b\n\n";
+        check(interim, false);
+        check(&interim[..40], false);
+        check(&format!("{interim}HTTP/1.1 413 Too large\r\n"), true);
+        check(&format!("{interim}HTTP/1.1 200 OK\r\n"), false);
     }
 }

@@ -228,13 +228,14 @@ fn restarts_are_survived() {
 #[test]
 fn a_refusal_of_a_large_body_reaches_the_client_before_the_body_was_read() {
     let body = format!("{{\"x\":\"{}\"}}", "x".repeat(20_000_000));
-    for closes in [false, true] {
+    for (closes, before) in [(false, ""), (true, ""), (false, "HTTP/1.1 100 Continue\r\n\r\n")] {
         let upstream = Upstream::new();
         let proxy = Proxy::before(&upstream);
         let mut client = proxy.connect();
         client.send(post("/v1/chat/completions", &body));
         let mut link = upstream.accept();
         link.request_head_alone();
+        link.send(before);
         link.send(reply("413 Content Too Large", "application/json", "{}"));
         if closes {
             link.reset();
