@@ -93,6 +93,11 @@ impl Draft {
         self.asked.stream
     }
 
+    /// How many choices the client asked for.
+    pub fn asked_choices(&self) -> u64 {
+        self.asked.choices.unwrap_or(1)
+    }
+
     /// The row, as of now. `self` stays: a row that was committed early may be corrected.
     pub fn row(&mut self, ending: Ending) -> Row {
         let Ending { outcome, http_status, error, report, streamed } = ending;

@@ -178,7 +178,8 @@ impl Worker {
         reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
-        let mut tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max);
+        let choices = self.draft.as_ref().map_or(1, |draft| draft.asked_choices());
+        let mut tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max).of_choices(choices);
         if status >= 400 {
             tap = tap.of_a_failure();
         }

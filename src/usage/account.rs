@@ -160,6 +160,11 @@ impl Account {
         self.choices_seen != 0 && self.choices_finished & self.choices_seen == self.choices_seen
     }
 
+    /// How many choices have told why they ended, of those that can be told apart.
+    pub fn choices_finished(&self) -> u64 {
+        self.choices_finished.count_ones().into()
+    }
+
     /// Whether an error was reported.
     pub fn has_error(&self) -> bool {
         self.error.is_some()

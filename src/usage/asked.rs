@@ -7,6 +7,7 @@
 use memchr::memmem;
 
 use super::form::{each_field, is_form};
+use super::json::count;
 use super::members::{each_member, is_true, spells, string_value};
 pub use super::prompt::prompt_text;
 use super::text::{lossy, without_partial_character};
@@ -23,6 +24,8 @@ pub struct Asked {
     pub user: Option<String>,
     /// Whether `stream_options.include_usage` is, likewise.
     pub asks_usage: bool,
+    /// `n`, where it is a count above zero: how many choices the reply shall have.
+    pub choices: Option<u64>,
 }
 
 /// Reads the top-level members of a JSON request body, or the fields of a form; anything else gives `Asked::default()`. Names longer than
@@ -42,6 +45,8 @@ pub fn read(body: &[u8]) -> Asked {
             asked.user = name(value);
         } else if spells(key, "stream_options") {
             asked.asks_usage = asks_usage(value);
+        } else if spells(key, "n") {
+            asked.choices = count(value).filter(|n| *n > 0);
         }
     });
     if object.is_some() { asked } else { Asked::default() }
@@ -163,6 +168,18 @@ mod tests {
     fn values_of_another_type_are_unknown() {
         check(r#"{"model":null,"stream":"x","user":7,"stream_options":{"include_usage":2}}"#, "- - - -");
         check(r#"{"model":"","stream":[true],"user":"","stream_options":[true]}"#, "- - - -");
+    }
+
+    #[test]
+    fn the_number_of_choices_is_a_count_above_zero() {
+        let check = |body: &str, expected| assert_eq!(read(body.as_bytes()).choices, expected, "{body}");
+        check(r#"{"n":2}"#, Some(2));
+        check(r#"{"n":1}"#, Some(1));
+        for body in
+            ["{}", r#"{"n":0}"#, r#"{"n":null}"#, r#"{"n":-1}"#, r#"{"n":"x"}"#, r#"{"n":1.5}"#, r#"{"m":[{"n":2}]}"#]
+        {
+            check(body, None);
+        }
     }
 
     #[test]

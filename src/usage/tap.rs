@@ -87,6 +87,8 @@ pub struct Tap {
     has_field: bool,
     /// Documents that were read in lines.
     documents: u64,
+    /// That were asked for. A server may give fewer, and its reply be whole.
+    choices: u64,
     /// The beginning of the body, where the request failed.
     words: Option<Vec<u8>>,
     /// Of the latest feed.
@@ -118,6 +120,7 @@ impl Tap {
             is_document: false,
             has_field: false,
             documents: 0,
+            choices: 1,
             words: None,
             now_us: 0,
         }
@@ -126,6 +129,12 @@ impl Tap {
     /// The request failed: whatever the body says is an error.
     pub fn of_a_failure(mut self) -> Tap {
         self.words = Some(Vec::new());
+        self
+    }
+
+    /// The request asked for so many choices: the client has its answer when all of them have ended.
+    pub fn of_choices(mut self, choices: u64) -> Tap {
+        self.choices = choices;
         self
     }
 
@@ -201,7 +210,7 @@ impl Tap {
 
     /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.
     pub fn is_answered(&self) -> bool {
-        self.account.is_finished() && self.is_stream()
+        self.account.is_finished() && self.account.choices_finished() >= self.choices && self.is_stream()
     }
 
     /// A document by itself is no stream, whatever it is labelled as; lines are, if they are labelled so, or are those

@@ -268,6 +268,22 @@ fn with_the_answer_of_one_choice_of_two() {
     assert_eq!(proxy.wait_for_rows(1)[0].outcome, "client_closed");
 }
 
+#[test]
+fn with_one_choice_before_the_other_has_begun() {
+    // The request tells that there will be another.
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut client = proxy.connect();
+    client.send(post("/v1/chat/completions", r#"{"model":"m","stream":true,"n":2,"messages":[]}"#));
+    let mut link = upstream.accept();
+    link.request();
+    link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(FINISH)].concat());
+    client.through("\"stop\"");
+    client.leave();
+    link.wait_for_close();
+    assert_eq!(proxy.wait_for_rows(1)[0].outcome, "client_closed");
+}
+
 #[cfg(unix)]
 #[test]
 fn with_its_whole_answer_a_stop_ends_it() {
