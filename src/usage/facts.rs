@@ -560,6 +560,8 @@ impl Facts {
     pub fn say_instead(&mut self, at: Place, words: &[u8]) {
         self.clear_words();
         self.said = 0;
+        // The members that were read behind those words do not tell them.
+        (self.output_source, self.reasoning_source) = (0, 0);
         Unescape::default().feed(words, |piece| self.push(at, piece));
     }
 
