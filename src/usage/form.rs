@@ -1,17 +1,23 @@
 //! The fields of a form, as audio is sent: `multipart/form-data` (RFC 7578; delimiters: RFC 2046 §5.1.1).
 //!
-//! The delimiter is read from the body itself, which begins with it; a JSON body cannot begin so. A form without its
-//! last delimiter tells the fields that came whole. One pass over the body; nothing is copied.
+//! The delimiter is read from the body itself, which begins with it, perhaps behind an empty line (each delimiter has a
+//! line end before it); a JSON body cannot begin so. A form without its last delimiter tells the fields that came whole.
+//! One pass over the body; nothing is copied.
 
 use memchr::memmem;
 
 /// Whether a body begins as a form does.
 pub fn is_form(body: &[u8]) -> bool {
-    body.starts_with(b"--")
+    without_empty_line(body).starts_with(b"--")
+}
+
+fn without_empty_line(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\r\n").unwrap_or(body)
 }
 
 /// Visits the name and value of every field, in their order.
 pub fn each_field<'a>(body: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8])) {
+    let body = without_empty_line(body);
     let Some(line) = is_form(body).then(|| memmem::find(body, b"\r\n")).flatten() else { return };
     // Behind the boundary there may be padding.
     let delimiter = [b"\r\n", body[..line].trim_ascii_end()].concat();
@@ -86,6 +92,7 @@ mod tests {
         check(&format!("{model}--B--|"), "model=whisper-1");
         check(&format!("{model}{file}--B--|"), "model=whisper-1 file=RIFF\r\n--\r\nB--");
         check(&format!("{file}{model}--B--|behind|"), "file=RIFF\r\n--\r\nB-- model=whisper-1");
+        check(&format!("|{model}--B--|"), "model=whisper-1");
         check("--B  |Content-Disposition: form-data; name=model||m|--B--", "model=m");
         check("--B|Content-Disposition: form-data; name=\"model\"|||--B--", "model=");
     }
