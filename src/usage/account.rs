@@ -180,8 +180,10 @@ impl Account {
             (false, false) => timings.is_known(),
         };
         let mut counts = if use_timings { timings } else { self.counts };
-        // Told before the answer, it counts only where the whole answer came and nothing else was told.
-        counts.output = counts.output.or(self.early_output.filter(|output| terminal && *output > 0));
+        // Told before the answer, it counts only where the whole answer came and nothing more was told.
+        if terminal && counts.output.unwrap_or(0) == 0 {
+            counts.output = self.early_output.filter(|output| *output > 0).or(counts.output);
+        }
         let counts = counts.settled();
         let source = if use_timings { "timings" } else { self.table.source };
         Report {

@@ -143,11 +143,11 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// Later figures replace earlier ones: with `timings_per_token` they come in every chunk.
+    /// Later figures replace earlier ones, as counts do: with `timings_per_token` they come in every chunk.
     pub fn merge(&mut self, later: &Timings) {
-        self.prompt = later.prompt.or(self.prompt);
-        self.cached = later.cached.or(self.cached);
-        self.predicted = later.predicted.or(self.predicted);
+        replace(&mut self.prompt, later.prompt);
+        replace(&mut self.cached, later.cached);
+        replace(&mut self.predicted, later.predicted);
     }
 
     /// As counts. `prompt_n` leaves out what the cache had.
