@@ -271,6 +271,9 @@ pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Largest count of tokens or milliseconds that one exchange can honestly have. More is nonsense and stored as
 /// unknown; nine million rows of this size still add up within 64 bits.
 pub const FIGURE_MAX: u64 = 1_000_000_000_000;
+/// Words of one error that are put together from several: what Pydantic refuses in one request it tells field by field,
+/// some hundred bytes each. The walker gives each of them no more than a kilobyte.
+pub const ERROR_WORDS_BYTES_MAX: usize = 8 * 1024;
 /// Fastest stream whose speed is believed where it was seen rather than told, in tokens a second. The fastest that is
 /// sold (wafers of 2026) makes some 3000; above it somebody has gathered the events and handed them on.
 pub const TOKENS_PER_SECOND_SEEN_MAX: f64 = 4_000.0;

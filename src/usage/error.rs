@@ -5,7 +5,8 @@
 //!   Studio, llama.cpp; gateways around them.
 //! - `{"object": "error", "message", "type", "code"}`: vLLM, SGLang, LMDeploy.
 //! - `{"detail": "…"}`, `{"detail": [{"loc", "msg", "type"}]}`: FastAPI, the latter for what Pydantic refuses (422).
-//! - `{"error": "…", "message": "…"}`, `{"error": "…", "details": "…"}`: Node's frameworks, llama-box.
+//! - `{"error": "…", "message": "…"}`, `{"error": "…", "details": "…"}`: Node's frameworks, llama-box;
+//!   `{"error": "…", "error_description": "…"}`: OAuth (RFC 6749 §5.2).
 //!
 //! Not every `error` is one: `null`, `{}`, `""`, a code of 0 without words.
 
@@ -18,11 +19,13 @@ pub fn member(at: Place, name: &[u8]) -> Place {
         Place::Root | Place::Reply => match name {
             b"error" | b"errors" => Place::Error,
             b"message" | b"msg" => Place::Note,
-            b"detail" | b"details" => Place::Detail,
+            b"detail" | b"details" | b"error_description" => Place::Detail,
+            // Where a dialect's documents are known by their `type`.
+            b"object" | b"type" => Place::KindBeside,
             _ => Place::Skip,
         },
         Place::Choice | Place::OtherChoice if name == b"error" => Place::Error,
-        Place::Error => match name {
+        Place::Error | Place::ErrorMessage => match name {
             b"message" | b"msg" => Place::ErrorMessage,
             b"code" | b"type" | b"status" => Place::ErrorCode,
             b"error" | b"errors" => Place::Error,

@@ -7,7 +7,7 @@ use super::json::{Scalar, Sink, count, figure};
 use super::place::Place;
 use super::text::{Kept, Unescape};
 use super::tools::ToolPart;
-use crate::limits::{PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
+use crate::limits::{ERROR_WORDS_BYTES_MAX, PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
 
 /// What is known of `choices`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Facts {
     pub error_code: Vec<u8>,
     /// `message` at the root.
     pub note: Vec<u8>,
-    /// `detail`; several are joined.
+    /// `detail`; several are joined, as messages are.
     detail: Vec<u8>,
     /// It is a text by itself, a label perhaps, and what stands beside says more.
     error_is_label: bool,
@@ -311,7 +311,7 @@ impl Facts {
     fn keep(&mut self, at: Place, value: &[u8]) {
         match at {
             // Whatever else the document calls itself: vLLM's error has a `type` of its own beside `object`.
-            Place::Kind => self.has_error |= value == b"error",
+            Place::Kind | Place::KindBeside => self.has_error |= value == b"error",
             Place::ErrorMessage | Place::ErrorReason | Place::Detail | Place::ErrorCode => {
                 self.has_error |= self.errors_open > 0 && !value.is_empty() && value != b"0";
             }
@@ -329,20 +329,16 @@ impl Facts {
             Place::Status => &mut self.status,
             Place::Finish => &mut self.finish,
             Place::FinishDetail => &mut self.finish_detail,
-            Place::ErrorMessage => &mut self.error_message,
+            Place::ErrorMessage => return join(&mut self.error_message, value),
             Place::ErrorReason => &mut self.error_reason,
             Place::ErrorCode => &mut self.error_code,
             // Where an object was expected.
             Place::Note | Place::Beginning => &mut self.note,
-            Place::Detail if !self.detail.is_empty() && !value.is_empty() => {
-                self.detail.extend_from_slice(b"; ");
-                return self.detail.extend_from_slice(value);
-            }
-            Place::Detail => &mut self.detail,
+            Place::Detail => return join(&mut self.detail, value),
             Place::Error if !value.is_empty() => {
                 self.has_error = true;
                 self.error_is_label = true;
-                &mut self.error_message
+                return join(&mut self.error_message, value);
             }
             Place::Role => {
                 self.is_opening |= !value.is_empty();
@@ -432,6 +428,17 @@ fn is_first(first: &mut u32, source: u32) -> bool {
         *first = source;
     }
     *first == source
+}
+
+/// Words of an error, of which there may be several, in a list or one in another.
+fn join(words: &mut Vec<u8>, more: &[u8]) {
+    if more.is_empty() || words == more || words.len() + more.len() > ERROR_WORDS_BYTES_MAX {
+        return;
+    }
+    if !words.is_empty() {
+        words.extend_from_slice(b"; ");
+    }
+    words.extend_from_slice(more);
 }
 
 /// Takes a speed that can be one. Nothing at all is no speed: it stands for a figure that was not worked out.
@@ -524,8 +531,10 @@ impl Sink for Facts {
         match value {
             Scalar::Text(text) => {
                 self.keep(at, text);
-                if !text.is_empty() && text.iter().all(u8::is_ascii_digit) {
-                    self.count(at, count(text));
+                // Some servers put their numbers in quotes.
+                let is_speed = matches!(at, Place::TokensPerSecond | Place::PromptPerSecond);
+                if !text.is_empty() && (is_speed || text.iter().all(u8::is_ascii_digit)) {
+                    self.number(at, text);
                 }
             }
             Scalar::Number(written) => {

@@ -49,6 +49,8 @@ pub enum Place {
     Model,
     Id,
     Kind,
+    /// What the document calls itself beside its kind: only that it is an error counts.
+    KindBeside,
     PartKind,
     Status,
     Finish,
