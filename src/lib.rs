@@ -32,13 +32,18 @@
 //! | names (one, while it looks up) | nothing | the system's resolver |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
-//! | keeper (one) | a second database connection | checkpoints, sums, retries of rows, clean-up |
-//! | log (one) | the lines that nobody has written yet | the standard error stream, which nobody else writes to |
+//! | export (four at most) | one lent connection, a read-only database connection | the database, the client's reading |
+//! | keeper (one) | a second database connection, the files beside the database | checkpoints, sums, retries of rows, clean-up |
+//! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the system's resolver |
+//! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
 //!
 //! Invariants:
 //! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
+//! - What an event told of a socket counts until a read has disproved it, whoever has the connection meanwhile: no request
+//!   that has come stays unread.
 //! - Bytes for the client never depend on what the tap understood, but for the usage events that injection brought.
-//! - A reply that a client saw complete has its row.
+//! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from the end
+//!   to the next start in a file beside it, and is taken in once.
 //! - `http` and `usage` are pure: no socket, clock, thread, database or logger. A test holds them to it.
 //!
 //! # Modules, in reading order
@@ -56,7 +61,7 @@
 //! - [`http`]: the grammar of requests, and of replies (pure).
 //! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
 //! - [`usage`]: what each dialect says about tokens (pure).
-//! - [`record`]: rows, the schema, the recorder.
+//! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
 //! - [`stats`]: questions and answers about what was recorded.
 
 pub mod descriptors;
