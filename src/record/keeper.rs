@@ -467,7 +467,7 @@ mod tests {
                     // Its name in the database goes only after the file.
                     std::fs::write(&kept.path, &bytes).expect("written");
                     let mark = Unsaved::read(&kept.path).expect("is ours").mark;
-                    first.clean(0, |conn| crate::record::clean::set(conn, &mark, 10)).expect("written");
+                    first.clean(0, |conn| crate::record::meta::set(conn, &mark, 10)).expect("written");
                 }
                 drop((own, first));
                 let second = recorder(&path);

@@ -23,6 +23,7 @@ pub mod fingerprint;
 pub mod histogram;
 pub mod keeper;
 pub mod lock;
+mod meta;
 pub mod news;
 pub mod open;
 pub mod pack;

@@ -39,6 +39,7 @@ use super::additions::{self, Additions};
 use super::clean;
 use super::connections::Connections;
 use super::lock::{DatabaseLock, Writer};
+use super::meta;
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
@@ -301,12 +302,12 @@ impl Store {
     /// one transaction, so that none is taken in twice.
     pub(super) fn take_in(&mut self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<()> {
         let done = i64::try_from(done).unwrap_or(i64::MAX);
-        self.write_and(rows, |conn| clean::set(conn, mark, done)).map(|_| ())
+        self.write_and(rows, |conn| meta::set(conn, mark, done)).map(|_| ())
     }
 
     /// How many of them are in the database.
     pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
-        Ok(clean::number(&self.conn, mark)?.and_then(|done| usize::try_from(done).ok()).unwrap_or(0))
+        Ok(meta::number(&self.conn, mark)?.and_then(|done| usize::try_from(done).ok()).unwrap_or(0))
     }
 
     fn write_and(
