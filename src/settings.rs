@@ -274,7 +274,7 @@ const SETTINGS: &[Setting] = &[
     setting("RUST_LOG", "info", "off, error, warn, info, debug or trace, also as lms_metrics_proxy=LEVEL",
         "How much is logged to the standard error stream"),
     setting("INJECT_USAGE", "true", "true or false",
-        "Ask LM Studio for token counts on streams whose client did not, and hide that one event from the client"),
+        "Ask LM Studio for token counts on streams whose client did not, and hide what that adds from the client"),
     setting("LOG_CONTENT", "full", "full or none", "full stores prompts and outputs, none stores figures only"),
     setting("CONTENT_KB_MAX", "256", "a number from 1 to 65536",
         "Longest prompt or output stored, each, in KB; longer ones keep head and tail"),
