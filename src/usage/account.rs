@@ -181,7 +181,7 @@ impl Account {
         };
         let mut counts = if use_timings { timings } else { self.counts };
         // Told before the answer, it counts only where the whole answer came and nothing more was told.
-        if terminal && counts.output.unwrap_or(0) == 0 {
+        if (terminal || self.is_finished()) && counts.output.unwrap_or(0) == 0 {
             counts.output = self.early_output.filter(|output| *output > 0).or(counts.output);
         }
         let counts = counts.settled();
