@@ -453,6 +453,10 @@ impl Sink for Facts {
         if holds_words && matches!(at, Place::Root | Place::Message | Place::Choice | Place::Item) {
             self.source += 1;
         }
+        // llama-cpp-python tells a call under its old name, too.
+        if at == Place::Message && place == Place::Function && !self.tools.is_empty() {
+            return Place::Skip;
+        }
         place
     }
 
@@ -464,6 +468,10 @@ impl Sink for Facts {
                 if index == 0 { Place::Choice } else { Place::OtherChoice }
             }
             Place::ToolCalls => {
+                // A second list in one document, or a `function_call` before it, tells the same calls.
+                if index == 0 {
+                    self.tools.clear();
+                }
                 // Where a call does not tell its index, its position stands for it.
                 self.tool_index = Some(u64::from(index));
                 self.in_tool = false;
