@@ -62,6 +62,8 @@ fn usage(name: &[u8]) -> Place {
         | b"generation_tps" => Place::TokensPerSecond,
         b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => Place::PromptPerSecond,
         b"model_load_time_seconds" => Place::LoadSeconds,
+        // Cohere's chat: beside what is billed.
+        b"tokens" => Place::Usage,
         _ => Place::Skip,
     }
 }

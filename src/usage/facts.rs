@@ -498,7 +498,7 @@ impl Sink for Facts {
     fn open(&mut self, at: Place, is_object: bool) {
         match at {
             Place::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
-            Place::Usage => self.has_usage_object = is_object,
+            Place::Usage => self.has_usage_object |= is_object,
             Place::Error => self.errors_open += 1,
             Place::Part => self.part_kind.clear(),
             Place::Item => {
