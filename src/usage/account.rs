@@ -180,6 +180,9 @@ impl Account {
             (false, false) => timings.is_known(),
         };
         let mut counts = if use_timings { timings } else { self.counts };
+        // llama.cpp's usage may lack what its timings tell of the cache.
+        let fits = |cached: &u64| counts.input.is_some_and(|input| *cached <= input);
+        counts.cached = counts.cached.or(timings.cached.filter(fits));
         // Told before the answer, it counts only where the whole answer came and nothing more was told.
         if (terminal || self.is_finished()) && counts.output.unwrap_or(0) == 0 {
             counts.output = self.early_output.filter(|output| *output > 0).or(counts.output);
