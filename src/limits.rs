@@ -264,6 +264,8 @@ pub const AT_ONCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 // ---- starting ----------------------------------------------------------------------------------------------------
 
+/// Links that are followed to a database, one to the next. Linux follows 40.
+pub const LINKS_MAX: usize = 40;
 /// What is read of a lock file: a process and an address fit in it twice.
 pub const LOCK_FILE_BYTES_MAX: u64 = 128;
 /// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.

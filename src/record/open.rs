@@ -18,7 +18,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::clean;
-use super::place::{LogBytes, beside};
+use super::place::{LogBytes, beside, resolved};
 use super::schema::{self, Found};
 use super::upgrade;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
@@ -197,7 +197,7 @@ pub(super) fn look(path: &Path) -> Result<(), OpenError> {
 
 /// Makes the folder of a database where there is none.
 pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
-    match path.parent() {
+    match resolved(path).parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
             fs::create_dir_all(folder).map_err(|reason| OpenError::Folder { folder: folder.to_owned(), reason })
         }
@@ -213,7 +213,7 @@ fn make_private_file(path: &Path) -> Result<(), OpenError> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let unwritable = |reason: &str| OpenError::Unwritable { path: path.to_owned(), reason: reason.to_owned() };
-    match options.open(path) {
+    match options.open(resolved(path)) {
         Ok(_) => Ok(()),
         Err(_) if path.is_dir() => Err(unwritable("it is a folder")),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::limits::LINKS_MAX;
+
 /// A file, whatever it is called. The numbers are not used for another file as long as somebody has this one open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId(u64, u64);
@@ -165,13 +167,19 @@ impl Place {
     }
 }
 
-/// The path of the file itself, where `path` is a link or a part of it is. SQLite keeps its files beside that.
+/// The path of the file itself, where `path` is a link or a part of it is. SQLite keeps its files beside that. A link may
+/// lead to where no file is yet.
 pub(super) fn resolved(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
     let of_folder = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
     };
-    fs::canonicalize(path).ok().or_else(of_folder).unwrap_or_else(|| path.to_owned())
+    fs::canonicalize(&path).ok().or_else(of_folder).unwrap_or(path)
 }
 
 /// The path of a file beside the database: its own, with this end.

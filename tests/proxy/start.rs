@@ -286,6 +286,26 @@ fn a_second_proxy_on_the_same_database_is_exit_code_1_and_told_who_holds_it() {
     assert!(!folder.path().join("metrics.db-lock").exists());
 }
 
+/// Regression: a database behind a link was not begun, at the start nor when it had been deleted, and two names of one
+/// that was not there yet were two databases.
+#[cfg(unix)]
+#[test]
+fn a_link_to_where_no_database_is_yet_is_followed() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let (url, folder) = (upstream.url(), Arc::new(Folder::new()));
+    std::os::unix::fs::symlink("elsewhere/real.db", folder.path().join("metrics.db")).expect("linked");
+    let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+    let real = folder.path().join("elsewhere/real.db");
+    let id = format!("process {}", proxy.id());
+    check_refused(folder.path(), &[("DATABASE_URL", "sqlite:./elsewhere/real.db"), ("PORT", "0")], 1, &[&id]);
+    assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY);
+    assert_eq!(rows_of(&real).len(), 1);
+    fs::remove_dir_all(folder.path().join("elsewhere")).expect("removed");
+    assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY);
+    proxy.wait_for_log("was deleted or moved");
+    assert_eq!(rows_of(&real).len(), 1);
+}
+
 #[test]
 fn what_was_recorded_is_there_after_a_restart() {
     let folder = Arc::new(Folder::new());
