@@ -208,8 +208,11 @@ impl Transport for Wire {
             && let Some(deadline) = self.state.deadline()
         {
             let left = deadline.saturating_duration_since(Instant::now());
-            // A time-out of zero would be none.
-            socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            // A time-out of zero would be none, and a byte that is there already does not wait for one.
+            if left.is_zero() {
+                return Err(self.note(io::ErrorKind::TimedOut.into()).into());
+            }
+            socket.set_read_timeout(Some(left))?;
         }
         loop {
             let room = self.input_append_buf();
