@@ -200,9 +200,11 @@ pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_CHECKPOINT_BYTES_MIN: u64 = 256 * 1024;
 /// Less room than this on the database's disk is little: a few of the largest logs.
 pub const LITTLE_ROOM_BYTES: u64 = 256 * 1024 * 1024;
-/// Room kept there for rows that the database does not take before the end: the figures of some two thousand requests,
-/// all that were lost when a disk of a few megabytes was full.
+/// Room kept there for rows that the database does not take before the end: the figures of some 2,500 requests,
+/// half as many again as were lost when a disk of a few megabytes was full.
 pub const RESERVE_BYTES_MAX: u64 = 1024 * 1024;
+/// The part of the room that the reserve takes where that is less: a quarter, so that the database has most of it.
+pub const RESERVE_PART: u64 = 4;
 /// Longest line of a file of such rows: what may wait, with every character escaped.
 pub const UNSAVED_LINE_BYTES_MAX: u64 = 6 * WAITING_CONTENT_BYTES_MAX as u64 + 1024 * 1024;
 /// Size at which the keeper holds commits up for a moment, so that the log begins anew.

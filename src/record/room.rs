@@ -12,7 +12,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::place::{beside, resolved};
-use crate::limits::{LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN};
+use crate::limits::{
+    LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, RESERVE_PART, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN,
+};
 
 /// Free bytes where the database lies. `None`: nobody tells.
 pub(super) fn free_bytes(database: &Path) -> Option<u64> {
@@ -44,7 +46,7 @@ pub(super) fn keep_reserve(database: &Path, free_bytes: Option<u64>) {
     let is_there = path.exists();
     match free_bytes {
         Some(free) if free < LITTLE_ROOM_BYTES => {
-            if !is_there && let Err(e) = fill(&path, (free / 8).min(RESERVE_BYTES_MAX)) {
+            if !is_there && let Err(e) = fill(&path, (free / RESERVE_PART).min(RESERVE_BYTES_MAX)) {
                 let _ = fs::remove_file(&path);
                 log::debug!("there is no room for a reserve: {e}");
             }
@@ -91,9 +93,9 @@ mod tests {
         let reserved = || fs::metadata(folder.join("metrics.db-reserve")).ok().map(|file| file.len());
         for (free, expected) in [
             (None, None),
-            (Some(800_000), Some(100_000)),
-            (Some(0), Some(100_000)),
-            (Some(LITTLE_ROOM_BYTES), Some(100_000)),
+            (Some(800_000), Some(200_000)),
+            (Some(0), Some(200_000)),
+            (Some(LITTLE_ROOM_BYTES), Some(200_000)),
             (Some(2 * LITTLE_ROOM_BYTES), None),
             (Some(LITTLE_ROOM_BYTES), None),
             (Some(LITTLE_ROOM_BYTES - 1), Some(RESERVE_BYTES_MAX)),

@@ -4,11 +4,11 @@
 //!  {"format":"lms_metrics_proxy unsaved rows","version":1,"id":"9f0c…","rows":2}
 //!  {"row":{"endpoint":"/v1/chat/completions","model":"llama-3.2-1b-instruct","start_ms":1768818645678,…}}
 //!  {"row":{…}}
-//!  {"content":{"of":1,"prompt":"…","output":"…","reasoning":null,"tool_calls":null}}
+//!  {"content":{"of":1,"prompt":"…","output":"…"}}
 //! ```
 //!
 //! Figures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
-//! room for all, figures go last. A line that was not written whole is none.
+//! room for all, figures go last. What is null is left out. A line that was not written whole is none.
 //!
 //! Invariant: each row is taken in once. How many of a file's rows are in the database stands there (`unsaved:ID` in
 //! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::place::beside;
 use super::row::{Content, Row};
@@ -131,8 +132,15 @@ struct Lines {
 }
 
 impl Lines {
+    /// Without the members that are null: two thirds of a row's, where room may be scarce.
     fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(line)?;
+        let mut line = serde_json::to_value(line)?;
+        line.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut).for_each(
+            |members| {
+                members.retain(|_, value| !value.is_null());
+            },
+        );
+        let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
         let written = self.file.write_all(&bytes);
         match written {
