@@ -57,13 +57,15 @@
 //! - [`outage`]: what goes wrong again and again is said once, and counted.
 //! - [`figures`]: what is counted in memory alone.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
-//! - [`front`]: the loop, its connections, and what it shares with borrowers; the express loop.
+//! - [`client`]: what a loop and a borrower share of a client's connection.
+//! - [`front`]: the loop and its connections; the express loop.
 //! - [`http`]: the grammar of requests, and of replies (pure).
 //! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
 //! - [`stats`]: questions and answers about what was recorded.
 
+pub mod client;
 pub mod descriptors;
 pub mod exchange;
 pub mod figures;

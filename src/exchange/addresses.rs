@@ -220,8 +220,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::client::Interrupt;
     use crate::exchange::wire::WireState;
-    use crate::front::client::Interrupt;
 
     const FAR: Duration = Duration::from_secs(60);
     const MOMENT: Duration = Duration::from_nanos(1);

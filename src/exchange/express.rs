@@ -28,14 +28,14 @@ use super::relay::{Ended, form};
 use super::upstream::Upstream;
 use super::wire::Begun;
 use super::worker::{forwarded, log_exchange};
-use super::{Ahead, Lend, Shared};
+use super::{AskedBefore, Shared};
+use crate::client::{Lend, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{ReplyFraming, write_relayed_head};
 use crate::http::reply_head::ReplyHead;
 use crate::http::whole::{NO_FIELDS, read_whole};
 use crate::limits::*;
 use crate::record::row::Row;
-use crate::record::tail::Tail;
 use crate::settings::{Scheme, Settings};
 use crate::usage::{Dialect, Form, Tap, asked, is_recorded};
 
@@ -289,9 +289,8 @@ impl Express {
 
     /// A worker goes on with what was begun.
     fn go_on(&mut self, at: usize, begun: Begun) {
-        let Some((upstream, Some(Asked { mut lend, draft, .. }))) = self.leave(at) else { return };
-        lend.ahead = Some(Ahead { upstream, begun, draft });
-        self.pool.go_on(lend);
+        let Some((upstream, Some(Asked { lend, draft, .. }))) = self.leave(at) else { return };
+        self.pool.go_on(lend, Some(AskedBefore { upstream, begun, draft }));
     }
 
     /// A worker begins anew: on this connection, or on another if it is `broken`.
@@ -302,7 +301,7 @@ impl Express {
         if !broken {
             self.shared.shelf.put(upstream, since);
         }
-        self.pool.go_on(lend);
+        self.pool.go_on(lend, None);
     }
 
     /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.

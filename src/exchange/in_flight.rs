@@ -8,7 +8,7 @@ use super::relay::{Ended, Relay, Scratch, Step};
 use super::unasked::Asking;
 use super::upstream::Upstream;
 use super::wire::WireState;
-use crate::front::client::Loan;
+use crate::client::Loan;
 use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;

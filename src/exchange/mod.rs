@@ -47,67 +47,25 @@ pub mod wire;
 pub mod worker;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::front::bodies::Claim;
-use crate::front::client::Loan;
-use crate::http::head::RequestHead;
 use crate::record::fingerprint::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
 use draft::Draft;
-use pool::Connecting;
 use shelf::Shelf;
 use unasked::Unasked;
 use upstream::Upstream;
 use wire::Begun;
 
-/// A connection lent together with the request to answer on it.
-pub struct Lend {
-    /// The connection.
-    pub loan: Loan,
-    /// The request's head.
-    pub head: RequestHead,
-    /// The request's body, whole.
-    pub body: Vec<u8>,
-    /// What it takes of the memory for bodies.
-    pub claim: Claim,
-    /// When the request was whole, on the monotonic clock.
-    pub began: Instant,
-    /// The same moment in milliseconds since 1970-01-01T00:00:00Z.
-    pub start_ms: i64,
-    /// The express lane has begun it.
-    ahead: Option<Ahead>,
-    /// It counts among those that have yet to come to a connection.
-    connecting: Option<Connecting>,
-}
-
 /// What a worker goes on from: the request was sent on already (see [`Begun`]).
-struct Ahead {
+pub struct AskedBefore {
     /// On this connection.
     upstream: Upstream,
     /// So far.
     begun: Begun,
     /// What it said.
     draft: Option<Box<Draft>>,
-}
-
-impl Lend {
-    /// A whole request, as of now.
-    pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>, claim: Claim) -> Lend {
-        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Lend {
-            loan,
-            head,
-            body,
-            claim,
-            began: Instant::now(),
-            start_ms: start.as_millis() as i64,
-            ahead: None,
-            connecting: None,
-        }
-    }
 }
 
 /// What all workers share.

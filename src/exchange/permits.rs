@@ -109,8 +109,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::client::Interrupt;
     use crate::exchange::wire::WireState;
-    use crate::front::client::Interrupt;
 
     fn full() -> (State<()>, Instant) {
         let (mut state, now) = (State::default(), Instant::now());

@@ -16,15 +16,17 @@ use super::in_flight::Exchange;
 use super::relay::Step;
 use super::streams::Streams;
 use super::worker::{Done, Worker};
-use super::{Lend, Shared};
+use super::{AskedBefore, Shared};
+use crate::client::{Lend, Tail};
 use crate::limits::*;
 use crate::outage::Outage;
-use crate::record::tail::Tail;
 
 /// What a worker can be asked to do.
 pub enum Job {
     /// Answer a request.
-    Exchange(Box<Lend>),
+    Exchange(Box<Lend>, Option<Connecting>),
+    /// Go on with one that the express lane has begun.
+    GoOn(Box<Lend>, Box<AskedBefore>),
     /// Go on with what a lane of streams has given back.
     Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
@@ -37,7 +39,7 @@ impl Job {
     /// Whether an exchange goes on or ends with it.
     fn is_exchange(&self) -> bool {
         match self {
-            Job::Exchange(_) | Job::Resume(..) => true,
+            Job::Exchange(..) | Job::GoOn(..) | Job::Resume(..) => true,
             Job::Finish(_) | Job::Commit => false,
         }
     }
@@ -133,11 +135,10 @@ impl Pool {
         match state.admission.ask(lend) {
             Admitted::Queued => Ok(()),
             Admitted::Refused(lend) => Err(lend),
-            Admitted::Begun(mut lend) => {
-                lend.connecting = Some(Connecting(self.clone()));
-                let Err(job) = self.give(state, Job::Exchange(lend)) else { return Ok(()) };
-                let Job::Exchange(mut lend) = job else { unreachable!("the job given comes back") };
-                lend.connecting = None;
+            Admitted::Begun(lend) => {
+                let Err(job) = self.give(state, self.first_job(lend)) else { return Ok(()) };
+                let Job::Exchange(lend, connecting) = job else { unreachable!("the job given comes back") };
+                drop(connecting);
                 self.state().admission.end();
                 Err(lend)
             }
@@ -160,15 +161,22 @@ impl Pool {
     fn begin_next(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
         let next = state.admission.next();
         drop(state);
-        if let Some(mut lend) = next {
-            lend.connecting = Some(Connecting(self.clone()));
-            self.always_give(Job::Exchange(lend));
+        if let Some(lend) = next {
+            self.always_give(self.first_job(lend));
         }
     }
 
-    /// Has a worker go on with one that the express lane has begun.
-    pub fn go_on(self: &Arc<Pool>, lend: Box<Lend>) {
-        self.always_give(Job::Exchange(lend));
+    /// Has a worker answer one that the express lane has counted, and may have begun.
+    pub fn go_on(self: &Arc<Pool>, lend: Box<Lend>, asked: Option<AskedBefore>) {
+        self.always_give(match asked {
+            Some(asked) => Job::GoOn(lend, Box::new(asked)),
+            None => Job::Exchange(lend, None),
+        });
+    }
+
+    /// The job of an exchange that begins.
+    fn first_job(self: &Arc<Pool>, lend: Box<Lend>) -> Job {
+        Job::Exchange(lend, Some(Connecting(self.clone())))
     }
 
     /// Has a worker commit what has arrived; false when none can begin at once.
@@ -218,7 +226,7 @@ impl Pool {
     fn dismiss<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let left = state.admission.dismiss(|lend| lend.loan.client().called_off().is_some());
         drop(state);
-        left.into_iter().for_each(|lend| self.always_give(Job::Exchange(lend)));
+        left.into_iter().for_each(|lend| self.always_give(Job::Exchange(lend, None)));
         self.state()
     }
 
@@ -339,10 +347,9 @@ impl Pool {
         if let Some(job) = state.urgent.pop_front() {
             drop(state);
             seat.put(job);
-        } else if let Some(mut lend) = state.admission.next() {
+        } else if let Some(lend) = state.admission.next() {
             drop(state);
-            lend.connecting = Some(Connecting(self.clone()));
-            seat.put(Job::Exchange(lend));
+            seat.put(self.first_job(lend));
         } else {
             state.idle.push(seat.clone());
         }

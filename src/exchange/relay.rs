@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use super::incoming::{Fault, Incoming};
 use super::wire::WireState;
-use crate::front::client::{CalledOff, Client};
+use crate::client::{CalledOff, Client};
 use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;

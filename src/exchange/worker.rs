@@ -6,19 +6,18 @@ use std::time::Instant;
 use super::draft::{Draft, Ending};
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::incoming::{Incoming, UpstreamReply};
-use super::pool::{Job, Pool};
+use super::pool::{Connecting, Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::unasked::Asking;
 use super::upstream::{NoReply, Upstream};
-use super::{Ahead, Lend, Shared};
-use crate::front::client::{CalledOff, Loan};
+use super::{AskedBefore, Shared};
+use crate::client::{CalledOff, Lend, Loan, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, ReplyFraming};
 use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
-use crate::record::tail::Tail;
 use crate::usage::{Dialect, Form, Report, Tap, are_events, inject, is_recorded};
 
 /// A worker's belongings, warm from one exchange to the next.
@@ -53,7 +52,8 @@ impl Worker {
     /// Does one job.
     pub fn run(&mut self, job: Job) -> Done {
         match job {
-            Job::Exchange(lend) => self.exchange(*lend),
+            Job::Exchange(lend, connecting) => self.exchange(*lend, None, connecting),
+            Job::GoOn(lend, asked) => self.exchange(*lend, Some(*asked), None),
             Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => {
                 tails.into_iter().for_each(Tail::send);
@@ -80,11 +80,11 @@ impl Worker {
         self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
     }
 
-    fn exchange(&mut self, lend: Lend) -> Done {
-        let Lend { loan, head, body, claim, began, start_ms, ahead, connecting } = lend;
+    fn exchange(&mut self, lend: Lend, asked: Option<AskedBefore>, connecting: Option<Connecting>) -> Done {
+        let Lend { loan, head, body, claim, began, start_ms } = lend;
         let recorded = is_recorded(head.method(), head.path());
-        let (mut upstream, begun, asking) = match ahead {
-            Some(Ahead { upstream, begun, draft }) => {
+        let (mut upstream, begun, asking) = match asked {
+            Some(AskedBefore { upstream, begun, draft }) => {
                 self.draft = draft;
                 (upstream, Some(begun), (Asking::AsItCame, None))
             }

@@ -10,9 +10,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::client::{Client, Returns};
 use super::connection::{Baggage, Connection, Next};
 use super::{Front, Services};
+use crate::client::{Client, Returns};
 use crate::figures::Figures;
 use crate::keepalive;
 use crate::limits::{CONNECTIONS_MAX, LISTEN_QUEUE_LENGTH_MAX, UNACKNOWLEDGED_TIME_MAX};

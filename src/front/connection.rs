@@ -23,10 +23,9 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use super::accepting::Counted;
-use super::bodies::Claim;
-use super::client::{CalledOff, Client, Fate, Loan, Socket, Then};
 use super::gather::{Gather, Request, Verdict, Waiting};
 use super::judge::Plan;
+use crate::client::{CalledOff, Claim, Client, Fate, Loan, Socket, Then};
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;

@@ -8,8 +8,6 @@
 //! It waits for quick commits, too.
 
 mod accepting;
-pub mod bodies;
-pub mod client;
 mod connection;
 pub mod deadlines;
 mod express;
@@ -36,7 +34,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
-use crate::exchange::Lend;
+use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
@@ -47,8 +45,6 @@ use crate::limits::{BODIES_MAX, OVERLOADED_RETRY_S};
 use crate::outage::Outage;
 use crate::stats::lane::Lane;
 pub use accepting::listen;
-use bodies::{Bodies, Claim};
-use client::{Client, Loan, Return, Returns};
 use connection::{Connection, Next, Ready, Surroundings};
 use deadlines::Deadlines;
 use express::{ExpressLoop, Guests};

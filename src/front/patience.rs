@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Front;
-use super::client::Socket;
 use super::connection::{Connection, Next, State, Surroundings};
 use super::gather::Waiting;
+use crate::client::Socket;
 use crate::http::refusal::Refusal;
 use crate::limits::*;
 
@@ -91,11 +91,10 @@ mod tests {
     use mio::Poll;
 
     use super::super::accepting::Counted;
-    use super::super::bodies::Bodies;
-    use super::super::client::{Client, Then};
     use super::super::connection::Baggage;
     use super::super::{Plan, gather, returns};
     use super::*;
+    use crate::client::{Bodies, Client, Then};
 
     /// A connection of which `bytes` have arrived.
     fn connection(bytes: &[u8]) -> Connection {

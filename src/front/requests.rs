@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::client::Socket;
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
 use super::gather::{Gather, Request, Step, Waiting};
 use super::judge::Plan;
+use crate::client::Socket;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{CONTINUE, Persistence, Reply};
 use crate::limits::OVERLOADED_RETRY_S;

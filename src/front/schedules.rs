@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mio::Poll;
 
 use super::accepting::Counted;
-use super::bodies::{Bodies, Claim};
-use super::client::{Client, Fate, Loan, Returns, Socket};
 use super::connection::{Baggage, Connection, Next, Ready, Surroundings};
 use super::gather::{Request, Verdict};
 use super::{Plan, returns};
+use crate::client::{Bodies, Claim, Client, Fate, Loan, Returns, Socket};
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::client::{CalledOff, Returns};
 use super::connection::{Connection, State};
 use super::{Front, Role};
+use crate::client::{CalledOff, Returns};
 use crate::limits::SAME_SIGNAL_TIME_MAX;
 
 /// Tells the front to stop.

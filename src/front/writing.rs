@@ -2,8 +2,8 @@
 
 use std::net::Shutdown;
 
-use super::client::{Socket, Then};
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
+use crate::client::{Socket, Then};
 
 impl<S: Socket> Connection<S> {
     pub(super) fn reply(

@@ -39,7 +39,6 @@ pub mod signals;
 pub mod store;
 pub mod sums;
 mod table;
-pub mod tail;
 mod ticket;
 mod unsaved;
 pub mod upgrade;

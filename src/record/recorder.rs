@@ -30,8 +30,8 @@ use super::roll_up;
 use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::Store;
-use super::tail::Tail;
 use super::ticket::{Ticket, Word};
+use crate::client::Tail;
 use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 use crate::outage::Outage;
 

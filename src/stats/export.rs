@@ -17,7 +17,7 @@ use super::answers::Request;
 use super::filter::Filter;
 use super::price::Prices;
 use super::rows::{Condition, REQUEST_COLUMNS};
-use crate::exchange::Lend;
+use crate::client::Lend;
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;

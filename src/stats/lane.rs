@@ -20,7 +20,7 @@ use super::price::Prices;
 use super::question::Question;
 use super::report::Report;
 use super::{AskError, Filter, Reader};
-use crate::exchange::Lend;
+use crate::client::Lend;
 use crate::exchange::pool::Pool;
 use crate::figures::Figures;
 use crate::http::RequestHead;

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use crate::client::Interrupt;
 use crate::exchange::pool::Connecting;
 use crate::exchange::wait::{Look, Waits};
-use crate::front::client::Interrupt;
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]

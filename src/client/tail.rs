@@ -1,6 +1,6 @@
 //! The end of a reply, kept back until its row is committed.
 
-use crate::front::client::Loan;
+use super::loan::Loan;
 
 /// The last bytes of a reply, and what becomes of its connection then.
 pub struct Tail {

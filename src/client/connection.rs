@@ -1,14 +1,5 @@
-//! What the front and a borrower share of one client connection: the socket, whose turn it is, and the cancel handle.
-//!
-//! ```text
-//!          lend                 give back (nothing is left, nothing happened)
-//!  parked ──────▶ lent ────────────────────────────────────────────────▶ parked, found at the next event
-//!                  │    give back (there is something to go on with), or close
-//!                  └───────────────────────────────────────────────────▶ returned list + wake ──▶ front
-//! ```
-//!
-//! The socket stays registered and non-blocking for its whole life. The front is its only reader, the borrower its only
-//! writer. Neither epoll_ctl nor fcntl nor dup happens on the way, and giving back costs one atomic operation.
+//! One client connection, as the loop that it belongs to and its borrower see it: the socket, whose turn it is, and how
+//! its exchange is called off.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -16,15 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mio::Waker;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use crate::http::head::RequestHead;
-use crate::http::reply::Persistence;
+use super::returns::{Fate, Return, Returns, Then};
 use crate::keepalive;
 use crate::limits::WRITE_STALL_MAX;
-use crate::mailbox::Mailbox;
 
 /// A borrower holds the connection.
 const LENT: u8 = 1;
@@ -301,7 +289,7 @@ impl<S: Socket> Client<S> {
         result
     }
 
-    fn give_back(&self) {
+    pub(super) fn give_back(&self) {
         self.given_back_ms.store(self.returns.now_ms(), Ordering::Release);
         if self.turn.fetch_and(!LENT, Ordering::AcqRel) & CALLED_BACK != 0 {
             self.returns.push(Return { token: self.token, fate: Fate::Parked });
@@ -311,25 +299,25 @@ impl<S: Socket> Client<S> {
     // What the front still has to do makes the return. Until it takes the return, the connection stays lent: else an
     // event that comes first would have the front go on without it, and a reply would be lost.
 
-    fn give_back_with(&self, bytes: Vec<u8>, then: Then) {
+    pub(super) fn give_back_with(&self, bytes: Vec<u8>, then: Then) {
         self.returns.push(Return { token: self.token, fate: Fate::Write(bytes, then) });
     }
 
     /// From now on whatever closes the socket resets it, be that a bug, or the end of the process by a signal that nobody
     /// can catch.
-    fn reset_until_whole(&self) {
+    pub(super) fn reset_until_whole(&self) {
         // Where that fails, a cut is as invisible as it was without.
         let _ = self.stream.set_resets(true);
         self.resets.store(true, Ordering::Release);
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.end_well();
         let _ = self.stream.shutdown(Shutdown::Write);
         self.returns.push(Return { token: self.token, fate: Fate::Closed });
     }
 
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         // A reset throws away what the client has not got yet: the front sees to that first.
         if !self.resets() {
             let _ = self.stream.shutdown(Shutdown::Both);
@@ -339,182 +327,5 @@ impl<S: Socket> Client<S> {
 
     fn cancel(&self) -> MutexGuard<'_, Cancel> {
         self.cancel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A lent connection in its borrower's hands. Dropped without a word, also by a panic, the connection is cut.
-pub struct Loan<S: Socket = TcpStream> {
-    client: Arc<Client<S>>,
-    keep_alive: bool,
-    returned: bool,
-}
-
-impl<S: Socket> Loan<S> {
-    /// `client` must have been lent just now. `keep_alive`: the connection goes on after the reply.
-    pub fn new(client: Arc<Client<S>>, keep_alive: bool) -> Loan<S> {
-        Loan { client, keep_alive, returned: false }
-    }
-
-    /// The connection.
-    pub fn client(&self) -> &Client<S> {
-        &self.client
-    }
-
-    /// Whether the connection goes on after the reply.
-    pub fn keep_alive(&self) -> bool {
-        self.keep_alive
-    }
-
-    /// How the reply's head must announce that.
-    pub fn persistence(&self, head: &RequestHead) -> Persistence {
-        if self.keep_alive { head.persistence() } else { Persistence::Close }
-    }
-
-    /// This reply shall be the connection's last.
-    pub fn make_last(&mut self) {
-        self.keep_alive = false;
-    }
-
-    /// The same of a reply without framing, which only the end of its connection ends: if that comes too early, it must
-    /// not look like one. nginx, which speaks HTTP/1.0 to upstreams, would take it for the reply's end, too.
-    pub fn make_last_unframed(&mut self) {
-        self.make_last();
-        self.client.reset_until_whole();
-    }
-
-    /// The reply is complete: back to the front, which goes on with the connection or closes it, letting the client
-    /// read to the end. The front is woken only if there is something to do.
-    pub fn give_back(mut self) {
-        self.returned = true;
-        if self.keep_alive { self.client.give_back() } else { self.client.close() }
-    }
-
-    /// Back to the front, which writes `bytes` first. Not `complete`: with them the reply is not whole either.
-    pub fn give_back_with(mut self, bytes: Vec<u8>, complete: bool) {
-        self.returned = true;
-        let then = match (complete, self.keep_alive) {
-            (false, _) => Then::Cut,
-            (true, false) => Then::Linger,
-            (true, true) => Then::Park,
-        };
-        self.client.give_back_with(bytes, then);
-    }
-
-    /// The reply is not complete: the connection is cut so that the client can see it.
-    pub fn cut(self) {}
-}
-
-impl<S: Socket> Drop for Loan<S> {
-    fn drop(&mut self) {
-        if !self.returned {
-            self.client.cut();
-        }
-    }
-}
-
-/// What becomes of a connection that a borrower returns.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on: something happened on it meanwhile.
-    Parked,
-    /// The front writes these bytes first.
-    Write(Vec<u8>, Then),
-    /// Its last reply was sent: linger, then close.
-    Closed,
-    /// It was cut.
-    Cut,
-}
-
-/// What the front does when it has written the last bytes of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The connection goes on.
-    Park,
-    /// It was its last reply.
-    Linger,
-    /// The reply is not whole, and the client shall see it.
-    Cut,
-}
-
-/// A connection on its way back to the front.
-#[derive(Debug)]
-pub struct Return {
-    /// Which connection.
-    pub token: usize,
-    /// What becomes of it.
-    pub fate: Fate,
-}
-
-/// Where borrowers leave connections that need the front's attention.
-pub struct Returns {
-    mailbox: Mailbox<Return>,
-    epoch: Instant,
-}
-
-impl Returns {
-    /// An empty list that wakes the front's poll.
-    pub fn new(waker: Arc<Waker>, epoch: Instant) -> Returns {
-        Returns { mailbox: Mailbox::new(waker), epoch }
-    }
-
-    /// Milliseconds on the front's clock.
-    pub fn now_ms(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
-    }
-
-    /// Wakes the front.
-    pub fn wake(&self) {
-        self.mailbox.wake();
-    }
-
-    /// Everything returned since the last call.
-    pub fn take(&self) -> Vec<Return> {
-        self.mailbox.take()
-    }
-
-    fn push(&self, returned: Return) {
-        // When the front is gone, so is its interest.
-        let _ = self.mailbox.put(returned);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the front finds of a connection that `end` returned, after an event on its socket.
-    fn check(end: impl FnOnce(Loan), given_back: bool, fate: Fate) {
-        let poll = mio::Poll::new().expect("a poll");
-        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
-        let returns = Arc::new(Returns::new(waker, Instant::now()));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound socket");
-        let stream = TcpStream::connect(address).expect("it listens");
-        let client = Arc::new(Client::new(stream, address, 7, returns.clone()));
-        client.lend();
-        client.call_back();
-        end(Loan::new(client.clone(), true));
-        assert_eq!((client.call_back(), client.is_given_back()), (given_back, given_back), "{fate:?}");
-        let fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
-        assert_eq!(fates, [fate]);
-    }
-
-    #[test]
-    fn an_event_does_not_overtake_what_the_front_still_has_to_do() {
-        let reply = || b"reply".to_vec();
-        check(|loan| loan.give_back_with(reply(), true), false, Fate::Write(reply(), Then::Park));
-        check(|loan| loan.give_back_with(reply(), false), false, Fate::Write(reply(), Then::Cut));
-        let last = |mut loan: Loan| {
-            loan.make_last();
-            loan.give_back_with(reply(), true);
-        };
-        check(last, false, Fate::Write(reply(), Then::Linger));
-        check(Loan::cut, false, Fate::Cut);
-        let last = |mut loan: Loan| {
-            loan.make_last();
-            loan.give_back();
-        };
-        check(last, false, Fate::Closed);
-        check(Loan::give_back, true, Fate::Parked);
     }
 }

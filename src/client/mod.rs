@@ -1,0 +1,29 @@
+//! A client's connection, as far as the loop that it belongs to and whoever borrows it share it.
+//!
+//! ```text
+//!          lend                 give back (nothing is left, nothing happened)
+//!  parked ──────▶ lent ────────────────────────────────────────────────▶ parked, found at the next event
+//!                  │    give back (there is something to go on with), or close
+//!                  └───────────────────────────────────────────────────▶ Returns + wake ──▶ its loop
+//! ```
+//!
+//! The socket stays registered and non-blocking for its whole life. The loop is its only reader, the borrower its only
+//! writer. Neither epoll_ctl nor fcntl nor dup happens on the way, and giving back costs one atomic operation.
+//!
+//! - [`connection`]: the socket, whose turn it is, and how its exchange is called off ([`Client`]).
+//! - [`loan`]: the borrower's hand on it ([`Loan`]), with the request to answer ([`Lend`]).
+//! - [`returns`]: how it comes back.
+//! - [`tail`]: the end of a reply, kept back until its row is committed.
+//! - [`bodies`]: the memory that all request bodies take together.
+
+pub mod bodies;
+pub mod connection;
+pub mod loan;
+pub mod returns;
+pub mod tail;
+
+pub use bodies::{Bodies, Claim};
+pub use connection::{CalledOff, Client, Interrupt, Socket};
+pub use loan::{Lend, Loan};
+pub use returns::{Fate, Return, Returns, Then};
+pub use tail::Tail;

@@ -1,0 +1,74 @@
+//! How a connection comes back to its loop: what becomes of it, and where borrowers leave it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Waker;
+
+use crate::mailbox::Mailbox;
+
+/// What becomes of a connection that a borrower returns.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on: something happened on it meanwhile.
+    Parked,
+    /// The front writes these bytes first.
+    Write(Vec<u8>, Then),
+    /// Its last reply was sent: linger, then close.
+    Closed,
+    /// It was cut.
+    Cut,
+}
+
+/// What the front does when it has written the last bytes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The connection goes on.
+    Park,
+    /// It was its last reply.
+    Linger,
+    /// The reply is not whole, and the client shall see it.
+    Cut,
+}
+
+/// A connection on its way back to the front.
+#[derive(Debug)]
+pub struct Return {
+    /// Which connection.
+    pub token: usize,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// Where borrowers leave connections that need the front's attention.
+pub struct Returns {
+    mailbox: Mailbox<Return>,
+    epoch: Instant,
+}
+
+impl Returns {
+    /// An empty list that wakes the front's poll.
+    pub fn new(waker: Arc<Waker>, epoch: Instant) -> Returns {
+        Returns { mailbox: Mailbox::new(waker), epoch }
+    }
+
+    /// Milliseconds on the front's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    /// Wakes the front.
+    pub fn wake(&self) {
+        self.mailbox.wake();
+    }
+
+    /// Everything returned since the last call.
+    pub fn take(&self) -> Vec<Return> {
+        self.mailbox.take()
+    }
+
+    pub(super) fn push(&self, returned: Return) {
+        // When the front is gone, so is its interest.
+        let _ = self.mailbox.put(returned);
+    }
+}
