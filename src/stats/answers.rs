@@ -4,6 +4,8 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::record::series::Names;
+
 /// What it would have cost; absent where there are no prices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cost {
@@ -87,6 +89,17 @@ impl By {
             By::Client => "clients",
             By::Key => "keys",
             By::Outcome => "outcomes",
+        }
+    }
+
+    /// The one of these names that it is about.
+    pub fn of<'a>(self, names: &Names<'a>) -> &'a str {
+        match self {
+            By::Model => names.model,
+            By::Endpoint => names.endpoint,
+            By::Client => names.client,
+            By::Key => names.key,
+            By::Outcome => names.outcome,
         }
     }
 }

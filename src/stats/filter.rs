@@ -8,7 +8,7 @@ use super::range::HOUR_MS;
 use crate::record::clock::latest_true_ms;
 use crate::record::rfc3339::{MS_MAX, ms_of_text};
 use crate::record::row::Outcome;
-use crate::record::series::Names;
+use crate::record::series::{Names, OTHER};
 
 /// What a request must be to count. Empty lists and absent ends ask for nothing; several names mean any of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,11 +49,6 @@ impl Filter {
         }
     }
 
-    /// Whether it asks for names or outcomes.
-    pub fn has_names(&self) -> bool {
-        By::ALL.into_iter().any(|name| self.asks_for(name))
-    }
-
     /// Whether it asks for names of this kind.
     pub(super) fn asks_for(&self, name: By) -> bool {
         match name {
@@ -67,7 +62,16 @@ impl Filter {
 
     /// Whether a request of these names counts. Unknown client and key are empty.
     pub fn matches(&self, names: &Names) -> bool {
-        let any = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+        self.lets_pass(names, |wanted, name| wanted == name)
+    }
+
+    /// Whether any of the requests of a series can count: names that were folded into [`OTHER`] may be any.
+    pub(super) fn may_match(&self, series: &Names) -> bool {
+        self.lets_pass(series, |wanted, name| wanted == name || name == OTHER)
+    }
+
+    fn lets_pass(&self, names: &Names, fits: impl Fn(&str, &str) -> bool) -> bool {
+        let any = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted, name));
         any(&self.endpoints, names.endpoint)
             && any(&self.models, names.model)
             && any(&self.clients, names.client)

@@ -7,7 +7,7 @@ use std::mem::size_of;
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
 use super::range::{Cut, HOUR_MS, Packed, cut};
-use super::reader::{Reader, RowFigures, passes};
+use super::reader::{Reader, RowFigures};
 use super::totals::one_decimal;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
@@ -117,7 +117,7 @@ impl Reader {
         let (series, mut models) = (self.series()?, Models::default());
         let chosen = |series: &Option<Series>| {
             let names = series.as_ref()?.names();
-            passes(&of.filter, &names).then(|| models.place(names.model))
+            of.filter.matches(&names).then(|| models.place(names.model))
         };
         let places: Vec<Option<usize>> = series.iter().map(chosen).collect();
         let at = |series: i64| usize::try_from(series).ok().and_then(|series| places.get(series).copied()?);
@@ -150,7 +150,7 @@ impl Reader {
         let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
         self.visit_rows(range, after, needs, RowFigures::Sample, |row| {
             let names = row.names()?;
-            if passes(filter, &names) {
+            if filter.matches(&names) {
                 let (sample, sums) = row.sample()?;
                 let at = models.place(names.model);
                 models.list[at].1.latencies.count(&sample, 1);

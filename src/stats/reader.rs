@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
-use super::filter::Filter;
 use super::latency::KeptLatencies;
 use super::price::Prices;
 use super::range::{HOUR_MS, Packed};
@@ -292,9 +291,4 @@ pub(super) fn bounds(from_ms: Option<i64>, to_ms: Option<i64>) -> (String, Strin
     // `~` sorts behind every time.
     let to = to_ms.filter(|to| *to <= MS_MAX).map_or("~".to_owned(), text_of_ms);
     (from, to)
-}
-
-/// Whether a filter lets every series pass.
-pub(super) fn passes(filter: &Filter, names: &Names) -> bool {
-    !filter.has_names() || filter.matches(names)
 }

@@ -16,7 +16,6 @@ use super::reader::{AskError, Reader, bounds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::record::pack::{SPAN_MONTH, month_after, pack_id, visit_sums};
 use crate::record::rfc3339::whole_seconds;
-use crate::record::series::{Names, OTHER};
 use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
 
 /// What [`Reader::request_of`] reads.
@@ -268,7 +267,7 @@ impl Reader {
             while let Some(row) = rows.next()? {
                 let of: i64 = row.get(0)?;
                 let known = usize::try_from(of).ok().and_then(|of| series.get(of)?.as_ref());
-                if known.is_some_and(|series| may_match(filter, &series.names())) {
+                if known.is_some_and(|series| filter.may_match(&series.names())) {
                     heap.push(Ids { first: row.get(1)?, last: row.get(2)?, of: WITHIN });
                 }
             }
@@ -299,7 +298,7 @@ impl Reader {
         self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(of.0, of.1), |pack| {
             visit_sums(pack, |at, sums| {
                 let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
-                if sums.requests > 0 && known.is_some_and(|series| may_match(filter, &series.names())) {
+                if sums.requests > 0 && known.is_some_and(|series| filter.may_match(&series.names())) {
                     let ids = ids.get_or_insert(Ids { first: sums.first_id, last: sums.last_id, of });
                     ids.first = ids.first.min(sums.first_id);
                     ids.last = ids.last.max(sums.last_id);
@@ -308,25 +307,6 @@ impl Reader {
         })?;
         Ok(ids)
     }
-}
-
-/// Whether rows of a series can pass the filter. Names that were folded into `other` may be any.
-fn may_match(filter: &Filter, names: &Names) -> bool {
-    if !filter.has_names() {
-        return true;
-    }
-    let folded = |wanted: &[String], name: &str| if name == OTHER { Vec::new() } else { wanted.to_vec() };
-    if [names.endpoint, names.model, names.client, names.key].contains(&OTHER) {
-        let lenient = Filter {
-            endpoints: folded(&filter.endpoints, names.endpoint),
-            models: folded(&filter.models, names.model),
-            clients: folded(&filter.clients, names.client),
-            keys: folded(&filter.keys, names.key),
-            ..filter.clone()
-        };
-        return lenient.matches(names);
-    }
-    filter.matches(names)
 }
 
 /// Where the first word stands, if every word stands somewhere.

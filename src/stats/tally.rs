@@ -11,7 +11,6 @@ use super::answers::By;
 use super::filter::Filter;
 use super::price::{Price, Prices};
 use super::range::Packed;
-use super::reader::passes;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
 use crate::record::pack::pack_end;
 use crate::record::row::Outcome;
@@ -212,17 +211,10 @@ impl Tally {
 
     /// Where a row of these names counts, if it passes.
     pub fn slot_of_row(&mut self, names: &Names, prices: Option<&Prices>) -> Option<Slot> {
-        if !passes(&self.filter, names) {
+        if !self.filter.matches(names) {
             return None;
         }
-        let name = match self.by {
-            None => "",
-            Some(By::Model) => names.model,
-            Some(By::Endpoint) => names.endpoint,
-            Some(By::Client) => names.client,
-            Some(By::Key) => names.key,
-            Some(By::Outcome) => names.outcome,
-        };
+        let name = self.by.map_or("", |by| by.of(names));
         let group = self.known.get(name).copied().unwrap_or_else(|| {
             let group = self.groups.len() as u32;
             self.groups.push(name.to_owned());
