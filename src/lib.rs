@@ -56,6 +56,7 @@
 //! - [`keepalive`]: noticing a peer that vanished.
 //! - [`outage`]: what goes wrong again and again is said once, and counted.
 //! - [`figures`]: what is counted in memory alone.
+//! - [`bell`]: a state under a lock, and who waits for it to change.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`front`]: the loop and its connections; the express loop.
@@ -65,6 +66,7 @@
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
 //! - [`stats`]: questions and answers about what was recorded.
 
+pub mod bell;
 pub mod client;
 pub mod descriptors;
 pub mod exchange;

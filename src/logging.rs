@@ -11,12 +11,13 @@ mod spool;
 #[cfg(target_os = "linux")]
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger, format_description};
 
+use crate::bell::lock;
 use crate::limits::{LOG_DRAIN_TIME_MAX, LOG_STACK_BYTES};
 use spool::{Scribe, Spool};
 
@@ -56,7 +57,7 @@ pub fn lines_lost() -> u64 {
 }
 
 fn start_scribe() -> io::Result<()> {
-    let mut runs = SCRIBE_RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut runs = lock(&SCRIBE_RUNS);
     if !*runs {
         let builder = thread::Builder::new().name("log".into()).stack_size(LOG_STACK_BYTES);
         builder.spawn(|| Scribe::new(io::stderr(), lost_lines).run(&SPOOL))?;

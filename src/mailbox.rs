@@ -1,8 +1,10 @@
 //! Things left for a thread that sleeps in its poll.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use mio::Waker;
+
+use crate::bell::lock;
 
 /// What was left and is not taken yet; `None` when nobody takes it any more.
 type List<T> = Option<Vec<T>>;
@@ -52,6 +54,6 @@ impl<T> Mailbox<T> {
     }
 
     fn list(&self) -> MutexGuard<'_, List<T>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.list)
     }
 }

@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use crate::bell::lock;
 use crate::limits::{OUTAGE_QUIET_TIME, OUTAGE_SAID_EVERY};
 
 /// One thing that may go wrong.
@@ -81,7 +82,7 @@ impl Outage {
     }
 
     fn state(&self) -> MutexGuard<'_, Option<State>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -4,13 +4,14 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use socket2::SockRef;
 
 use super::returns::{Fate, Return, Returns, Then};
+use crate::bell::Bell;
 use crate::keepalive;
 use crate::limits::WRITE_STALL_MAX;
 
@@ -105,8 +106,8 @@ pub struct Client<S: Socket = TcpStream> {
     stalled: AtomicBool,
     /// Closing the socket resets it.
     resets: AtomicBool,
-    cancel: Mutex<Cancel>,
-    writable: Condvar,
+    /// Rings for a borrower that waits until the socket takes bytes.
+    cancel: Bell<Cancel>,
 }
 
 impl<S: Socket> Client<S> {
@@ -121,8 +122,7 @@ impl<S: Socket> Client<S> {
             given_back_ms: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             resets: AtomicBool::new(false),
-            cancel: Mutex::new(Cancel::default()),
-            writable: Condvar::new(),
+            cancel: Bell::default(),
         }
     }
 
@@ -172,8 +172,7 @@ impl<S: Socket> Client<S> {
     /// The socket takes bytes again: a borrower that waits for it goes on.
     pub fn note_writable(&self) {
         if self.stalled.load(Ordering::SeqCst) {
-            let _held = self.cancel();
-            self.writable.notify_all();
+            self.cancel.ring(|_| ());
         }
     }
 
@@ -201,17 +200,17 @@ impl<S: Socket> Client<S> {
     /// client left with its whole answer, upstream may still tell what that took: false then, and the front cuts it off
     /// ([`Client::cut_off`]) in its time.
     pub fn call_off(&self, why: CalledOff) -> bool {
-        let mut cancel = self.cancel();
-        cancel.called_off.get_or_insert(why);
-        self.writable.notify_all();
-        let spares = match why {
-            CalledOff::ClientLeft | CalledOff::ClientVanished => cancel.answered,
-            CalledOff::Shutdown => false,
-        };
-        if !spares {
-            cancel.interrupt();
-        }
-        !spares
+        self.cancel.ring(|cancel| {
+            cancel.called_off.get_or_insert(why);
+            let spares = match why {
+                CalledOff::ClientLeft | CalledOff::ClientVanished => cancel.answered,
+                CalledOff::Shutdown => false,
+            };
+            if !spares {
+                cancel.interrupt();
+            }
+            !spares
+        })
     }
 
     /// Cuts the upstream connection of an exchange that was called off.
@@ -267,26 +266,19 @@ impl<S: Socket> Client<S> {
     }
 
     fn write_when_writable(&self, bytes: &[u8]) -> io::Result<usize> {
-        let deadline = Instant::now() + WRITE_STALL_MAX;
-        let mut cancel = self.cancel();
-        self.stalled.store(true, Ordering::SeqCst);
-        // Tried again after announcing the wait: an edge that came before the announcement is not lost.
-        let result = loop {
+        let written = self.cancel.wait_for(WRITE_STALL_MAX, |cancel| {
             if cancel.called_off.is_some() {
-                break Err(io::ErrorKind::ConnectionAborted.into());
+                return Some(Err(io::ErrorKind::ConnectionAborted.into()));
             }
+            // Tried again after announcing the wait: an edge that came before the announcement is not lost.
+            self.stalled.store(true, Ordering::SeqCst);
             match self.write_now(bytes) {
-                Ok(0) => {}
-                other => break other,
+                Ok(0) => None,
+                other => Some(other),
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                break Err(io::ErrorKind::TimedOut.into());
-            }
-            cancel = self.writable.wait_timeout(cancel, left).unwrap_or_else(PoisonError::into_inner).0;
-        };
+        });
         self.stalled.store(false, Ordering::SeqCst);
-        result
+        written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
     pub(super) fn give_back(&self) {
@@ -326,6 +318,6 @@ impl<S: Socket> Client<S> {
     }
 
     fn cancel(&self) -> MutexGuard<'_, Cancel> {
-        self.cancel.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cancel.lock()
     }
 }

@@ -15,12 +15,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use httparse::EMPTY_HEADER;
 use ureq::unversioned::transport::{Buffers, Either, NextTimeout, Transport};
 
 use super::wire::Wire;
+use crate::bell::lock;
 use crate::http::ChunkDecoder;
 use crate::http::refusal::Refusal;
 use crate::http::reply_framing::{BodyEnd, ReplyBody, reply_body};
@@ -97,7 +98,7 @@ impl Aside {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

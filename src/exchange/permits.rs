@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
 use super::wait::{Look, Waits};
+use crate::bell::lock;
 use crate::limits::{DIAL_TIME_MAX, DIALS_MAX};
 
 /// The permits.
@@ -93,7 +94,7 @@ impl Permits {
     }
 
     fn state(&self) -> MutexGuard<'_, State<Thread>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::admission::{Admission, Admitted};
 use super::in_flight::Exchange;
@@ -17,6 +17,7 @@ use super::relay::Step;
 use super::streams::Streams;
 use super::worker::{Done, Worker};
 use super::{AskedBefore, Shared};
+use crate::bell::{Bell, lock};
 use crate::client::{Lend, Tail};
 use crate::limits::*;
 use crate::outage::Outage;
@@ -94,18 +95,8 @@ pub struct Load {
     pub queued: usize,
 }
 
-/// Where one worker waits for its next job.
-#[derive(Default)]
-struct Seat {
-    job: Mutex<Option<Job>>,
-    given: Condvar,
-}
-
-/// Why a wait for a job ended.
-enum Waited {
-    Job(Job),
-    Idle,
-}
+/// Where one worker finds its next job, or waits for it.
+type Seat = Bell<Option<Job>>;
 
 impl Pool {
     /// A pool for at most `in_flight_max` exchanges at once. No thread is started yet.
@@ -184,7 +175,7 @@ impl Pool {
         let mut state = self.state();
         if let Some(seat) = state.idle.pop() {
             drop(state);
-            seat.give(Job::Commit);
+            seat.ring(|next| *next = Some(Job::Commit));
             return true;
         }
         if state.workers > self.in_flight_max {
@@ -202,7 +193,7 @@ impl Pool {
 
     /// Lends a stream to a lane; back it comes when there is none.
     pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).lend(exchange, self)
+        lock(&self.streams).lend(exchange, self)
     }
 
     /// Has a worker go on with a stream.
@@ -247,7 +238,7 @@ impl Pool {
     fn give<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>, mut job: Job) -> Result<(), Job> {
         if let Some(seat) = state.idle.pop() {
             drop(state);
-            seat.give(job);
+            seat.ring(|next| *next = Some(job));
             return Ok(());
         }
         // Exchanges in flight can block no more than that many; one more thread always has something short to do.
@@ -266,7 +257,7 @@ impl Pool {
             // Whoever sat down meanwhile has not seen it.
             if let Some(seat) = state.idle.pop() {
                 drop(state);
-                seat.give(job);
+                seat.ring(|next| *next = Some(job));
                 return Ok(());
             }
         }
@@ -277,7 +268,7 @@ impl Pool {
     /// A thread that was counted already, with its first job. Back that comes where none can start.
     fn start(self: &Arc<Pool>, job: Job) -> Result<(), Job> {
         // The job lies in the seat, not in the closure: if the thread cannot start, it is still there.
-        let seat = Arc::new(Seat { job: Mutex::new(Some(job)), given: Condvar::new() });
+        let seat = Arc::new(Bell::new(Some(job)));
         let (pool, own_seat) = (self.clone(), seat.clone());
         let builder = thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK_BYTES);
         let spawned = builder.spawn(move || pool.work(&own_seat));
@@ -296,31 +287,35 @@ impl Pool {
         if let Some(unsaid) = self.starting.note(Instant::now()) {
             log::warn!("cannot start another worker ({e}); {running} are running{unsaid}");
         }
-        Err(seat.take().expect("a thread that did not start took nothing"))
+        Err(seat.lock().take().expect("a thread that did not start took nothing"))
     }
 
     fn work(self: &Arc<Pool>, seat: &Arc<Seat>) {
         let mut worker = Worker::new(self.shared.clone(), self.clone());
+        let mut job = seat.wait(Option::take);
         loop {
-            while let Some(job) = seat.take() {
-                worker = self.run(worker, job);
-                self.sit_down(seat);
-            }
-            // First the upstream connection grows too old to be of use; then the thread itself does.
-            match seat.wait(UPSTREAM_IDLE_TIME_MAX) {
-                Waited::Job(job) => seat.put(job),
-                Waited::Idle => {
-                    worker.rest();
-                    if let Waited::Job(job) = seat.wait(WORKER_IDLE_TIME_MAX - UPSTREAM_IDLE_TIME_MAX) {
-                        seat.put(job);
-                    } else if self.leave(seat) {
-                        return;
-                    } else {
-                        seat.wait_for_ever();
-                    }
-                }
-            }
+            worker = self.run(worker, job);
+            job = match self.next_job(seat, &mut worker) {
+                Some(job) => job,
+                None => return,
+            };
         }
+    }
+
+    /// Takes the next job, or waits for it among the idle; `None` when the thread is to end.
+    fn next_job(self: &Arc<Pool>, seat: &Arc<Seat>, worker: &mut Worker) -> Option<Job> {
+        if let Some(job) = self.sit_down(seat) {
+            return Some(job);
+        }
+        // First the upstream connection grows too old to be of use; then the thread itself does.
+        if let Some(job) = seat.wait_for(UPSTREAM_IDLE_TIME_MAX, Option::take) {
+            return Some(job);
+        }
+        worker.rest();
+        if let Some(job) = seat.wait_for(WORKER_IDLE_TIME_MAX - UPSTREAM_IDLE_TIME_MAX, Option::take) {
+            return Some(job);
+        }
+        (!self.leave(seat)).then(|| seat.wait(Option::take))
     }
 
     /// Runs one job. A panic ends that exchange alone: its connection was cut by what it unwound through, and the
@@ -341,18 +336,18 @@ impl Pool {
         worker
     }
 
-    /// Takes the next job, or waits among the idle.
-    fn sit_down(self: &Arc<Pool>, seat: &Arc<Seat>) {
+    /// The next job where there is one, else a place among the idle.
+    fn sit_down(self: &Arc<Pool>, seat: &Arc<Seat>) -> Option<Job> {
         let mut state = self.state();
         if let Some(job) = state.urgent.pop_front() {
-            drop(state);
-            seat.put(job);
-        } else if let Some(lend) = state.admission.next() {
-            drop(state);
-            seat.put(self.first_job(lend));
-        } else {
-            state.idle.push(seat.clone());
+            return Some(job);
         }
+        let Some(lend) = state.admission.next() else {
+            state.idle.push(seat.clone());
+            return None;
+        };
+        drop(state);
+        Some(self.first_job(lend))
     }
 
     /// Leaves the pool, unless this is one of the kept few or was just given a job.
@@ -369,37 +364,6 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Seat {
-    fn give(&self, job: Job) {
-        *self.job() = Some(job);
-        self.given.notify_one();
-    }
-
-    fn put(&self, job: Job) {
-        *self.job() = Some(job);
-    }
-
-    fn take(&self) -> Option<Job> {
-        self.job().take()
-    }
-
-    fn wait(&self, at_most: Duration) -> Waited {
-        let no_job = |job: &mut Option<Job>| job.is_none();
-        let (mut job, _) =
-            self.given.wait_timeout_while(self.job(), at_most, no_job).unwrap_or_else(PoisonError::into_inner);
-        job.take().map_or(Waited::Idle, Waited::Job)
-    }
-
-    fn wait_for_ever(&self) {
-        let no_job = |job: &mut Option<Job>| job.is_none();
-        drop(self.given.wait_while(self.job(), no_job).unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn job(&self) -> MutexGuard<'_, Option<Job>> {
-        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

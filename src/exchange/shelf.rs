@@ -6,11 +6,12 @@
 //! stays on the shelf and another one is used, or made.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::dial::Names;
 use super::upstream::Upstream;
+use crate::bell::lock;
 use crate::limits::*;
 use crate::settings::Settings;
 
@@ -105,7 +106,7 @@ impl Shelf {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Upstream)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

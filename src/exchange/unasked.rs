@@ -8,8 +8,9 @@
 //! Kept for each model that is asked for, because a gateway sends models to different servers, and one model's chat and
 //! completions to the same. In memory alone: a server may be another one after the next start.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use crate::bell::lock;
 use crate::limits::UNASKED_MODELS_MAX;
 use crate::usage::Report;
 
@@ -63,7 +64,7 @@ impl Unasked {
     }
 
     fn models(&self) -> MutexGuard<'_, Vec<(String, bool)>> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.models)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Stopping: nobody new is let in, what runs is finished within the grace, then called off.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use super::connection::{Connection, State};
 use super::{Front, Role};
+use crate::bell::lock;
 use crate::client::{CalledOff, Returns};
 use crate::limits::SAME_SIGNAL_TIME_MAX;
 
@@ -56,7 +57,7 @@ impl Stop {
     }
 
     fn sleepers(&self) -> MutexGuard<'_, Vec<Arc<Returns>>> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sleepers)
     }
 }
 

@@ -9,9 +9,9 @@
 use std::io::{self, Write};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::bell::Bell;
 use crate::limits::{LOG_PIECE_BYTES_MAX, LOG_REST, LOG_WAITING_BYTES_MAX};
 
 /// Memory that the scribe keeps between two turns; what a stalled stream made it take beyond is given back.
@@ -19,11 +19,8 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines that wait to be written, bounded in bytes.
 pub(super) struct Spool {
-    state: Mutex<State>,
-    /// Rings for the scribe.
-    filled: Condvar,
-    /// Rings for who waits until all is written.
-    emptied: Condvar,
+    /// Rings for the scribe, and for who waits until all is written.
+    state: Bell<State>,
     lost: AtomicU64,
 }
 
@@ -59,17 +56,17 @@ impl Spool {
     /// An empty one.
     pub(super) const fn new() -> Spool {
         let state = State { direct: None, lines: Vec::new(), lost: 0, asleep: false, writing: false, hurry: false };
-        Spool { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new(), lost: AtomicU64::new(0) }
+        Spool { state: Bell::new(state), lost: AtomicU64::new(0) }
     }
 
     /// Writes to `direct`, which never waits, as long as it takes what it is given.
     pub(super) fn write_directly_to(&self, direct: impl Write + Send + 'static) {
-        self.state().direct = Some(Box::new(direct));
+        self.state.lock().direct = Some(Box::new(direct));
     }
 
     /// Takes a line, its line end included, or loses it. Never waits for the stream.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut line = line;
         if !state.is_unwritten()
             && let Some(direct) = &mut state.direct
@@ -91,17 +88,14 @@ impl Spool {
         let asleep = mem::take(&mut state.asleep);
         drop(state);
         if asleep {
-            self.filled.notify_one();
+            self.state.ring(|_| ());
         }
     }
 
     /// Waits until all is written, `at_most` so long; whether it is.
     pub(super) fn drain(&self, at_most: Duration) -> bool {
-        let mut state = self.state();
-        state.hurry = true;
-        self.filled.notify_one();
-        let waited = self.emptied.wait_timeout_while(state, at_most, |state| state.is_unwritten());
-        !waited.unwrap_or_else(PoisonError::into_inner).0.is_unwritten()
+        self.state.ring(|state| state.hurry = true);
+        self.state.wait_for(at_most, |state| (!state.is_unwritten()).then_some(())).is_some()
     }
 
     /// Lines lost so far.
@@ -114,33 +108,31 @@ impl Spool {
     }
 
     /// Waits for lines and takes them all, leaving `spare` for the next ones.
-    fn take(&self, spare: Vec<u8>) -> Batch {
-        let waited = self.filled.wait_while(self.state(), |state| {
+    fn take(&self, mut spare: Vec<u8>) -> Batch {
+        self.state.wait(|state| {
             state.asleep = !state.is_unwritten();
-            state.asleep
-        });
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        (state.writing, state.hurry) = (true, false);
-        Batch { lines: mem::replace(&mut state.lines, spare), lost: mem::take(&mut state.lost) }
+            if state.asleep {
+                return None;
+            }
+            (state.writing, state.hurry) = (true, false);
+            Some(Batch {
+                lines: mem::replace(&mut state.lines, mem::take(&mut spare)),
+                lost: mem::take(&mut state.lost),
+            })
+        })
     }
 
     /// What was taken is written. Then the scribe rests, so that a busy proxy pays for one write and one wake-up where
     /// many lines come; a line that comes alone never waits for that.
     fn rest(&self, at_most: Duration) {
-        let mut state = self.state();
-        state.writing = false;
-        self.emptied.notify_all();
-        drop(self.filled.wait_timeout_while(state, at_most, |state| !state.hurry));
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.ring(|state| state.writing = false);
+        self.state.wait_for(at_most, |state| state.hurry.then_some(()));
     }
 
     /// What waits to be written.
     #[cfg(test)]
     pub(super) fn text(&self) -> String {
-        String::from_utf8(self.state().lines.clone()).expect("lines are text")
+        String::from_utf8(self.state.lock().lines.clone()).expect("lines are text")
     }
 }
 
@@ -210,7 +202,7 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -266,7 +258,7 @@ mod tests {
         // It would fit, but behind the gap.
         spool.push(b"short\n");
         assert_eq!(spool.lost(), 6);
-        assert!(spool.state().lines.len() <= LOG_WAITING_BYTES_MAX);
+        assert!(spool.state.lock().lines.len() <= LOG_WAITING_BYTES_MAX);
         let spare = scribe.turn(&spool, Vec::new());
         assert!(spare.capacity() <= KEPT_BYTES_MAX, "the memory is given back");
         spool.push(b"next\n");

@@ -331,7 +331,7 @@ impl Cleaner {
         }
         if freed >= pages {
             // The file itself is cut by a checkpoint.
-            recorder.alarm().raise(|alarm| alarm.log_grew = true);
+            recorder.wake_keeper(|work| work.log_grew = true);
             return Ok(Phase::Resting);
         }
         Ok(Phase::Space(Some(pages - freed)))
@@ -756,7 +756,7 @@ mod tests {
         while cleaner.is_at_work() {
             cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
         }
-        assert!(bench.recorder.alarm().wait(Some(std::time::Duration::ZERO)).log_grew, "the file wants to be cut");
+        assert!(bench.recorder.wait_for_work(std::time::Duration::ZERO).log_grew, "the file wants to be cut");
         checkpoint();
         assert!((4_000_000..4_300_000).contains(&size()), "{}", size());
         bench.clean(NONE, NOW_MS);

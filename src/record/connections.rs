@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, T
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::bell::lock;
+
 /// How soon those in use are tried again.
 const GAP: Duration = Duration::from_millis(1);
 
@@ -33,7 +35,7 @@ trait Close: Send + Sync + std::fmt::Debug {
 
 impl<T: Send + std::fmt::Debug> Close for Mutex<Option<T>> {
     fn close(&self) {
-        *self.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(self) = None;
     }
 }
 
@@ -65,7 +67,7 @@ impl Connections {
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<Weak<dyn Close>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 }
 
@@ -79,7 +81,7 @@ impl<T> Slot<T> {
     /// Uses what lies there, or puts something there.
     pub fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
         let _used = self.all.used.read().unwrap_or_else(PoisonError::into_inner);
-        work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.held))
     }
 }
 

@@ -93,7 +93,7 @@ impl Desk {
             Ok(()) => {
                 self.file_state = None;
                 if let Ok(newest_id) = self.store.newest_id() {
-                    signals.news.note_begun(self.store.place().file(), newest_id);
+                    signals.new_rows.note_begun(self.store.place().file(), newest_id);
                 }
                 match state {
                     FileState::Held if stuck => {
@@ -364,7 +364,7 @@ impl Waiting {
         self.fit_content(figures);
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
         if first && !self.rows.is_empty() {
-            signals.alarm.raise(|alarm| alarm.rows_wait = true);
+            signals.keeper.ring(|work| work.rows_wait = true);
         }
     }
 
@@ -531,7 +531,7 @@ mod tests {
         let mut left = Vec::new();
         while desk.write_waiting(&signals) == Progress::More {
             left.push(desk.waiting.rows.len());
-            assert!(signals.alarm.wait(Some(Duration::ZERO)).log_grew);
+            assert!(signals.wait_for_work(Duration::ZERO).log_grew);
         }
         // Two of them make a transaction, three transactions what the log may grow by.
         assert_eq!((left, desk.waiting.rows.len()), (vec![4], 0));

@@ -5,7 +5,9 @@
 
 use std::fmt::{self, Write};
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::bell::lock;
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -43,7 +45,7 @@ impl FingerprintKey {
 
     /// The first twelve hexadecimal digits of the credential's HMAC-SHA256 (RFC 2104).
     pub fn fingerprint(&self, credential: &[u8]) -> String {
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = || lock(&self.last);
         if let Some((_, fingerprint)) = last().as_ref().filter(|(known, _)| known == credential) {
             return fingerprint.clone();
         }

@@ -17,13 +17,13 @@ use std::{io, thread};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::alarm::AlarmState;
 use super::clean::{Cleaner, Retention};
 use super::connections::Slot;
 use super::desk::Progress;
 use super::place::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
+use super::signals::KeeperWork;
 use super::store::now_ms;
 use super::unsaved::{self, Unsaved};
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
@@ -68,7 +68,7 @@ impl Keeper {
 
     /// Tries for the last time to write what waits, checkpoints, and ends.
     pub fn stop(self) {
-        self.recorder.alarm().raise(|alarm| alarm.stop = true);
+        self.recorder.wake_keeper(|work| work.stop = true);
         if self.thread.join().is_err() {
             log::error!("the keeper ended by a bug of the proxy");
         }
@@ -99,8 +99,8 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             (false, false) => WAKE_GAP,
         };
         let was_at_work = cleaner.is_at_work() || rest < WAKE_GAP;
-        let alarm = wait(&own, recorder, &mut due, rest);
-        if alarm.stop {
+        let work = wait(&own, recorder, &mut due, rest);
+        if work.stop {
             break;
         }
         let file_now = FileId::of(path);
@@ -109,10 +109,10 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             file = file_now;
             cleaner.rest();
         }
-        if rows_wait || alarm.rows_wait {
+        if rows_wait || work.rows_wait {
             rows_wait = !write_waiting(&own, recorder);
         }
-        if alarm.log_grew {
+        if work.log_grew {
             roll_up(&own, recorder);
             cleaner.begin(CLEAN_SPARE_BYTES);
             match checkpoint(&own, recorder) {
@@ -124,7 +124,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
                 }
             }
             look_at_room(path, recorder);
-        } else if alarm == AlarmState::default() && !was_at_work {
+        } else if work == KeeperWork::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
             look_at_room(path, recorder);
             roll_up(&own, recorder);
@@ -278,13 +278,13 @@ struct Due {
 
 /// Waits until there is something to do, at most for so long. Meanwhile it sums up whenever it is time, and moves the log
 /// when no row has come for a while: what a row says shall not be only there for hours.
-fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> AlarmState {
+fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> KeeperWork {
     let end = Instant::now() + at_most;
     loop {
         let until = [due.sum_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
-        let alarm = recorder.alarm().wait(Some(until.saturating_duration_since(Instant::now())));
+        let work = recorder.wait_for_work(until.saturating_duration_since(Instant::now()));
         let now = Instant::now();
-        if alarm.rows_unsummed {
+        if work.rows_unsummed {
             due.sum_at.get_or_insert(now + SUM_GAP);
             due.move_at = None;
         }
@@ -297,9 +297,9 @@ fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> Ala
             due.move_at = None;
             move_log(own, recorder);
         }
-        let alarm = AlarmState { rows_unsummed: false, ..alarm };
-        if alarm != AlarmState::default() || now >= end {
-            return alarm;
+        let work = KeeperWork { rows_unsummed: false, ..work };
+        if work != KeeperWork::default() || now >= end {
+            return work;
         }
     }
 }

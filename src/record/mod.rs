@@ -13,7 +13,6 @@
 //! be believed, [`clock`] judges.
 
 pub mod additions;
-pub mod alarm;
 pub mod clean;
 pub mod clock;
 pub mod connections;
@@ -24,7 +23,6 @@ pub mod histogram;
 pub mod keeper;
 pub mod lock;
 mod meta;
-pub mod news;
 pub mod open;
 pub mod pack;
 pub mod place;
@@ -39,7 +37,6 @@ pub mod signals;
 pub mod store;
 pub mod sums;
 mod table;
-mod ticket;
 mod unsaved;
 pub mod upgrade;
 mod varint;

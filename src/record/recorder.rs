@@ -17,20 +17,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
-use super::alarm::Alarm;
 use super::connections::{Connections, Slot};
 use super::desk::Desk;
 pub use super::desk::Progress;
-use super::news::News;
 use super::roll_up;
 use super::row::Row;
-use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
+use super::signals::{COMMIT_LOG_BYTES, Figures, KeeperWork, NewRows, Signals};
 use super::store::Store;
-use super::ticket::{Ticket, Word};
+use crate::bell::{Bell, lock};
 use crate::client::Tail;
 use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 use crate::outage::Outage;
@@ -46,7 +44,25 @@ enum Then {
     /// The reply ends.
     Send(Tail),
     /// The worker that waits goes on.
-    Wake(Word),
+    Tell(Answer),
+}
+
+/// The committing thread's answer to a worker that waits for its row: `Some` when that is decided, with the id if the
+/// row is in. Dropped unsaid, by a panic, it lets the worker go.
+struct Answer(Arc<Bell<Option<Option<i64>>>>);
+
+impl Answer {
+    fn give(self, id: Option<i64>) {
+        self.0.ring(|answer| *answer = Some(id));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.0.ring(|answer| {
+            answer.get_or_insert(None);
+        });
+    }
 }
 
 /// Whether a thread waits for what is in the way of a commit: another writer, a lock, a database that does not answer.
@@ -124,9 +140,9 @@ impl Recorder {
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
-        let ticket = Arc::new(Ticket::default());
-        self.arrive(Entry { row, then: Then::Wake(Word(ticket.clone())) }, pass_on);
-        ticket.wait()
+        let answer = Arc::new(Bell::default());
+        self.arrive(Entry { row, then: Then::Tell(Answer(answer.clone())) }, pass_on);
+        answer.wait(|answer| *answer)
     }
 
     /// Corrects a committed row whose counts changed afterwards.
@@ -273,14 +289,19 @@ impl Recorder {
         self.desk().store.close();
     }
 
-    /// What wakes the keeper.
-    pub fn alarm(&self) -> &Alarm {
-        &self.signals.alarm
+    /// Gives the keeper something to do.
+    pub(super) fn wake_keeper(&self, what: impl FnOnce(&mut KeeperWork)) {
+        self.signals.keeper.ring(what);
+    }
+
+    /// Waits, at most so long, until there is something to do for the keeper, and takes it.
+    pub(super) fn wait_for_work(&self, at_most: Duration) -> KeeperWork {
+        self.signals.wait_for_work(at_most)
     }
 
     /// What tells that rows were committed.
-    pub fn news(&self) -> &News {
-        &self.signals.news
+    pub fn new_rows(&self) -> &NewRows {
+        &self.signals.new_rows
     }
 
     /// Counters.
@@ -342,7 +363,7 @@ impl Recorder {
             let id = ids.next();
             match then {
                 Then::Send(tail) => tails.push(tail),
-                Then::Wake(word) => word.0.decide(id),
+                Then::Tell(answer) => answer.give(id),
             }
         }
         self.signals.note_log_growth(log_bytes);
@@ -363,12 +384,12 @@ impl Recorder {
     }
 
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.arrivals)
     }
 
     /// For who has patience.
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = lock(&self.desk);
         desk.store.set_lock_wait(COMMIT_WAIT_MAX);
         desk
     }
@@ -435,7 +456,7 @@ mod tests {
     #[test]
     fn the_first_row_that_is_not_summed_up_wakes_the_keeper_and_no_other() {
         let (recorder, other, _folder) = recorder();
-        let woken = || recorder.alarm().wait(Some(Duration::ZERO)).rows_unsummed;
+        let woken = || recorder.wait_for_work(Duration::ZERO).rows_unsummed;
         assert!(woken());
         recorder.commit(row(), |_| ());
         assert!(!woken());
@@ -448,7 +469,7 @@ mod tests {
     #[test]
     fn rows_that_wait_are_tried_again_by_the_clock() {
         let (recorder, other, _folder) = recorder();
-        let woken = || recorder.alarm().wait(Some(Duration::ZERO)).rows_wait;
+        let woken = || recorder.wait_for_work(Duration::ZERO).rows_wait;
         assert!(!woken());
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         assert_eq!(recorder.commit(row(), |_| ()), None);
@@ -508,11 +529,11 @@ mod tests {
     #[test]
     fn rows_that_went_with_their_file_are_not_tried_again_and_those_in_the_next_one_are_summed_up() {
         let (recorder, _other, folder) = recorder();
-        recorder.alarm().wait(Some(Duration::ZERO));
+        recorder.wait_for_work(Duration::ZERO);
         std::fs::remove_file(folder.join("metrics.db")).expect("removed");
         assert!(recorder.sum_up());
         assert_eq!(recorder.commit(row(), |_| ()), Some(1));
-        assert!(recorder.alarm().wait(Some(Duration::ZERO)).rows_unsummed);
+        assert!(recorder.wait_for_work(Duration::ZERO).rows_unsummed);
         assert!(recorder.sum_up());
         assert_eq!(summed(&rusqlite::Connection::open(folder.join("metrics.db")).expect("opens")), 1);
     }

@@ -1,9 +1,11 @@
 //! What recording tells others: figures, that rows are in, and what the keeper is to see to.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::alarm::Alarm;
-use super::news::News;
+use super::place::FileId;
+use crate::bell::Bell;
 use crate::limits::WAL_CHECKPOINT_BYTES;
 
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
@@ -22,13 +24,86 @@ pub struct Figures {
     pub waiting: AtomicU64,
 }
 
+/// What the keeper is woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeeperWork {
+    /// Rows wait for the database.
+    pub(super) rows_wait: bool,
+    /// Rows are committed that the sums do not hold yet.
+    pub(super) rows_unsummed: bool,
+    /// The write-ahead log may have grown enough to be checkpointed.
+    pub(super) log_grew: bool,
+    /// The proxy ends: that stays.
+    pub(super) stop: bool,
+}
+
+/// Says that rows were committed, to the one thread that may wait for it. While nobody waits, saying so is one atomic
+/// load. What was committed is not said: the database knows.
+#[derive(Debug, Default)]
+pub struct NewRows {
+    awaited: AtomicBool,
+    bell: Bell<NewRowsState>,
+}
+
+#[derive(Debug, Default)]
+struct NewRowsState {
+    rung: bool,
+    /// Where rows go, and the newest id that was there before.
+    begun: Option<(FileId, i64)>,
+}
+
+impl NewRows {
+    fn note(&self) {
+        if self.awaited.load(Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
+    /// From now on every commit rings, or no longer.
+    pub fn set_awaited(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::SeqCst);
+    }
+
+    /// Wakes who waits, for whatever reason.
+    pub fn ring(&self) {
+        self.bell.ring(|state| state.rung = true);
+    }
+
+    /// Waits until the bell has been rung.
+    pub fn wait(&self) {
+        self.bell.wait(NewRowsState::take_rung);
+    }
+
+    /// The same, at most as long as given.
+    pub fn wait_for(&self, at_most: Duration) {
+        self.bell.wait_for(at_most, NewRowsState::take_rung);
+    }
+
+    /// Rows go into this file from now on, with higher ids than this one.
+    pub(super) fn note_begun(&self, file: Option<FileId>, newest_id: i64) {
+        self.bell.lock().begun = file.map(|file| (file, newest_id));
+    }
+
+    /// The newest id of this file when rows began to go there; `None` where they did from the start, or do not.
+    pub fn begun_behind(&self, file: Option<FileId>) -> Option<i64> {
+        let begun = self.bell.lock().begun;
+        begun.filter(|begun| Some(begun.0) == file).map(|begun| begun.1)
+    }
+}
+
+impl NewRowsState {
+    fn take_rung(&mut self) -> Option<()> {
+        mem::take(&mut self.rung).then_some(())
+    }
+}
+
 /// All of it, changed by who holds the desk.
 pub(super) struct Signals {
     pub(super) figures: Figures,
     /// Wakes the keeper: rows wait, or are not summed up, or the log has grown.
-    pub(super) alarm: Alarm,
+    pub(super) keeper: Bell<KeeperWork>,
     /// Tells that rows are in.
-    pub(super) news: News,
+    pub(super) new_rows: NewRows,
     /// Rows are committed that the sums do not hold.
     unsummed: AtomicBool,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
@@ -41,8 +116,8 @@ impl Default for Signals {
     fn default() -> Signals {
         Signals {
             figures: Figures::default(),
-            alarm: Alarm::default(),
-            news: News::default(),
+            keeper: Bell::default(),
+            new_rows: NewRows::default(),
             unsummed: AtomicBool::new(false),
             log_growth: AtomicU64::new(0),
             log_growth_max: AtomicU64::new(WAL_CHECKPOINT_BYTES),
@@ -54,14 +129,14 @@ impl Signals {
     /// Rows were committed.
     pub(super) fn note_written(&self, rows: usize) {
         self.figures.written.fetch_add(rows as u64, Ordering::Relaxed);
-        self.news.note();
+        self.new_rows.note();
         self.note_behind();
     }
 
     /// The sums lack rows.
     pub(super) fn note_behind(&self) {
         if !self.unsummed.swap(true, Ordering::AcqRel) {
-            self.alarm.raise(|alarm| alarm.rows_unsummed = true);
+            self.keeper.ring(|work| work.rows_unsummed = true);
         }
     }
 
@@ -80,8 +155,17 @@ impl Signals {
         let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if grown >= self.log_growth_max() {
             self.log_growth.store(0, Ordering::Relaxed);
-            self.alarm.raise(|alarm| alarm.log_grew = true);
+            self.keeper.ring(|work| work.log_grew = true);
         }
+    }
+
+    /// Waits, at most so long, until there is something to do for the keeper, and takes it.
+    pub(super) fn wait_for_work(&self, at_most: Duration) -> KeeperWork {
+        let work = self.keeper.wait_for(at_most, |work| {
+            let rest = KeeperWork { stop: work.stop, ..KeeperWork::default() };
+            (*work != KeeperWork::default()).then(|| mem::replace(work, rest))
+        });
+        work.unwrap_or_default()
     }
 
     /// How much the log may grow before the keeper is told.

@@ -44,7 +44,7 @@ pub struct Lane {
 pub struct Sources {
     /// Counters of the front.
     pub figures: Arc<Figures>,
-    /// Counters of rows, and news of them.
+    /// Counters of rows, and what tells of new ones.
     pub recorder: Arc<Recorder>,
     /// The workers.
     pub pool: Arc<Pool>,

@@ -3,7 +3,7 @@
 //! ```text
 //!  lane ──join──▶ door ──▶ listener ──(left, too slow, or the proxy stops)──▶ returned to the front
 //!                             ▲
-//!  commit ──news──▶ teller ───┘ reads what is new from the database, once for all listeners
+//!  commit ──bell──▶ teller ───┘ reads what is new from the database, once for all listeners
 //! ```
 //!
 //! The thread that commits a row only rings a bell, and even that only while somebody listens. The teller has a thread
@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{io, panic, thread};
 
@@ -25,16 +25,17 @@ use super::filter::Filter;
 use super::price::Prices;
 use super::reader::Reader;
 use super::rows::REQUEST_COLUMNS;
+use crate::bell::lock;
 use crate::client::{Interrupt, Lend, Loan};
 use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
 use crate::record::connections::Slot;
-use crate::record::news::News;
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
 use crate::record::rfc3339::ms_of_text;
 use crate::record::series::Names;
+use crate::record::signals::NewRows;
 
 /// A comment is sent after so long a silence. Proxies in between give up after 30 to 60 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -71,7 +72,7 @@ struct Leave(Arc<Recorder>);
 
 impl Interrupt for Leave {
     fn interrupt(&self) {
-        self.0.news().ring();
+        self.0.new_rows().ring();
     }
 }
 
@@ -107,9 +108,9 @@ impl Live {
             return answer(lend, &Reply::overloaded("Too many listen already.", LISTENER_RETRY_S));
         }
         if lend.loan.client().interrupts(Some(Arc::new(Leave(self.recorder.clone())))).is_ok() {
-            self.recorder.news().set_awaited(true);
+            self.recorder.new_rows().set_awaited(true);
             door.arriving.push(Listener { filter, loan: lend.loan, chunked, unsent: head });
-            self.recorder.news().ring();
+            self.recorder.new_rows().ring();
         }
     }
 
@@ -121,7 +122,7 @@ impl Live {
     /// Lets nobody in any more and sends everybody home.
     pub fn close(&self) {
         self.door().closed = true;
-        self.recorder.news().ring();
+        self.recorder.new_rows().ring();
     }
 
     /// Moves who has arrived to `listeners`; false when the way is closed.
@@ -130,12 +131,12 @@ impl Live {
         listeners.append(&mut door.arriving);
         self.listening.store(listeners.len(), Ordering::Relaxed);
         // Under the lock, so that it does not undo what an arrival has just done.
-        self.recorder.news().set_awaited(!listeners.is_empty());
+        self.recorder.new_rows().set_awaited(!listeners.is_empty());
         !door.closed
     }
 
     fn door(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.door)
     }
 }
 
@@ -164,11 +165,11 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
         if listeners.is_empty() {
             source.with(|source| *source = None);
             told_until = None;
-            live.recorder.news().wait(None);
+            live.recorder.new_rows().wait();
             continue;
         }
         let (mut more, mut waits) = (false, KEEP_ALIVE);
-        match source.with(|source| news(source, &mut told_until, path, prices, live.recorder.news())) {
+        match source.with(|source| news(source, &mut told_until, path, prices, live.recorder.new_rows())) {
             Ok(rows) if !rows.is_empty() => {
                 more = rows.len() == ROWS_MAX;
                 listeners.iter_mut().for_each(|listener| rows.iter().for_each(|row| listener.hear(row)));
@@ -199,7 +200,7 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
         if listeners.iter().any(|listener| !listener.unsent.is_empty()) {
             waits = UNSENT_GAP;
         }
-        live.recorder.news().wait(Some(waits.min(KEEP_ALIVE.saturating_sub(spoke.elapsed()))));
+        live.recorder.new_rows().wait_for(waits.min(KEEP_ALIVE.saturating_sub(spoke.elapsed())));
     }
     listeners.into_iter().for_each(Listener::part);
 }
@@ -217,7 +218,7 @@ fn news(
     told_until: &mut Option<(Option<FileId>, i64)>,
     path: &Path,
     prices: Option<&Arc<Prices>>,
-    told_of: &News,
+    told_of: &NewRows,
 ) -> rusqlite::Result<Vec<Told>> {
     let is_new = source.is_none();
     let reader = match source {

@@ -4,10 +4,11 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use crate::bell::lock;
 use crate::client::Interrupt;
 use crate::exchange::pool::Connecting;
 use crate::exchange::wait::{Look, Waits};
@@ -65,7 +66,7 @@ struct Link {
 
 impl WireState {
     fn link(&self) -> MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.link)
     }
 
     /// A new socket, which calling off the exchange shuts down; false if it was called off meanwhile.
@@ -97,7 +98,7 @@ impl WireState {
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<Connecting>> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 
     /// What is read must come by then, however many reads that takes; `None`: no longer.
@@ -152,7 +153,7 @@ impl WireState {
     }
 
     pub(super) fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.begun)
     }
 
     /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
