@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::pack::{Packs, Sample, changed, corrected};
+use super::pack::{Latencies, Measured, Packs, Sample, changed, corrected};
 use super::rfc3339::ms_of_text;
 use super::roll_up::rolled_until;
 use super::row::Row;
@@ -67,11 +67,14 @@ impl Additions {
             if *hour < rolled_until {
                 sums.upsert(conn, SPAN_DAY, hour - hour % 24, series)?;
                 sums.upsert(conn, SPAN_ALL, 0, series)?;
-                packs.add(conn, *hour, |all_sums, all_latencies| {
-                    Sums::add_to(all_sums, series, sums);
-                    let latencies = all_latencies.entry(series).or_default();
-                    samples.iter().for_each(|(sample, sign)| latencies.count(sample, *sign));
-                })?;
+                let latencies = Latencies::default();
+                packs.add(conn, *hour, series, &Measured { sums: sums.clone(), latencies }, 1)?;
+                for (sample, sign) in samples {
+                    let sums = Sums { first_id: sums.first_id, last_id: sums.last_id, ..Sums::default() };
+                    let mut one = Measured { sums, latencies: Latencies::default() };
+                    one.latencies.count(sample);
+                    packs.add(conn, *hour, series, &one, *sign)?;
+                }
                 super::clean::late(conn, *hour)?;
                 changed(conn)?;
             }

@@ -20,25 +20,24 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Adds a value, or takes one away with a sign of -1.
-    pub fn count(&mut self, value: i64, sign: i64) {
-        let bucket = bucket_of(value);
-        *self.slot(bucket) += sign;
+    /// Adds a value.
+    pub fn count(&mut self, value: i64) {
+        *self.slot(bucket_of(value)) += 1;
+        self.max = self.max.max(value);
+    }
+
+    /// Adds another one, or takes it away with a sign of -1.
+    pub fn add(&mut self, other: &Histogram, sign: i64) {
+        for (bucket, count) in other.counts.iter().enumerate() {
+            if *count != 0 {
+                *self.slot(bucket) += sign * count;
+            }
+        }
         if sign > 0 {
-            self.max = self.max.max(value);
+            self.max = self.max.max(other.max);
         } else {
             self.trim();
         }
-    }
-
-    /// Adds another one.
-    pub fn add(&mut self, other: &Histogram) {
-        for (bucket, count) in other.counts.iter().enumerate() {
-            if *count != 0 {
-                *self.slot(bucket) += count;
-            }
-        }
-        self.max = self.max.max(other.max);
     }
 
     /// Memory that it takes.
@@ -169,7 +168,7 @@ mod tests {
     /// Every percentile within 4 % of the exact one by nearest rank.
     fn check(mut values: Vec<i64>) {
         let mut histogram = Histogram::default();
-        values.iter().for_each(|value| histogram.count(*value, 1));
+        values.iter().for_each(|value| histogram.count(*value));
         let (mut bytes, mut again) = (Vec::new(), Histogram::default());
         histogram.encode(&mut bytes);
         assert_eq!(again.add_encoded(&mut Bytes::new(&bytes)), Some(()));
@@ -182,7 +181,9 @@ mod tests {
         }
         assert_eq!(histogram.max(), values.last().copied());
         for value in &values {
-            histogram.count(*value, -1);
+            let mut one = Histogram::default();
+            one.count(*value);
+            histogram.add(&one, -1);
         }
         assert_eq!(histogram, Histogram::default());
     }

@@ -25,6 +25,7 @@ pub mod lock;
 mod meta;
 pub mod open;
 pub mod pack;
+pub mod packing;
 pub mod place;
 pub mod recorder;
 pub mod rfc3339;

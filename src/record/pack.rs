@@ -32,6 +32,12 @@ pub fn pack_id(span: i64, start: i64) -> i64 {
     span << 32 | start
 }
 
+/// The ids of the packs that an hour belongs to: its own, its day's, its month's and that of all time.
+pub fn packs_of_hour(hour: i64) -> [i64; 4] {
+    let spans = [(SPAN_HOUR, hour), (SPAN_DAY, hour - hour % 24), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
+    spans.map(|(span, start)| pack_id(span, start))
+}
+
 /// The first hour of the month (UTC) that an hour belongs to.
 pub fn month_of_hour(hour: i64) -> i64 {
     let Ok(time) = OffsetDateTime::from_unix_timestamp(hour * 3600) else { return hour - hour % 24 };
@@ -104,22 +110,22 @@ impl Sample {
 }
 
 impl Latencies {
-    /// Counts one row, or takes it away with a sign of -1.
-    pub fn count(&mut self, sample: &Sample, sign: i64) {
-        self.duration_ms.count(sample.duration_ms, sign);
+    /// Counts one row.
+    pub fn count(&mut self, sample: &Sample) {
+        self.duration_ms.count(sample.duration_ms);
         if let Some(value) = sample.first_token_ms {
-            self.first_token_ms.count(value, sign);
+            self.first_token_ms.count(value);
         }
         if let Some(value) = sample.tokens_per_second {
-            self.speed.count((value * 1000.0).round() as i64, sign);
+            self.speed.count((value * 1000.0).round() as i64);
         }
     }
 
-    /// Adds another one.
-    pub fn add(&mut self, other: &Latencies) {
-        self.duration_ms.add(&other.duration_ms);
-        self.first_token_ms.add(&other.first_token_ms);
-        self.speed.add(&other.speed);
+    /// Adds others, or takes them away with a sign of -1.
+    pub fn add(&mut self, other: &Latencies, sign: i64) {
+        self.duration_ms.add(&other.duration_ms, sign);
+        self.first_token_ms.add(&other.first_token_ms, sign);
+        self.speed.add(&other.speed, sign);
     }
 
     /// Memory that they take, nearly.
@@ -137,6 +143,31 @@ impl Latencies {
         self.duration_ms.add_encoded(&mut bytes)?;
         self.first_token_ms.add_encoded(&mut bytes)?;
         self.speed.add_encoded(&mut bytes)
+    }
+}
+
+/// What rows come to: their sums, and the distributions of durations and speeds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The sums.
+    pub sums: Sums,
+    /// The distributions.
+    pub latencies: Latencies,
+}
+
+impl Measured {
+    /// Adds others, or takes them away with a sign of -1.
+    pub fn add(&mut self, other: &Measured, sign: i64) {
+        self.sums.add(&other.sums, sign);
+        self.latencies.add(&other.latencies, sign);
+    }
+
+    /// Those of a key. Where there are none yet, of no rows, in the range of ids of what is about to be added.
+    pub(super) fn entry<'a, K: Ord>(all: &'a mut BTreeMap<K, Measured>, key: K, added: &Sums) -> &'a mut Measured {
+        all.entry(key).or_insert_with(|| Measured {
+            sums: Sums { first_id: added.first_id, last_id: added.last_id, ..Sums::default() },
+            latencies: Latencies::default(),
+        })
     }
 }
 
@@ -255,11 +286,11 @@ fn decode_known(bytes: &mut Bytes) -> Option<Known> {
     Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
 }
 
-fn encode_sums(pack: &BTreeMap<i64, Sums>) -> Vec<u8> {
+fn encode_sums(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + pack.len() * 40);
     out.push(FORM);
     let mut before = 0;
-    for (series, sums) in pack {
+    for (series, Measured { sums, .. }) in pack {
         push(&mut out, (series - before) as u64);
         before = *series;
         encode_entry(&mut out, sums, &sums.known());
@@ -301,10 +332,10 @@ pub(super) fn write_former_form(conn: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn encode_latencies(pack: &BTreeMap<i64, Latencies>) -> Vec<u8> {
+fn encode_latencies(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     let mut out = Vec::with_capacity(pack.len() * 128);
     let (mut before, mut entry) = (0, Vec::new());
-    for (series, latencies) in pack {
+    for (series, Measured { latencies, .. }) in pack {
         push(&mut out, (series - before) as u64);
         before = *series;
         entry.clear();
@@ -333,41 +364,34 @@ impl HourRead {
     }
 }
 
-/// Packs on their way through a roll-up: read once, added to, written once.
+/// Packs that are being added to: read once, written once.
 #[derive(Debug, Default)]
 pub(super) struct Packs {
-    packs: HashMap<i64, Pack>,
+    packs: HashMap<i64, BTreeMap<i64, Measured>>,
 }
 
-#[derive(Debug, Default)]
-struct Pack {
-    sums: BTreeMap<i64, Sums>,
-    latencies: BTreeMap<i64, Latencies>,
-}
-
-/// Packs held at once. A roll-up of years goes through them in order, so that few are needed again.
+/// Packs held at once. Rows come in the order of time, nearly, so that few are needed again.
 const PACKS_HELD: usize = 64;
 
 impl Packs {
-    /// Adds to all four packs that an hour belongs to.
+    /// Adds to the four packs of an hour what rows of one series come to, or takes it away with a sign of -1.
     pub(super) fn add(
         &mut self,
         conn: &Connection,
         hour: i64,
-        add: impl Fn(&mut BTreeMap<i64, Sums>, &mut BTreeMap<i64, Latencies>),
+        series: i64,
+        measured: &Measured,
+        sign: i64,
     ) -> rusqlite::Result<()> {
         if self.packs.len() > PACKS_HELD {
             self.write(conn)?;
         }
-        let day = hour - hour % 24;
-        let spans = [(SPAN_HOUR, hour), (SPAN_DAY, day), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
-        for (span, start) in spans {
-            let id = pack_id(span, start);
+        for id in packs_of_hour(hour) {
             let pack = match self.packs.entry(id) {
                 std::collections::hash_map::Entry::Occupied(pack) => pack.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => place.insert(Pack::read(conn, id)?),
+                std::collections::hash_map::Entry::Vacant(place) => place.insert(read(conn, id)?),
             };
-            add(&mut pack.sums, &mut pack.latencies);
+            Measured::entry(pack, series, &measured.sums).add(measured, sign);
         }
         Ok(())
     }
@@ -385,15 +409,12 @@ impl Packs {
             Some(read) => read,
             None => HourRead::new(conn, ids, hour)?,
         };
-        let HourRead { hour, sums, latencies } = read;
-        self.add(conn, hour, |all_sums, all_latencies| {
-            for (series, sums) in &sums {
-                Sums::add_to(all_sums, *series, sums);
-            }
-            for (series, latencies) in &latencies {
-                all_latencies.entry(*series).or_default().add(latencies);
-            }
-        })
+        let HourRead { hour, sums, mut latencies } = read;
+        for (series, sums) in sums {
+            let latencies = latencies.remove(&series).unwrap_or_default();
+            self.add(conn, hour, series, &Measured { sums, latencies }, 1)?;
+        }
+        Ok(())
     }
 
     pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
@@ -403,28 +424,27 @@ impl Packs {
         let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
         let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
         for (id, pack) in self.packs.drain() {
-            write_sums.execute(params![id, encode_sums(&pack.sums)])?;
-            write_latencies.execute(params![id, encode_latencies(&pack.latencies)])?;
+            write_sums.execute(params![id, encode_sums(&pack)])?;
+            write_latencies.execute(params![id, encode_latencies(&pack)])?;
         }
         Ok(())
     }
 }
 
-impl Pack {
-    fn read(conn: &Connection, id: i64) -> rusqlite::Result<Pack> {
-        let blob = |query: &str| {
-            let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
-            blob.map(Option::unwrap_or_default)
-        };
-        let mut pack = Pack::default();
-        visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
-            pack.sums.insert(series, sums.clone());
-        })?;
-        visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
-            packed.add_to(pack.latencies.entry(series).or_default())
-        })?;
-        Ok(pack)
-    }
+/// A pack as it is stored; none is an empty one.
+pub(super) fn read(conn: &Connection, id: i64) -> rusqlite::Result<BTreeMap<i64, Measured>> {
+    let blob = |query: &str| {
+        let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
+        blob.map(Option::unwrap_or_default)
+    };
+    let mut pack: BTreeMap<i64, Measured> = BTreeMap::new();
+    visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
+        pack.insert(series, Measured { sums: sums.clone(), latencies: Latencies::default() });
+    })?;
+    visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
+        packed.add_to(&mut pack.entry(series).or_default().latencies)
+    })?;
+    Ok(pack)
 }
 
 /// The distributions of the rows of one hour, which the sums of that hour lead to.
@@ -450,7 +470,7 @@ fn latencies_of_hour(
         let names = Names { endpoint, model, client, key, outcome };
         let sample = Sample { duration_ms: row.get(5)?, first_token_ms: row.get(6)?, tokens_per_second: row.get(7)? };
         if let Some(series) = ids.id_of_row(conn, names)? {
-            latencies.entry(series).or_default().count(&sample, 1);
+            latencies.entry(series).or_default().count(&sample);
         }
     }
     Ok(latencies)

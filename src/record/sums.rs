@@ -17,8 +17,6 @@
 //! - For every series, the sums of all hours equal those of its rows up to `summed_until`, unless rows were removed.
 //! - Sums and `summed_until` change in one transaction, so that no row is counted twice, or never.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, params};
 
 use super::rfc3339::MS_MAX;
@@ -229,10 +227,6 @@ impl Sums {
         self.tokens_per_second_known += sign * other.tokens_per_second_known;
         self.first_id = self.first_id.min(other.first_id);
         self.last_id = self.last_id.max(other.last_id);
-    }
-
-    pub(super) fn add_to(all: &mut BTreeMap<i64, Sums>, series: i64, sums: &Sums) {
-        all.entry(series).and_modify(|known| known.add(sums, 1)).or_insert_with(|| sums.clone());
     }
 
     /// Those of every figure, in the order in which packs tell them: what came later stands last.

@@ -1,11 +1,34 @@
 //! The table of requests: what a row is there, column by column.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::rfc3339::text_of_ms;
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
 use super::sums::{duration, figure, rate};
+
+/// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
+pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
+    match row.get_ref(column) {
+        Ok(ValueRef::Integer(number)) => Some(number),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The same of any number.
+pub(crate) fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
+    match row.get_ref(column) {
+        Ok(ValueRef::Real(number)) => Some(number),
+        Ok(ValueRef::Integer(number)) => Some(number as f64),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The same of a text, where unknown is empty.
+pub(crate) fn text<'a>(row: &'a rusqlite::Row, column: usize) -> &'a str {
+    row.get_ref(column).ok().and_then(|value| value.as_str().ok()).unwrap_or_default()
+}
 
 /// A row on its way into the table, with what only an upgrade knows better than the row.
 pub(super) struct Entry<'a> {

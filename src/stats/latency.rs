@@ -11,41 +11,23 @@ use super::reader::{Reader, RowFigures};
 use super::totals::one_decimal;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
-use crate::record::pack::{Latencies, visit_latencies, visit_sums};
+use crate::record::pack::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::series::Series;
-use crate::record::sums::{Known, Sums};
+use crate::record::sums::Known;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
 const ERROR_MAX_PERCENT: u32 = 5;
 
-/// The distributions of one model with the sums that means need.
-#[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// The distributions.
-    pub latencies: Latencies,
-    /// The sums that go with them: of tokens there are none.
-    pub sums: Sums,
-}
-
-impl Measured {
-    /// Adds those of another model.
-    pub fn add(&mut self, other: &Measured) {
-        self.latencies.add(&other.latencies);
-        self.sums.add(&other.sums, 1);
-    }
-
-    fn distributions(&self) -> Distributions {
-        let Latencies { duration_ms, first_token_ms, speed } = &self.latencies;
-        let sums = &self.sums;
-        let durations = Known { sum: sums.duration_ms, rows: sums.requests };
-        let mean = |known: Known| (known.rows > 0).then(|| one_decimal(known.sum as f64 / known.rows as f64));
-        let speed_mean = (sums.tokens_per_second_known > 0)
-            .then(|| hundredths(sums.tokens_per_second / sums.tokens_per_second_known as f64));
-        Distributions {
-            duration_ms: distribution(duration_ms, mean(durations), one_decimal),
-            time_to_first_token_ms: distribution(first_token_ms, mean(sums.first_token_ms), one_decimal),
-            tokens_per_second: distribution(speed, speed_mean, |thousandths| hundredths(thousandths / 1000.0)),
-        }
+fn distributions(measured: &Measured) -> Distributions {
+    let Measured { sums, latencies: Latencies { duration_ms, first_token_ms, speed } } = measured;
+    let durations = Known { sum: sums.duration_ms, rows: sums.requests };
+    let mean = |known: Known| (known.rows > 0).then(|| one_decimal(known.sum as f64 / known.rows as f64));
+    let speed_mean = (sums.tokens_per_second_known > 0)
+        .then(|| hundredths(sums.tokens_per_second / sums.tokens_per_second_known as f64));
+    Distributions {
+        duration_ms: distribution(duration_ms, mean(durations), one_decimal),
+        time_to_first_token_ms: distribution(first_token_ms, mean(sums.first_token_ms), one_decimal),
+        tokens_per_second: distribution(speed, speed_mean, |thousandths| hundredths(thousandths / 1000.0)),
     }
 }
 
@@ -72,13 +54,13 @@ impl Reader {
         let mut models: Vec<(String, Measured)> = self.measured(filter)?.into_iter().collect();
         models.sort_by(|(a, one), (b, other)| other.sums.requests.cmp(&one.sums.requests).then_with(|| a.cmp(b)));
         let mut overall = Measured::default();
-        models.iter().for_each(|(_, measured)| overall.add(measured));
+        models.iter().for_each(|(_, measured)| overall.add(measured, 1));
         let models = models
             .iter()
             .filter(|(_, measured)| measured.sums.requests > 0)
-            .map(|(model, measured)| ModelLatency { model: model.clone(), distributions: measured.distributions() });
+            .map(|(model, measured)| ModelLatency { model: model.clone(), distributions: distributions(measured) });
         Ok(Latency {
-            overall: overall.distributions(),
+            overall: distributions(&overall),
             percentile_error_max_percent: ERROR_MAX_PERCENT,
             models: models.collect(),
         })
@@ -153,7 +135,7 @@ impl Reader {
             if filter.matches(&names) {
                 let (sample, sums) = row.sample()?;
                 let at = models.place(names.model);
-                models.list[at].1.latencies.count(&sample, 1);
+                models.list[at].1.latencies.count(&sample);
                 models.list[at].1.sums.add(&sums, 1);
             }
             Ok(())

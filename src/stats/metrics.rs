@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Write};
 
 use super::filter::Filter;
-use super::latency::Measured;
 use super::reader::Reader;
 use crate::exchange::pool::Load;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::record::histogram::Histogram;
+use crate::record::pack::Measured;
 use crate::record::series::OTHER;
 use crate::record::sums::ALL_TIME;
 
@@ -73,7 +73,7 @@ pub fn text(reader: &Reader, process: &Process) -> rusqlite::Result<String> {
     let (models, counts) = counts(reader)?;
     let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
     for (model, of_model) in reader.measured(&Filter::default())? {
-        measured.entry(models.name(model)).or_default().add(&of_model);
+        measured.entry(models.name(model)).or_default().add(&of_model, 1);
     }
     let mut page = Page::default();
     page.add_requests(&counts);
