@@ -9,7 +9,7 @@ use super::bodies::Claim;
 use super::connection::{Client, Socket};
 use super::returns::Then;
 use crate::http::head::RequestHead;
-use crate::http::reply::Persistence;
+use crate::http::reply::{Persistence, Reply};
 
 /// A connection lent together with the request to answer on it.
 pub struct Lend {
@@ -32,6 +32,17 @@ impl Lend {
     pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>, claim: Claim) -> Lend {
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Lend { loan, head, body, claim, began: Instant::now(), start_ms: start.as_millis() as i64 }
+    }
+
+    /// How the reply's head must announce whether the connection goes on.
+    pub fn persistence(&self) -> Persistence {
+        self.loan.persistence(&self.head)
+    }
+
+    /// Answers with a reply that is put together already.
+    pub fn answer(self, reply: &Reply) {
+        let bytes = reply.encode(self.persistence(), self.head.method() == "HEAD");
+        self.loan.give_back_with(bytes, true);
     }
 }
 

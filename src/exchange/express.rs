@@ -20,24 +20,24 @@ use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 
+use super::Shared;
 use super::draft::{Draft, Ending};
 use super::in_flight::{bug_on_purpose, ending};
 use super::polled;
 use super::pool::Pool;
 use super::relay::{Ended, form};
+use super::request::{AskedBefore, ForwardedRequest, Kind};
 use super::upstream::Upstream;
 use super::wire::Begun;
 use super::worker::{forwarded, log_exchange};
-use super::{AskedBefore, Shared};
 use crate::client::{Lend, Tail};
-use crate::http::head::RequestHead;
 use crate::http::reply::{ReplyFraming, write_relayed_head};
 use crate::http::reply_head::ReplyHead;
 use crate::http::whole::{NO_FIELDS, read_whole};
 use crate::limits::*;
 use crate::record::row::Row;
 use crate::settings::{Scheme, Settings};
-use crate::usage::{Dialect, Form, Tap, asked, is_recorded};
+use crate::usage::{Form, Tap};
 
 /// The lane's connections to upstream, and the exchanges on them.
 pub struct Express {
@@ -64,7 +64,7 @@ struct Way {
 
 /// An exchange on its way.
 struct Asked {
-    lend: Box<Lend>,
+    request: Box<ForwardedRequest>,
     /// Bytes that the socket took.
     sent: u64,
     draft: Option<Box<Draft>>,
@@ -87,11 +87,6 @@ impl Express {
         polled::IS_POSSIBLE && settings.upstream.scheme() == Scheme::Http && settings.upstream_idle_timeout.is_none()
     }
 
-    /// Whether this request can be the lane's: small, of a usual kind, and asking for no stream.
-    pub fn suits(head: &RequestHead, body: &[u8]) -> bool {
-        matches!(head.method(), "GET" | "POST") && body.len() <= SENT_AT_ONCE_BYTES_MAX && !asked::may_stream(body)
-    }
-
     /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
     pub fn new(pool: Arc<Pool>, registry: Registry, first_token: usize) -> Express {
         Express {
@@ -107,21 +102,21 @@ impl Express {
     }
 
     /// Sends the request on; back it comes where a worker must.
-    pub fn ask(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
-        if !Self::suits(&lend.head, &lend.body) {
+    pub fn ask(&mut self, request: Box<ForwardedRequest>) -> Result<(), Box<ForwardedRequest>> {
+        if request.forwarding.kind != Kind::Short {
             self.share();
-            return Err(lend);
+            return Err(request);
         }
         if !self.pool.begin() {
-            return Err(lend);
+            return Err(request);
         }
         let Some(at) = self.free_way() else {
             self.pool.end();
-            return Err(lend);
+            return Err(request);
         };
         let Some(way) = &mut self.ways[at] else { unreachable!("a free way is there") };
         way.upstream.wire().begin(None);
-        way.asked = Some(Asked { lend, sent: 0, draft: None });
+        way.asked = Some(Asked { request, sent: 0, draft: None });
         let shared = &self.shared;
         match catch_unwind(AssertUnwindSafe(|| way.send(shared))) {
             Ok(Sent::Whole) => {}
@@ -266,21 +261,21 @@ impl Express {
         let mut fields = NO_FIELDS;
         let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
-        let Some(whole) = whole.filter(|_| asked.lend.loan.client().interrupts(None).is_ok()) else {
+        let Some(whole) = whole.filter(|_| asked.request.lend.loan.client().interrupts(None).is_ok()) else {
             let begun = Begun { sent: asked.sent, unsent: Vec::new(), received: scratch[..n].to_vec() };
             return self.go_on(at, begun);
         };
         let (bytes, row) = asked.end(&self.shared, &whole.0, whole.1);
         way.idle_since = Instant::now();
         way.upstream.carries(false);
-        let Some(Asked { lend, .. }) = way.asked.take() else { return };
+        let Some(Asked { request, .. }) = way.asked.take() else { return };
         if self.is_kept(at) {
             self.idle.push(at)
         } else {
             self.give_up(at)
         }
         self.pool.end();
-        let tail = Tail::new(lend.loan, bytes, true);
+        let tail = Tail::new(request.lend.loan, bytes, true);
         match row {
             Some(row) => self.finished.push((row, tail)),
             None => tail.send(),
@@ -289,19 +284,20 @@ impl Express {
 
     /// A worker goes on with what was begun.
     fn go_on(&mut self, at: usize, begun: Begun) {
-        let Some((upstream, Some(Asked { lend, draft, .. }))) = self.leave(at) else { return };
-        self.pool.go_on(lend, Some(AskedBefore { upstream, begun, draft }));
+        let Some((upstream, Some(Asked { mut request, draft, .. }))) = self.leave(at) else { return };
+        request.asked_before = Some(AskedBefore { upstream, begun, draft });
+        self.pool.go_on(request);
     }
 
     /// A worker begins anew: on this connection, or on another if it is `broken`.
     fn begin_anew(&mut self, at: usize, broken: bool) {
         let since = self.ways[at].as_ref().map(|way| way.idle_since);
-        let (Some(since), Some((upstream, Some(Asked { lend, .. })))) = (since, self.leave(at)) else { return };
-        let _ = lend.loan.client().interrupts(None);
+        let (Some(since), Some((upstream, Some(Asked { request, .. })))) = (since, self.leave(at)) else { return };
+        let _ = request.lend.loan.client().interrupts(None);
         if !broken {
             self.shared.shelf.put(upstream, since);
         }
-        self.pool.go_on(lend, None);
+        self.pool.go_on(request);
     }
 
     /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.
@@ -311,11 +307,11 @@ impl Express {
         let Some(Way { asked, .. }) = self.ways[at].take() else { return };
         self.idle.retain(|idle| *idle != at);
         self.free.push(at);
-        let Some(Asked { lend, draft, .. }) = asked else { return };
+        let Some(Asked { request, draft, .. }) = asked else { return };
         self.pool.end();
         let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
-        self.finished.push((row, Tail::new(lend.loan, Vec::new(), false)));
+        self.finished.push((row, Tail::new(request.lend.loan, Vec::new(), false)));
     }
 }
 
@@ -339,9 +335,9 @@ fn is_quiet(mut socket: &TcpStream) -> bool {
 impl Way {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
     fn send(&mut self, shared: &Shared) -> Sent {
-        let Some(Asked { lend, sent: taken, draft }) = &mut self.asked else { return Sent::Nothing };
-        let Lend { loan, head, body, began, start_ms, .. } = &**lend;
-        let recorded = is_recorded(head.method(), head.path());
+        let Some(Asked { request, sent: taken, draft }) = &mut self.asked else { return Sent::Nothing };
+        let Lend { loan, head, body, began, start_ms, .. } = &request.lend;
+        let recorded = request.forwarding.recorded;
         let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
         let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else { return Sent::Nothing };
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
@@ -372,10 +368,10 @@ impl Way {
 impl Asked {
     /// What the client gets, and the row, if the route is recorded.
     fn end(&mut self, shared: &Shared, reply: &ReplyHead, body: &[u8]) -> (Vec<u8>, Option<Row>) {
-        let Lend { loan, head, began, .. } = &*self.lend;
+        let Lend { loan, head, began, .. } = &self.request.lend;
         bug_on_purpose(head, "relaying");
         let form = if self.draft.is_some() { form(reply.pairs()) } else { Form::Opaque };
-        let mut tap = Tap::new(Dialect::of(head.path()), form, false, shared.settings.content_bytes_kept());
+        let mut tap = Tap::new(self.request.forwarding.dialect, form, false, shared.settings.content_bytes_kept());
         if reply.status >= 400 {
             tap = tap.of_a_failure();
         }

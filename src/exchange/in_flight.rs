@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::relay::{Ended, Relay, Scratch, Step};
+use super::request::Forwarding;
 use super::unasked::Asking;
 use super::upstream::Upstream;
 use super::wire::WireState;
@@ -21,8 +22,8 @@ pub struct Request {
     pub loan: Loan,
     /// The request's head.
     pub head: RequestHead,
-    /// The route is recorded.
-    pub recorded: bool,
+    /// What was decided about it.
+    pub forwarding: Forwarding,
     /// When the request was whole.
     pub began: Instant,
     /// Who asks for usage.

@@ -37,6 +37,7 @@ pub mod permits;
 mod polled;
 pub mod pool;
 pub mod relay;
+pub mod request;
 pub mod shelf;
 pub mod streams;
 mod unasked;
@@ -52,21 +53,8 @@ use crate::record::fingerprint::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
-use draft::Draft;
 use shelf::Shelf;
 use unasked::Unasked;
-use upstream::Upstream;
-use wire::Begun;
-
-/// What a worker goes on from: the request was sent on already (see [`Begun`]).
-pub struct AskedBefore {
-    /// On this connection.
-    upstream: Upstream,
-    /// So far.
-    begun: Begun,
-    /// What it said.
-    draft: Option<Box<Draft>>,
-}
 
 /// What all workers share.
 pub struct Shared {

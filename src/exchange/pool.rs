@@ -11,23 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
+use super::Shared;
 use super::admission::{Admission, Admitted};
 use super::in_flight::Exchange;
 use super::relay::Step;
+use super::request::ForwardedRequest;
 use super::streams::Streams;
 use super::worker::{Done, Worker};
-use super::{AskedBefore, Shared};
 use crate::bell::{Bell, lock};
-use crate::client::{Lend, Tail};
+use crate::client::Tail;
 use crate::limits::*;
 use crate::outage::Outage;
 
 /// What a worker can be asked to do.
 pub enum Job {
     /// Answer a request.
-    Exchange(Box<Lend>, Option<Connecting>),
-    /// Go on with one that the express lane has begun.
-    GoOn(Box<Lend>, Box<AskedBefore>),
+    Exchange(Box<ForwardedRequest>),
     /// Go on with what a lane of streams has given back.
     Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
@@ -40,7 +39,7 @@ impl Job {
     /// Whether an exchange goes on or ends with it.
     fn is_exchange(&self) -> bool {
         match self {
-            Job::Exchange(..) | Job::GoOn(..) | Job::Resume(..) => true,
+            Job::Exchange(_) | Job::Resume(..) => true,
             Job::Finish(_) | Job::Commit => false,
         }
     }
@@ -63,7 +62,7 @@ struct State {
     /// Waiting workers, the last busy one on top.
     idle: Vec<Arc<Seat>>,
     /// Exchanges in flight, and the requests that wait.
-    admission: Admission<Box<Lend>>,
+    admission: Admission<Box<ForwardedRequest>>,
     /// Jobs of exchanges in flight that wait for a worker.
     urgent: VecDeque<Job>,
     /// Threads, those about to start among them.
@@ -118,20 +117,20 @@ impl Pool {
     }
 
     /// Lends a connection and its request to a worker; back it comes when the queue is full.
-    pub fn lend(self: &Arc<Pool>, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+    pub fn lend(self: &Arc<Pool>, request: Box<ForwardedRequest>) -> Result<(), Box<ForwardedRequest>> {
         let mut state = self.state();
         if state.admission.is_full() {
             state = self.dismiss(state);
         }
-        match state.admission.ask(lend) {
+        match state.admission.ask(request) {
             Admitted::Queued => Ok(()),
-            Admitted::Refused(lend) => Err(lend),
-            Admitted::Begun(lend) => {
-                let Err(job) = self.give(state, self.first_job(lend)) else { return Ok(()) };
-                let Job::Exchange(lend, connecting) = job else { unreachable!("the job given comes back") };
-                drop(connecting);
+            Admitted::Refused(request) => Err(request),
+            Admitted::Begun(request) => {
+                let Err(job) = self.give(state, self.first_job(request)) else { return Ok(()) };
+                let Job::Exchange(mut request) = job else { unreachable!("the job given comes back") };
+                request.connecting = None;
                 self.state().admission.end();
-                Err(lend)
+                Err(request)
             }
         }
     }
@@ -152,22 +151,20 @@ impl Pool {
     fn begin_next(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
         let next = state.admission.next();
         drop(state);
-        if let Some(lend) = next {
-            self.always_give(self.first_job(lend));
+        if let Some(request) = next {
+            self.always_give(self.first_job(request));
         }
     }
 
     /// Has a worker answer one that the express lane has counted, and may have begun.
-    pub fn go_on(self: &Arc<Pool>, lend: Box<Lend>, asked: Option<AskedBefore>) {
-        self.always_give(match asked {
-            Some(asked) => Job::GoOn(lend, Box::new(asked)),
-            None => Job::Exchange(lend, None),
-        });
+    pub fn go_on(self: &Arc<Pool>, request: Box<ForwardedRequest>) {
+        self.always_give(Job::Exchange(request));
     }
 
     /// The job of an exchange that begins.
-    fn first_job(self: &Arc<Pool>, lend: Box<Lend>) -> Job {
-        Job::Exchange(lend, Some(Connecting(self.clone())))
+    fn first_job(self: &Arc<Pool>, mut request: Box<ForwardedRequest>) -> Job {
+        request.connecting = Some(Connecting(self.clone()));
+        Job::Exchange(request)
     }
 
     /// Has a worker commit what has arrived; false when none can begin at once.
@@ -215,9 +212,9 @@ impl Pool {
 
     /// Ends the exchanges in the queue whose clients have left, so that those who stay find room.
     fn dismiss<'a>(self: &'a Arc<Pool>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let left = state.admission.dismiss(|lend| lend.loan.client().called_off().is_some());
+        let left = state.admission.dismiss(|request| request.lend.loan.client().called_off().is_some());
         drop(state);
-        left.into_iter().for_each(|lend| self.always_give(Job::Exchange(lend, None)));
+        left.into_iter().for_each(|request| self.always_give(Job::Exchange(request)));
         self.state()
     }
 
@@ -342,12 +339,12 @@ impl Pool {
         if let Some(job) = state.urgent.pop_front() {
             return Some(job);
         }
-        let Some(lend) = state.admission.next() else {
+        let Some(request) = state.admission.next() else {
             state.idle.push(seat.clone());
             return None;
         };
         drop(state);
-        Some(self.first_job(lend))
+        Some(self.first_job(request))
     }
 
     /// Leaves the pool, unless this is one of the kept few or was just given a job.

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Shared;
 use super::draft::{Draft, Ending};
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::incoming::{Incoming, UpstreamReply};
-use super::pool::{Connecting, Job, Pool};
+use super::pool::{Job, Pool};
 use super::relay::{Ended, Relay, Scratch, Step, form};
+use super::request::{AskedBefore, ForwardedRequest};
 use super::unasked::Asking;
 use super::upstream::{NoReply, Upstream};
-use super::{AskedBefore, Shared};
 use crate::client::{CalledOff, Lend, Loan, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, ReplyFraming};
@@ -18,7 +19,7 @@ use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
-use crate::usage::{Dialect, Form, Report, Tap, are_events, inject, is_recorded};
+use crate::usage::{Dialect, Form, Report, Tap, are_events, inject};
 
 /// A worker's belongings, warm from one exchange to the next.
 pub struct Worker {
@@ -52,8 +53,7 @@ impl Worker {
     /// Does one job.
     pub fn run(&mut self, job: Job) -> Done {
         match job {
-            Job::Exchange(lend, connecting) => self.exchange(*lend, None, connecting),
-            Job::GoOn(lend, asked) => self.exchange(*lend, Some(*asked), None),
+            Job::Exchange(request) => self.exchange(*request),
             Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => {
                 tails.into_iter().for_each(Tail::send);
@@ -80,18 +80,19 @@ impl Worker {
         self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
     }
 
-    fn exchange(&mut self, lend: Lend, asked: Option<AskedBefore>, connecting: Option<Connecting>) -> Done {
+    fn exchange(&mut self, request: ForwardedRequest) -> Done {
+        let ForwardedRequest { lend, forwarding, asked_before, connecting } = request;
         let Lend { loan, head, body, claim, began, start_ms } = lend;
-        let recorded = is_recorded(head.method(), head.path());
-        let (mut upstream, begun, asking) = match asked {
+        let (mut upstream, begun, asking) = match asked_before {
             Some(AskedBefore { upstream, begun, draft }) => {
                 self.draft = draft;
                 (upstream, Some(begun), (Asking::AsItCame, None))
             }
             None => {
-                self.draft = recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
+                self.draft =
+                    forwarding.recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
                 bug_on_purpose(&head, "asking");
-                let asking = self.asking(&head, &body);
+                let asking = self.asking(forwarding.dialect, &body);
                 (self.shared.shelf.take(&self.shared.settings, &self.shared.names), None, asking)
             }
         };
@@ -102,7 +103,7 @@ impl Worker {
         upstream.wire().begin(begun);
         upstream.wire().hold(connecting.filter(|_| !upstream.wire().is_connected()));
         let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
-            Ok(()) => ask(&mut upstream, &head, &body, recorded),
+            Ok(()) => ask(&mut upstream, &head, &body, forwarding.recorded),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         upstream.wire().let_go();
@@ -112,7 +113,7 @@ impl Worker {
         }
         // A stream may go on for hours: its request is given back now.
         drop((body, claim));
-        let request = Request { loan, head, recorded, began, asking };
+        let request = Request { loan, head, forwarding, began, asking };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
             Err(why) => {
@@ -123,11 +124,11 @@ impl Worker {
     }
 
     /// Who asks for usage, and the body that does where the proxy has to.
-    fn asking(&self, head: &RequestHead, body: &[u8]) -> (Asking, Option<Vec<u8>>) {
+    fn asking(&self, dialect: Dialect, body: &[u8]) -> (Asking, Option<Vec<u8>>) {
         let nobody = (Asking::AsItCame, None);
         let Some(draft) = &self.draft else { return nobody };
         let asks = self.shared.settings.inject_usage && draft.asked_stream();
-        let edit = match Dialect::of(head.path()) {
+        let edit = match dialect {
             Dialect::Chat | Dialect::Completions if asks => inject::edit(body),
             _ => None,
         };
@@ -155,7 +156,7 @@ impl Worker {
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
         let status = head.status;
         // A body under a coding cannot be read along, nor can anything be taken out of it.
-        let is_plain = request.recorded && body_framing.codings.is_empty();
+        let is_plain = request.forwarding.recorded && body_framing.codings.is_empty();
         let form = if is_plain { form(head.pairs()) } else { Form::Opaque };
         let has_body = body_framing.end != BodyEnd::Nothing;
         let mut strip = request.asking == Asking::Injected && has_body && status < 400 && form != Form::Opaque;
@@ -179,7 +180,7 @@ impl Worker {
 
         let content_bytes_max = self.shared.settings.content_bytes_kept();
         let choices = self.draft.as_ref().map_or(1, |draft| draft.asked_choices());
-        let mut tap = Tap::new(Dialect::of(request.head.path()), form, strip, content_bytes_max).of_choices(choices);
+        let mut tap = Tap::new(request.forwarding.dialect, form, strip, content_bytes_max).of_choices(choices);
         if status >= 400 {
             tap = tap.of_a_failure();
         }

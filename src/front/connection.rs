@@ -212,18 +212,11 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Goes on in this loop with the request that it moved with.
-    pub fn arrive(
-        &mut self,
-        request: Box<Request<Plan>>,
-        around: &mut impl Surroundings<S>,
-        scratch: &mut [u8],
-    ) -> Next {
+    pub fn arrive(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
         // Events of the time between the loops were told to nobody.
         self.baggage.inbound.suspect();
-        match self.on_request(request, around) {
-            Next::Keep => self.go_on(around, scratch),
-            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
-        }
+        self.lend(request, around);
+        self.go_on(around, scratch)
     }
 
     /// Something happened on the socket.

@@ -18,6 +18,7 @@ use super::connection::{Baggage, Connection};
 use super::gather::Request;
 use super::{Common, Front, Plan, Role, Services, WAYS, returns};
 use crate::exchange::express::Express;
+use crate::exchange::request::{Forwarding, Kind};
 use crate::limits::WORKER_STACK_BYTES;
 use crate::mailbox::Mailbox;
 
@@ -89,7 +90,7 @@ impl Services {
         matches!(self.role, Role::Accepting(_))
             && self.stopping.is_none()
             && request.head.keep_alive
-            && Express::suits(&request.head, &request.body)
+            && matches!(request.plan, Plan::Forward(Forwarding { kind: Kind::Short, .. }))
     }
 
     /// Whether there is an express loop to move to; it is started for the first who wants to.
@@ -128,7 +129,7 @@ impl Front {
         let Guest { stream, peer, baggage, request } = guest;
         match self.take_in_hand(stream, peer, baggage) {
             Ok(token) => {
-                self.step(token, |connection, around, scratch| connection.arrive(request, around, scratch));
+                self.step(token, |connection, around, scratch| connection.arrive(*request, around, scratch));
             }
             Err(e) => log::warn!("{peer}: cut: {e}"),
         }

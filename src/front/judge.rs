@@ -1,5 +1,6 @@
 //! What becomes of a request, decided by its head before any of its body is taken.
 
+use crate::exchange::request::Forwarding;
 use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
@@ -16,7 +17,7 @@ const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"
 /// What to do with a request once it is whole.
 pub enum Plan {
     /// It goes to upstream.
-    Forward,
+    Forward(Forwarding),
     /// The statistics lane answers it.
     Statistics(Local),
     /// The front answers it at once.
@@ -27,7 +28,7 @@ impl Plan {
     /// Whether a client that sends no more is taken for one that has left.
     pub fn ends_with_client(&self, head: &RequestHead) -> bool {
         match self {
-            Plan::Forward => head.method() == "POST",
+            Plan::Forward(_) => head.method() == "POST",
             Plan::Statistics(question) => *question == Local::Live,
             Plan::Answer(_) => false,
         }
@@ -67,12 +68,12 @@ impl Judge {
             Route::Forward if head.method() == "POST" && origin::is_unasked(head, &self.hosts) => {
                 return Err(Refusal::OriginNotAllowed);
             }
-            Route::Forward => Plan::Forward,
+            Route::Forward => Plan::Forward(Forwarding::of(head)),
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),
             Route::Unknown { suggestion } => Plan::Answer(Reply::not_found(head.path(), suggestion.as_deref())),
         };
-        let keep_body = matches!(plan, Plan::Forward);
+        let keep_body = matches!(plan, Plan::Forward(_));
         Ok(Verdict { plan, body_bytes_max: self.body_bytes_max, keep_body })
     }
 
@@ -139,7 +140,7 @@ mod tests {
             let answered = match plan {
                 Ok(Plan::Statistics(_)) => true,
                 Ok(Plan::Answer(reply)) => reply.status() == 200,
-                Ok(Plan::Forward) | Err(_) => panic!("{path} is local"),
+                Ok(Plan::Forward(_)) | Err(_) => panic!("{path} is local"),
             };
             assert_eq!(answered, expected, "{path} {field}");
         };

@@ -37,6 +37,7 @@ use socket2::SockRef;
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
 use crate::exchange::express::Express;
 use crate::exchange::pool::Pool;
+use crate::exchange::request::ForwardedRequest;
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
@@ -296,10 +297,11 @@ impl Surroundings for Services {
     }
 
     fn lend(&mut self, loan: Loan, request: Request<Plan>, claim: Claim) {
-        let lend = Box::new(Lend::new(loan, request.head, request.body, claim));
+        let lend = Lend::new(loan, request.head, request.body, claim);
         let taken = match request.plan {
-            Plan::Statistics(question) => self.common.statistics.ask(question, lend),
-            Plan::Forward | Plan::Answer(_) => self.forward(lend).inspect(|()| self.common.figures.note_room()),
+            Plan::Statistics(question) => self.common.statistics.ask(question, Box::new(lend)),
+            Plan::Forward(forwarding) => self.forward(ForwardedRequest::new(lend, forwarding)),
+            Plan::Answer(reply) => return lend.answer(&reply),
         };
         if let Err(lend) = taken {
             self.common.figures.note_queue_full(lend.loan.client().peer(), lend.head.path());
@@ -307,8 +309,7 @@ impl Surroundings for Services {
                 "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
                 OVERLOADED_RETRY_S,
             );
-            let persistence = lend.loan.persistence(&lend.head);
-            lend.loan.give_back_with(busy.encode(persistence, lend.head.method() == "HEAD"), true);
+            lend.answer(&busy);
         }
     }
 
@@ -332,11 +333,15 @@ impl Surroundings for Services {
 }
 
 impl Services {
-    fn forward(&mut self, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+    /// Back the request comes when the queue is full.
+    fn forward(&mut self, request: ForwardedRequest) -> Result<(), Box<Lend>> {
+        let mut asked = Err(Box::new(request));
         if let Role::Express { lane, .. } = &mut self.role {
-            return lane.ask(lend).or_else(|lend| self.common.pool.lend(lend));
+            asked = asked.or_else(|request| lane.ask(request));
         }
-        self.common.pool.lend(lend)
+        asked.or_else(|request| self.common.pool.lend(request)).map_err(|request| Box::new(request.lend))?;
+        self.common.figures.note_room();
+        Ok(())
     }
 }
 

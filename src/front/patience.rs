@@ -95,6 +95,7 @@ mod tests {
     use super::super::{Plan, gather, returns};
     use super::*;
     use crate::client::{Bodies, Client, Then};
+    use crate::http::reply::Reply;
 
     /// A connection of which `bytes` have arrived.
     fn connection(bytes: &[u8]) -> Connection {
@@ -106,7 +107,8 @@ mod tests {
         let counted = Counted::new(&Arc::default(), &returns);
         let client = Client::new(stream, address, 0, returns);
         let mut connection = Connection::new(client, Baggage::new(Bodies::new(0).claim(), counted), 5000);
-        let verdict = gather::Verdict { plan: Plan::Forward, body_bytes_max: 1000, keep_body: true };
+        let plan = Plan::Answer(Reply::options());
+        let verdict = gather::Verdict { plan, body_bytes_max: 1000, keep_body: true };
         let mut verdict = Some(verdict);
         let gathered = connection.gather.advance(bytes, |_| Ok(verdict.take().expect("one head")));
         gathered.map_err(|_| ()).expect("a good request");

@@ -6,6 +6,7 @@ use super::connection::{Connection, Dropped, Next, State, Surroundings};
 use super::gather::{Gather, Request, Step, Waiting};
 use super::judge::Plan;
 use crate::client::Socket;
+use crate::exchange::request::Kind;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{CONTINUE, Persistence, Reply};
 use crate::limits::OVERLOADED_RETRY_S;
@@ -86,7 +87,10 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Answers a whole request, or has it answered.
-    pub(super) fn on_request(&mut self, request: Box<Request<Plan>>, around: &mut impl Surroundings<S>) -> Next {
+    pub(super) fn on_request(&mut self, mut request: Box<Request<Plan>>, around: &mut impl Surroundings<S>) -> Next {
+        if let Plan::Forward(forwarding) = &mut request.plan {
+            forwarding.kind = Kind::of(&request.head, &request.body);
+        }
         match &request.plan {
             Plan::Answer(answer) => {
                 self.baggage.claim.set(0);
@@ -96,10 +100,10 @@ impl<S: Socket> Connection<S> {
                 return self.reply(bytes, keep_alive, around).map_or(Next::Drop, |()| Next::Keep);
             }
             // Where somebody still has a hand on it, it stays.
-            Plan::Forward if Arc::strong_count(&self.client) == 1 && around.moves(&request) => {
+            Plan::Forward(_) if Arc::strong_count(&self.client) == 1 && around.moves(&request) => {
                 return Next::Move(request);
             }
-            Plan::Statistics(_) | Plan::Forward => self.lend(*request, around),
+            Plan::Statistics(_) | Plan::Forward(_) => self.lend(*request, around),
         }
         Next::Keep
     }

@@ -15,6 +15,7 @@ use super::connection::{Baggage, Connection, Next, Ready, Surroundings};
 use super::gather::{Request, Verdict};
 use super::{Plan, returns};
 use crate::client::{Bodies, Claim, Client, Fate, Loan, Returns, Socket};
+use crate::exchange::request::Forwarding;
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
@@ -158,7 +159,7 @@ impl Surroundings<Simulated> for Around {
         let plan = match head.path().split('/').nth(1) {
             Some("own") => Plan::Answer(Reply::new(200, "text/plain", number.into_bytes())),
             Some("statistics") => Plan::Statistics(Local::Report),
-            Some(_) | None => Plan::Forward,
+            Some(_) | None => Plan::Forward(Forwarding::of(head)),
         };
         Ok(Verdict { plan, body_bytes_max: 1000, keep_body: true })
     }
@@ -322,7 +323,7 @@ impl Schedule {
                     drop(wire);
                     let client = Client::new(self.socket.clone(), PEER, 0, self.around.returns.clone());
                     self.connection = Some(Connection::new(client, baggage, 0));
-                    self.step(|connection, around, scratch| connection.arrive(request, around, scratch));
+                    self.step(|connection, around, scratch| connection.arrive(*request, around, scratch));
                 }
             }
             5 => {

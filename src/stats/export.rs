@@ -18,7 +18,7 @@ use super::filter::Filter;
 use super::price::Prices;
 use super::rows::{Condition, REQUEST_COLUMNS};
 use crate::client::Lend;
-use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
+use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
 use crate::record::connections::Slot;
@@ -92,7 +92,7 @@ impl Exports {
         let place = Place(self.running.clone());
         if self.running.fetch_add(1, Ordering::AcqRel) >= EXPORTS_MAX {
             let busy = Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S);
-            return answer(lend, &busy);
+            return lend.answer(&busy);
         }
         let builder = thread::Builder::new().name("export".into()).stack_size(WORKER_STACK_BYTES);
         // Should the thread not start, the connection is cut with the closure.
@@ -110,13 +110,6 @@ impl Exports {
     }
 }
 
-/// Sends a reply that is put together already.
-pub(super) fn answer(lend: Lend, reply: &Reply) {
-    let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
-    let bytes = reply.encode(persistence, lend.head.method() == "HEAD");
-    lend.loan.give_back_with(bytes, true);
-}
-
 fn run(export: &Export, mut lend: Lend) {
     let opened = export.slot.with(|held| {
         let reader = Reader::open(&export.path)?.with_prices(export.prices.clone());
@@ -125,14 +118,13 @@ fn run(export: &Export, mut lend: Lend) {
     });
     if let Err(e) = opened {
         let message = format!("The database cannot be read now ({e}).");
-        return answer(lend, &Reply::error(503, &message, "database_unavailable"));
+        return lend.answer(&Reply::error(503, &message, "database_unavailable"));
     }
     let chunked = lend.head.minor_version() >= 1;
     if !chunked {
         // Only the end of the connection can mark the end of the reply.
         lend.loan.make_last_unframed();
     }
-    let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
     let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };
     let name = format!("attachment; filename=\"requests.{}\"", export.format.as_str());
     let fields: [(&str, &[u8]); 3] = [
@@ -141,7 +133,7 @@ fn run(export: &Export, mut lend: Lend) {
         ("Cache-Control", b"no-store"),
     ];
     let mut head = Vec::new();
-    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), persistence);
+    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), lend.persistence());
     let head_only = lend.head.method() == "HEAD";
     let sent = lend.loan.client().write_all(&head).map_err(Stopped::from);
     let sent = if head_only { sent } else { sent.and_then(|()| send(export, &lend, chunked)) };

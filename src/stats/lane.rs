@@ -12,7 +12,7 @@ use std::{fs, io, panic, thread};
 use serde::Serialize;
 
 use super::answers::By;
-use super::export::{Export, Exports, answer};
+use super::export::{Export, Exports};
 use super::live::Live;
 use super::metrics::{self, Process};
 use super::pace::Pace;
@@ -134,7 +134,7 @@ fn answer_all(mut desk: Desk, asked: &Receiver<(Local, Box<Lend>)>) {
             Answer::Reply(Reply::error(500, "The proxy could not answer, by a bug of its own.", "internal_error"))
         });
         match answered {
-            Answer::Reply(reply) => answer(*lend, &reply),
+            Answer::Reply(reply) => lend.answer(&reply),
             Answer::Export(Question { filter, format, .. }) => {
                 let export = Export {
                     path: desk.path.clone(),

@@ -20,14 +20,13 @@ use std::{io, panic, thread};
 use rusqlite::params;
 
 use super::answers::Request;
-use super::export::answer;
 use super::filter::Filter;
 use super::price::Prices;
 use super::reader::Reader;
 use super::rows::REQUEST_COLUMNS;
 use crate::bell::lock;
 use crate::client::{Interrupt, Lend, Loan};
-use crate::http::reply::{Persistence, Reply, ReplyFraming, write_relayed_head};
+use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
 use crate::record::connections::Slot;
@@ -105,7 +104,7 @@ impl Live {
         let mut door = self.door();
         if door.closed || self.listening.load(Ordering::Relaxed) + door.arriving.len() >= LISTENERS_MAX {
             drop(door);
-            return answer(lend, &Reply::overloaded("Too many listen already.", LISTENER_RETRY_S));
+            return lend.answer(&Reply::overloaded("Too many listen already.", LISTENER_RETRY_S));
         }
         if lend.loan.client().interrupts(Some(Arc::new(Leave(self.recorder.clone())))).is_ok() {
             self.recorder.new_rows().set_awaited(true);
@@ -141,7 +140,6 @@ impl Live {
 }
 
 fn head(lend: &Lend, chunked: bool) -> Vec<u8> {
-    let persistence = if lend.loan.keep_alive() { lend.head.persistence() } else { Persistence::Close };
     let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };
     let fields: [(&str, &[u8]); 3] = [
         ("Content-Type", b"text/event-stream"),
@@ -150,7 +148,7 @@ fn head(lend: &Lend, chunked: bool) -> Vec<u8> {
         ("X-Accel-Buffering", b"no"),
     ];
     let mut head = Vec::new();
-    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), persistence);
+    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), lend.persistence());
     head
 }
 

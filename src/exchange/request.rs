@@ -1,0 +1,80 @@
+//! A request that is sent on to upstream, with all that was decided about it.
+
+use super::draft::Draft;
+use super::pool::Connecting;
+use super::upstream::Upstream;
+use super::wire::Begun;
+use crate::client::Lend;
+use crate::http::RequestHead;
+use crate::limits::SENT_AT_ONCE_BYTES_MAX;
+use crate::usage::{Dialect, asked, is_recorded};
+
+/// What its head says of how a request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// What the reply's counts are told in.
+    pub dialect: Dialect,
+    /// The exchange gets a row.
+    pub recorded: bool,
+    /// Decided when the request is whole.
+    pub kind: Kind,
+}
+
+/// What a request's reply will be like, as far as the request tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Small, of a usual method, and asking for no stream.
+    Short,
+    /// It asks for a stream, or is too large to be searched for that.
+    Streamed,
+    /// Of another method, or not whole yet.
+    Other,
+}
+
+impl Forwarding {
+    /// Of a request with this head, whose body has yet to come.
+    pub fn of(head: &RequestHead) -> Forwarding {
+        let recorded = is_recorded(head.method(), head.path());
+        Forwarding { dialect: Dialect::of(head.path()), recorded, kind: Kind::Other }
+    }
+}
+
+impl Kind {
+    /// Of a whole request.
+    pub fn of(head: &RequestHead, body: &[u8]) -> Kind {
+        match head.method() {
+            "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || asked::may_stream(body) => Kind::Streamed,
+            "GET" | "POST" => Kind::Short,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// A whole request on its way to upstream.
+pub struct ForwardedRequest {
+    /// The request, with the connection to answer it on.
+    pub lend: Lend,
+    /// What was decided about it.
+    pub forwarding: Forwarding,
+    /// The express lane has begun it.
+    pub(super) asked_before: Option<AskedBefore>,
+    /// It counts among those that have yet to come to a connection.
+    pub(super) connecting: Option<Connecting>,
+}
+
+/// What a worker goes on from: the request was sent on already (see [`Begun`]).
+pub struct AskedBefore {
+    /// On this connection.
+    pub(super) upstream: Upstream,
+    /// So far.
+    pub(super) begun: Begun,
+    /// What it said.
+    pub(super) draft: Option<Box<Draft>>,
+}
+
+impl ForwardedRequest {
+    /// One that nobody has begun.
+    pub fn new(lend: Lend, forwarding: Forwarding) -> ForwardedRequest {
+        ForwardedRequest { lend, forwarding, asked_before: None, connecting: None }
+    }
+}
