@@ -14,7 +14,7 @@ use lms_metrics_proxy::http::{ChunkDecoder, read_head};
 use lms_metrics_proxy::record::recorder::Recorder;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
-use lms_metrics_proxy::usage::{Dialect, Form, Tap, asked, inject, prompt};
+use lms_metrics_proxy::usage::{Dialect, Form, RequestFacts, Tap, inject, prompt};
 
 fn main() {
     divan::main();
@@ -86,7 +86,7 @@ fn injection(bencher: Bencher, prompt_bytes: usize) {
 #[divan::bench(args = BODIES)]
 fn what_is_asked(bencher: Bencher, prompt_bytes: usize) {
     let body = body(prompt_bytes);
-    bencher.counter(BytesCount::of_slice(&body)).bench(|| asked::read(black_box(&body)));
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| RequestFacts::read(black_box(&body)));
 }
 
 #[divan::bench(args = BODIES)]

@@ -7,14 +7,12 @@ use crate::http::head::RequestHead;
 use crate::record::fingerprint::credential;
 use crate::record::row::{Content, Outcome, Row};
 use crate::settings::LogContent;
-use crate::usage::Report;
-use crate::usage::asked::{self, Asked};
-use crate::usage::client;
+use crate::usage::{RequestFacts, UsageReport, client, prompt};
 
 /// What the request said.
 pub struct Draft {
     endpoint: String,
-    asked: Asked,
+    asked: RequestFacts,
     prompt: Option<String>,
     client: Option<String>,
     key: Option<String>,
@@ -38,7 +36,7 @@ pub struct Ending {
     /// In plain words, where it was no success.
     pub error: Option<String>,
     /// What the tap understood of the reply.
-    pub report: Report,
+    pub report: UsageReport,
     /// Whether the reply came as events.
     pub streamed: bool,
 }
@@ -47,7 +45,7 @@ impl Ending {
     /// That of an exchange in which the proxy met a bug.
     pub fn of_bug(streamed: bool) -> Ending {
         let error = Some("the exchange ended by a bug of the proxy; its log says where".to_string());
-        Ending { outcome: Outcome::Truncated, http_status: None, error, report: Report::default(), streamed }
+        Ending { outcome: Outcome::Truncated, http_status: None, error, report: UsageReport::default(), streamed }
     }
 }
 
@@ -55,10 +53,10 @@ impl Draft {
     /// Notes what the request says.
     #[inline(never)]
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
-        let asked = asked::read(body);
+        let asked = RequestFacts::read(body);
         let settings = &shared.settings;
         let prompt = match settings.log_content {
-            LogContent::Full => asked::prompt_text(body, settings.content_bytes_max),
+            LogContent::Full => prompt::prompt_text(body, settings.content_bytes_max),
             LogContent::None => None,
         };
         let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));

@@ -14,7 +14,7 @@ use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
 use crate::http::reply::Persistence;
 use crate::record::row::{Outcome, Row};
-use crate::usage::Report;
+use crate::usage::UsageReport;
 
 /// What stays of a request while its reply is relayed.
 pub struct Request {
@@ -90,7 +90,7 @@ const UPSTREAM_VANISHED: &str = "upstream vanished in the middle of its reply: n
 pub const CLIENT_VANISHED: &str = "the client vanished: nothing was heard of it any more";
 
 /// How an exchange ended, from how its relay did and from what the tap understood.
-pub fn ending(ended: Ended, status: u16, report: Report) -> Ending {
+pub fn ending(ended: Ended, status: u16, report: UsageReport) -> Ending {
     // Many servers send no terminal event, but tell why each choice ended.
     let missing = report.needs_terminal && !report.terminal && !report.finished && report.error.is_none();
     let (outcome, error) = match ended {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_row_of_a_peer_that_vanished_says_so() {
         let check = |ended: Ended, outcome: Outcome, words: &str| {
-            let ending = ending(ended, 200, Report::default());
+            let ending = ending(ended, 200, UsageReport::default());
             assert_eq!((ending.outcome, ending.error.as_deref()), (outcome, Some(words)));
         };
         check(Ended::ClientVanished, Outcome::ClientClosed, CLIENT_VANISHED);

@@ -25,7 +25,7 @@ use crate::client::{CalledOff, Client};
 use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;
-use crate::usage::{Flow, Form, Report, Tap};
+use crate::usage::{Flow, Form, Tap, UsageReport};
 
 /// How the relaying of a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub struct Relayed {
     /// How it ended.
     pub ended: Ended,
     /// What the tap understood.
-    pub report: Report,
+    pub report: UsageReport,
     /// The last bytes for the client. Empty when nobody takes them.
     pub tail: Vec<u8>,
     /// With the tail the client has a whole reply. If not, its connection must be cut so that it can see that.
@@ -226,7 +226,7 @@ impl Relay {
     }
 
     /// What the tap understood so far.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> UsageReport {
         self.tap.report()
     }
 

@@ -7,7 +7,7 @@ use super::wire::Begun;
 use crate::client::Lend;
 use crate::http::RequestHead;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
-use crate::usage::{Dialect, asked, is_recorded};
+use crate::usage::{Dialect, is_recorded, request_facts};
 
 /// What its head says of how a request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Kind {
     /// Of a whole request.
     pub fn of(head: &RequestHead, body: &[u8]) -> Kind {
         match head.method() {
-            "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || asked::may_stream(body) => Kind::Streamed,
+            "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || request_facts::may_stream(body) => Kind::Streamed,
             "GET" | "POST" => Kind::Short,
             _ => Kind::Other,
         }

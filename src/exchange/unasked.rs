@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::bell::lock;
 use crate::limits::UNASKED_MODELS_MAX;
-use crate::usage::Report;
+use crate::usage::UsageReport;
 
 /// What was learned of models. Those forgotten are asked again.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Unasked {
     }
 
     /// Learns from a successful reply of `model` that has come as far as `report` says.
-    pub fn learn(&self, model: &str, asking: Asking, report: &Report) {
+    pub fn learn(&self, model: &str, asking: Asking, report: &UsageReport) {
         let is_whole = report.streamed && (report.terminal || report.finished) && report.error.is_none();
         let lacks = report.input_tokens.is_none() || report.output_tokens.is_none();
         match asking {
@@ -72,14 +72,14 @@ impl Unasked {
 mod tests {
     use super::*;
 
-    fn whole(told_beside: bool, tokens: Option<u64>) -> Report {
-        Report {
+    fn whole(told_beside: bool, tokens: Option<u64>) -> UsageReport {
+        UsageReport {
             streamed: true,
             finished: true,
             told_beside,
             input_tokens: tokens,
             output_tokens: tokens,
-            ..Report::default()
+            ..UsageReport::default()
         }
     }
 
@@ -93,8 +93,8 @@ mod tests {
         unasked.learn("m", Asking::Unneeded, &whole(false, Some(1)));
         assert!(unasked.tells("m"));
         // One that broke off, or failed, tells nothing about what is told at its end.
-        unasked.learn("m", Asking::Unneeded, &Report { finished: false, ..whole(false, None) });
-        unasked.learn("m", Asking::Unneeded, &Report { error: Some("x".into()), ..whole(false, None) });
+        unasked.learn("m", Asking::Unneeded, &UsageReport { finished: false, ..whole(false, None) });
+        unasked.learn("m", Asking::Unneeded, &UsageReport { error: Some("x".into()), ..whole(false, None) });
         assert!(unasked.tells("m"));
         unasked.learn("m", Asking::Unneeded, &whole(false, None));
         assert!(!unasked.tells("m"));

@@ -19,7 +19,7 @@ use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, read_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
-use crate::usage::{Dialect, Form, Report, Tap, are_events, inject};
+use crate::usage::{Dialect, Form, Tap, UsageReport, are_events, inject};
 
 /// A worker's belongings, warm from one exchange to the next.
 pub struct Worker {
@@ -140,7 +140,7 @@ impl Worker {
     }
 
     /// What a reply tells about who has to ask for usage the next time.
-    fn learn(&self, request: &Request, status: u16, report: &Report) {
+    fn learn(&self, request: &Request, status: u16, report: &UsageReport) {
         if let (Some(draft), 200..300) = (&self.draft, status) {
             self.shared.unasked.learn(draft.asked_model(), request.asking, report);
         }
@@ -338,7 +338,7 @@ impl Worker {
             }
         };
         let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
-        let ending = Ending { outcome, http_status, error, report: Report::default(), streamed };
+        let ending = Ending { outcome, http_status, error, report: UsageReport::default(), streamed };
         let head_only = request.head.method() == "HEAD";
         let bytes = reply.as_ref().map(|reply| reply.encode(request.persistence(), head_only)).unwrap_or_default();
         self.finish(request, ending, bytes, reply.is_some(), None);

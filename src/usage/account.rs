@@ -1,15 +1,16 @@
 //! What the documents of one reply say together, and the report made of it.
 
 use super::counts::{Counts, Timings, Work};
-use super::dialect::Table;
-use super::facts::{Facts, Words};
+use super::facts::Facts;
+use super::grammar::Grammar;
 use super::pace::Pace;
 use super::text::{Kept, lossy};
 use super::tools::Tools;
+use super::words::Words;
 
 /// What a reply says about itself. Unknown is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
+pub struct UsageReport {
     /// The model that answered.
     pub model: Option<String>,
     /// The reply's own id.
@@ -69,7 +70,7 @@ pub struct Report {
 /// The sum of what was read. Later values replace earlier ones; nothing is added up.
 #[derive(Debug)]
 pub struct Account {
-    table: &'static Table,
+    grammar: &'static Grammar,
     model: Vec<u8>,
     id: Vec<u8>,
     finish: Vec<u8>,
@@ -89,9 +90,9 @@ pub struct Account {
 
 impl Account {
     /// Of a dialect, keeping so many bytes of each kind of words.
-    pub fn new(table: &'static Table, kept_max: usize) -> Account {
+    pub fn new(grammar: &'static Grammar, kept_max: usize) -> Account {
         Account {
-            table,
+            grammar,
             model: Vec::new(),
             id: Vec::new(),
             finish: Vec::new(),
@@ -171,7 +172,7 @@ impl Account {
     }
 
     /// The report. `terminal`: a terminal event was seen; `is_stream`: the reply came as events.
-    pub fn report(&self, terminal: bool, is_stream: bool) -> Report {
+    pub fn report(&self, terminal: bool, is_stream: bool) -> UsageReport {
         let timings = self.timings.counts();
         // Timings count where usage is unknown, or nothing but zeros.
         let use_timings = match (self.counts.is_known(), self.counts.is_positive()) {
@@ -188,8 +189,8 @@ impl Account {
             counts.output = self.early_output.filter(|output| *output > 0).or(counts.output);
         }
         let counts = counts.settled();
-        let source = if use_timings { "timings" } else { self.table.source };
-        Report {
+        let source = if use_timings { "timings" } else { self.grammar.source };
+        UsageReport {
             model: text(&self.model),
             id: text(&self.id),
             input_tokens: counts.input,
@@ -207,7 +208,7 @@ impl Account {
             finished: self.is_finished(),
             streamed: is_stream,
             told_beside: false,
-            needs_terminal: is_stream && self.table.needs_terminal,
+            needs_terminal: is_stream && self.grammar.needs_terminal,
             first_content_us: self.pace.first_us,
             last_content_us: self.pace.last_us,
             content_events: self.pace.events,

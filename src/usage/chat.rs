@@ -3,49 +3,48 @@
 //! Of several choices the one of index 0 is kept; the words of all count as content. Source:
 //! LM Studio docs `3_openai-compat`; llama.cpp `tools/server/README.md` (timings).
 
-use super::dialect::Table;
 use super::error;
 use super::facts::Facts;
-use super::place::Place;
+use super::grammar::Grammar;
+use super::role::JsonRole;
 
 /// Chat and completions.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Root,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Root,
     member,
-    settle,
     terminals: &[],
     needs_terminal: true,
     outlives_error: false,
     source: "usage",
 };
 
-// By place first: this is asked for every member of every chunk.
-fn member(at: Place, name: &[u8]) -> Place {
+// By role first: this is asked for every member of every chunk.
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        Place::Root => match name {
-            b"id" => Place::Id,
-            b"model" => Place::Model,
-            b"object" | b"type" => Place::Kind,
-            b"choices" => Place::Choices,
+        JsonRole::Root => match name {
+            b"id" => JsonRole::Id,
+            b"model" => JsonRole::Model,
+            b"object" | b"type" => JsonRole::Kind,
+            b"choices" => JsonRole::Choices,
             _ => usage(at, name),
         },
-        Place::Choice => match name {
-            b"index" => Place::ChoiceIndex,
-            b"delta" | b"message" => Place::Message,
-            b"text" => Place::Output,
-            b"finish_reason" => Place::Finish,
+        JsonRole::Choice => match name {
+            b"index" => JsonRole::ChoiceIndex,
+            b"delta" | b"message" => JsonRole::Message,
+            b"text" => JsonRole::Output,
+            b"finish_reason" => JsonRole::Finish,
             // Moonshot counts there.
-            b"usage" => Place::Usage,
+            b"usage" => JsonRole::Usage,
             _ => error::member(at, name),
         },
-        Place::Message => match name {
-            b"content" | b"refusal" => Place::Output,
-            b"tool_calls" => Place::ToolCalls,
-            b"function_call" => Place::Function,
-            b"role" => Place::Role,
-            _ if is_reasoning(name) => Place::Reasoning,
-            _ => Place::Skip,
+        JsonRole::Message => match name {
+            b"content" | b"refusal" => JsonRole::Output,
+            b"tool_calls" => JsonRole::ToolCalls,
+            b"function_call" => JsonRole::Function,
+            b"role" => JsonRole::MessageRole,
+            _ if is_reasoning(name) => JsonRole::Reasoning,
+            _ => JsonRole::Skip,
         },
         _ => rarer(at, name),
     }
@@ -66,42 +65,43 @@ fn is_reasoning(name: &[u8]) -> bool {
     )
 }
 
-fn rarer(at: Place, name: &[u8]) -> Place {
+fn rarer(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::OtherChoice, b"delta" | b"message") => Place::OtherMessage,
-        (Place::OtherChoice, b"text") => Place::Unkept,
-        (Place::OtherChoice, b"index") => Place::OtherIndex,
-        (Place::OtherChoice, b"finish_reason") => Place::OtherFinish,
-        (Place::OtherMessage, b"tool_calls" | b"function_call") => Place::UnkeptCalls,
-        (Place::OtherMessage, b"content" | b"refusal") => Place::Unkept,
-        (Place::OtherMessage, name) if is_reasoning(name) => Place::Unkept,
-        (Place::Part, b"type") => Place::PartKind,
-        (Place::Part, b"text" | b"refusal") => Place::Loose,
+        (JsonRole::OtherChoice, b"delta" | b"message") => JsonRole::OtherMessage,
+        (JsonRole::OtherChoice, b"text") => JsonRole::Unkept,
+        (JsonRole::OtherChoice, b"index") => JsonRole::OtherIndex,
+        (JsonRole::OtherChoice, b"finish_reason") => JsonRole::OtherFinish,
+        (JsonRole::OtherMessage, b"tool_calls" | b"function_call") => JsonRole::UnkeptCalls,
+        (JsonRole::OtherMessage, b"content" | b"refusal") => JsonRole::Unkept,
+        (JsonRole::OtherMessage, name) if is_reasoning(name) => JsonRole::Unkept,
+        (JsonRole::Part, b"type") => JsonRole::PartKind,
+        (JsonRole::Part, b"text" | b"refusal") => JsonRole::Loose,
         // Mistral: a list of parts.
-        (Place::Part, b"thinking") => Place::Reasoning,
-        (Place::Reasoning, b"text" | b"thinking" | b"summary" | b"content") => Place::Reasoning,
-        (Place::Unkept, b"text" | b"thinking" | b"summary" | b"content") => Place::Unkept,
-        (Place::ToolCall, b"index") => Place::ToolIndex,
-        (Place::ToolCall, b"id") => Place::ToolId,
-        (Place::ToolCall, b"function" | b"custom") => Place::Function,
-        (Place::ToolCall | Place::Function, b"name") => Place::ToolName,
-        (Place::ToolCall | Place::Function, b"arguments" | b"input") => Place::Arguments,
+        (JsonRole::Part, b"thinking") => JsonRole::Reasoning,
+        (JsonRole::Reasoning, b"text" | b"thinking" | b"summary" | b"content") => JsonRole::Reasoning,
+        (JsonRole::Unkept, b"text" | b"thinking" | b"summary" | b"content") => JsonRole::Unkept,
+        (JsonRole::ToolCall, b"index") => JsonRole::ToolIndex,
+        (JsonRole::ToolCall, b"id") => JsonRole::ToolId,
+        (JsonRole::ToolCall, b"function" | b"custom") => JsonRole::Function,
+        (JsonRole::ToolCall | JsonRole::Function, b"name") => JsonRole::ToolName,
+        (JsonRole::ToolCall | JsonRole::Function, b"arguments" | b"input") => JsonRole::Arguments,
         _ => usage(at, name),
     }
 }
 
 /// `usage` and errors, which every dialect with both at the top shares.
-pub fn usage(at: Place, name: &[u8]) -> Place {
+pub fn usage(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root, b"usage") => Place::Usage,
-        (Place::Root, b"stats") => Place::Stats,
-        (Place::Root, b"timings") => Place::Timings,
-        (Place::Root, b"meta" | b"x_groq") => Place::Meta,
+        (JsonRole::Root, b"usage") => JsonRole::Usage,
+        (JsonRole::Root, b"stats") => JsonRole::Stats,
+        (JsonRole::Root, b"timings") => JsonRole::Timings,
+        (JsonRole::Root, b"meta" | b"x_groq") => JsonRole::Meta,
         _ => error::member(at, name),
     }
 }
 
-fn settle(facts: &mut Facts) {
+/// What a whole document means.
+pub(super) fn settle(facts: &mut Facts) {
     if facts.choice_index.is_some_and(|index| index > 0) {
         facts.clear_words();
         facts.finish.clear();

@@ -5,66 +5,68 @@
 //! references of OpenAI, Anthropic, DeepSeek, Moonshot and Cohere; LM Studio's `rest-api`; the sources of llama.cpp,
 //! SGLang, TabbyAPI, llama-box, oMLX and mlx-vlm.
 
-use super::place::Place;
+use super::role::JsonRole;
 
-/// The place of a member where counts stand: `usage`, `stats`, `timings`, and the details of usage.
-pub fn member(at: Place, name: &[u8]) -> Place {
+/// The role of a member where counts stand: `usage`, `stats`, `timings`, and the details of usage.
+pub fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        Place::Usage | Place::Stats => usage(name),
-        Place::InputDetails => match name {
-            b"cached_tokens" | b"cache_read_tokens" | b"cache_read_input_tokens" => Place::CachedTokens,
+        JsonRole::Usage | JsonRole::Stats => usage(name),
+        JsonRole::InputDetails => match name {
+            b"cached_tokens" | b"cache_read_tokens" | b"cache_read_input_tokens" => JsonRole::CachedTokens,
             b"cache_write_tokens" | b"cache_creation_tokens" | b"cache_creation_input_tokens" => {
-                Place::CacheWriteTokens
+                JsonRole::CacheWriteTokens
             }
-            _ => Place::Skip,
+            _ => JsonRole::Skip,
         },
-        Place::OutputDetails => match name {
-            b"reasoning_tokens" | b"thinking_tokens" => Place::ReasoningTokens,
-            _ => Place::Skip,
+        JsonRole::OutputDetails => match name {
+            b"reasoning_tokens" | b"thinking_tokens" => JsonRole::ReasoningTokens,
+            _ => JsonRole::Skip,
         },
-        Place::Timings => match name {
-            b"prompt_n" => Place::PromptN,
-            b"cache_n" => Place::CacheN,
-            b"predicted_n" => Place::PredictedN,
-            b"predicted_per_second" => Place::TokensPerSecond,
-            b"prompt_per_second" => Place::PromptPerSecond,
-            b"draft_n" | b"drafted_n" => Place::DraftTokens,
-            b"draft_n_accepted" => Place::AcceptedDraftTokens,
-            _ => Place::Skip,
+        JsonRole::Timings => match name {
+            b"prompt_n" => JsonRole::PromptN,
+            b"cache_n" => JsonRole::CacheN,
+            b"predicted_n" => JsonRole::PredictedN,
+            b"predicted_per_second" => JsonRole::TokensPerSecond,
+            b"prompt_per_second" => JsonRole::PromptPerSecond,
+            b"draft_n" | b"drafted_n" => JsonRole::DraftTokens,
+            b"draft_n_accepted" => JsonRole::AcceptedDraftTokens,
+            _ => JsonRole::Skip,
         },
         // Cohere's `meta.tokens`, and Groq's `x_groq.usage`.
-        Place::Meta => match name {
-            b"tokens" | b"usage" => Place::Usage,
-            _ => Place::Skip,
+        JsonRole::Meta => match name {
+            b"tokens" | b"usage" => JsonRole::Usage,
+            _ => JsonRole::Skip,
         },
-        _ => Place::Skip,
+        _ => JsonRole::Skip,
     }
 }
 
-fn usage(name: &[u8]) -> Place {
+fn usage(name: &[u8]) -> JsonRole {
     match name {
-        b"prompt_tokens" | b"input_tokens" => Place::InputTokens,
-        b"completion_tokens" | b"output_tokens" | b"total_output_tokens" => Place::OutputTokens,
-        b"total_tokens" => Place::TotalTokens,
-        b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => Place::InputDetails,
-        b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => Place::OutputDetails,
+        b"prompt_tokens" | b"input_tokens" => JsonRole::InputTokens,
+        b"completion_tokens" | b"output_tokens" | b"total_output_tokens" => JsonRole::OutputTokens,
+        b"total_tokens" => JsonRole::TotalTokens,
+        b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => JsonRole::InputDetails,
+        b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => JsonRole::OutputDetails,
         b"cached_tokens" | b"cache_read_input_tokens" | b"prompt_cache_hit_tokens" | b"cache_read_tokens" => {
-            Place::CachedTokens
+            JsonRole::CachedTokens
         }
-        b"cache_creation_input_tokens" | b"cache_write_tokens" | b"cache_write_input_tokens" => Place::CacheWriteTokens,
-        b"reasoning_tokens" | b"thinking_tokens" | b"reasoning_output_tokens" => Place::ReasoningTokens,
-        b"draft_tokens" | b"total_draft_tokens_count" => Place::DraftTokens,
-        b"accepted_draft_tokens" | b"accepted_draft_tokens_count" => Place::AcceptedDraftTokens,
+        b"cache_creation_input_tokens" | b"cache_write_tokens" | b"cache_write_input_tokens" => {
+            JsonRole::CacheWriteTokens
+        }
+        b"reasoning_tokens" | b"thinking_tokens" | b"reasoning_output_tokens" => JsonRole::ReasoningTokens,
+        b"draft_tokens" | b"total_draft_tokens_count" => JsonRole::DraftTokens,
+        b"accepted_draft_tokens" | b"accepted_draft_tokens_count" => JsonRole::AcceptedDraftTokens,
         b"tokens_per_second"
         | b"completion_tokens_per_sec"
         | b"completion_tokens_per_second"
         | b"generation_tokens_per_second"
-        | b"generation_tps" => Place::TokensPerSecond,
-        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => Place::PromptPerSecond,
-        b"model_load_time_seconds" => Place::LoadSeconds,
+        | b"generation_tps" => JsonRole::TokensPerSecond,
+        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => JsonRole::PromptPerSecond,
+        b"model_load_time_seconds" => JsonRole::LoadSeconds,
         // Cohere's chat: beside what is billed.
-        b"tokens" => Place::Usage,
-        _ => Place::Skip,
+        b"tokens" => JsonRole::Usage,
+        _ => JsonRole::Skip,
     }
 }
 

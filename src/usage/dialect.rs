@@ -1,9 +1,10 @@
-//! Which dialect a route speaks, and the one table line of each.
+//! Which dialect a route speaks, and where each is written down.
 //!
-//! To add a dialect: a file with `member` and `settle`, a variant, a line in `Dialect::table`, and transcripts.
+//! To add a dialect: a file with its grammar, a variant, a line in `Dialect::grammar`, one in `Dialect::settle` if it
+//! has such a rule, and transcripts.
 
 use super::facts::Facts;
-use super::place::Place;
+use super::grammar::Grammar;
 use super::{chat, embeddings, messages, native, other, responses};
 
 /// The language in which a reply tells what it cost.
@@ -25,27 +26,6 @@ pub enum Dialect {
     Other,
 }
 
-/// What a dialect is made of.
-#[derive(Debug)]
-pub(super) struct Table {
-    /// Place of an event's data, and of a whole body.
-    pub event: Place,
-    /// Place of a body that is no stream.
-    pub body: Place,
-    /// The place of a member of an object.
-    pub member: fn(Place, &[u8]) -> Place,
-    /// What a whole document means, once all of it is known.
-    pub settle: fn(&mut Facts),
-    /// Kinds of events after which nothing of interest follows.
-    pub terminals: &'static [&'static [u8]],
-    /// A stream must end in one of them or in `[DONE]`.
-    pub needs_terminal: bool,
-    /// After an error event the stream may still go on to its terminal event.
-    pub outlives_error: bool,
-    /// What the counts are called there.
-    pub source: &'static str,
-}
-
 impl Dialect {
     /// By the path of the request, without its query.
     pub fn of(path: &str) -> Dialect {
@@ -60,15 +40,26 @@ impl Dialect {
         }
     }
 
-    /// The dialect's table line.
-    pub(super) fn table(self) -> &'static Table {
+    /// Where things stand in it.
+    pub(super) fn grammar(self) -> &'static Grammar {
         match self {
-            Dialect::Chat | Dialect::Completions => &chat::TABLE,
-            Dialect::Embeddings => &embeddings::TABLE,
-            Dialect::Responses => &responses::TABLE,
-            Dialect::Messages => &messages::TABLE,
-            Dialect::NativeChat => &native::TABLE,
-            Dialect::Other => &other::TABLE,
+            Dialect::Chat | Dialect::Completions => &chat::GRAMMAR,
+            Dialect::Embeddings => &embeddings::GRAMMAR,
+            Dialect::Responses => &responses::GRAMMAR,
+            Dialect::Messages => &messages::GRAMMAR,
+            Dialect::NativeChat => &native::GRAMMAR,
+            Dialect::Other => &other::GRAMMAR,
+        }
+    }
+
+    /// What a whole document means, once all of it is known.
+    pub(super) fn settle(self, facts: &mut Facts) {
+        match self {
+            Dialect::Chat | Dialect::Completions => chat::settle(facts),
+            Dialect::Responses => responses::settle(facts),
+            Dialect::Messages => messages::settle(facts),
+            Dialect::NativeChat => native::settle(facts),
+            Dialect::Embeddings | Dialect::Other => {}
         }
     }
 }

@@ -1,29 +1,25 @@
 //! OpenAI embeddings: counts of the prompt alone; vectors are never read.
 
 use super::chat::usage;
-use super::dialect::Table;
-use super::facts::Facts;
-use super::place::Place;
+use super::grammar::Grammar;
+use super::role::JsonRole;
 
 /// Embeddings.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Root,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Root,
     member,
-    settle,
     terminals: &[],
     needs_terminal: false,
     outlives_error: false,
     source: "usage",
 };
 
-fn member(at: Place, name: &[u8]) -> Place {
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root, b"id") => Place::Id,
-        (Place::Root, b"model") => Place::Model,
-        (Place::Root, b"object") => Place::Kind,
+        (JsonRole::Root, b"id") => JsonRole::Id,
+        (JsonRole::Root, b"model") => JsonRole::Model,
+        (JsonRole::Root, b"object") => JsonRole::Kind,
         _ => usage(at, name),
     }
 }
-
-fn settle(_: &mut Facts) {}

@@ -11,31 +11,31 @@
 //! Not every `error` is one: `null`, `{}`, `""`, a code of 0 without words.
 
 use super::counts;
-use super::place::Place;
+use super::role::JsonRole;
 
-/// The place of a member that every dialect shares: of errors, and where counts stand.
-pub fn member(at: Place, name: &[u8]) -> Place {
+/// The role of a member that every dialect shares: of errors, and where counts stand.
+pub fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        Place::Root | Place::Reply => match name {
-            b"error" | b"errors" => Place::Error,
-            b"message" | b"msg" => Place::Note,
-            b"detail" | b"details" | b"error_description" => Place::Detail,
+        JsonRole::Root | JsonRole::Reply => match name {
+            b"error" | b"errors" => JsonRole::Error,
+            b"message" | b"msg" => JsonRole::Note,
+            b"detail" | b"details" | b"error_description" => JsonRole::Detail,
             // Where a dialect's documents are known by their `type`.
-            b"object" | b"type" => Place::KindBeside,
-            _ => Place::Skip,
+            b"object" | b"type" => JsonRole::KindBeside,
+            _ => JsonRole::Skip,
         },
-        Place::Choice | Place::OtherChoice if name == b"error" => Place::Error,
-        Place::Error | Place::ErrorMessage => match name {
-            b"message" | b"msg" => Place::ErrorMessage,
-            b"code" | b"type" | b"status" => Place::ErrorCode,
-            b"error" | b"errors" => Place::Error,
-            b"detail" | b"details" => Place::Detail,
-            b"reason" | b"description" | b"cause" => Place::ErrorReason,
-            _ => Place::Skip,
+        JsonRole::Choice | JsonRole::OtherChoice if name == b"error" => JsonRole::Error,
+        JsonRole::Error | JsonRole::ErrorMessage => match name {
+            b"message" | b"msg" => JsonRole::ErrorMessage,
+            b"code" | b"type" | b"status" => JsonRole::ErrorCode,
+            b"error" | b"errors" => JsonRole::Error,
+            b"detail" | b"details" => JsonRole::Detail,
+            b"reason" | b"description" | b"cause" => JsonRole::ErrorReason,
+            _ => JsonRole::Skip,
         },
-        Place::Detail => match name {
-            b"msg" | b"message" | b"detail" | b"error" => Place::Detail,
-            _ => Place::Skip,
+        JsonRole::Detail => match name {
+            b"msg" | b"message" | b"detail" | b"error" => JsonRole::Detail,
+            _ => JsonRole::Skip,
         },
         _ => counts::member(at, name),
     }

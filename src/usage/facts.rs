@@ -2,11 +2,12 @@
 //! see [`super::account`].
 
 use super::counts::{Counts, Timings, Work, replace};
-use super::dialect::Table;
+use super::grammar::Grammar;
 use super::json::{Scalar, Sink, count, figure};
-use super::place::Place;
+use super::role::JsonRole;
 use super::text::{Kept, Unescape};
 use super::tools::ToolPart;
+use super::words::Words;
 use crate::limits::{ERROR_WORDS_BYTES_MAX, PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
 
 /// What is known of `choices`.
@@ -20,25 +21,14 @@ pub enum Choices {
     Filled,
 }
 
-/// Whether a document brings words, or repeats what came before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words {
-    /// They follow those before.
-    Delta,
-    /// They stand for the deltas since the last such event, and count where there were none (`….done`).
-    Whole,
-    /// They repeat the whole reply, and count where nothing else was kept (`response.completed`).
-    Echo,
-}
-
 /// The pieces of words in a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoken {
     /// None so far.
     Nothing,
-    /// One: its place, the address of its first byte, its length. The address is only compared, to find it again in
+    /// One: its role, the address of its first byte, its length. The address is only compared, to find it again in
     /// the bytes that were fed.
-    Once(Place, usize, usize),
+    Once(JsonRole, usize, usize),
     /// Several.
     More,
 }
@@ -46,7 +36,7 @@ pub enum Spoken {
 /// What one document says.
 #[derive(Debug)]
 pub struct Facts {
-    table: &'static Table,
+    grammar: &'static Grammar,
     /// Bytes of words kept, each kind.
     kept_max: usize,
 
@@ -130,9 +120,9 @@ pub struct Facts {
 
 impl Facts {
     /// Facts of a dialect, keeping so many bytes of each kind of words.
-    pub fn new(table: &'static Table, kept_max: usize) -> Facts {
+    pub fn new(grammar: &'static Grammar, kept_max: usize) -> Facts {
         Facts {
-            table,
+            grammar,
             kept_max,
             model: Vec::new(),
             id: Vec::new(),
@@ -230,15 +220,14 @@ impl Facts {
         self.loose_source = 0;
     }
 
-    /// The document is whole: the dialect says what its parts mean together. `name` is that of the event.
-    pub fn settle(&mut self, name: &[u8]) {
+    /// The document is whole; `name` is that of the event.
+    pub fn end(&mut self, name: &[u8]) {
         if self.kind.is_empty() {
             self.kind.extend_from_slice(name);
         }
         if self.kind == b"error" || name == b"error" {
             self.has_error = true;
         }
-        (self.table.settle)(self);
     }
 
     /// What the error says, in its own words as far as it has any.
@@ -308,51 +297,51 @@ impl Facts {
         self.tool().arguments.append(&loose);
     }
 
-    fn keep(&mut self, at: Place, value: &[u8]) {
+    fn keep(&mut self, at: JsonRole, value: &[u8]) {
         match at {
             // Whatever else the document calls itself: vLLM's error has a `type` of its own beside `object`.
-            Place::Kind | Place::KindBeside => self.has_error |= value == b"error",
-            Place::ErrorMessage | Place::ErrorReason | Place::Detail | Place::ErrorCode => {
+            JsonRole::Kind | JsonRole::KindBeside => self.has_error |= value == b"error",
+            JsonRole::ErrorMessage | JsonRole::ErrorReason | JsonRole::Detail | JsonRole::ErrorCode => {
                 self.has_error |= self.errors_open > 0 && !value.is_empty() && value != b"0";
             }
-            Place::Finish | Place::OtherFinish if !value.is_empty() => {
+            JsonRole::Finish | JsonRole::OtherFinish if !value.is_empty() => {
                 self.carries = true;
                 self.choice.1 = true;
             }
             _ => {}
         }
         let kept = match at {
-            Place::Model => &mut self.model,
-            Place::Id => &mut self.id,
-            Place::Kind => &mut self.kind,
-            Place::PartKind => &mut self.part_kind,
-            Place::Status => &mut self.status,
-            Place::Finish => &mut self.finish,
-            Place::FinishDetail => &mut self.finish_detail,
-            Place::ErrorMessage => return join(&mut self.error_message, value),
-            Place::ErrorReason => &mut self.error_reason,
-            Place::ErrorCode => &mut self.error_code,
+            JsonRole::Model => &mut self.model,
+            JsonRole::Id => &mut self.id,
+            JsonRole::Kind => &mut self.kind,
+            JsonRole::PartKind => &mut self.part_kind,
+            JsonRole::Status => &mut self.status,
+            JsonRole::Finish => &mut self.finish,
+            JsonRole::FinishDetail => &mut self.finish_detail,
+            JsonRole::ErrorMessage => return join(&mut self.error_message, value),
+            JsonRole::ErrorReason => &mut self.error_reason,
+            JsonRole::ErrorCode => &mut self.error_code,
             // Where an object was expected.
-            Place::Note | Place::Beginning => &mut self.note,
-            Place::Detail => return join(&mut self.detail, value),
-            Place::Error if !value.is_empty() => {
+            JsonRole::Note | JsonRole::Beginning => &mut self.note,
+            JsonRole::Detail => return join(&mut self.detail, value),
+            JsonRole::Error if !value.is_empty() => {
                 self.has_error = true;
                 self.error_is_label = true;
                 return join(&mut self.error_message, value);
             }
-            Place::Role => {
+            JsonRole::MessageRole => {
                 self.is_opening |= !value.is_empty();
                 return;
             }
-            Place::OtherFinish => return,
-            Place::ToolId => &mut self.tool().id,
-            Place::ItemId => {
+            JsonRole::OtherFinish => return,
+            JsonRole::ToolId => &mut self.tool().id,
+            JsonRole::ItemId => {
                 if self.in_tool {
                     self.tool().item = value.to_vec();
                 }
                 &mut self.item
             }
-            Place::ToolName => {
+            JsonRole::ToolName => {
                 self.has_content = true;
                 self.carries = true;
                 &mut self.tool().name
@@ -363,36 +352,36 @@ impl Facts {
         kept.extend_from_slice(value);
     }
 
-    fn number(&mut self, at: Place, written: &[u8]) {
+    fn number(&mut self, at: JsonRole, written: &[u8]) {
         match at {
-            Place::TokensPerSecond => told(&mut self.work.tokens_per_second, written, TOKENS_PER_SECOND_TOLD_MAX),
-            Place::PromptPerSecond => told(&mut self.work.prompt_per_second, written, PROMPT_PER_SECOND_TOLD_MAX),
-            Place::LoadSeconds => self.work.load_seconds = figure(written),
+            JsonRole::TokensPerSecond => told(&mut self.work.tokens_per_second, written, TOKENS_PER_SECOND_TOLD_MAX),
+            JsonRole::PromptPerSecond => told(&mut self.work.prompt_per_second, written, PROMPT_PER_SECOND_TOLD_MAX),
+            JsonRole::LoadSeconds => self.work.load_seconds = figure(written),
             _ => self.count(at, count(written)),
         }
     }
 
     /// A count has several names, and may be told under each of them.
-    fn count(&mut self, at: Place, counted: Option<u64>) {
+    fn count(&mut self, at: JsonRole, counted: Option<u64>) {
         match at {
-            Place::InputTokens => replace(&mut self.counts.input, counted),
-            Place::OutputTokens => replace(&mut self.counts.output, counted),
-            Place::TotalTokens => replace(&mut self.counts.total, counted),
-            Place::CachedTokens => replace(&mut self.counts.cached, counted),
-            Place::CacheWriteTokens => replace(&mut self.counts.cache_write, counted),
-            Place::ReasoningTokens => replace(&mut self.counts.reasoning, counted),
-            Place::DraftTokens => replace(&mut self.work.drafted, counted),
-            Place::AcceptedDraftTokens => replace(&mut self.work.accepted, counted),
-            Place::PromptN => self.timings.prompt = counted,
-            Place::CacheN => self.timings.cached = counted,
-            Place::PredictedN => self.timings.predicted = counted,
-            Place::ChoiceIndex | Place::OtherIndex => {
+            JsonRole::InputTokens => replace(&mut self.counts.input, counted),
+            JsonRole::OutputTokens => replace(&mut self.counts.output, counted),
+            JsonRole::TotalTokens => replace(&mut self.counts.total, counted),
+            JsonRole::CachedTokens => replace(&mut self.counts.cached, counted),
+            JsonRole::CacheWriteTokens => replace(&mut self.counts.cache_write, counted),
+            JsonRole::ReasoningTokens => replace(&mut self.counts.reasoning, counted),
+            JsonRole::DraftTokens => replace(&mut self.work.drafted, counted),
+            JsonRole::AcceptedDraftTokens => replace(&mut self.work.accepted, counted),
+            JsonRole::PromptN => self.timings.prompt = counted,
+            JsonRole::CacheN => self.timings.cached = counted,
+            JsonRole::PredictedN => self.timings.predicted = counted,
+            JsonRole::ChoiceIndex | JsonRole::OtherIndex => {
                 self.choice.0 = counted.unwrap_or(self.choice.0);
-                if at == Place::ChoiceIndex {
+                if at == JsonRole::ChoiceIndex {
                     self.choice_index = counted;
                 }
             }
-            Place::ToolIndex => {
+            JsonRole::ToolIndex => {
                 self.tool_index = counted;
                 if self.in_tool {
                     self.tool().index = counted;
@@ -447,27 +436,27 @@ fn told(figure_told: &mut Option<f64>, written: &[u8], max: f64) {
 }
 
 impl Sink for Facts {
-    fn member(&mut self, at: Place, name: &[u8]) -> Place {
-        let place = (self.table.member)(at, name);
-        let holds_words = matches!(place, Place::Output | Place::Reasoning | Place::Parts | Place::Loose);
-        if holds_words && matches!(at, Place::Root | Place::Message | Place::Choice | Place::Item) {
+    fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole {
+        let role = (self.grammar.member)(at, name);
+        let holds_words = matches!(role, JsonRole::Output | JsonRole::Reasoning | JsonRole::Parts | JsonRole::Loose);
+        if holds_words && matches!(at, JsonRole::Root | JsonRole::Message | JsonRole::Choice | JsonRole::Item) {
             self.source += 1;
         }
         // llama-cpp-python tells a call under its old name, too.
-        if at == Place::Message && place == Place::Function && !self.tools.is_empty() {
-            return Place::Skip;
+        if at == JsonRole::Message && role == JsonRole::Function && !self.tools.is_empty() {
+            return JsonRole::Skip;
         }
-        place
+        role
     }
 
-    fn element(&mut self, at: Place, index: u32) -> Place {
+    fn element(&mut self, at: JsonRole, index: u32) -> JsonRole {
         match at {
-            Place::Choices => {
+            JsonRole::Choices => {
                 self.choices = Choices::Filled;
                 self.choice = (u64::from(index), false);
-                if index == 0 { Place::Choice } else { Place::OtherChoice }
+                if index == 0 { JsonRole::Choice } else { JsonRole::OtherChoice }
             }
-            Place::ToolCalls => {
+            JsonRole::ToolCalls => {
                 // A second list in one document, or a `function_call` before it, tells the same calls.
                 if index == 0 {
                     self.tools.clear();
@@ -475,54 +464,54 @@ impl Sink for Facts {
                 // Where a call does not tell its index, its position stands for it.
                 self.tool_index = Some(u64::from(index));
                 self.in_tool = false;
-                Place::ToolCall
+                JsonRole::ToolCall
             }
-            Place::Items => {
+            JsonRole::Items => {
                 self.in_tool = false;
-                Place::Item
+                JsonRole::Item
             }
             // `content` as a list of parts instead of a string.
-            Place::Parts | Place::Output | Place::Loose => Place::Part,
+            JsonRole::Parts | JsonRole::Output | JsonRole::Loose => JsonRole::Part,
             // So are thoughts, and each part of those is one.
-            Place::Reasoning | Place::Unkept => at,
-            Place::UnkeptCalls => {
+            JsonRole::Reasoning | JsonRole::Unkept => at,
+            JsonRole::UnkeptCalls => {
                 (self.has_content, self.carries) = (true, true);
-                Place::Skip
+                JsonRole::Skip
             }
             // Lists of errors, and of what is wrong.
-            Place::Error | Place::ErrorMessage | Place::Note | Place::Detail => at,
-            _ => Place::Skip,
+            JsonRole::Error | JsonRole::ErrorMessage | JsonRole::Note | JsonRole::Detail => at,
+            _ => JsonRole::Skip,
         }
     }
 
-    fn open(&mut self, at: Place, is_object: bool) {
+    fn open(&mut self, at: JsonRole, is_object: bool) {
         match at {
-            Place::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
-            Place::Usage => self.has_usage_object |= is_object,
-            Place::Error => self.errors_open += 1,
-            Place::Part => self.part_kind.clear(),
-            Place::Item => {
+            JsonRole::Choices if !is_object && self.choices == Choices::Absent => self.choices = Choices::Empty,
+            JsonRole::Usage => self.has_usage_object |= is_object,
+            JsonRole::Error => self.errors_open += 1,
+            JsonRole::Part => self.part_kind.clear(),
+            JsonRole::Item => {
                 self.part_kind.clear();
                 self.item.clear();
                 (self.output_source, self.reasoning_source) = (0, 0);
             }
-            Place::ToolCall => (self.has_content, self.carries) = (true, true),
-            Place::UnkeptCalls if is_object => (self.has_content, self.carries) = (true, true),
+            JsonRole::ToolCall => (self.has_content, self.carries) = (true, true),
+            JsonRole::UnkeptCalls if is_object => (self.has_content, self.carries) = (true, true),
             _ => {}
         }
     }
 
-    fn close(&mut self, at: Place) {
+    fn close(&mut self, at: JsonRole) {
         match at {
-            Place::Choice | Place::OtherChoice => {
+            JsonRole::Choice | JsonRole::OtherChoice => {
                 let bit = 1 << self.choice.0.min(63);
                 self.choices_seen |= bit;
                 self.choices_finished |= if self.choice.1 { bit } else { 0 };
             }
-            Place::Error => self.errors_open = self.errors_open.saturating_sub(1),
+            JsonRole::Error => self.errors_open = self.errors_open.saturating_sub(1),
             _ => {}
         }
-        if matches!(at, Place::Part | Place::Item) && !self.loose.is_empty() {
+        if matches!(at, JsonRole::Part | JsonRole::Item) && !self.loose.is_empty() {
             match self.part_kind.as_slice() {
                 b"reasoning" | b"reasoning_text" | b"reasoning_content" | b"summary_text" | b"thinking" => {
                     self.loose_is_reasoning();
@@ -530,17 +519,17 @@ impl Sink for Facts {
                 _ => self.loose_is_output(),
             }
         }
-        if at == Place::Item {
+        if at == JsonRole::Item {
             self.end_item();
         }
     }
 
-    fn scalar(&mut self, at: Place, value: Scalar<'_>) {
+    fn scalar(&mut self, at: JsonRole, value: Scalar<'_>) {
         match value {
             Scalar::Text(text) => {
                 self.keep(at, text);
                 // Some servers put their numbers in quotes.
-                let is_speed = matches!(at, Place::TokensPerSecond | Place::PromptPerSecond);
+                let is_speed = matches!(at, JsonRole::TokensPerSecond | JsonRole::PromptPerSecond);
                 if !text.is_empty() && (is_speed || text.iter().all(u8::is_ascii_digit)) {
                     self.number(at, text);
                 }
@@ -548,17 +537,17 @@ impl Sink for Facts {
             Scalar::Number(written) => {
                 self.number(at, written);
                 // `"error": 500`
-                if at == Place::Error || at == Place::ErrorCode {
-                    self.keep(Place::ErrorCode, written);
-                    self.has_error |= at == Place::Error && written != b"0";
+                if at == JsonRole::Error || at == JsonRole::ErrorCode {
+                    self.keep(JsonRole::ErrorCode, written);
+                    self.has_error |= at == JsonRole::Error && written != b"0";
                 }
             }
-            Scalar::True => self.has_error |= at == Place::Error,
+            Scalar::True => self.has_error |= at == JsonRole::Error,
             Scalar::Nothing => {}
         }
     }
 
-    fn words(&mut self, at: Place, piece: &[u8]) {
+    fn words(&mut self, at: JsonRole, piece: &[u8]) {
         self.is_opening = true;
         if piece.is_empty() {
             return;
@@ -573,8 +562,8 @@ impl Sink for Facts {
 }
 
 impl Facts {
-    /// Says the same with other words, given as the inside of a JSON string and its closing quote: see [`super::twin`].
-    pub fn say_instead(&mut self, at: Place, words: &[u8]) {
+    /// Says the same with other words, given as the inside of a JSON string and its closing quote: see [`super::repeat`].
+    pub fn say_instead(&mut self, at: JsonRole, words: &[u8]) {
         self.clear_words();
         self.said = 0;
         // The members that were read behind those words do not tell them.
@@ -582,15 +571,15 @@ impl Facts {
         Unescape::default().feed(words, |piece| self.push(at, piece));
     }
 
-    fn push(&mut self, at: Place, piece: &[u8]) {
+    fn push(&mut self, at: JsonRole, piece: &[u8]) {
         match at {
-            Place::Output | Place::Answers if !is_first(&mut self.output_source, self.source) => return,
-            Place::Reasoning if !is_first(&mut self.reasoning_source, self.source) => return,
-            Place::Output | Place::Answers => self.output.push(piece),
-            Place::Reasoning => self.reasoning.push(piece),
-            Place::Loose if !is_first(&mut self.loose_source, self.source) => return,
-            Place::Loose => self.loose.push(piece),
-            Place::Arguments => self.tool().arguments.push(piece),
+            JsonRole::Output | JsonRole::Answers if !is_first(&mut self.output_source, self.source) => return,
+            JsonRole::Reasoning if !is_first(&mut self.reasoning_source, self.source) => return,
+            JsonRole::Output | JsonRole::Answers => self.output.push(piece),
+            JsonRole::Reasoning => self.reasoning.push(piece),
+            JsonRole::Loose if !is_first(&mut self.loose_source, self.source) => return,
+            JsonRole::Loose => self.loose.push(piece),
+            JsonRole::Arguments => self.tool().arguments.push(piece),
             _ => {}
         }
         self.said += piece.len() as u64;

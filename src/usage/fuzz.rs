@@ -1,6 +1,6 @@
 //! What must hold for any bytes at all. `cargo test` runs it on mutated transcripts, cargo-fuzz on what it thinks of.
 
-use super::{Dialect, Flow, Form, Report, Tap};
+use super::{Dialect, Flow, Form, Tap, UsageReport};
 
 /// What the first byte of the input of [`fuzz_tap`] chooses from.
 pub const DIALECTS: [Dialect; 7] = [
@@ -46,7 +46,7 @@ fn check_removed(body: &[u8], bytes: &[u8]) {
 }
 
 /// Feeds `body` to `tap` in pieces whose length `next` chooses, given how much is left.
-pub(super) fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usize) -> (Vec<u8>, Report) {
+pub(super) fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usize) -> (Vec<u8>, UsageReport) {
     let (mut out, mut at) = (Vec::new(), 0);
     while at < body.len() {
         let end = at + next(body.len() - at).clamp(1, body.len() - at);

@@ -90,7 +90,7 @@ pub fn fuzz_inject(data: &[u8]) {
     let edited = edit.apply(data);
     assert_eq!(edited[..edit.at.start], data[..edit.at.start]);
     assert_eq!(edited[edit.at.start + edit.with.len()..], data[edit.at.end..]);
-    let asked = super::asked::read(&edited);
+    let asked = super::RequestFacts::read(&edited);
     assert!(asked.stream && asked.asks_usage, "the edited body asks");
     assert!(self::edit(&edited).is_none(), "asking twice changes nothing");
     // serde_json stops at 128 levels, at numbers beyond f64 and at lone surrogates, which are all JSON.

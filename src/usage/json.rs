@@ -1,6 +1,6 @@
-//! An incremental JSON walker: finds the few places that a dialect names, in a document of any size cut anywhere.
+//! An incremental JSON walker: finds the few roles that a dialect names, in a document of any size cut anywhere.
 //!
-//! It keeps a short stack of places and one short value. It builds no tree, does not recurse, and passes over what
+//! It keeps a short stack of roles and one short value. It builds no tree, does not recurse, and passes over what
 //! nobody asked for without looking at more than quotes and brackets; there, and in numbers, it is more lenient than
 //! RFC 8259, and it takes `NaN` and `Infinity`, which Python servers write. Control characters in strings are let
 //! through. All else that is not JSON ends the walk as malformed.
@@ -11,7 +11,7 @@
 //!    └─▶ FirstKey ─▶ Text (name) ─▶ Colon ─▶ Value …        anything unexpected ─▶ Bad
 //! ```
 
-use super::place::Place;
+use super::role::JsonRole;
 use super::text::{Piece, Unescape};
 use memchr::memchr2;
 
@@ -23,18 +23,18 @@ const SHORT_BYTES_MAX: usize = 1024;
 
 /// Takes what the walker finds.
 pub trait Sink {
-    /// The place of the member `name` of the object at `at`.
-    fn member(&mut self, at: Place, name: &[u8]) -> Place;
-    /// The place of the element `index` of the array at `at`.
-    fn element(&mut self, at: Place, index: u32) -> Place;
+    /// The role of the member `name` of the object at `at`.
+    fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole;
+    /// The role of the element `index` of the array at `at`.
+    fn element(&mut self, at: JsonRole, index: u32) -> JsonRole;
     /// An object (or array) at `at` begins. Not called for what is skipped or handed on raw.
-    fn open(&mut self, at: Place, is_object: bool);
+    fn open(&mut self, at: JsonRole, is_object: bool);
     /// It ends.
-    fn close(&mut self, at: Place);
+    fn close(&mut self, at: JsonRole);
     /// A value which is neither words nor container.
-    fn scalar(&mut self, at: Place, value: Scalar<'_>);
+    fn scalar(&mut self, at: JsonRole, value: Scalar<'_>);
     /// A piece of the words at `at`, unescaped; may be cut within a character.
-    fn words(&mut self, at: Place, piece: &[u8]);
+    fn words(&mut self, at: JsonRole, piece: &[u8]);
 }
 
 /// A short value.
@@ -75,7 +75,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug)]
 struct Frame {
-    place: Place,
+    role: JsonRole,
     is_object: bool,
     index: u32,
 }
@@ -89,30 +89,30 @@ pub struct Walker {
     /// Open containers of the one that is passed over.
     skipped: u64,
     /// Of the value that is being read.
-    place: Place,
+    role: JsonRole,
     unescape: Unescape,
     short: Vec<u8>,
 }
 
 impl Walker {
-    /// A walker before a document whose place is `Place::Root`.
+    /// A walker before a document whose role is `JsonRole::Root`.
     pub fn new() -> Walker {
         Walker {
             state: State::Value,
-            frames: [Frame { place: Place::Skip, is_object: false, index: 0 }; DEPTH_MAX],
+            frames: [Frame { role: JsonRole::Skip, is_object: false, index: 0 }; DEPTH_MAX],
             depth: 0,
             skipped: 0,
-            place: Place::Root,
+            role: JsonRole::Root,
             unescape: Unescape::default(),
             short: Vec::new(),
         }
     }
 
-    /// Starts on a document whose place is `root`.
-    pub fn begin(&mut self, root: Place) {
+    /// Starts on a document whose role is `root`.
+    pub fn begin(&mut self, root: JsonRole) {
         self.state = State::Value;
         self.depth = 0;
-        self.place = root;
+        self.role = root;
         self.unescape = Unescape::default();
         self.short.clear();
     }
@@ -165,7 +165,8 @@ impl Walker {
         }
         if self.depth > 0 && !self.frames[self.depth - 1].is_object {
             let frame = &mut self.frames[self.depth - 1];
-            self.place = if frame.place == Place::Skip { Place::Skip } else { sink.element(frame.place, frame.index) };
+            self.role =
+                if frame.role == JsonRole::Skip { JsonRole::Skip } else { sink.element(frame.role, frame.index) };
             frame.index = frame.index.saturating_add(1);
         }
         match byte {
@@ -186,10 +187,10 @@ impl Walker {
         match memchr2(b'"', b'\\', &input[1..]) {
             Some(length) if input[1 + length] == b'"' => {
                 let whole = &input[1..1 + length];
-                if self.place.is_words() {
-                    sink.words(self.place, whole);
-                } else if self.place != Place::Skip {
-                    sink.scalar(self.place, Scalar::Text(&whole[..length.min(SHORT_BYTES_MAX)]));
+                if self.role.is_words() {
+                    sink.words(self.role, whole);
+                } else if self.role != JsonRole::Skip {
+                    sink.scalar(self.role, Scalar::Text(&whole[..length.min(SHORT_BYTES_MAX)]));
                 }
                 self.value_ended();
                 length + 2 + self.comma(input.get(length + 2))
@@ -202,21 +203,21 @@ impl Walker {
     }
 
     fn open<S: Sink>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
-        if self.place == Place::Skip || self.place.is_raw() || self.depth == DEPTH_MAX {
+        if self.role == JsonRole::Skip || self.role.is_raw() || self.depth == DEPTH_MAX {
             self.skipped = 0;
             self.state = State::Skip;
             return self.skip(input, sink);
         }
-        self.frames[self.depth] = Frame { place: self.place, is_object, index: 0 };
+        self.frames[self.depth] = Frame { role: self.role, is_object, index: 0 };
         self.depth += 1;
         self.state = if is_object { State::FirstKey } else { State::FirstValue };
-        sink.open(self.place, is_object);
+        sink.open(self.role, is_object);
         1
     }
 
     fn close<S: Sink>(&mut self, sink: &mut S) -> usize {
         self.depth -= 1;
-        sink.close(self.frames[self.depth].place);
+        sink.close(self.frames[self.depth].role);
         self.value_ended();
         1
     }
@@ -231,7 +232,7 @@ impl Walker {
         let end = input[1..].iter().position(|&b| b == b'"' || b == b'\\');
         match end {
             Some(length) if input[1 + length] == b'"' => {
-                self.place = sink.member(self.frames[self.depth - 1].place, &input[1..1 + length]);
+                self.role = sink.member(self.frames[self.depth - 1].role, &input[1..1 + length]);
                 // Colon and value nearly always follow at once: two turns less.
                 let after = length + 2;
                 match input[after..] {
@@ -276,11 +277,11 @@ impl Walker {
 
     /// In a string that was cut or has escapes.
     fn text<S: Sink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
-        let place = self.place;
+        let role = self.role;
         let short = &mut self.short;
         let (used, ended) = self.unescape.feed(input, |piece: Piece<'_>| {
-            if !is_name && place.is_words() {
-                sink.words(place, piece);
+            if !is_name && role.is_words() {
+                sink.words(role, piece);
             } else {
                 let room = SHORT_BYTES_MAX.saturating_sub(short.len());
                 short.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -290,14 +291,14 @@ impl Walker {
             return used;
         }
         if is_name {
-            self.place = sink.member(self.frames[self.depth - 1].place, &self.short);
+            self.role = sink.member(self.frames[self.depth - 1].role, &self.short);
             self.state = State::Colon;
         } else {
-            if self.place.is_words() {
+            if self.role.is_words() {
                 // Also words of which there are none were told.
-                sink.words(self.place, b"");
-            } else if self.place != Place::Skip {
-                sink.scalar(self.place, Scalar::Text(&self.short));
+                sink.words(self.role, b"");
+            } else if self.role != JsonRole::Skip {
+                sink.scalar(self.role, Scalar::Text(&self.short));
             }
             self.value_ended();
         }
@@ -307,8 +308,8 @@ impl Walker {
     fn bare<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         // Every other member of a chunk is `null`, and nobody asks for most numbers.
         if self.short.is_empty() && input.starts_with(b"null") && matches!(input.get(4), Some(b',' | b'}' | b']')) {
-            if self.place != Place::Skip {
-                sink.scalar(self.place, Scalar::Nothing);
+            if self.role != JsonRole::Skip {
+                sink.scalar(self.role, Scalar::Nothing);
             }
             self.value_ended();
             return 4 + self.comma(input.get(4));
@@ -336,8 +337,8 @@ impl Walker {
                 return;
             }
         };
-        if self.place != Place::Skip {
-            sink.scalar(self.place, value);
+        if self.role != JsonRole::Skip {
+            sink.scalar(self.role, value);
         }
         self.value_ended();
     }
@@ -363,9 +364,9 @@ impl Walker {
             used = at + 1;
             break;
         }
-        if self.place.is_raw() {
+        if self.role.is_raw() {
             let pieces = input[..used].split(|b| b.is_ascii_whitespace());
-            pieces.filter(|piece| !piece.is_empty()).for_each(|piece| sink.words(self.place, piece));
+            pieces.filter(|piece| !piece.is_empty()).for_each(|piece| sink.words(self.role, piece));
         }
         used
     }
@@ -383,8 +384,8 @@ impl Walker {
                 None => input.len(),
             }
         };
-        if self.place.is_raw() {
-            sink.words(self.place, &input[..used]);
+        if self.role.is_raw() {
+            sink.words(self.role, &input[..used]);
         }
         used
     }
@@ -440,31 +441,31 @@ pub fn figure(written: &[u8]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Writes down what is found: every name is a place of its own by its first letter.
+    /// Writes down what is found: every name is a role of its own by its first letter.
     #[derive(Default)]
     struct Found(String);
 
     impl Sink for Found {
-        fn member(&mut self, _: Place, name: &[u8]) -> Place {
+        fn member(&mut self, _: JsonRole, name: &[u8]) -> JsonRole {
             match name {
-                b"model" => Place::Model,
-                b"usage" => Place::Usage,
-                b"output" => Place::Output,
-                b"arguments" => Place::Arguments,
-                b"choices" => Place::Choices,
-                _ => Place::Skip,
+                b"model" => JsonRole::Model,
+                b"usage" => JsonRole::Usage,
+                b"output" => JsonRole::Output,
+                b"arguments" => JsonRole::Arguments,
+                b"choices" => JsonRole::Choices,
+                _ => JsonRole::Skip,
             }
         }
-        fn element(&mut self, at: Place, _: u32) -> Place {
+        fn element(&mut self, at: JsonRole, _: u32) -> JsonRole {
             at
         }
-        fn open(&mut self, at: Place, _: bool) {
+        fn open(&mut self, at: JsonRole, _: bool) {
             self.0.push_str(&format!("({at:?} "));
         }
-        fn close(&mut self, _: Place) {
+        fn close(&mut self, _: JsonRole) {
             self.0.push(')');
         }
-        fn scalar(&mut self, at: Place, value: Scalar<'_>) {
+        fn scalar(&mut self, at: JsonRole, value: Scalar<'_>) {
             let value = match value {
                 Scalar::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
                 Scalar::Number(number) => String::from_utf8_lossy(number).into_owned(),
@@ -473,7 +474,7 @@ mod tests {
             };
             self.0.push_str(&format!("{at:?}={value} "));
         }
-        fn words(&mut self, _: Place, piece: &[u8]) {
+        fn words(&mut self, _: JsonRole, piece: &[u8]) {
             self.0.push_str(&String::from_utf8_lossy(piece));
         }
     }
@@ -482,7 +483,7 @@ mod tests {
     fn check(document: &str, expected: &str) {
         for size in [1, 2, 3, 7, 10_000] {
             let (mut walker, mut found) = (Walker::new(), Found::default());
-            walker.begin(Place::Root);
+            walker.begin(JsonRole::Root);
             let mut pieces = document.as_bytes().chunks(size);
             let more = pieces.any(|piece| walker.feed(piece, &mut found) < piece.len());
             walker.finish(&mut found);

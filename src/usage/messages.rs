@@ -4,52 +4,52 @@
 //! [`Counts::settled`](super::counts::Counts::settled). Source: Anthropic `messages-streaming`; LM Studio docs
 //! `4_anthropic-compat/messages.md`.
 
-use super::dialect::Table;
 use super::error;
 use super::facts::Facts;
-use super::place::Place;
+use super::grammar::Grammar;
+use super::role::JsonRole;
 
 /// Messages.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Reply,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Reply,
     member,
-    settle,
     terminals: &[b"message_stop"],
     needs_terminal: true,
     outlives_error: false,
     source: "usage",
 };
 
-fn member(at: Place, name: &[u8]) -> Place {
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root | Place::Reply, b"type") => Place::Kind,
-        (Place::Root | Place::Reply | Place::Beginning, b"usage") => Place::Usage,
-        (Place::Root | Place::Reply, b"timings") => Place::Timings,
+        (JsonRole::Root | JsonRole::Reply, b"type") => JsonRole::Kind,
+        (JsonRole::Root | JsonRole::Reply | JsonRole::Beginning, b"usage") => JsonRole::Usage,
+        (JsonRole::Root | JsonRole::Reply, b"timings") => JsonRole::Timings,
         // At the top of a document that shows only now that it is an event, too. As text it is an error's.
-        (Place::Root | Place::Reply, b"message") => Place::Beginning,
-        (Place::Root | Place::Reply, b"stats") => Place::Stats,
-        (Place::Root, b"index") => Place::ToolIndex,
-        (Place::Root, b"content_block") => Place::Item,
-        (Place::Root, b"delta") => Place::Message,
-        (Place::Reply | Place::Beginning, b"id") => Place::Id,
-        (Place::Reply | Place::Beginning, b"model") => Place::Model,
-        (Place::Reply | Place::Beginning, b"content") => Place::Items,
-        (Place::Reply | Place::Beginning | Place::Message, b"stop_reason") => Place::Finish,
-        (Place::Message, b"text") => Place::Output,
-        (Place::Message, b"thinking") => Place::Reasoning,
-        (Place::Message, b"partial_json") => Place::Arguments,
-        (Place::Item, b"type") => Place::PartKind,
-        (Place::Item, b"text") => Place::Output,
-        (Place::Item, b"thinking") => Place::Reasoning,
-        (Place::Item, b"id") => Place::ToolId,
-        (Place::Item, b"name") => Place::ToolName,
-        (Place::Item, b"input") => Place::Arguments,
+        (JsonRole::Root | JsonRole::Reply, b"message") => JsonRole::Beginning,
+        (JsonRole::Root | JsonRole::Reply, b"stats") => JsonRole::Stats,
+        (JsonRole::Root, b"index") => JsonRole::ToolIndex,
+        (JsonRole::Root, b"content_block") => JsonRole::Item,
+        (JsonRole::Root, b"delta") => JsonRole::Message,
+        (JsonRole::Reply | JsonRole::Beginning, b"id") => JsonRole::Id,
+        (JsonRole::Reply | JsonRole::Beginning, b"model") => JsonRole::Model,
+        (JsonRole::Reply | JsonRole::Beginning, b"content") => JsonRole::Items,
+        (JsonRole::Reply | JsonRole::Beginning | JsonRole::Message, b"stop_reason") => JsonRole::Finish,
+        (JsonRole::Message, b"text") => JsonRole::Output,
+        (JsonRole::Message, b"thinking") => JsonRole::Reasoning,
+        (JsonRole::Message, b"partial_json") => JsonRole::Arguments,
+        (JsonRole::Item, b"type") => JsonRole::PartKind,
+        (JsonRole::Item, b"text") => JsonRole::Output,
+        (JsonRole::Item, b"thinking") => JsonRole::Reasoning,
+        (JsonRole::Item, b"id") => JsonRole::ToolId,
+        (JsonRole::Item, b"name") => JsonRole::ToolName,
+        (JsonRole::Item, b"input") => JsonRole::Arguments,
         _ => error::member(at, name),
     }
 }
 
-fn settle(facts: &mut Facts) {
+/// What a whole document means.
+pub(super) fn settle(facts: &mut Facts) {
     // Before the answer began nobody can have counted it; and no prompt is empty.
     if facts.kind == b"message_start" {
         facts.early_output = facts.counts.output.take();

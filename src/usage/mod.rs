@@ -3,18 +3,17 @@
 //! # What a reply says
 //!
 //! ```text
-//!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (places) ─▶ facts (one event) ─▶ account (the reply) ─▶ report
+//!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (roles) ─▶ facts (one event) ─▶ account (the reply) ─▶ report
 //!                 │                       ▲ member, settle
-//!                 └─▶ gate ─▶ client      chat, embeddings, responses, messages, native, other
+//!                 └─▶ hold ─▶ client      chat, embeddings, responses, messages, native, other
 //! ```
 //!
-//! An event that differs from the one before in its words alone is not walked but compared (twin).
+//! An event that differs from the one before in its words alone is not walked but compared (repeat).
 //!
-//! The tap looks at a copy of the bytes; the gate delays a few of them, and takes out the usage events that injection
+//! The tap looks at a copy of the bytes; the hold delays a few of them, and takes out the usage events that injection
 //! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words.
 
 mod account;
-pub mod asked;
 mod chat;
 pub mod client;
 mod counts;
@@ -26,7 +25,8 @@ mod facts;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
-mod gate;
+mod grammar;
+mod hold;
 pub mod inject;
 mod json;
 pub mod members;
@@ -34,17 +34,20 @@ mod messages;
 mod native;
 mod other;
 mod pace;
-mod place;
 mod plain;
 pub mod prompt;
+mod repeat;
+pub mod request_facts;
 mod responses;
+mod role;
 mod sse;
 pub mod tap;
 mod text;
 mod tools;
 mod transcripts;
-mod twin;
+mod words;
 
-pub use account::Report;
+pub use account::UsageReport;
 pub use dialect::{Dialect, generates, is_recorded};
+pub use request_facts::RequestFacts;
 pub use tap::{Flow, Form, Tap, are_events};

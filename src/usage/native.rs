@@ -3,49 +3,50 @@
 //! An `error` event may be followed by `chat.end` all the same. Source: LM Studio docs `2_rest/chat.md`,
 //! `streaming-events.md`.
 
-use super::dialect::Table;
 use super::error;
-use super::facts::{Facts, Words};
-use super::place::Place;
+use super::facts::Facts;
+use super::grammar::Grammar;
+use super::role::JsonRole;
+use super::words::Words;
 
 /// The native chat.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Reply,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Reply,
     member,
-    settle,
     terminals: &[b"chat.end"],
     needs_terminal: true,
     outlives_error: true,
     source: "stats",
 };
 
-fn member(at: Place, name: &[u8]) -> Place {
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root, b"type") => Place::Kind,
-        (Place::Root, b"result") => Place::Reply,
-        (Place::Root | Place::Reply, b"model_instance_id") => Place::Model,
-        (Place::Root, b"content") => Place::Loose,
-        (Place::Root, b"load_time_seconds") => Place::LoadSeconds,
-        (Place::Root, b"tool") => Place::ToolName,
-        (Place::Root, b"arguments") => Place::Arguments,
-        (Place::Reply, b"response_id") => Place::Id,
-        (Place::Reply, b"output") => Place::Items,
-        (Place::Reply, b"stats") => Place::Stats,
-        (Place::Reply, b"usage") => Place::Usage,
-        (Place::Item, b"type") => Place::PartKind,
-        (Place::Item, b"content") => Place::Loose,
-        (Place::Item, b"tool") => Place::ToolName,
-        (Place::Item, b"arguments") => Place::Arguments,
+        (JsonRole::Root, b"type") => JsonRole::Kind,
+        (JsonRole::Root, b"result") => JsonRole::Reply,
+        (JsonRole::Root | JsonRole::Reply, b"model_instance_id") => JsonRole::Model,
+        (JsonRole::Root, b"content") => JsonRole::Loose,
+        (JsonRole::Root, b"load_time_seconds") => JsonRole::LoadSeconds,
+        (JsonRole::Root, b"tool") => JsonRole::ToolName,
+        (JsonRole::Root, b"arguments") => JsonRole::Arguments,
+        (JsonRole::Reply, b"response_id") => JsonRole::Id,
+        (JsonRole::Reply, b"output") => JsonRole::Items,
+        (JsonRole::Reply, b"stats") => JsonRole::Stats,
+        (JsonRole::Reply, b"usage") => JsonRole::Usage,
+        (JsonRole::Item, b"type") => JsonRole::PartKind,
+        (JsonRole::Item, b"content") => JsonRole::Loose,
+        (JsonRole::Item, b"tool") => JsonRole::ToolName,
+        (JsonRole::Item, b"arguments") => JsonRole::Arguments,
         // A call that the model got wrong.
-        (Place::Item, b"metadata") => Place::Function,
-        (Place::Function, b"tool_name") => Place::ToolName,
-        (Place::Function, b"arguments") => Place::Arguments,
+        (JsonRole::Item, b"metadata") => JsonRole::Function,
+        (JsonRole::Function, b"tool_name") => JsonRole::ToolName,
+        (JsonRole::Function, b"arguments") => JsonRole::Arguments,
         _ => error::member(at, name),
     }
 }
 
-fn settle(facts: &mut Facts) {
+/// What a whole document means.
+pub(super) fn settle(facts: &mut Facts) {
     let kind = std::mem::take(&mut facts.kind);
     match kind.as_slice() {
         b"message.delta" => facts.loose_is_output(),

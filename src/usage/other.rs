@@ -2,30 +2,26 @@
 //! and `id` at the top of the document. Of words only the `answers` of decisions are read, as JSON.
 
 use super::chat;
-use super::dialect::Table;
-use super::facts::Facts;
-use super::place::Place;
+use super::grammar::Grammar;
+use super::role::JsonRole;
 
 /// Whatever has no dialect of its own.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Root,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Root,
     member,
-    settle,
     terminals: &[],
     needs_terminal: false,
     outlives_error: false,
     source: "usage",
 };
 
-fn member(at: Place, name: &[u8]) -> Place {
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root, b"id") => Place::Id,
-        (Place::Root, b"model") => Place::Model,
-        (Place::Root, b"object" | b"type") => Place::Kind,
-        (Place::Root, b"answers") => Place::Answers,
+        (JsonRole::Root, b"id") => JsonRole::Id,
+        (JsonRole::Root, b"model") => JsonRole::Model,
+        (JsonRole::Root, b"object" | b"type") => JsonRole::Kind,
+        (JsonRole::Root, b"answers") => JsonRole::Answers,
         _ => chat::usage(at, name),
     }
 }
-
-fn settle(_: &mut Facts) {}

@@ -4,55 +4,58 @@
 //! more in the terminal event. Calls of tools that are built in (`apply_patch_call`, `shell_call`) have a member of
 //! their own for what a function's arguments are. Source: openai-openapi `openapi.yaml`; LM Studio docs `responses.md`.
 
-use super::dialect::Table;
 use super::error;
-use super::facts::{Facts, Words};
-use super::place::Place;
+use super::facts::Facts;
+use super::grammar::Grammar;
+use super::role::JsonRole;
+use super::words::Words;
 
 /// Responses.
-pub(super) const TABLE: Table = Table {
-    event: Place::Root,
-    body: Place::Reply,
+pub(super) const GRAMMAR: Grammar = Grammar {
+    event: JsonRole::Root,
+    body: JsonRole::Reply,
     member,
-    settle,
     terminals: &[b"response.completed", b"response.incomplete", b"response.failed", b"response.done"],
     needs_terminal: true,
     outlives_error: false,
     source: "usage",
 };
 
-fn member(at: Place, name: &[u8]) -> Place {
+fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (Place::Root, b"type") => Place::Kind,
+        (JsonRole::Root, b"type") => JsonRole::Kind,
         // At the top of a document that shows only now that it is an event, too.
-        (Place::Root | Place::Reply, b"response") => Place::Reply,
-        (Place::Root, b"delta" | b"text" | b"arguments" | b"input" | b"refusal") => Place::Loose,
-        (Place::Root, b"item") => Place::Item,
-        (Place::Root, b"output_index") => Place::ToolIndex,
-        (Place::Root, b"item_id") => Place::ItemId,
-        (Place::Root, b"code") => Place::ErrorCode,
-        (Place::Reply, b"id") => Place::Id,
-        (Place::Reply, b"model") => Place::Model,
-        (Place::Reply, b"status") => Place::Status,
-        (Place::Root | Place::Reply, b"usage") => Place::Usage,
-        (Place::Root | Place::Reply, b"timings") => Place::Timings,
-        (Place::Reply, b"stats") => Place::Stats,
-        (Place::Reply, b"output") => Place::Items,
-        (Place::Reply, b"incomplete_details") => Place::Incomplete,
-        (Place::Incomplete, b"reason") => Place::FinishDetail,
-        (Place::Item, b"type") => Place::PartKind,
-        (Place::Item, b"id") => Place::ItemId,
-        (Place::Item, b"call_id") => Place::ToolId,
-        (Place::Item, b"name") => Place::ToolName,
-        (Place::Item, b"arguments" | b"input" | b"operation" | b"action" | b"code" | b"queries") => Place::Arguments,
-        (Place::Item, b"content" | b"summary") => Place::Parts,
-        (Place::Part, b"type") => Place::PartKind,
-        (Place::Part, b"text" | b"refusal") => Place::Loose,
+        (JsonRole::Root | JsonRole::Reply, b"response") => JsonRole::Reply,
+        (JsonRole::Root, b"delta" | b"text" | b"arguments" | b"input" | b"refusal") => JsonRole::Loose,
+        (JsonRole::Root, b"item") => JsonRole::Item,
+        (JsonRole::Root, b"output_index") => JsonRole::ToolIndex,
+        (JsonRole::Root, b"item_id") => JsonRole::ItemId,
+        (JsonRole::Root, b"code") => JsonRole::ErrorCode,
+        (JsonRole::Reply, b"id") => JsonRole::Id,
+        (JsonRole::Reply, b"model") => JsonRole::Model,
+        (JsonRole::Reply, b"status") => JsonRole::Status,
+        (JsonRole::Root | JsonRole::Reply, b"usage") => JsonRole::Usage,
+        (JsonRole::Root | JsonRole::Reply, b"timings") => JsonRole::Timings,
+        (JsonRole::Reply, b"stats") => JsonRole::Stats,
+        (JsonRole::Reply, b"output") => JsonRole::Items,
+        (JsonRole::Reply, b"incomplete_details") => JsonRole::Incomplete,
+        (JsonRole::Incomplete, b"reason") => JsonRole::FinishDetail,
+        (JsonRole::Item, b"type") => JsonRole::PartKind,
+        (JsonRole::Item, b"id") => JsonRole::ItemId,
+        (JsonRole::Item, b"call_id") => JsonRole::ToolId,
+        (JsonRole::Item, b"name") => JsonRole::ToolName,
+        (JsonRole::Item, b"arguments" | b"input" | b"operation" | b"action" | b"code" | b"queries") => {
+            JsonRole::Arguments
+        }
+        (JsonRole::Item, b"content" | b"summary") => JsonRole::Parts,
+        (JsonRole::Part, b"type") => JsonRole::PartKind,
+        (JsonRole::Part, b"text" | b"refusal") => JsonRole::Loose,
         _ => error::member(at, name),
     }
 }
 
-fn settle(facts: &mut Facts) {
+/// What a whole document means.
+pub(super) fn settle(facts: &mut Facts) {
     if matches!(facts.status.as_slice(), b"completed" | b"incomplete" | b"failed" | b"cancelled") {
         facts.finish.clone_from(&facts.status);
         facts.has_error |= facts.status == b"failed";

@@ -17,15 +17,16 @@
 
 mod events;
 
-use super::account::{Account, Report};
-use super::dialect::{Dialect, Table};
+use super::account::{Account, UsageReport};
+use super::dialect::Dialect;
 use super::facts::Facts;
-use super::gate::Gate;
+use super::grammar::Grammar;
+use super::hold::Hold;
 use super::json::Walker;
 use super::members::BOM;
 use super::plain;
+use super::repeat::Repeat;
 use super::sse::Lexer;
-use super::twin::Twin;
 use events::Event;
 
 /// What a body is labelled as.
@@ -66,14 +67,15 @@ enum Shape {
 pub struct Tap {
     form: Form,
     shape: Shape,
-    table: &'static Table,
+    dialect: Dialect,
+    grammar: &'static Grammar,
     walker: Walker,
     facts: Facts,
     account: Account,
     lexer: Lexer,
-    gate: Gate,
+    hold: Hold,
     event: Event,
-    twin: Twin,
+    repeat: Repeat,
     /// Usage events are to be removed.
     strip: bool,
     /// The LF of a removed event's CRLF is still to come.
@@ -99,20 +101,21 @@ impl Tap {
     /// `strip`: the proxy asked for usage events, not the client. `content_bytes_max`: bytes kept of each kind of
     /// words, 0 for none.
     pub fn new(dialect: Dialect, form: Form, strip: bool, content_bytes_max: usize) -> Tap {
-        let table = dialect.table();
+        let grammar = dialect.grammar();
         let mut walker = Walker::new();
-        walker.begin(table.body);
+        walker.begin(grammar.body);
         Tap {
             form,
             shape: Shape::Unknown { mark: 0 },
-            table,
+            dialect,
+            grammar,
             walker,
-            facts: Facts::new(table, content_bytes_max),
-            account: Account::new(table, content_bytes_max),
+            facts: Facts::new(grammar, content_bytes_max),
+            account: Account::new(grammar, content_bytes_max),
             lexer: Lexer::new(),
-            gate: Gate::default(),
+            hold: Hold::default(),
             event: Event::new(),
-            twin: Twin::default(),
+            repeat: Repeat::default(),
             strip,
             strip_line_feed: false,
             told_beside: false,
@@ -160,13 +163,13 @@ impl Tap {
             Shape::Events => self.feed_events(input, at, now_us, out),
             Shape::Unknown { .. } | Shape::Document | Shape::Text => out.extend_from_slice(input),
         }
-        if self.gate.is_closed() { Flow::Terminal } else { Flow::Open }
+        if self.hold.is_closed() { Flow::Terminal } else { Flow::Open }
     }
 
     /// Lets go what is held: the terminal line and what followed, or a partial line. After a terminal event later bytes
     /// pass at once, and are still read; only what may be a usage event still waits.
     pub fn release(&mut self, out: &mut Vec<u8>) {
-        self.gate.release(out);
+        self.hold.release(out);
     }
 
     /// The body is over, cleanly or not. All that is held leaves.
@@ -184,9 +187,9 @@ impl Tap {
             Shape::Events => {
                 self.close_if_terminal(0, self.now_us);
                 self.merge_event(self.now_us);
-                if self.gate.doubts_event() && self.is_usage_event() {
-                    self.gate.join(out);
-                    self.remove(|gate| gate.remove_event(&[], 0));
+                if self.hold.doubts_event() && self.is_usage_event() {
+                    self.hold.join(out);
+                    self.remove(|hold| hold.remove_event(&[], 0));
                 }
             }
         }
@@ -195,11 +198,11 @@ impl Tap {
         {
             self.account.error(words.as_bytes());
         }
-        self.gate.end(out);
+        self.hold.end(out);
     }
 
     /// What the reply said so far.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> UsageReport {
         let mut report = self.account.report(self.terminal, self.is_stream());
         report.told_beside = self.told_beside;
         if !report.streamed {
@@ -274,7 +277,8 @@ impl Tap {
 
     /// Takes what a document says.
     fn settle(&mut self, now_us: u64) {
-        self.facts.settle(&self.event.name);
+        self.facts.end(&self.event.name);
+        self.dialect.settle(&mut self.facts);
         if self.words.is_some() {
             self.facts.is_of_a_failure();
         }

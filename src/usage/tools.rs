@@ -2,8 +2,8 @@
 //!
 //! Pieces of parallel calls may alternate. A piece belongs to the call of its index, else of its id, else to the latest.
 
-use super::facts::Words;
 use super::text::{Kept, escape};
+use super::words::Words;
 use crate::limits::TOOL_CALLS_OPEN_MAX;
 
 /// A tool call, or a piece of one.

@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use super::fuzz::{Random, fuzz_tap, run};
-use super::{Dialect, Flow, Form, Report, Tap};
+use super::{Dialect, Flow, Form, Tap, UsageReport};
 
 struct Transcript {
     name: String,
@@ -91,7 +91,7 @@ fn all() -> Vec<Transcript> {
 }
 
 /// A report as the transcripts write it: a line for each field that is told.
-fn lines(report: &Report) -> String {
+fn lines(report: &UsageReport) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {

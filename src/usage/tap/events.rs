@@ -1,9 +1,10 @@
 //! Events: lines put together, what each says, and which of them leave.
 
-use super::super::facts::{Spoken, Words};
-use super::super::gate::Gate;
-use super::super::place::Place;
+use super::super::facts::Spoken;
+use super::super::hold::Hold;
+use super::super::role::JsonRole;
 use super::super::sse::{Field, Rest, State, Step};
+use super::super::words::Words;
 use super::{Tap, append_up_to};
 use crate::limits::HOLD_BYTES_MAX;
 
@@ -79,23 +80,23 @@ impl Tap {
                 Step::Blank => self.event_ends(input, at, now_us, out),
                 Step::LineFeed => {
                     if std::mem::take(&mut self.strip_line_feed) {
-                        self.gate.remove_byte(input, at);
+                        self.hold.remove_byte(input, at);
                     }
                 }
             }
             at += used;
             self.weigh(at, out);
         }
-        self.gate.finish(input, out);
+        self.hold.finish(input, out);
     }
 
     /// Takes an event that repeats the one before with other words; how many bytes it has. None of them is doubted.
     fn repeated(&mut self, input: &[u8], now_us: u64) -> usize {
-        if self.event.bytes > 0 || self.lexer.state() != State::Start || self.gate.is_closed() {
+        if self.event.bytes > 0 || self.lexer.state() != State::Start || self.hold.is_closed() {
             return 0;
         }
-        let Some(same) = self.twin.find(input) else { return 0 };
-        self.facts.say_instead(same.place, same.words);
+        let Some(same) = self.repeat.find(input) else { return 0 };
+        self.facts.say_instead(same.role, same.words);
         self.account.merge_repeated(&self.facts, now_us);
         same.length
     }
@@ -103,9 +104,9 @@ impl Tap {
     /// An event was read, or passed over: if it only brought words, the next one may repeat it.
     fn learn(&mut self, event: &[u8]) {
         let facts = &self.facts;
-        self.twin.forget();
-        let Spoken::Once(place, address, length) = facts.spoken else { return };
-        let only_words = matches!(place, Place::Output | Place::Reasoning)
+        self.repeat.forget();
+        let Spoken::Once(role, address, length) = facts.spoken else { return };
+        let only_words = matches!(role, JsonRole::Output | JsonRole::Reasoning)
             && facts.words == Words::Delta
             && facts.has_content
             && facts.tools.is_empty()
@@ -113,7 +114,7 @@ impl Tap {
             && !facts.has_error;
         let start = address.wrapping_sub(event.as_ptr().addr());
         if only_words && self.walker.is_done() && start < event.len() && length < event.len() - start {
-            self.twin.learn(event, start..start + length, place);
+            self.repeat.learn(event, start..start + length, role);
         }
     }
 
@@ -129,14 +130,14 @@ impl Tap {
             event.done = Some(0);
             event.fork.get_or_insert(event.bytes);
             if self.strip {
-                self.gate.fork(at);
+                self.hold.fork(at);
             }
-        } else if self.strip && !event.is_trusted && !self.gate.doubts_event() {
+        } else if self.strip && !event.is_trusted && !self.hold.doubts_event() {
             event.doubt_is_fresh = true;
-            self.gate.doubt_event(at);
+            self.hold.doubt_event(at);
         }
         if !event.has_data || event.is_merged {
-            self.gate.doubt_line(at);
+            self.hold.doubt_line(at);
         }
     }
 
@@ -165,7 +166,7 @@ impl Tap {
         if !self.event.has_data {
             // The value of llama.cpp's and llama-box's `error:` field is an error object.
             let is_error = field == Field::Error;
-            self.begin_document(if is_error { Place::Error } else { self.table.event });
+            self.begin_document(if is_error { JsonRole::Error } else { self.grammar.event });
             if is_error {
                 self.event.name.clear();
                 self.event.name.extend_from_slice(b"error");
@@ -190,7 +191,7 @@ impl Tap {
         if self.walker.is_done() { value.len() - used } else { 0 }
     }
 
-    fn begin_document(&mut self, root: Place) {
+    fn begin_document(&mut self, root: JsonRole) {
         self.event.has_data = true;
         self.walker.begin(root);
         self.facts.clear();
@@ -220,17 +221,17 @@ impl Tap {
             (self.facts.has_error, self.terminal) = (true, true);
             self.account.error(&self.facts.error().unwrap_or_default());
         }
-        self.gate.join(out);
-        if self.gate.doubts_event() && self.is_usage_event() {
-            self.remove(|gate| gate.remove_event(input, at + 1));
+        self.hold.join(out);
+        if self.hold.doubts_event() && self.is_usage_event() {
+            self.remove(|hold| hold.remove_event(input, at + 1));
             self.strip_line_feed = input[at] == b'\r';
         } else {
-            self.gate.trust_line(out);
-            self.gate.trust_event(out);
+            self.hold.trust_line(out);
+            self.hold.trust_event(out);
         }
         match self.event.from {
             Some(from) if self.event.is_merged && self.event.name.is_empty() => self.learn(&input[from..=at]),
-            _ => self.twin.forget(),
+            _ => self.repeat.forget(),
         }
         self.lexer.expect_more(false);
         self.event.late_name.clear();
@@ -240,13 +241,13 @@ impl Tap {
 
     /// The line that is being read is the first of the next event, or the one before it was.
     fn next_event(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        if self.gate.doubts_event() && self.is_usage_event() {
-            self.remove(|gate| gate.remove_to_fork(input));
+        if self.hold.doubts_event() && self.is_usage_event() {
+            self.remove(|hold| hold.remove_to_fork(input));
         } else {
-            self.gate.trust_event(out);
+            self.hold.trust_event(out);
         }
-        self.gate.part();
-        self.twin.forget();
+        self.hold.part();
+        self.repeat.forget();
         let bytes = self.event.bytes - self.event.fork.unwrap_or(0);
         self.forget_event(bytes);
         std::mem::swap(&mut self.event.name, &mut self.event.late_name);
@@ -256,13 +257,13 @@ impl Tap {
     fn split_line(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
         self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
         self.merge_event(now_us);
-        if self.gate.doubts_event() && self.is_usage_event() {
-            self.remove(|gate| gate.remove_event(input, at));
+        if self.hold.doubts_event() && self.is_usage_event() {
+            self.remove(|hold| hold.remove_event(input, at));
         } else {
-            self.gate.trust_line(out);
-            self.gate.trust_event(out);
+            self.hold.trust_line(out);
+            self.hold.trust_event(out);
         }
-        self.twin.forget();
+        self.repeat.forget();
         self.forget_event(0);
         self.event.done = Some(0);
         self.lexer.start_line();
@@ -278,31 +279,31 @@ impl Tap {
     }
 
     /// Removes the usage event that was just read.
-    pub(super) fn remove(&mut self, how: impl FnOnce(&mut Gate)) {
+    pub(super) fn remove(&mut self, how: impl FnOnce(&mut Hold)) {
         let counts = self.facts.timings.counts();
         self.told_beside |= counts.input.is_some() && counts.output.is_some();
-        how(&mut self.gate);
+        how(&mut self.hold);
     }
 
     /// Ends doubts as soon as the bytes before `at` have decided them.
     fn weigh(&mut self, at: usize, out: &mut Vec<u8>) {
         if self.event.done == Some(DONE.len()) {
             self.terminal = true;
-            self.gate.close(at);
+            self.hold.close(at);
         }
         let line_is_over = matches!(self.lexer.state(), State::Start | State::AfterCr);
-        if self.gate.doubts_line() && (line_is_over || self.event.done.is_none() || !self.lexer.may_be_data()) {
-            self.gate.trust_line(out);
+        if self.hold.doubts_line() && (line_is_over || self.event.done.is_none() || !self.lexer.may_be_data()) {
+            self.hold.trust_line(out);
         }
-        if !self.gate.doubts_event() || self.gate.doubts_line() {
+        if !self.hold.doubts_event() || self.hold.doubts_line() {
             return;
         }
         if self.lexer.state() == State::Rest(Rest::Comment) && self.event.doubt_is_fresh {
             // A comment before the event is none of it; the next line is doubted anew.
-            self.gate.trust_event(out);
+            self.hold.trust_event(out);
         } else if self.cannot_be_usage_event() {
             self.event.is_trusted = true;
-            self.gate.trust_event(out);
+            self.hold.trust_event(out);
         }
     }
 
@@ -335,10 +336,10 @@ impl Tap {
         let is_whole = event.has_data && self.walker.is_done();
         let kind = if is_whole && !self.facts.kind.is_empty() { &self.facts.kind } else { &event.name };
         let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.has_error;
-        let is_terminal = self.table.terminals.contains(&kind.as_slice());
-        if is_terminal || is_error && !self.table.outlives_error {
+        let is_terminal = self.grammar.terminals.contains(&kind.as_slice());
+        if is_terminal || is_error && !self.grammar.outlives_error {
             self.merge_event(now_us);
-            self.gate.close(from);
+            self.hold.close(from);
         }
         self.terminal |= is_terminal || is_error;
     }

@@ -1,11 +1,11 @@
-//! The places in a reply's JSON that mean something.
+//! The roles that values have in a reply's JSON.
 //!
-//! A dialect is a map from (place, member name) to place; what is found at a leaf is the same in all of them (see
-//! [`super::facts`]). Whatever no dialect names is [`Place::Skip`], with all that is under it.
+//! A dialect is a map from (role, member name) to role; what is found at a leaf is the same in all of them (see
+//! [`super::facts`]). Whatever no dialect names is [`JsonRole::Skip`], with all that is under it.
 
 /// What a value of a JSON document is. The first group holds others, the second are leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum JsonRole {
     /// Nothing below is read.
     Skip,
     /// The document: an event's data, or a whole body.
@@ -64,7 +64,7 @@ pub enum Place {
     /// `detail`: text, an object or a list of them; at the root an error's as `message` is.
     Detail,
     /// `role` of a message.
-    Role,
+    MessageRole,
     /// `finish_reason` of a choice that is not the first.
     OtherFinish,
     /// What a tool call is known by: to the client, and among the items of a response.
@@ -102,17 +102,22 @@ pub enum Place {
     Arguments,
 }
 
-impl Place {
+impl JsonRole {
     /// Whether strings here are streamed on piece by piece instead of being kept, cut off, as one short value.
     pub fn is_words(self) -> bool {
         matches!(
             self,
-            Place::Output | Place::Reasoning | Place::Loose | Place::Unkept | Place::Arguments | Place::Answers
+            JsonRole::Output
+                | JsonRole::Reasoning
+                | JsonRole::Loose
+                | JsonRole::Unkept
+                | JsonRole::Arguments
+                | JsonRole::Answers
         )
     }
 
     /// Whether objects and arrays here are handed on as JSON text without white space.
     pub fn is_raw(self) -> bool {
-        matches!(self, Place::Arguments | Place::Answers)
+        matches!(self, JsonRole::Arguments | JsonRole::Answers)
     }
 }

@@ -1,18 +1,18 @@
 //! Which bytes of a stream may leave for the client now, and which wait.
 //!
 //! Bytes wait when their line may still become `data: [DONE]`, when their event may still be one that is to be removed,
-//! and from the terminal event on. The gate knows places, not events: [`super::tap`] tells it where a line or an event
+//! and from the terminal event on. The hold knows places, not events: [`super::tap`] tells it where a line or an event
 //! begins and what became of it.
 //!
 //! ```text
 //!  Open ──close──▶ Closed ──release──▶ Released: only what may have to be removed waits
 //! ```
 
-/// The gate. Whoever tells it of a place names an offset in the bytes of the current feed.
+/// The hold. Whoever tells it of a place names an offset in the bytes of the current feed.
 ///
 /// Invariant: between two feeds `held` is empty unless a mark stands at its beginning or within it.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct Hold {
     /// What waits: bytes of earlier feeds, and of this one up to `from`.
     held: Vec<u8>,
     /// Bytes of this feed before it are in `held`, have left, or were removed.
@@ -49,7 +49,7 @@ impl Marks {
     }
 }
 
-impl Gate {
+impl Hold {
     /// The current line begins at `at` and may become the terminal one.
     pub fn doubt_line(&mut self, at: usize) {
         if self.marks.closed.is_none() && !self.released {

@@ -9,39 +9,39 @@ use std::ops::Range;
 
 use memchr::memchr2;
 
-use super::place::Place;
+use super::role::JsonRole;
 
 /// Longest event whose surroundings are kept. Chunks of one token have some 250 bytes.
 const EVENT_BYTES_MAX: usize = 2048;
 
 /// What stood around the words of the event before.
 #[derive(Debug, Default)]
-pub struct Twin {
+pub struct Repeat {
     head: Vec<u8>,
     tail: Vec<u8>,
-    place: Option<Place>,
+    role: Option<JsonRole>,
 }
 
 /// A whole event that differs from the one before in its words.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Same<'a> {
+pub struct Repeated<'a> {
     /// Where its words belong.
-    pub place: Place,
+    pub role: JsonRole,
     /// The inside of the JSON string and its closing quote.
     pub words: &'a [u8],
     /// Bytes of the event, its blank line included.
     pub length: usize,
 }
 
-impl Twin {
+impl Repeat {
     /// Something else came: the next event is read.
     pub fn forget(&mut self) {
-        self.place = None;
+        self.role = None;
     }
 
-    /// `event` was read: `words` is the inside of the only string in it that has words, at `place`. Events of more than
-    /// one line, or with line ends other than LF, are not taken.
-    pub fn learn(&mut self, event: &[u8], words: Range<usize>, place: Place) {
+    /// `event` was read: `words`, of role `role`, is the inside of the only string in it that has words. Events of more
+    /// than one line, or with line ends other than LF, are not taken.
+    pub fn learn(&mut self, event: &[u8], words: Range<usize>, role: JsonRole) {
         let Some(line) = event.strip_suffix(b"\n\n") else { return };
         let in_quotes = words.start > 0 && event[words.start - 1] == b'"' && event.get(words.end) == Some(&b'"');
         if event.len() > EVENT_BYTES_MAX || !in_quotes || memchr2(b'\n', b'\r', line).is_some() {
@@ -51,13 +51,13 @@ impl Twin {
         self.head.extend_from_slice(&event[..words.start]);
         self.tail.clear();
         self.tail.extend_from_slice(&event[words.end + 1..]);
-        self.place = Some(place);
+        self.role = Some(role);
     }
 
-    /// Whether `input`, at the beginning of an event, begins with a whole twin of the one before. Without words it is
+    /// Whether `input`, at the beginning of an event, begins with a whole repeat of the one before. Without words it is
     /// none: an event without content counts otherwise.
-    pub fn find<'a>(&self, input: &'a [u8]) -> Option<Same<'a>> {
-        let place = self.place?;
+    pub fn find<'a>(&self, input: &'a [u8]) -> Option<Repeated<'a>> {
+        let role = self.role?;
         let rest = input.strip_prefix(self.head.as_slice())?;
         let mut end = 0;
         loop {
@@ -75,7 +75,7 @@ impl Twin {
         if end == 0 || !rest[end + 1..].starts_with(&self.tail) || memchr2(b'\n', b'\r', words).is_some() {
             return None;
         }
-        Some(Same { place, words, length: self.head.len() + words.len() + self.tail.len() })
+        Some(Repeated { role, words, length: self.head.len() + words.len() + self.tail.len() })
     }
 }
 
@@ -86,12 +86,13 @@ mod tests {
     const FIRST: &str = "data: {\"id\":\"1\",\"text\":\"One\",\"n\":null}\n\n";
 
     fn check(first: &str, next: &str, expected: Option<(&str, usize)>) {
-        let mut twin = Twin::default();
+        let mut repeat = Repeat::default();
         if let Some(at) = first.find("One") {
-            twin.learn(first.as_bytes(), at..at + 3, Place::Output);
+            repeat.learn(first.as_bytes(), at..at + 3, JsonRole::Output);
         }
-        let found = twin.find(next.as_bytes());
-        let expected = expected.map(|(words, length)| Same { place: Place::Output, words: words.as_bytes(), length });
+        let found = repeat.find(next.as_bytes());
+        let expected =
+            expected.map(|(words, length)| Repeated { role: JsonRole::Output, words: words.as_bytes(), length });
         assert_eq!(found, expected, "{next:?} after {first:?}");
     }
 
@@ -140,9 +141,9 @@ mod tests {
         ] {
             check(&first, &first, None);
         }
-        let mut twin = Twin::default();
-        twin.learn(FIRST.as_bytes(), 24..27, Place::Output);
-        twin.forget();
-        assert_eq!(twin.find(FIRST.as_bytes()), None);
+        let mut repeat = Repeat::default();
+        repeat.learn(FIRST.as_bytes(), 24..27, JsonRole::Output);
+        repeat.forget();
+        assert_eq!(repeat.find(FIRST.as_bytes()), None);
     }
 }

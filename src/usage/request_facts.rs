@@ -1,21 +1,19 @@
 //! What a request says about itself: the members of its body that the row or the relay needs.
 //!
 //! Does not judge the request: that is upstream's right. A body that is neither one well-formed JSON object nor a form
-//! says nothing.
-//! Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
+//! says nothing. Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
 
 use memchr::memmem;
 
 use super::form::{each_field, is_form};
 use super::json::count;
 use super::members::{each_member, is_true, spells, string_value};
-pub use super::prompt::prompt_text;
 use super::text::{lossy, without_partial_character};
 use crate::limits::NAME_BYTES_MAX;
 
 /// What a request's body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestFacts {
     /// `model`, where it is a string that is not empty.
     pub model: Option<String>,
     /// Whether `stream` is `true`, or what some servers take for it ([`is_true`]).
@@ -28,40 +26,42 @@ pub struct Asked {
     pub choices: Option<u64>,
 }
 
-/// Reads the top-level members of a JSON request body, or the fields of a form; anything else gives `Asked::default()`. Names longer than
-/// [`NAME_BYTES_MAX`] are cut.
-pub fn read(body: &[u8]) -> Asked {
-    if is_form(body) {
-        return read_form(body);
-    }
-    let mut asked = Asked::default();
-    let object = each_member(body, |key, value| {
-        let value = &body[value];
-        if spells(key, "model") {
-            asked.model = name(value);
-        } else if spells(key, "stream") {
-            asked.stream = is_true(value);
-        } else if spells(key, "user") {
-            asked.user = name(value);
-        } else if spells(key, "stream_options") {
-            asked.asks_usage = asks_usage(value);
-        } else if spells(key, "n") {
-            asked.choices = count(value).filter(|n| *n > 0);
+impl RequestFacts {
+    /// Reads the top-level members of a JSON request body, or the fields of a form; anything else says nothing. Names
+    /// longer than [`NAME_BYTES_MAX`] are cut.
+    pub fn read(body: &[u8]) -> RequestFacts {
+        if is_form(body) {
+            return RequestFacts::of_form(body);
         }
-    });
-    if object.is_some() { asked } else { Asked::default() }
-}
+        let mut facts = RequestFacts::default();
+        let object = each_member(body, |key, value| {
+            let value = &body[value];
+            if spells(key, "model") {
+                facts.model = name(value);
+            } else if spells(key, "stream") {
+                facts.stream = is_true(value);
+            } else if spells(key, "user") {
+                facts.user = name(value);
+            } else if spells(key, "stream_options") {
+                facts.asks_usage = asks_usage(value);
+            } else if spells(key, "n") {
+                facts.choices = count(value).filter(|n| *n > 0);
+            }
+        });
+        if object.is_some() { facts } else { RequestFacts::default() }
+    }
 
-/// Audio is sent as a form; its fields are named as the members of a JSON body.
-fn read_form(body: &[u8]) -> Asked {
-    let mut asked = Asked::default();
-    each_field(body, |name, value| match name {
-        b"model" => asked.model = field(value),
-        b"stream" => asked.stream = value.eq_ignore_ascii_case(b"true") || value == b"1",
-        b"user" => asked.user = field(value),
-        _ => {}
-    });
-    asked
+    /// Audio is sent as a form; its fields are named as the members of a JSON body.
+    fn of_form(body: &[u8]) -> RequestFacts {
+        let mut facts = RequestFacts::default();
+        each_field(body, |name, value| match name {
+            b"model" => facts.model = field(value),
+            b"stream" => facts.stream = value.eq_ignore_ascii_case(b"true") || value == b"1",
+            b"user" => facts.user = field(value),
+            _ => {}
+        });
+        facts
+    }
 }
 
 fn field(value: &[u8]) -> Option<String> {
@@ -74,7 +74,7 @@ fn field(value: &[u8]) -> Option<String> {
 /// `stream`, or spells names in escapes, is read.
 pub fn may_stream(body: &[u8]) -> bool {
     let names_it = || memmem::find(body, b"\"stream\"").is_some() || memmem::find(body, b"\\u").is_some();
-    (is_form(body) || names_it()) && read(body).stream
+    (is_form(body) || names_it()) && RequestFacts::read(body).stream
 }
 
 fn name(value: &[u8]) -> Option<String> {
@@ -99,7 +99,11 @@ mod tests {
     #[test]
     fn a_stream_is_asked_for_however_its_name_is_spelled() {
         let check = |body: &str, expected: bool| {
-            assert_eq!((may_stream(body.as_bytes()), read(body.as_bytes()).stream), (expected, expected), "{body}");
+            assert_eq!(
+                (may_stream(body.as_bytes()), RequestFacts::read(body.as_bytes()).stream),
+                (expected, expected),
+                "{body}"
+            );
         };
         check(r#"{"stream":true}"#, true);
         check(r#"{ "model": "m", "stream" : true }"#, true);
@@ -118,7 +122,7 @@ mod tests {
 
     /// `expected` as `model stream user asks_usage`, `-` for what is unknown or false.
     fn check(body: &str, expected: &str) {
-        let asked = read(body.as_bytes());
+        let asked = RequestFacts::read(body.as_bytes());
         let flag = |set: bool, name: &'static str| if set { name } else { "-" };
         let told = format!(
             "{} {} {} {}",
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_number_of_choices_is_a_count_above_zero() {
-        let check = |body: &str, expected| assert_eq!(read(body.as_bytes()).choices, expected, "{body}");
+        let check = |body: &str, expected| assert_eq!(RequestFacts::read(body.as_bytes()).choices, expected, "{body}");
         check(r#"{"n":2}"#, Some(2));
         check(r#"{"n":1}"#, Some(1));
         for body in
@@ -185,8 +189,9 @@ mod tests {
     #[test]
     fn what_windows_clients_send_is_read() {
         check("\u{feff}{\"model\":\"m\",\"stream\":true}", "m stream - -");
-        let asked =
-            read(b"{\"model\":\"m\",\"stream\":true,\"messages\":[{\"content\":\"Perch\xe8?\"}],\"user\":\"Zo\xeb\"}");
+        let asked = RequestFacts::read(
+            b"{\"model\":\"m\",\"stream\":true,\"messages\":[{\"content\":\"Perch\xe8?\"}],\"user\":\"Zo\xeb\"}",
+        );
         assert_eq!(
             (asked.model.as_deref(), asked.stream, asked.user.as_deref()),
             (Some("m"), true, Some("Zo\u{fffd}"))
@@ -202,7 +207,9 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_between_characters() {
-        let asked = read(format!(r#"{{"model":"{}","user":"a{}"}}"#, "x".repeat(1000), "é".repeat(1000)).as_bytes());
+        let asked = RequestFacts::read(
+            format!(r#"{{"model":"{}","user":"a{}"}}"#, "x".repeat(1000), "é".repeat(1000)).as_bytes(),
+        );
         assert_eq!(asked.model.map(|name| name.len()), Some(NAME_BYTES_MAX));
         assert_eq!(asked.user.map(|name| name.len()), Some(NAME_BYTES_MAX - 1));
     }
