@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use crate::http::refusal::Refusal;
 use crate::outage::Outage;
@@ -45,25 +44,19 @@ impl Figures {
     /// Counts a 503, for too many requests wait.
     pub fn note_queue_full(&self, peer: SocketAddr, path: &str) {
         self.queue_full.fetch_add(1, Ordering::Relaxed);
-        if let Some(unsaid) = self.queue.note(Instant::now()) {
-            log::warn!("{peer}: {path} refused: the queue is full{unsaid}");
-        }
+        self.queue.warn(format_args!("{peer}: {path} refused: the queue is full"));
     }
 
     /// Counts a 503, for the bodies of requests take too much memory.
     pub fn note_bodies_full(&self, peer: SocketAddr) {
         self.queue_full.fetch_add(1, Ordering::Relaxed);
-        if let Some(unsaid) = self.bodies.note(Instant::now()) {
-            log::warn!("{peer}: refused: too many large requests at once{unsaid}");
-        }
+        self.bodies.warn(format_args!("{peer}: refused: too many large requests at once"));
     }
 
     /// A request was lent: there is room.
     pub fn note_room(&self) {
         for outage in [&self.queue, &self.bodies] {
-            if let Some(count) = outage.is_over(Instant::now) {
-                log::warn!("there is room for requests again; {count} were refused");
-            }
+            outage.over(|count| format!("there is room for requests again; {count} were refused"));
         }
     }
 

@@ -34,7 +34,7 @@ struct State {
 
 /// How often it went wrong since the last line, as the end of the next one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unsaid(u64);
+struct Unsaid(u64);
 
 impl fmt::Display for Unsaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,8 +51,31 @@ impl Outage {
         Outage { lasts: AtomicBool::new(false), state: Mutex::new(None) }
     }
 
-    /// It went wrong; `Some` when a line is due.
-    pub fn note(&self, now: Instant) -> Option<Unsaid> {
+    /// It went wrong: says so, where a line is due.
+    pub fn warn(&self, what: impl fmt::Display) {
+        self.say(log::Level::Warn, what);
+    }
+
+    /// The same of what its owner must look after.
+    pub fn error(&self, what: impl fmt::Display) {
+        self.say(log::Level::Error, what);
+    }
+
+    /// It went well: says `what` where that ends it, given how often it went wrong.
+    pub fn over(&self, what: impl FnOnce(u64) -> String) {
+        if let Some(count) = self.is_over(Instant::now) {
+            log::warn!("{}", what(count));
+        }
+    }
+
+    fn say(&self, level: log::Level, what: impl fmt::Display) {
+        if let Some(unsaid) = self.note(Instant::now()) {
+            log::log!(level, "{what}{unsaid}");
+        }
+    }
+
+    /// `Some` when a line is due.
+    fn note(&self, now: Instant) -> Option<Unsaid> {
         let mut state = self.state();
         let Some(lasting) = &mut *state else {
             *state = Some(State { said: now, last: now, unsaid: 0, count: 1 });
@@ -69,8 +92,8 @@ impl Outage {
         Some(Unsaid(std::mem::take(&mut lasting.unsaid)))
     }
 
-    /// It went well. `Some` with how often it went wrong when that is over, and a line is due.
-    pub fn is_over(&self, now: impl FnOnce() -> Instant) -> Option<u64> {
+    /// `Some` with how often it went wrong when that is over, and a line is due.
+    fn is_over(&self, now: impl FnOnce() -> Instant) -> Option<u64> {
         if !self.lasts.load(Ordering::Relaxed) {
             return None;
         }

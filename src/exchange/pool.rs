@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Instant;
 
 use super::Shared;
 use super::admission::{Admission, Admitted};
@@ -222,9 +221,7 @@ impl Pool {
         let Err(job) = self.give(self.state(), job) else { return };
         // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs on a
         // worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
-        if let Some(unsaid) = self.without_thread.note(Instant::now()) {
-            log::error!("no thread can be started to end an exchange{unsaid}");
-        }
+        self.without_thread.error("no thread can be started to end an exchange");
         if job.is_exchange() {
             self.state().admission.end();
         }
@@ -273,17 +270,13 @@ impl Pool {
         let Err(e) = spawned else {
             state.started += 1;
             drop(state);
-            if let Some(count) = self.starting.is_over(Instant::now) {
-                log::warn!("workers can be started again; that failed {count} times");
-            }
+            self.starting.over(|count| format!("workers can be started again; that failed {count} times"));
             return Ok(());
         };
         state.workers -= 1;
         let running = state.started;
         drop(state);
-        if let Some(unsaid) = self.starting.note(Instant::now()) {
-            log::warn!("cannot start another worker ({e}); {running} are running{unsaid}");
-        }
+        self.starting.warn(format_args!("cannot start another worker ({e}); {running} are running"));
         Err(seat.lock().take().expect("a thread that did not start took nothing"))
     }
 

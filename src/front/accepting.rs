@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
@@ -68,18 +68,16 @@ impl Front {
             match listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if let Some(count) = self.accept_failing.is_over(Instant::now) {
-                        log::warn!("connections are accepted again; that failed {count} times");
-                    }
+                    self.accept_failing
+                        .over(|count| format!("connections are accepted again; that failed {count} times"));
                     return;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
                     // Out of descriptors or of memory: the edge is spent, so accepting is tried again by the clock.
-                    if let Some(unsaid) = self.accept_failing.note(Instant::now()) {
-                        log::warn!("cannot accept a connection ({e}); trying again until it works{unsaid}");
-                    }
+                    self.accept_failing
+                        .warn(format_args!("cannot accept a connection ({e}); trying again until it works"));
                     self.accept_again_ms = Some(self.now_ms() + ACCEPT_REST.as_millis() as u64);
                     return;
                 }

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
@@ -294,25 +294,17 @@ struct Refused {
 
 impl Refused {
     fn note_content(&self, error: &rusqlite::Error) {
-        if let Some(unsaid) = self.contents.note(Instant::now()) {
-            log::warn!("what was said in a request is not kept: {error}{unsaid}");
-        }
+        self.contents.warn(format_args!("what was said in a request is not kept: {error}"));
     }
 
     fn note_row(&self, error: &rusqlite::Error) {
-        if let Some(unsaid) = self.rows.note(Instant::now()) {
-            log::error!("a row was given up: {error}{unsaid}");
-        }
+        self.rows.error(format_args!("a row was given up: {error}"));
     }
 
     /// Rows are taken as they are.
     fn note_taken(&self) {
-        if let Some(count) = self.contents.is_over(Instant::now) {
-            log::warn!("what is said in requests is kept again; that of {count} was not");
-        }
-        if let Some(count) = self.rows.is_over(Instant::now) {
-            log::warn!("no row is given up any more; {count} were");
-        }
+        self.contents.over(|count| format!("what is said in requests is kept again; that of {count} was not"));
+        self.rows.over(|count| format!("no row is given up any more; {count} were"));
     }
 }
 

@@ -337,14 +337,12 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
         if left_bytes > WAL_QUIET_BYTES {
             // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
             left_bytes = recorder.while_quiet(|| passive(connection))?;
-            if left_bytes > WAL_BYTES_MAX
-                && let Some(unsaid) = own.held_open.note(Instant::now())
-            {
-                log::warn!("the write-ahead log has {left_bytes} bytes: a reader holds it open{unsaid}");
+            if left_bytes > WAL_BYTES_MAX {
+                own.held_open.warn(format_args!("the write-ahead log has {left_bytes} bytes: a reader holds it open"));
             }
         }
-        if left_bytes <= WAL_BYTES_MAX && own.held_open.is_over(Instant::now).is_some() {
-            log::warn!("no reader holds the write-ahead log open any more");
+        if left_bytes <= WAL_BYTES_MAX {
+            own.held_open.over(|_| "no reader holds the write-ahead log open any more".to_owned());
         }
         Ok(left_bytes)
     })

@@ -156,14 +156,10 @@ impl Recorder {
         let corrected = self.desk().store.correct(id, before, &after);
         match corrected {
             Ok(_) => {
-                if let Some(count) = self.uncorrected.is_over(Instant::now) {
-                    log::warn!("rows can be corrected again; {count} could not be");
-                }
+                self.uncorrected.over(|count| format!("rows can be corrected again; {count} could not be"));
             }
             Err(e) => {
-                if let Some(unsaid) = self.uncorrected.note(Instant::now()) {
-                    log::warn!("row {id} could not be corrected: {e}{unsaid}");
-                }
+                self.uncorrected.warn(format_args!("row {id} could not be corrected: {e}"));
             }
         }
     }

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -100,12 +99,9 @@ impl Exports {
             let _place = place;
             run(&export, lend);
         });
-        if let Err(e) = started {
-            if let Some(unsaid) = self.starting.note(Instant::now()) {
-                log::warn!("an export was not started: {e}{unsaid}");
-            }
-        } else if let Some(count) = self.starting.is_over(Instant::now) {
-            log::warn!("exports can be started again; that failed {count} times");
+        match started {
+            Ok(_) => self.starting.over(|count| format!("exports can be started again; that failed {count} times")),
+            Err(e) => self.starting.warn(format_args!("an export was not started: {e}")),
         }
     }
 }

@@ -188,9 +188,9 @@ impl Desk {
         };
         Answer::Reply(match answered {
             Ok(reply) => {
-                if let Some(count) = self.unreadable.is_over(Instant::now) {
-                    log::warn!("the database can be read again; {count} statistics questions found that it could not");
-                }
+                self.unreadable.over(|count| {
+                    format!("the database can be read again; {count} statistics questions found that it could not")
+                });
                 reply
             }
             Err(AskError::Refused(message)) => Reply::error(400, &message, "bad_request"),
@@ -199,9 +199,7 @@ impl Desk {
     }
 
     fn answer_without_database(&mut self, route: Local, error: &rusqlite::Error) -> Reply {
-        if let Some(unsaid) = self.unreadable.note(Instant::now()) {
-            log::warn!("the database cannot be read for statistics: {error}{unsaid}");
-        }
+        self.unreadable.warn(format_args!("the database cannot be read for statistics: {error}"));
         if route == Local::Metrics {
             // When the database fails, what is in memory is what its owner wants to see.
             let process = self.sources.process(&self.path, self.live.listening(), self.started_s);

@@ -174,16 +174,12 @@ fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
                 spoke = Instant::now();
             }
             Ok(_) => {
-                if let Some(count) = unreadable.is_over(Instant::now) {
-                    log::warn!("what happens can be told again; that failed {count} times");
-                }
+                unreadable.over(|count| format!("what happens can be told again; that failed {count} times"));
             }
             Err(e) => {
                 source.with(|source| *source = None);
                 waits = RETRY_GAP;
-                if let Some(unsaid) = unreadable.note(Instant::now()) {
-                    log::warn!("what happens cannot be told: {e}{unsaid}");
-                }
+                unreadable.warn(format_args!("what happens cannot be told: {e}"));
             }
         }
         if spoke.elapsed() >= KEEP_ALIVE {
