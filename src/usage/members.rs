@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use super::text::{Unescape, lossy};
+
 /// A byte order mark, as UTF-8 has it.
 pub const BOM: &[u8] = b"\xEF\xBB\xBF";
 
@@ -64,60 +66,19 @@ pub fn string_value(value: &[u8], bytes_max: usize) -> Option<String> {
     Some(decoded(inner, bytes_max))
 }
 
-/// The characters that a well-formed string stands for, as many as fit. A lone surrogate becomes U+FFFD.
+/// The characters that the inside of a string stands for, as many as fit.
 fn decoded(inner: &[u8], bytes_max: usize) -> String {
-    // Every character takes at most six bytes of its own, a pair of surrogates twelve for four; cutting the text
-    // before looking at it keeps a name of many megabytes cheap.
+    // Six bytes stand for one at least, twelve for a pair of surrogates; cutting the text before looking at it keeps a
+    // name of many megabytes cheap.
     let inner = &inner[..inner.len().min(bytes_max.saturating_mul(6).saturating_add(12))];
-    let mut text = String::new();
-    let mut at = 0;
-    while at < inner.len() {
-        let plain = memchr::memchr(b'\\', &inner[at..]).unwrap_or(inner.len() - at);
-        if plain > 0 {
-            let run = String::from_utf8_lossy(&inner[at..at + plain]);
-            let fitting = floor_boundary(&run, bytes_max - text.len());
-            text.push_str(&run[..fitting]);
-            if fitting < run.len() {
-                break;
-            }
-            at += plain;
-            continue;
-        }
-        let (character, length) = escaped(&inner[at..]);
-        if text.len() + character.len_utf8() > bytes_max {
-            break;
-        }
-        text.push(character);
-        at += length;
+    let mut bytes = Vec::new();
+    let mut unescape = Unescape::default();
+    for part in [inner, b"\""] {
+        unescape.feed(part, |piece| bytes.extend_from_slice(piece));
     }
+    let mut text = lossy(&bytes).into_owned();
+    text.truncate(floor_boundary(&text, bytes_max));
     text
-}
-
-/// The character behind the escape that `text` begins with, and the length of the escape.
-fn escaped(text: &[u8]) -> (char, usize) {
-    match text.get(1) {
-        Some(b'b') => ('\u{8}', 2),
-        Some(b'f') => ('\u{c}', 2),
-        Some(b'n') => ('\n', 2),
-        Some(b'r') => ('\r', 2),
-        Some(b't') => ('\t', 2),
-        Some(b'u') => {
-            let Some(first) = unit(text) else { return (char::REPLACEMENT_CHARACTER, 6) };
-            let second = text.get(6..).filter(|rest| rest.starts_with(b"\\u")).and_then(unit);
-            let mut characters = char::decode_utf16([first].into_iter().chain(second));
-            match characters.next() {
-                Some(Ok(character)) => (character, if character as u32 > 0xFFFF { 12 } else { 6 }),
-                Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, 6),
-            }
-        }
-        Some(&byte) => (char::from(byte), 2),
-        None => (char::REPLACEMENT_CHARACTER, 1),
-    }
-}
-
-/// The UTF-16 unit of the `\uXXXX` that `text` begins with.
-fn unit(text: &[u8]) -> Option<u16> {
-    text.get(2..6)?.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
 }
 
 /// The greatest index up to `most` at which `text` can be cut between two characters.
@@ -232,7 +193,7 @@ fn string_end(text: &[u8], at: usize) -> Option<usize> {
         }
         at = match *text.get(found + 1)? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => found + 2,
-            b'u' => unit(&text[found..]).map(|_| found + 6)?,
+            b'u' if text.get(found + 2..found + 6)?.iter().all(u8::is_ascii_hexdigit) => found + 6,
             _ => return None,
         };
     }
