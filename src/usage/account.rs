@@ -1,10 +1,11 @@
 //! What the documents of one reply say together, and the report made of it.
 
 use super::counts::{Counts, Timings, Work};
+use super::excerpt::Excerpt;
 use super::facts::Facts;
 use super::grammar::Grammar;
 use super::pace::Pace;
-use super::text::{Kept, lossy};
+use super::text::lossy;
 use super::tools::Tools;
 use super::words::Words;
 
@@ -239,16 +240,16 @@ impl Account {
 /// Words of one kind, and whether deltas came since they were last given whole.
 #[derive(Debug)]
 struct Spoken {
-    kept: Kept,
+    kept: Excerpt,
     had_delta: bool,
 }
 
 impl Spoken {
     fn new(kept_max: usize) -> Spoken {
-        Spoken { kept: Kept::new(kept_max), had_delta: false }
+        Spoken { kept: Excerpt::new(kept_max), had_delta: false }
     }
 
-    fn merge(&mut self, words: &Kept, how: Words) {
+    fn merge(&mut self, words: &Excerpt, how: Words) {
         if words.is_empty() {
             return;
         }

@@ -2,62 +2,106 @@
 //!
 //! Holds no more than about one and a half times the bound, whatever passes through.
 
-use super::members::floor_boundary;
-use super::text::{lossy, without_partial_character, without_partial_start};
+use super::text::{floor_boundary, lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
+#[derive(Clone, Debug)]
 pub struct Excerpt {
     bytes_max: usize,
     /// Invariant: full (half of `bytes_max`) before anything goes into the tail.
     head: Vec<u8>,
-    /// Invariant: at least the last `bytes_max - head_max` bytes, and at most twice as many.
+    /// Invariant: at least the last `tail_max` bytes, and at most twice as many, so that moving them is rare.
     tail: Vec<u8>,
-    total: usize,
+    total: u64,
 }
 
 impl Excerpt {
-    /// An empty text that will take at most `bytes_max` bytes.
+    /// An empty text that will take at most `bytes_max` bytes; 0 keeps nothing but that there was something.
     pub fn new(bytes_max: usize) -> Excerpt {
         Excerpt { bytes_max, head: Vec::new(), tail: Vec::new(), total: 0 }
     }
 
+    /// Whether nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Memory that it takes, nearly.
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// Forgets everything but the bound.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.tail.clear();
+        self.total = 0;
+    }
+
     /// Adds to the text. A character may come in parts.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.total = self.total.saturating_add(bytes.len());
-        let head_max = self.bytes_max / 2;
-        let tail_max = self.bytes_max - head_max;
-        let (head, bytes) = bytes.split_at(bytes.len().min(head_max - self.head.len()));
-        self.head.extend_from_slice(head);
-        if bytes.len() >= tail_max {
-            self.tail.clear();
-            self.tail.extend_from_slice(&bytes[bytes.len() - tail_max..]);
+        self.total += bytes.len() as u64;
+        if self.bytes_max == 0 {
             return;
         }
-        self.tail.extend_from_slice(bytes);
-        // Dropping a whole tail's length at a time keeps the copying proportional to what was pushed.
-        if self.tail.len() > 2 * tail_max {
-            self.tail.drain(..self.tail.len() - tail_max);
+        let (head, bytes) = bytes.split_at(bytes.len().min(self.bytes_max / 2 - self.head.len()));
+        self.head.extend_from_slice(head);
+        let tail_max = self.tail_max();
+        let tail = &bytes[bytes.len().saturating_sub(tail_max)..];
+        if self.tail.len() + tail.len() > 2 * tail_max {
+            self.tail.drain(..self.tail.len() + tail.len() - tail_max);
+        }
+        self.tail.extend_from_slice(tail);
+    }
+
+    /// Adds what another one with the same bound keeps.
+    pub fn append(&mut self, other: &Excerpt) {
+        let (head, lost, tail) = other.pieces();
+        self.push(head);
+        self.lose(lost);
+        self.push(tail);
+    }
+
+    /// Counts bytes that another one with the same bound already left out. More than the bound was pushed, then, so
+    /// that the head is full and the tail begins anew.
+    pub fn lose(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.total += bytes;
+            self.tail.clear();
         }
     }
 
-    /// The text: whole where it fits, else `HEAD…[N bytes left out]…TAIL`, cut between characters. Bytes that are not
-    /// UTF-8 become U+FFFD.
-    pub fn into_text(mut self) -> String {
-        if self.total <= self.bytes_max {
-            self.head.append(&mut self.tail);
-            let text = String::from_utf8(self.head).unwrap_or_else(|it| lossy(it.as_bytes()).into_owned());
-            // Replacement characters are longer than what they stand for.
-            return if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len(), self.bytes_max) };
+    /// What is kept, in its order, and how many bytes are left out between.
+    pub fn pieces(&self) -> (&[u8], u64, &[u8]) {
+        // Cut to what is wanted, so that what follows does not depend on when the tail was moved last.
+        let tail = &self.tail[self.tail.len().saturating_sub(self.tail_max())..];
+        (&self.head, self.total - (self.head.len() + tail.len()) as u64, tail)
+    }
+
+    /// The text, `None` where there is none: whole where it fits, else `HEAD…[N bytes left out]…TAIL`, cut between
+    /// characters. Bytes that are not UTF-8 become U+FFFD.
+    pub fn text(&self) -> Option<String> {
+        if self.is_empty() || self.bytes_max == 0 {
+            return None;
         }
-        let tail_from = self.tail.len().saturating_sub(self.bytes_max - self.bytes_max / 2);
-        let (head, tail) = (without_partial_character(&self.head), without_partial_start(&self.tail[tail_from..]));
-        cut(&lossy(head), &lossy(tail), self.total, self.bytes_max)
+        let (head, lost, tail) = self.pieces();
+        if lost > 0 {
+            let (head, tail) = (without_partial_character(head), without_partial_start(tail));
+            return Some(cut(&lossy(head), &lossy(tail), self.total, self.bytes_max));
+        }
+        let text = String::from_utf8([head, tail].concat()).unwrap_or_else(|it| lossy(it.as_bytes()).into_owned());
+        // Replacement characters are longer than what they stand for.
+        Some(if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len() as u64, self.bytes_max) })
+    }
+
+    fn tail_max(&self) -> usize {
+        self.bytes_max - self.bytes_max / 2
     }
 }
 
 /// What fits of `head` and `tail` with the mark between: both are cut by half a mark at least.
-fn cut(head: &str, tail: &str, total: usize, bytes_max: usize) -> String {
-    let mark = |left_out: usize| format!("…[{left_out} bytes left out]…");
+fn cut(head: &str, tail: &str, total: u64, bytes_max: usize) -> String {
+    let mark = |left_out: u64| format!("…[{left_out} bytes left out]…");
     let Some(room) = bytes_max.checked_sub(mark(total).len()) else { return String::new() };
     let head = &head[..floor_boundary(head, room / 2)];
     let mut tail_from = tail.len().saturating_sub(room - room / 2);
@@ -65,7 +109,7 @@ fn cut(head: &str, tail: &str, total: usize, bytes_max: usize) -> String {
         tail_from += 1;
     }
     let tail = &tail[tail_from..];
-    [head, &mark(total.saturating_sub(head.len() + tail.len())), tail].concat()
+    [head, &mark(total.saturating_sub((head.len() + tail.len()) as u64)), tail].concat()
 }
 
 #[cfg(test)]
@@ -78,7 +122,7 @@ mod tests {
             let mut excerpt = Excerpt::new(bytes_max);
             text.as_bytes().chunks(part).for_each(|part| excerpt.push(part));
             assert!(excerpt.tail.capacity() <= 4 * bytes_max.max(64), "memory stays bounded");
-            assert_eq!(excerpt.into_text(), expected, "parts of {part}");
+            assert_eq!(excerpt.text().unwrap_or_default(), expected, "parts of {part}");
         }
         assert!(expected.len() <= bytes_max);
     }
@@ -108,8 +152,59 @@ mod tests {
         for (length, bytes_max) in [(10, 10), (20, 40), (100, 40), (100, 100), (1000, 300)] {
             let mut excerpt = Excerpt::new(bytes_max);
             excerpt.push(&vec![0xFF; length]);
-            let text = excerpt.into_text();
+            let text = excerpt.text().expect("some");
             assert!(text.len() <= bytes_max, "{length} {bytes_max} {text}");
+        }
+    }
+
+    fn kept(max: usize, pieces: &[&str]) -> Option<String> {
+        let mut kept = Excerpt::new(max);
+        pieces.iter().for_each(|piece| kept.push(piece.as_bytes()));
+        kept.text()
+    }
+
+    #[test]
+    fn words_up_to_the_bound_are_kept_whole() {
+        assert_eq!(kept(100, &[]), None);
+        assert_eq!(kept(0, &["a"]), None);
+        for size in [1, 26, 27, 73, 74, 99, 100] {
+            let words: String = ('a'..='z').cycle().take(size).collect();
+            assert_eq!(kept(100, &[&words]).as_deref(), Some(words.as_str()));
+            let (first, second) = words.split_at(size / 3);
+            assert_eq!(kept(100, &[first, second]).as_deref(), Some(words.as_str()));
+        }
+    }
+
+    #[test]
+    fn longer_words_keep_head_and_tail_and_never_exceed_the_bound() {
+        let words: String = "aé€😀".chars().cycle().take(4_000).collect();
+        for max in (60..200).step_by(3) {
+            for size in [3, 100, 20_000] {
+                let mut kept = Excerpt::new(max);
+                words.as_bytes().chunks(size).for_each(|piece| kept.push(piece));
+                let text = kept.text().unwrap();
+                assert!(text.len() <= max, "{} bytes of {max}", text.len());
+                let (head, rest) = text.split_once("…[").unwrap();
+                let (left_out, tail) = rest.split_once(" bytes left out]…").unwrap();
+                assert!(words.starts_with(head) && words.ends_with(tail), "{text}");
+                assert_eq!(head.len() + tail.len() + left_out.parse::<usize>().unwrap(), words.len());
+            }
+        }
+    }
+
+    #[test]
+    fn appending_what_was_cut_is_the_same_as_appending_all() {
+        let words: String = ('a'..='z').cycle().take(1_000).collect();
+        for first in [0, 10, 99, 100, 101, 500] {
+            for second in [0, 10, 99, 100, 101, 500] {
+                let (mut whole, mut joined, mut part) = (Excerpt::new(100), Excerpt::new(100), Excerpt::new(100));
+                whole.push(&words.as_bytes()[..first]);
+                whole.push(&words.as_bytes()[first..first + second]);
+                joined.push(&words.as_bytes()[..first]);
+                part.push(&words.as_bytes()[first..first + second]);
+                joined.append(&part);
+                assert_eq!(joined.text(), whole.text(), "{first} + {second}");
+            }
         }
     }
 }

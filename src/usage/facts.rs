@@ -2,10 +2,11 @@
 //! see [`super::account`].
 
 use super::counts::{Counts, Timings, Work, replace};
+use super::escapes::Unescape;
+use super::excerpt::Excerpt;
 use super::grammar::Grammar;
 use super::json::{Scalar, Sink, count, figure};
 use super::role::JsonRole;
-use super::text::{Kept, Unescape};
 use super::tools::ToolPart;
 use super::words::Words;
 use crate::limits::{ERROR_WORDS_BYTES_MAX, PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
@@ -96,11 +97,11 @@ pub struct Facts {
     /// How the words relate to those before.
     pub words: Words,
     /// Text of the answer.
-    pub output: Kept,
+    pub output: Excerpt,
     /// Reasoning.
-    pub reasoning: Kept,
+    pub reasoning: Excerpt,
     /// Words whose kind the object around them, or the document, tells.
-    pub loose: Kept,
+    pub loose: Excerpt,
     /// The only piece of words so far.
     pub spoken: Spoken,
     /// Bytes of all words, those of any choice.
@@ -152,9 +153,9 @@ impl Facts {
             choices_finished: 0,
             choice: (0, false),
             words: Words::Delta,
-            output: Kept::new(kept_max),
-            reasoning: Kept::new(kept_max),
-            loose: Kept::new(kept_max),
+            output: Excerpt::new(kept_max),
+            reasoning: Excerpt::new(kept_max),
+            loose: Excerpt::new(kept_max),
             spoken: Spoken::Nothing,
             said: 0,
             source: 0,
@@ -292,7 +293,7 @@ impl Facts {
 
     /// Loose words turn out to be arguments of a tool call.
     pub fn loose_is_arguments(&mut self) {
-        let loose = std::mem::replace(&mut self.loose, Kept::new(self.kept_max));
+        let loose = std::mem::replace(&mut self.loose, Excerpt::new(self.kept_max));
         self.clear_loose();
         self.tool().arguments.append(&loose);
     }

@@ -11,8 +11,8 @@
 //!    └─▶ FirstKey ─▶ Text (name) ─▶ Colon ─▶ Value …        anything unexpected ─▶ Bad
 //! ```
 
+use super::escapes::Unescape;
 use super::role::JsonRole;
-use super::text::{Piece, Unescape};
 use memchr::memchr2;
 
 /// Deepest level at which a dialect looks for anything is 8 (`response.output[].content[].text`); below, levels are
@@ -279,7 +279,7 @@ impl Walker {
     fn text<S: Sink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
         let role = self.role;
         let short = &mut self.short;
-        let (used, ended) = self.unescape.feed(input, |piece: Piece<'_>| {
+        let (used, ended) = self.unescape.feed(input, |piece: &[u8]| {
             if !is_name && role.is_words() {
                 sink.words(role, piece);
             } else {

@@ -9,7 +9,8 @@
 
 use std::ops::Range;
 
-use super::text::{Unescape, lossy};
+use super::escapes::Unescape;
+use super::text::{floor_boundary, lossy};
 
 /// A byte order mark, as UTF-8 has it.
 pub const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -79,15 +80,6 @@ fn decoded(inner: &[u8], bytes_max: usize) -> String {
     let mut text = lossy(&bytes).into_owned();
     text.truncate(floor_boundary(&text, bytes_max));
     text
-}
-
-/// The greatest index up to `most` at which `text` can be cut between two characters.
-pub fn floor_boundary(text: &str, most: usize) -> usize {
-    let mut at = most.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
 }
 
 /// The end of the value that begins at `at`.

@@ -20,7 +20,8 @@ mod counts;
 pub mod dialect;
 mod embeddings;
 mod error;
-pub mod excerpt;
+mod escapes;
+mod excerpt;
 mod facts;
 mod form;
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! What the body of a failed request says where it is no JSON that tells: plain text, or a page of HTML.
 
-use super::text::{lossy, without_partial_character};
+use super::text::{floor_boundary, lossy, without_partial_character};
 
 /// So much of a body is looked at. A page's title stands in its first lines.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -31,7 +31,7 @@ fn page(html: &str) -> Option<String> {
         Some(plain(&html[from..to])).filter(|words| !words.is_empty())
     };
     let words = inside("title").or_else(|| inside("h1")).or_else(|| inside("body")).unwrap_or_else(|| plain(html));
-    let end = super::members::floor_boundary(&words, WORDS_BYTES_MAX);
+    let end = floor_boundary(&words, WORDS_BYTES_MAX);
     Some(words[..end].to_owned())
 }
 

@@ -35,7 +35,7 @@ pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
         Some(_) | None => copy.data_urls(0, body.len()),
     }
     copy.excerpt.push(&body[copy.copied..]);
-    Some(copy.excerpt.into_text())
+    copy.excerpt.text()
 }
 
 fn mark(kind: &str, bytes: usize) -> String {

@@ -2,7 +2,8 @@
 //!
 //! Pieces of parallel calls may alternate. A piece belongs to the call of its index, else of its id, else to the latest.
 
-use super::text::{Kept, escape};
+use super::escapes::escape;
+use super::excerpt::Excerpt;
 use super::words::Words;
 use crate::limits::TOOL_CALLS_OPEN_MAX;
 
@@ -18,13 +19,13 @@ pub struct ToolPart {
     /// As told.
     pub name: Vec<u8>,
     /// JSON text, or plain text for a custom tool.
-    pub arguments: Kept,
+    pub arguments: Excerpt,
 }
 
 impl ToolPart {
     /// One of which only this is known.
     pub fn new(index: Option<u64>, item: &[u8], kept_max: usize) -> ToolPart {
-        let arguments = Kept::new(kept_max);
+        let arguments = Excerpt::new(kept_max);
         ToolPart { index, id: Vec::new(), item: item.to_vec(), name: Vec::new(), arguments }
     }
 
@@ -38,7 +39,7 @@ impl ToolPart {
 pub struct Tools {
     kept_max: usize,
     /// Calls that are over, as JSON without the end of the last one.
-    written: Kept,
+    written: Excerpt,
     /// Calls that may go on, in the order in which they began.
     open: Vec<ToolPart>,
 }
@@ -46,7 +47,7 @@ pub struct Tools {
 impl Tools {
     /// None yet, of which so many bytes of JSON are kept.
     pub fn new(kept_max: usize) -> Tools {
-        Tools { kept_max, written: Kept::new(kept_max), open: Vec::new() }
+        Tools { kept_max, written: Excerpt::new(kept_max), open: Vec::new() }
     }
 
     /// Takes the pieces of a document.
@@ -123,7 +124,7 @@ impl Tools {
 }
 
 /// Writes a call behind others, without its end.
-fn write(json: &mut Kept, call: &ToolPart) {
+fn write(json: &mut Excerpt, call: &ToolPart) {
     json.push(if json.is_empty() { b"[{" } else { b"\"},{" });
     let id = if call.id.is_empty() { &call.item } else { &call.id };
     for (member, value) in [("id", id), ("name", &call.name)] {
