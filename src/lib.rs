@@ -13,22 +13,21 @@
 //! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
 //! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
 //! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
-//! by a lane meanwhile. Before the last bytes leave for the client, the row is committed, by that worker or with others
+//! by the loop that has its client meanwhile. Before the last bytes leave for the client, the row is committed, by that worker or with others
 //! by whoever is committing already; then the connection is given back. The sums that statistics read follow: before
 //! the next question, else about a second later.
 //!
-//! Short exchanges, most of which a thread would only pass on, have an express lane: a second loop that the front moves
-//! their connections to, and which asks upstream and commits their rows itself. Whatever is not plain or not quick goes
-//! on with a worker.
+//! Connections whose requests are forwarded move to a lane, one or two more loops of the same kind. A lane asks short
+//! requests upstream and commits their rows itself, and relays its clients' streams while they flow. Whatever is not plain
+//! or not quick goes on with a worker: a worker is for what may block, whatever only waits lies in a lane.
 //!
 //! # Who owns what
 //!
 //! | thread | owns | may block on |
 //! |---|---|---|
 //! | front (one) | the listener, the poll, the parked connections, their deadlines | the poll alone |
-//! | express loop (one, on demand) | the same of connections moved to it, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
+//! | lane (two at most, on demand) | the same of connections moved to it, the streams that flow to them, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
-//! | stream lanes (two at most, on demand) | the connections of streams that flow | its poll alone |
 //! | names (one, while it looks up) | nothing | the system's resolver |
 //! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
@@ -59,9 +58,9 @@
 //! - [`bell`]: a state under a lock, and who waits for it to change.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
-//! - [`front`]: the loop and its connections; the express loop.
+//! - [`front`]: the loops and their connections.
 //! - [`http`]: the grammar of requests, and of replies (pure).
-//! - [`exchange`]: workers, upstream, relay, the lanes of streams, the express lane.
+//! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
 //! - [`stats`]: questions and answers about what was recorded.

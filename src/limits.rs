@@ -91,7 +91,7 @@ pub const WORKER_IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const WORKER_STACK_BYTES: usize = 256 * 1024;
 
 /// A request up to this size, with its head, fits in what the system buffers for a connection (Linux: `tcp_wmem`):
-/// sending it waits for nobody. Larger ones are not for the express lane.
+/// sending it waits for nobody. Lanes leave larger ones to workers.
 pub const SENT_AT_ONCE_BYTES_MAX: usize = 16 * 1024;
 /// Most rows in one transaction, so that its replies do not wait for too long.
 pub const BATCH_ROWS_MAX: usize = 256;
@@ -102,7 +102,7 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
 
-/// How long the express loop looks for events before it sleeps, while they come as soon as that. A reply over loopback
+/// How long a lane in which no stream flows looks for events before it sleeps, while they come as soon as that. A reply over loopback
 /// takes some 25 us; waking up takes as long again. See `front/watch.rs`.
 pub const LOOK_TIME_MAX: Duration = Duration::from_micros(40);
 

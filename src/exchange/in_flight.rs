@@ -1,9 +1,11 @@
-//! An exchange whose reply is being relayed: what a worker and a lane of streams hand to each other, and how it
+//! An exchange whose reply is being relayed: what a worker and a loop hand to each other, and how it
 //! ended.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::{Draft, Ending};
+use super::flow::FlowingMailbox;
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
 use super::unasked::Asking;
@@ -28,9 +30,11 @@ pub struct Request {
     pub began: Instant,
     /// Who asks for usage.
     pub asking: Asking,
+    /// Where it is left while its reply does nothing but flow.
+    pub home: Arc<FlowingMailbox>,
 }
 
-/// A reply that is being relayed, in a worker's hands or in a lane's.
+/// A reply that is being relayed, in a worker's hands or in a loop's.
 pub struct Exchange {
     /// What it answers.
     pub request: Request,
@@ -40,11 +44,11 @@ pub struct Exchange {
     pub relay: Relay,
     /// Upstream's status.
     pub status: u16,
-    /// The upstream socket does not block: a lane may take over.
+    /// The upstream socket does not block: a loop may take over.
     pub is_polled: bool,
     /// The row that was committed at the terminal event.
     pub early: Option<Early>,
-    /// While a lane has the exchange.
+    /// While a loop has the exchange.
     pub draft: Option<Box<Draft>>,
 }
 
@@ -59,7 +63,7 @@ impl Request {
 }
 
 impl Exchange {
-    /// In a lane: relays what there is, but not much more than `turn_bytes`.
+    /// In a loop: relays what there is, but not much more than `turn_bytes`.
     pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         bug_on_purpose(&self.request.head, "flowing");
         self.advance(scratch, turn_bytes)

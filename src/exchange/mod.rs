@@ -3,26 +3,20 @@
 //! ```text
 //!  lend ──▶ pool ──▶ worker: ask upstream, relay, commit ──▶ give back
 //!    │        ▲  ▲         │
-//!    │        │  │         └── a stream that has begun ──▶ streams: relay what flows
+//!    │        │  │         └── a stream that only flows ──▶ its client's loop relays it
 //!    │        │  └──── its end, or anything to wait for ─────┘
 //!    │        └── anything but a plain reply, or to wait for ──┐
-//!    └──▶ express: a short request, a plain reply, commit ─────┴─▶ give back
+//!    └──▶ in a lane: a short request, a plain reply, commit ────┴─▶ give back
 //! ```
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply as it is
 //! [`incoming`], hand row and tail to the recorder. The [`pool`] gives it its jobs, as many at a time as [`admission`]
-//! lets begin. While a stream does nothing but flow, no thread of its own waits for its next event: a lane of [`streams`]
-//! relays many of them, and gives each back to a worker for whatever takes time.
+//! lets begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
 //! A connection to upstream lies on the [`shelf`], or one is made: [`dial`] has its [`addresses`] and its turn
 //! ([`permits`]), and the [`wire`] is what becomes of it.
 //!
-//! The lane is there because a thread for each stream costs more than relaying. Measured on two cores, processor time
-//! an event, nginx beside it in the same run: 100 paced streams 22.0 us (nginx 10.7), 1000 paced 19.8 (10.7), 16 that
-//! flood 3.7 (1.0). A bare thread that only reads and writes, with no parsing at all, still took 16.7, 18.2 and 3.3 us:
-//! waking a thread for every event is what costs.
-//!
-//! The [`express`] lane is there for the same reason. With a worker for each exchange, 16 clients got 0.37 of nginx's
+//! Lanes ask short requests themselves ([`express`]). With a worker for each exchange, 16 clients got 0.37 of nginx's
 //! rate and a lone one waited 1.8 times as long; without any recording 0.48 and 1.2, so that no database would have
 //! helped.
 
@@ -31,7 +25,8 @@ mod admission;
 pub mod dial;
 mod draft;
 pub mod express;
-mod in_flight;
+pub mod flow;
+pub mod in_flight;
 pub mod incoming;
 pub mod permits;
 mod polled;
@@ -39,7 +34,6 @@ pub mod pool;
 pub mod relay;
 pub mod request;
 pub mod shelf;
-pub mod streams;
 mod unasked;
 mod upload;
 pub mod upstream;

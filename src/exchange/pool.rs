@@ -1,9 +1,9 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand: a worker, a lane of [`super::streams`] or the [`super::express`]
-//! lane. Further ones wait in a bounded queue ([`super::admission`]); beyond that they are refused. What an exchange in
-//! flight needs done waits for no exchange to end.
+//! exchanges in flight, whoever has them in hand: a worker or a loop. Further ones wait in a bounded queue
+//! ([`super::admission`]); beyond that they are refused. What an exchange in flight needs done waits for no exchange to
+//! end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,6 @@ use super::admission::{Admission, Admitted};
 use super::in_flight::Exchange;
 use super::relay::Step;
 use super::request::ForwardedRequest;
-use super::streams::Streams;
 use super::worker::{Done, Worker};
 use crate::bell::{Bell, lock};
 use crate::client::Tail;
@@ -26,7 +25,7 @@ use crate::outage::Outage;
 pub enum Job {
     /// Answer a request.
     Exchange(Box<ForwardedRequest>),
-    /// Go on with what a lane of streams has given back.
+    /// Go on with a stream that did nothing but flow.
     Resume(Box<Exchange>, Step),
     /// Send the last bytes of replies whose rows are committed.
     Finish(Vec<Tail>),
@@ -49,8 +48,6 @@ pub struct Pool {
     shared: Arc<Shared>,
     in_flight_max: usize,
     state: Mutex<State>,
-    /// Started with the first stream.
-    streams: Mutex<Streams>,
     /// Threads that the system does not give.
     starting: Outage,
     /// Jobs for which there was none at all.
@@ -109,7 +106,6 @@ impl Pool {
                 workers: 0,
                 started: 0,
             }),
-            streams: Mutex::default(),
             starting: Outage::new(),
             without_thread: Outage::new(),
         })
@@ -134,12 +130,12 @@ impl Pool {
         }
     }
 
-    /// Counts an exchange that the express lane begins; false when there is no room for it.
+    /// Counts an exchange that a lane begins; false when there is no room for it.
     pub fn begin(&self) -> bool {
         self.state().admission.begin_connected()
     }
 
-    /// One that the express lane has begun, and no worker went on with, is over.
+    /// One that a lane has begun, and no worker went on with, is over.
     pub fn end(self: &Arc<Pool>) {
         let mut state = self.state();
         state.admission.end();
@@ -155,7 +151,7 @@ impl Pool {
         }
     }
 
-    /// Has a worker answer one that the express lane has counted, and may have begun.
+    /// Has a worker answer one that a lane has counted, and may have begun.
     pub fn go_on(self: &Arc<Pool>, request: Box<ForwardedRequest>) {
         self.always_give(Job::Exchange(request));
     }
@@ -185,11 +181,6 @@ impl Pool {
     /// What all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// Lends a stream to a lane; back it comes when there is none.
-    pub fn lend_stream(self: &Arc<Pool>, exchange: Box<Exchange>) -> Result<(), Box<Exchange>> {
-        lock(&self.streams).lend(exchange, self)
     }
 
     /// Has a worker go on with a stream.

@@ -5,7 +5,7 @@
 //! committed. Where upstream stays silent after a stream's terminal event, the row is committed before the wait.
 //!
 //! A relay never waits for its client, and for upstream only while that socket blocks; [`Relay::advance`] goes as far
-//! as it can and says why it stopped. So a worker and the lane of streams drive the same machine.
+//! as it can and says why it stopped. So a worker and a loop drive the same machine.
 //!
 //! ```text
 //!              ┌──────────── write what is left ─────────────┐
@@ -75,8 +75,6 @@ pub enum Step {
     Terminal,
     /// It is over: [`Relay::finish`].
     Ended(Ended),
-    /// Its socket cannot be polled: somebody must wait for it.
-    Unpolled,
     /// Relaying it met a bug of the proxy.
     Bug,
 }

@@ -1,6 +1,9 @@
 //! A request that is sent on to upstream, with all that was decided about it.
 
+use std::sync::Arc;
+
 use super::draft::Draft;
+use super::flow::FlowingMailbox;
 use super::pool::Connecting;
 use super::upstream::Upstream;
 use super::wire::Begun;
@@ -56,7 +59,9 @@ pub struct ForwardedRequest {
     pub lend: Lend,
     /// What was decided about it.
     pub forwarding: Forwarding,
-    /// The express lane has begun it.
+    /// Where it is left while its reply does nothing but flow.
+    pub(super) home: Arc<FlowingMailbox>,
+    /// A lane has begun it.
     pub(super) asked_before: Option<AskedBefore>,
     /// It counts among those that have yet to come to a connection.
     pub(super) connecting: Option<Connecting>,
@@ -74,7 +79,7 @@ pub struct AskedBefore {
 
 impl ForwardedRequest {
     /// One that nobody has begun.
-    pub fn new(lend: Lend, forwarding: Forwarding) -> ForwardedRequest {
-        ForwardedRequest { lend, forwarding, asked_before: None, connecting: None }
+    pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
+        ForwardedRequest { lend, forwarding, home, asked_before: None, connecting: None }
     }
 }

@@ -1,7 +1,7 @@
 //! The socket under a ureq agent, with its buffers. ureq makes the requests; the socket is ours, for five reasons. The
 //! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers grow
 //! with what comes, so that a slow stream costs a few kilobytes. The body of a stream can be read without blocking, by
-//! the lane that relays many of them. And an exchange that the express lane has begun can go on here ([`Begun`]). What
+//! the loop that relays many of them. And an exchange that a lane has begun can go on here ([`Begun`]). What
 //! comes back is read by [`super::incoming`].
 
 mod state;

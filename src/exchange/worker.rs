@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::draft::{Draft, Ending};
+use super::flow::FlowingReplies;
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::incoming::{Incoming, UpstreamReply};
 use super::pool::{Job, Pool};
@@ -35,7 +36,7 @@ pub struct Worker {
 pub enum Done {
     /// It is over, and with it the exchange, if it was one.
     Over,
-    /// The exchange goes on in a lane of streams.
+    /// The exchange goes on in its client's loop.
     Lent,
 }
 
@@ -81,7 +82,7 @@ impl Worker {
     }
 
     fn exchange(&mut self, request: ForwardedRequest) -> Done {
-        let ForwardedRequest { lend, forwarding, asked_before, connecting } = request;
+        let ForwardedRequest { lend, forwarding, home, asked_before, connecting } = request;
         let Lend { loan, head, body, claim, began, start_ms } = lend;
         let (mut upstream, begun, asking) = match asked_before {
             Some(AskedBefore { upstream, begun, draft }) => {
@@ -113,7 +114,7 @@ impl Worker {
         }
         // A stream may go on for hours: its request is given back now.
         drop((body, claim));
-        let request = Request { loan, head, forwarding, began, asking };
+        let request = Request { loan, head, forwarding, began, asking, home };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
             Err(why) => {
@@ -190,7 +191,7 @@ impl Worker {
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.seems_whole();
         let is_polled =
-            flows && self.shared.settings.upstream_idle_timeout.is_none() && relay.wire.set_polled(true).is_ok();
+            flows && FlowingReplies::are_possible(&self.shared.settings) && relay.wire.set_polled(true).is_ok();
         let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
         self.carry(exchange)
     }
@@ -210,12 +211,12 @@ impl Worker {
             match exchange.advance(&mut self.scratch, usize::MAX) {
                 Step::Dry if exchange.is_polled => {
                     exchange.draft = self.draft.take();
-                    match self.pool.lend_stream(exchange) {
+                    match exchange.request.home.clone().put(exchange) {
                         Ok(()) => return Done::Lent,
                         Err(back) => exchange = back,
                     }
                     self.draft = exchange.draft.take();
-                    self.heed(&mut exchange, Step::Unpolled);
+                    exchange.stop_polling();
                 }
                 step => {
                     if let Some(ended) = self.heed(&mut exchange, step) {
@@ -238,13 +239,9 @@ impl Worker {
                 exchange.stop_polling();
                 None
             }
-            Step::Unpolled => {
-                exchange.stop_polling();
-                None
-            }
             Step::Ended(ended) => Some(ended),
             // As if it had happened here.
-            Step::Bug => std::panic::resume_unwind(Box::new("a bug in a lane of streams")),
+            Step::Bug => std::panic::resume_unwind(Box::new("a bug while a stream flowed")),
         }
     }
 

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
+//!     │                                          ├──its reply only flows──▶ Flowing ──anything that takes time──▶ Lent
 //!     │                                          ├──its last reply──▶ Lingering ──▶ closed
 //!     │                                          ├──a reply cut short──▶ closed, or Draining ──▶ reset
 //!     │                                          ▼ last bytes not taken at once
@@ -13,7 +14,8 @@
 //! ```
 //!
 //! Invariant: a parked or lingering connection that its machine has let go of has nothing left to read or to use up,
-//! but for one whose turn was cut short ([`Next::Again`]). So the next event is all that it needs to be waited for.
+//! but for one whose turn was cut short ([`Next::Again`]). So the next event is all that it needs to be waited for. The
+//! same holds of upstream's socket while a stream flows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +28,8 @@ use super::accepting::Counted;
 use super::gather::{Gather, Request, Verdict, Waiting};
 use super::judge::Plan;
 use crate::client::{CalledOff, Claim, Client, Fate, Loan, Socket, Then};
+use crate::exchange::in_flight::Exchange;
+use crate::exchange::relay::Step;
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
@@ -35,11 +39,11 @@ use crate::limits::LINGER_BYTES_MAX;
 const TURN_READS_MAX: usize = 16;
 
 /// A connection and whose turn it is.
-pub struct Connection<S: Socket = TcpStream> {
+pub struct Connection<S: Socket = TcpStream, F = Box<Exchange>> {
     pub(super) client: Arc<Client<S>>,
     pub(super) gather: Gather<Plan>,
     pub(super) baggage: Baggage,
-    pub(super) state: State,
+    pub(super) state: State<F>,
 }
 
 /// What goes with a connection from one loop to another.
@@ -52,14 +56,14 @@ pub struct Baggage {
     _counted: Counted,
 }
 
-/// What a connection is about.
-#[derive(Debug)]
-pub enum State {
+/// What a connection is about. `F`: a reply that is being relayed.
+pub enum State<F = Box<Exchange>> {
     /// Nothing is owed to its client: the next request is read.
     Parked { since_ms: u64 },
-    /// A borrower answers. `ends_with_client`: not for a client that sends no more. `left_ms`: that left at this time
-    /// with its whole answer, and upstream is cut off a little later.
-    Lent { ends_with_client: bool, left_ms: Option<u64> },
+    /// A borrower answers.
+    Lent(Departure),
+    /// Its reply does nothing but flow: this loop relays what upstream sends. A borrower has the rest in hand.
+    Flowing(F, Departure),
     /// The last bytes of a reply wait for the socket.
     Writing { bytes: Vec<u8>, written: usize, then: Then, since_ms: u64 },
     /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
@@ -68,12 +72,21 @@ pub enum State {
     Lingering { since_ms: u64, drained: usize },
 }
 
+/// What it means when the client of a request sends no more.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure {
+    /// It is not answered any more.
+    pub(super) ends: bool,
+    /// It left at this time with its whole answer; upstream is cut off a little later.
+    pub(super) left_ms: Option<u64>,
+}
+
 /// What a step of a connection asks the loop to do with it.
 #[must_use]
 pub enum Next {
     /// It waits for an event, a return, or its deadline.
     Keep,
-    /// There is more to read, but others come first: [`Connection::read`] it soon.
+    /// There is more to read, but others come first: [`Connection::resume`] it soon.
     Again,
     /// Another loop goes on with it, and with this request.
     Move(Box<Request<Plan>>),
@@ -85,7 +98,7 @@ pub enum Next {
 pub(super) struct Dropped;
 
 /// Whom a connection asks: the loop that it is in.
-pub trait Surroundings<S: Socket = TcpStream> {
+pub trait Surroundings<S: Socket = TcpStream, F = Box<Exchange>> {
     /// Milliseconds on the loop's clock.
     fn now_ms(&self) -> u64;
     /// What becomes of a request with this head.
@@ -98,6 +111,14 @@ pub trait Surroundings<S: Socket = TcpStream> {
     fn moves(&mut self, request: &Request<Plan>) -> bool;
     /// Has the request answered by somebody else.
     fn lend(&mut self, loan: Loan<S>, request: Request<Plan>, claim: Claim);
+    /// From now on events of the stream's upstream are told; false where they cannot be.
+    fn watch(&mut self, stream: &F) -> bool;
+    /// Has somebody else relay a stream that cannot be watched.
+    fn refuse(&mut self, stream: F);
+    /// Relays what has come of a stream, whether an event has told of it or not. `hung_up`: upstream has ended its side.
+    fn look(&mut self, stream: &mut F, hung_up: bool) -> Step;
+    /// Has somebody else do what this step takes. The stream's events are told no more.
+    fn hand_over(&mut self, stream: F, step: Step);
     /// Where refusals are counted.
     fn figures(&self) -> &Figures;
     /// From now on the socket is writable when it has nothing left to send; an event tells so, also at once.
@@ -197,9 +218,9 @@ impl Baggage {
     }
 }
 
-impl<S: Socket> Connection<S> {
+impl<S: Socket, F> Connection<S, F> {
     /// A parked connection. Nobody else has a hand on `client`.
-    pub fn new(client: Client<S>, baggage: Baggage, now_ms: u64) -> Connection<S> {
+    pub fn new(client: Client<S>, baggage: Baggage, now_ms: u64) -> Connection<S, F> {
         let state = State::Parked { since_ms: now_ms };
         Connection { client: Arc::new(client), gather: Gather::default(), baggage, state }
     }
@@ -212,7 +233,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Goes on in this loop with the request that it moved with.
-    pub fn arrive(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn arrive(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         // Events of the time between the loops were told to nobody.
         self.baggage.inbound.suspect();
         self.lend(request, around);
@@ -220,14 +241,14 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Something happened on the socket.
-    pub fn on_event(&mut self, ready: Ready, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn on_event(&mut self, ready: Ready, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         self.baggage.inbound.note(ready);
         match &mut self.state {
             State::Parked { .. } | State::Lingering { .. } => self.read(around, scratch),
             State::Writing { .. } if ready.writable || ready.gone => self.write(around, scratch),
             State::Draining { .. } if ready.writable || ready.gone => Next::Drop,
             State::Writing { .. } | State::Draining { .. } => Next::Keep,
-            State::Lent { ends_with_client, left_ms } => {
+            State::Lent(departure) | State::Flowing(_, departure) => {
                 if ready.readable && self.client.call_back() {
                     return self.take_up(around, scratch);
                 }
@@ -236,10 +257,13 @@ impl<S: Socket> Connection<S> {
                 }
                 // A closed reading side alone may be a half-closed client that waits for its reply; when it asked for a
                 // generation it is taken for one that left, as nginx does (499): the model must not go on for nobody.
-                if ready.gone || (ready.ended && *ends_with_client) {
+                if ready.gone || (ready.ended && departure.ends) {
                     let is_over = self.client.call_off(self.client.how_left());
-                    if !is_over && left_ms.is_none() {
-                        *left_ms = Some(around.now_ms());
+                    if !is_over && departure.left_ms.is_none() {
+                        departure.left_ms = Some(around.now_ms());
+                    }
+                    if is_over {
+                        return self.look_upstream(true, around);
                     }
                 }
                 Next::Keep
@@ -248,7 +272,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Its borrower has returned it.
-    pub fn take_back(&mut self, fate: Fate, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn take_back(&mut self, fate: Fate, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         let since_ms = around.now_ms();
         match fate {
             Fate::Parked => return self.take_up(around, scratch),
@@ -264,8 +288,8 @@ impl<S: Socket> Connection<S> {
 
     /// Goes on with a connection that was given back as if nothing had happened, if it was. The word that says so may
     /// be late: an event, a deadline or a stop has taken it up before, and it may be lent again.
-    pub fn take_up(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
-        if !matches!(self.state, State::Lent { .. }) || !self.client.is_given_back() {
+    pub fn take_up(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
+        if !matches!(self.state, State::Lent(_)) || !self.client.is_given_back() {
             return Next::Keep;
         }
         self.state = State::Parked { since_ms: self.client.given_back_ms() };
@@ -273,7 +297,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// After a reply: bytes that came before are used first, then the socket is read, if there may be more.
-    pub(super) fn go_on(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub(super) fn go_on(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         match self.use_up(around) {
             Next::Keep => self.read(around, scratch),
             next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
@@ -281,14 +305,16 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Reads for as long as there may be more and the connection is the loop's.
-    pub fn read(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn read(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         let mut taken = 0;
         while self.baggage.inbound.may_have_more {
             match self.state {
                 State::Parked { .. } => {}
                 State::Lingering { drained, .. } if drained > LINGER_BYTES_MAX => return Next::Drop,
                 State::Lingering { .. } => {}
-                State::Lent { .. } | State::Writing { .. } | State::Draining { .. } => return Next::Keep,
+                State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => {
+                    return Next::Keep;
+                }
             }
             if taken > TURN_READS_MAX * scratch.len() {
                 return Next::Again;
@@ -318,36 +344,104 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Lends the connection to whoever answers the request.
-    pub(super) fn lend(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S>) {
+    pub(super) fn lend(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S, F>) {
         let keep_alive = request.head.keep_alive && !around.is_stopping();
-        let ends_with_client = request.plan.ends_with_client(&request.head);
+        let ends = request.plan.ends_with_client(&request.head);
         self.client.lend();
         if self.has_more() {
             self.client.call_back();
         }
-        if self.baggage.inbound.has_ended && ends_with_client {
+        if self.baggage.inbound.has_ended && ends {
             self.client.call_off(CalledOff::ClientLeft);
         }
-        self.state = State::Lent { ends_with_client, left_ms: None };
+        self.state = State::Lent(Departure { ends, left_ms: None });
         let claim = self.baggage.claim.take();
         around.lend(Loan::new(self.client.clone(), keep_alive), request, claim);
+    }
+
+    // ---- a reply that flows ------------------------------------------------------------------------------------
+
+    /// Its borrower has relayed what there was of a stream, and leaves the rest of it here.
+    pub fn take_stream(&mut self, stream: F, around: &mut impl Surroundings<S, F>) -> Next {
+        match self.state {
+            State::Lent(departure) if around.watch(&stream) => {
+                self.state = State::Flowing(stream, departure);
+                // Events of the time before were told to nobody.
+                self.look_upstream(false, around)
+            }
+            State::Lent(_)
+            | State::Flowing(..)
+            | State::Parked { .. }
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. } => {
+                around.refuse(stream);
+                Next::Keep
+            }
+        }
+    }
+
+    /// Something happened on the socket of a stream's upstream, or it is its turn. `hung_up`: upstream has ended its side.
+    pub fn look_upstream(&mut self, hung_up: bool, around: &mut impl Surroundings<S, F>) -> Next {
+        // The event may be late.
+        let State::Flowing(stream, departure) = &mut self.state else { return Next::Keep };
+        let departure = *departure;
+        match around.look(stream, hung_up) {
+            Step::Dry => return Next::Keep,
+            Step::More => return Next::Again,
+            step @ (Step::Full | Step::Terminal | Step::Ended(_) | Step::Bug) => {
+                if let State::Flowing(stream, _) = std::mem::replace(&mut self.state, State::Lent(departure)) {
+                    around.hand_over(stream, step);
+                }
+            }
+        }
+        Next::Keep
+    }
+
+    /// Goes on where its turn was cut short.
+    pub fn resume(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
+        match self.state {
+            State::Flowing(..) => self.look_upstream(false, around),
+            State::Lent(_)
+            | State::Parked { .. }
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. } => self.read(around, scratch),
+        }
+    }
+
+    /// The loop ends by a bug: its stream, for who goes on with it.
+    pub fn give_up_stream(&mut self) -> Option<F> {
+        let State::Flowing(_, departure) = self.state else { return None };
+        match std::mem::replace(&mut self.state, State::Lent(departure)) {
+            State::Flowing(stream, _) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Calls its exchange off, if there is one.
+    pub fn call_off(&mut self, why: CalledOff, around: &mut impl Surroundings<S, F>) -> Next {
+        if let State::Lent(_) | State::Flowing(..) = self.state {
+            self.client.call_off(why);
+        }
+        self.look_upstream(true, around)
     }
 
     // ---- stopping ----------------------------------------------------------------------------------------------
 
     /// The proxy stops. What has arrived is still answered, whether its event has come or not; whoever gives back from
     /// now on says so.
-    pub fn stop(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn stop(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         self.baggage.inbound.suspect();
         match self.state {
             State::Parked { .. } | State::Lingering { .. } => self.read(around, scratch),
-            State::Lent { .. } if self.client.call_back() => self.take_up(around, scratch),
-            State::Lent { .. } | State::Writing { .. } | State::Draining { .. } => Next::Keep,
+            State::Lent(_) | State::Flowing(..) if self.client.call_back() => self.take_up(around, scratch),
+            State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => Next::Keep,
         }
     }
 
     /// While the proxy stops: whoever idles is closed.
-    pub fn wind_up(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub fn wind_up(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         match self.take_up(around, scratch) {
             Next::Keep => {}
             next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
@@ -357,7 +451,8 @@ impl<S: Socket> Connection<S> {
             // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
             State::Lingering { drained: 0, .. } => Next::Drop,
             State::Parked { .. }
-            | State::Lent { .. }
+            | State::Lent(_)
+            | State::Flowing(..)
             | State::Writing { .. }
             | State::Draining { .. }
             | State::Lingering { .. } => Next::Keep,

@@ -1,18 +1,18 @@
-//! The front: one thread that accepts connections, gathers requests and lends each to whoever answers it.
+//! The front: a loop that accepts connections, gathers requests and lends each to whoever answers it.
 //!
-//! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their lane,
-//! what is forwarded to a worker or to the express lane. What a connection does is [`connection`]'s; here is what it
+//! It never waits for anything but its poll. What needs no I/O it answers itself; the statistics go to their thread,
+//! what is forwarded to a worker or a lane. What a connection does is [`connection`]'s; here is what it
 //! needs for that: a poll, a place, a look when its deadline comes, and whom it asks ([`Services`]).
 //!
-//! There are two such loops: that of `express` takes over the connections whose requests the express lane can answer.
-//! It waits for quick commits, too.
+//! There are up to three such loops: the [`lanes`] take over the connections whose requests are forwarded. They wait for
+//! quick commits, too.
 
 mod accepting;
 mod connection;
 pub mod deadlines;
-mod express;
 pub mod gather;
 mod judge;
+mod lanes;
 mod patience;
 mod requests;
 #[cfg(test)]
@@ -36,7 +36,10 @@ use socket2::SockRef;
 
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
 use crate::exchange::express::Express;
+use crate::exchange::flow::FlowingReplies;
+use crate::exchange::in_flight::Exchange;
 use crate::exchange::pool::Pool;
+use crate::exchange::relay::Step;
 use crate::exchange::request::ForwardedRequest;
 use crate::figures::Figures;
 use crate::http::RequestHead;
@@ -48,17 +51,19 @@ use crate::stats::lane::Lane;
 pub use accepting::listen;
 use connection::{Connection, Next, Ready, Surroundings};
 use deadlines::Deadlines;
-use express::{ExpressLoop, Guests};
 use gather::{Request, Verdict};
 pub use judge::{Judge, Plan};
+use lanes::{Arrivals, Lanes};
 use stopping::Stopping;
 pub use stopping::{Asked, Stop};
-use watch::Watch;
+use watch::BusyPoll;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
-/// Tokens from here on are those of the express lane's ways to upstream.
-const WAYS: usize = 1 << 24;
+/// Tokens from here on are those of a lane's connections to upstream on which it asks.
+const LINKS: usize = 1 << 24;
+/// Tokens from here on are those of streams that flow, each this and its connection's.
+const FLOWING: usize = 1 << 25;
 
 /// What the front reads into; shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -87,11 +92,14 @@ struct Services {
     registry: Registry,
     returns: Arc<Returns>,
     stopping: Option<Stopping>,
+    flowing: FlowingReplies,
+    /// Asks short requests in this loop.
+    links: Option<Express>,
     common: Common,
     role: Role,
 }
 
-/// What both loops share.
+/// What all loops share.
 #[derive(Clone)]
 struct Common {
     judge: Arc<Judge>,
@@ -103,12 +111,12 @@ struct Common {
     grace: Duration,
 }
 
-/// Which of the two loops it is.
+/// Which of the loops it is.
 enum Role {
     /// It accepts connections.
-    Accepting(ExpressLoop),
-    /// It is the express loop.
-    Express { lane: Express, guests: Guests },
+    Accepting(Lanes),
+    /// It is a lane, to which connections move.
+    Lane(Arrivals),
 }
 
 impl Front {
@@ -122,23 +130,28 @@ impl Front {
     ) -> io::Result<Front> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (returns, _) = returns(&poll)?;
-        let stop = Arc::new(Stop::default());
-        stop.wakes(returns.clone());
-        let fits = Express::serves(&pool.shared().settings);
-        let role = Role::Accepting(if fits { ExpressLoop::NotYet } else { ExpressLoop::Never });
+        let lanes = Lanes::new(&pool.shared().settings);
         let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
         let figures = statistics.figures().clone();
         let (judge, statistics) = (Arc::new(judge), Arc::new(statistics));
-        let common = Common { judge, bodies, pool, statistics, figures, stop, grace };
-        let mut front = Front::new(poll, returns, common, role)?;
+        let common = Common { judge, bodies, pool, statistics, figures, stop: Arc::default(), grace };
+        let mut front = Front::new(poll, common, |_| Role::Accepting(lanes), None)?;
+        front.stop().wakes(front.services.returns.clone());
         front.listener = Some(listener);
         Ok(front)
     }
 
     /// Without a listener and connections yet.
-    fn new(poll: Poll, returns: Arc<Returns>, common: Common, role: Role) -> io::Result<Front> {
-        let registry = poll.registry().try_clone()?;
+    fn new(
+        poll: Poll,
+        common: Common,
+        role: impl FnOnce(Arc<Waker>) -> Role,
+        links: Option<Express>,
+    ) -> io::Result<Front> {
+        let (registry, to_flowing) = (poll.registry().try_clone()?, poll.registry().try_clone()?);
+        let (returns, waker) = returns(&poll)?;
+        let flowing = FlowingReplies::new(common.pool.clone(), to_flowing, waker.clone(), FLOWING);
+        let role = role(waker);
         Ok(Front {
             poll,
             listener: None,
@@ -150,7 +163,7 @@ impl Front {
             accept_failing: Outage::new(),
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            services: Services { registry, returns, stopping: None, common, role },
+            services: Services { registry, returns, stopping: None, flowing, links, common, role },
         })
     }
 
@@ -163,41 +176,42 @@ impl Front {
     pub fn run(&mut self) -> io::Result<()> {
         let ran = self.turns();
         if ran.is_err() {
-            // The other loop ends in good order all the same.
+            // The other loops end in good order all the same.
             self.services.common.stop.ask(Instant::now());
         }
-        if let Role::Accepting(express_loop) = &mut self.services.role
-            && let ExpressLoop::Started(_, thread) | ExpressLoop::Closed(thread) =
-                std::mem::replace(express_loop, ExpressLoop::Never)
-            && thread.join().is_err()
-        {
-            log::error!("the express loop ended by a bug of the proxy");
+        if let Role::Accepting(lanes) = &mut self.services.role {
+            lanes.join();
         }
         ran
     }
 
     fn turns(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut watch = match self.services.role {
-            Role::Accepting(_) => Watch::sleeping(),
-            Role::Express { .. } => Watch::looking(),
-        };
+        let mut busy_poll = BusyPoll::new();
         loop {
+            self.services.flowing.rest();
             let timeout = self.timeout();
-            match watch.wait(&mut self.poll, &mut events, timeout) {
+            let may_look = self.services.links.is_some() && !self.services.flowing.is_any();
+            match busy_poll.wait(&mut self.poll, &mut events, timeout, may_look) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            // Whose turn was cut short has the next one behind those of whom an event tells.
+            let unfinished = std::mem::take(&mut self.unfinished);
             for event in events.iter() {
                 match event.token() {
                     LISTENER => self.accept(),
                     // A connection of the other loop may have closed.
                     WAKER if self.accept_again_ms.is_some() => self.accept(),
                     WAKER => {}
-                    Token(token) if token >= WAYS => {
-                        if let Role::Express { lane, .. } = &mut self.services.role {
-                            let hung_up = event.is_read_closed() || event.is_error();
-                            lane.on_event(token, hung_up, &mut self.scratch);
+                    Token(token) if token >= LINKS => {
+                        let hung_up = event.is_read_closed() || event.is_error();
+                        if token >= FLOWING {
+                            self.step(token - FLOWING, |connection, around, _| {
+                                connection.look_upstream(hung_up, around)
+                            });
+                        } else if let Some(links) = &mut self.services.links {
+                            links.on_event(token, hung_up, &mut self.scratch);
                         }
                     }
                     Token(token) => {
@@ -206,21 +220,26 @@ impl Front {
                     }
                 }
             }
-            for token in std::mem::take(&mut self.unfinished) {
-                self.step(token, Connection::read);
+            for token in unfinished {
+                if !self.unfinished.contains(&token) {
+                    self.step(token, Connection::resume);
+                }
             }
             for Return { token, fate } in self.services.returns.take() {
                 self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
             }
-            if let Role::Express { guests, .. } = &self.services.role {
-                guests.take().into_iter().for_each(|guest| self.welcome(guest));
+            for (token, exchange) in self.services.flowing.take() {
+                self.step(token, |connection, around, _| connection.take_stream(exchange, around));
+            }
+            if let Role::Lane(arrivals) = &self.services.role {
+                arrivals.take().into_iter().for_each(|moved| self.welcome(moved));
             }
             self.check_deadlines();
             self.free.append(&mut self.freed);
             let over = self.services.common.stop.is_asked() && self.stopped();
-            if let Role::Express { lane, .. } = &mut self.services.role {
-                lane.settle();
-                lane.rest();
+            if let Some(links) = &mut self.services.links {
+                links.settle();
+                links.rest();
             }
             if over {
                 return Ok(());
@@ -243,8 +262,8 @@ impl Front {
     }
 
     fn next_rest(&self) -> Option<Duration> {
-        let Role::Express { lane, .. } = &self.services.role else { return None };
-        lane.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
+        let links = self.services.links.as_ref()?;
+        links.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Runs one step of a connection, and does what comes of it.
@@ -275,6 +294,18 @@ impl Front {
     }
 }
 
+/// Also by a bug of the loop: workers keep its streams from now on.
+impl Drop for Front {
+    fn drop(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            if let Some(mut exchange) = connection.give_up_stream() {
+                exchange.stop_polling();
+                self.services.flowing.hand_over(exchange, Step::Dry);
+            }
+        }
+    }
+}
+
 impl Surroundings for Services {
     fn now_ms(&self) -> u64 {
         self.returns.now_ms()
@@ -293,14 +324,16 @@ impl Surroundings for Services {
     }
 
     fn moves(&mut self, request: &Request<Plan>) -> bool {
-        self.suits_express(request) && self.express_is_open()
+        self.moves_to_lane(request)
     }
 
     fn lend(&mut self, loan: Loan, request: Request<Plan>, claim: Claim) {
         let lend = Lend::new(loan, request.head, request.body, claim);
         let taken = match request.plan {
             Plan::Statistics(question) => self.common.statistics.ask(question, Box::new(lend)),
-            Plan::Forward(forwarding) => self.forward(ForwardedRequest::new(lend, forwarding)),
+            Plan::Forward(forwarding) => {
+                self.forward(ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone()))
+            }
             Plan::Answer(reply) => return lend.answer(&reply),
         };
         if let Err(lend) = taken {
@@ -315,6 +348,22 @@ impl Surroundings for Services {
 
     fn figures(&self) -> &Figures {
         &self.common.figures
+    }
+
+    fn watch(&mut self, exchange: &Box<Exchange>) -> bool {
+        self.flowing.watch(exchange).inspect_err(|e| log::debug!("a stream stays with its worker: {e}")).is_ok()
+    }
+
+    fn refuse(&mut self, exchange: Box<Exchange>) {
+        self.flowing.refuse(exchange);
+    }
+
+    fn look(&mut self, exchange: &mut Box<Exchange>, hung_up: bool) -> Step {
+        self.flowing.look(exchange, hung_up)
+    }
+
+    fn hand_over(&mut self, exchange: Box<Exchange>, step: Step) {
+        self.flowing.hand_over(exchange, step);
     }
 
     #[cfg(target_os = "linux")]
@@ -336,8 +385,8 @@ impl Services {
     /// Back the request comes when the queue is full.
     fn forward(&mut self, request: ForwardedRequest) -> Result<(), Box<Lend>> {
         let mut asked = Err(Box::new(request));
-        if let Role::Express { lane, .. } = &mut self.role {
-            asked = asked.or_else(|request| lane.ask(request));
+        if let Some(links) = &mut self.links {
+            asked = asked.or_else(|request| links.ask(request));
         }
         asked.or_else(|request| self.common.pool.lend(request)).map_err(|request| Box::new(request.lend))?;
         self.common.figures.note_room();

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::Front;
-use super::connection::{Connection, Next, State, Surroundings};
+use super::connection::{Connection, Departure, Next, State, Surroundings};
 use super::gather::Waiting;
 use crate::client::Socket;
 use crate::http::refusal::Refusal;
 use crate::limits::*;
 
-impl<S: Socket> Connection<S> {
+impl<S: Socket, F> Connection<S, F> {
     /// Until when it may stay in its state; a lent one for ever, unless its client left.
     fn deadline(&self) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
@@ -19,8 +19,9 @@ impl<S: Socket> Connection<S> {
                 Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
                 Waiting::Body => after(*since_ms, BODY_GAP_MAX),
             },
-            State::Lent { left_ms: Some(left_ms), .. } => after(*left_ms, COUNTS_TIME_MAX),
-            State::Lent { left_ms: None, .. } => u64::MAX,
+            State::Lent(Departure { left_ms, .. }) | State::Flowing(_, Departure { left_ms, .. }) => {
+                left_ms.map_or(u64::MAX, |left_ms| after(left_ms, COUNTS_TIME_MAX))
+            }
             State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
@@ -30,8 +31,9 @@ impl<S: Socket> Connection<S> {
     fn look_at(&self, now_ms: u64) -> u64 {
         match self.state {
             // Given back without a word, it idles: this look finds out.
-            State::Lent { left_ms: None, .. } => now_ms + IDLE_TIME_MAX.as_millis() as u64,
-            State::Lent { .. }
+            State::Lent(Departure { left_ms: None, .. }) => now_ms + IDLE_TIME_MAX.as_millis() as u64,
+            State::Lent(_)
+            | State::Flowing(..)
             | State::Parked { .. }
             | State::Writing { .. }
             | State::Draining { .. }
@@ -40,14 +42,14 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Looks whether its deadline is over.
-    pub(super) fn look(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub(super) fn look(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         match self.take_up(around, scratch) {
             Next::Keep if self.deadline() <= around.now_ms() => self.expire(around),
             next @ (Next::Keep | Next::Again | Next::Move(_) | Next::Drop) => next,
         }
     }
 
-    fn expire(&mut self, around: &mut impl Surroundings<S>) -> Next {
+    fn expire(&mut self, around: &mut impl Surroundings<S, F>) -> Next {
         match &mut self.state {
             State::Parked { .. } => {
                 let refusal = match self.gather.waiting() {
@@ -57,10 +59,10 @@ impl<S: Socket> Connection<S> {
                 };
                 self.refuse(refusal, around).map_or(Next::Drop, |()| Next::Keep)
             }
-            State::Lent { left_ms, .. } => {
-                *left_ms = None;
+            State::Lent(departure) | State::Flowing(_, departure) => {
+                departure.left_ms = None;
                 self.client.cut_off();
-                Next::Keep
+                self.look_upstream(true, around)
             }
             State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => Next::Drop,
         }
@@ -137,8 +139,8 @@ mod tests {
         check("", writing, Some(WRITE_STALL_MAX));
         check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
         // A model may think for as long as it likes.
-        check("", |_| State::Lent { ends_with_client: true, left_ms: None }, None);
-        let left = |left_ms| State::Lent { ends_with_client: true, left_ms: Some(left_ms) };
+        check("", |_| State::Lent(Departure { ends: true, left_ms: None }), None);
+        let left = |left_ms| State::Lent(Departure { ends: true, left_ms: Some(left_ms) });
         check("", left, Some(COUNTS_TIME_MAX));
     }
 }

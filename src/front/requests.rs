@@ -14,9 +14,9 @@ use crate::limits::OVERLOADED_RETRY_S;
 /// How many bytes were used, and the request that they made whole.
 type Gathered = (usize, Option<Box<Request<Plan>>>);
 
-impl<S: Socket> Connection<S> {
+impl<S: Socket, F> Connection<S, F> {
     /// Takes in bytes behind those not used up before.
-    pub(super) fn take_in(&mut self, bytes: &[u8], around: &mut impl Surroundings<S>) -> Next {
+    pub(super) fn take_in(&mut self, bytes: &[u8], around: &mut impl Surroundings<S, F>) -> Next {
         if !self.baggage.unread.is_empty() {
             self.baggage.unread.append(bytes);
             return self.use_up(around);
@@ -32,7 +32,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Uses up what was read before, request after request, until one is answered by others or more must be read.
-    pub(super) fn use_up(&mut self, around: &mut impl Surroundings<S>) -> Next {
+    pub(super) fn use_up(&mut self, around: &mut impl Surroundings<S, F>) -> Next {
         while let State::Parked { .. } = self.state
             && !self.baggage.unread.is_empty()
         {
@@ -51,7 +51,7 @@ impl<S: Socket> Connection<S> {
 
     /// Gathers from `bytes` until a request is whole; how many were used, and the request. Without one, more must be
     /// read, or a reply of our own is being written.
-    fn gather_from(&mut self, bytes: &[u8], around: &mut impl Surroundings<S>) -> Result<Gathered, Dropped> {
+    fn gather_from(&mut self, bytes: &[u8], around: &mut impl Surroundings<S, F>) -> Result<Gathered, Dropped> {
         let mut used = 0;
         while used < bytes.len() && matches!(self.state, State::Parked { .. }) {
             let waited = self.gather.waiting();
@@ -87,7 +87,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Answers a whole request, or has it answered.
-    pub(super) fn on_request(&mut self, mut request: Box<Request<Plan>>, around: &mut impl Surroundings<S>) -> Next {
+    pub(super) fn on_request(&mut self, mut request: Box<Request<Plan>>, around: &mut impl Surroundings<S, F>) -> Next {
         if let Plan::Forward(forwarding) = &mut request.plan {
             forwarding.kind = Kind::of(&request.head, &request.body);
         }
@@ -109,20 +109,20 @@ impl<S: Socket> Connection<S> {
     }
 
     /// The memory for bodies is full: whose body grows now tries again later.
-    fn turn_away(&mut self, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+    fn turn_away(&mut self, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
         around.figures().note_bodies_full(self.client.peer());
         let busy = Reply::overloaded("Too many large requests at once.", OVERLOADED_RETRY_S);
         self.turn_down(&busy, around)
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+    pub(super) fn refuse(&mut self, refusal: Refusal, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
         log::debug!("{}: refused: {}", self.client.peer(), refusal.name());
         around.figures().note_refusal(refusal);
         self.turn_down(&Reply::refusal(refusal), around)
     }
 
     /// The connection's last reply, without content where the request was one for a head.
-    fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+    fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
         let bytes = reply.encode(Persistence::Close, self.gather.is_head_only());
         self.forget_request();
         self.reply(bytes, false, around)

@@ -1,7 +1,8 @@
 //! A connection under thousands of schedules: the machine itself, over a simulated socket that tells of each edge once,
 //! as epoll does. A seed decides how the client's bytes are cut, when events, returns and deadlines are seen, what
-//! borrowers do, how much the client takes of a reply, and how it ends. Whatever the order: every request that came
-//! whole gets one reply, in its turn, or the client sees an end that somebody had a reason for.
+//! borrowers do, how much the client takes of a reply, and how it ends. Replies come from an upstream, whose socket is
+//! simulated in the same way; borrowers relay them, or leave them to the machine's loop for a while. Whatever the order:
+//! every request that came whole gets one reply, in its turn, or the client sees an end that somebody had a reason for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mio::Poll;
 
 use super::accepting::Counted;
-use super::connection::{Baggage, Connection, Next, Ready, Surroundings};
+use super::connection::{Baggage, Connection, Next, Ready, State, Surroundings};
 use super::gather::{Request, Verdict};
 use super::{Plan, returns};
-use crate::client::{Bodies, Claim, Client, Fate, Loan, Returns, Socket};
+use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns, Socket};
+use crate::exchange::relay::{Ended, Step};
 use crate::exchange::request::Forwarding;
 use crate::figures::Figures;
 use crate::http::RequestHead;
@@ -132,6 +134,38 @@ impl Chance {
     }
 }
 
+/// The socket of an exchange's upstream.
+#[derive(Default)]
+struct Upstream {
+    /// How much of the reply it has still to send.
+    unsent: usize,
+    /// Bytes that have come and were not read.
+    inbound: usize,
+    /// Something happened of which no event has told.
+    edge: bool,
+    /// Events are told.
+    watched: bool,
+    /// The exchange was called off, and this with it.
+    shut: bool,
+}
+
+/// Upstream, as whoever calls the exchange off sees it.
+#[derive(Clone, Default)]
+struct SimulatedUpstream(Arc<Mutex<Upstream>>);
+
+impl SimulatedUpstream {
+    fn lock(&self) -> MutexGuard<'_, Upstream> {
+        self.0.lock().expect("one thread")
+    }
+}
+
+impl Interrupt for SimulatedUpstream {
+    fn interrupt(&self) {
+        let mut upstream = self.lock();
+        (upstream.shut, upstream.edge) = (true, true);
+    }
+}
+
 /// Whom the connection asks: a list of what it has lent.
 struct Around {
     bodies: Bodies,
@@ -141,15 +175,55 @@ struct Around {
     /// Every forwarded request moves its connection, as long as that is here.
     moves: bool,
     borrowed: Option<Borrowed>,
+    /// The upstream of the exchange in hand.
+    upstream: SimulatedUpstream,
+    /// No socket of an upstream can be watched.
+    is_blind: bool,
+    /// So much of a reply is relayed in one turn.
+    turn_bytes: usize,
+    /// The bytes of replies that the loop has relayed.
+    flowed: usize,
 }
 
-/// A request in a borrower's hands, and what of its reply is still to be written.
+/// A request in a borrower's hands, or flowing, and what of its reply is still to be written.
 struct Borrowed {
     loan: Loan<Simulated>,
     reply: Vec<u8>,
+    upstream: SimulatedUpstream,
+    /// Nothing is left in upstream's socket until its next event.
+    is_drained: bool,
 }
 
-impl Surroundings<Simulated> for Around {
+impl Borrowed {
+    /// Relays what has come, but for the last byte, as a relay does; as far as `most` goes.
+    fn relay(&mut self, most: usize) -> Step {
+        if self.loan.client().called_off().is_some() && self.upstream.lock().shut {
+            return Step::Ended(Ended::ClientLeft);
+        }
+        let came = if self.is_drained { 0 } else { self.upstream.lock().inbound };
+        if came == 0 {
+            self.is_drained = true;
+            return Step::Dry;
+        }
+        let some = came.min(most);
+        if some == self.reply.len() {
+            return Step::Ended(Ended::Whole);
+        }
+        let n = match self.loan.client().write_now(&self.reply[..some]) {
+            Ok(n) => n,
+            Err(_) => return Step::Ended(Ended::ClientLeft),
+        };
+        self.reply.drain(..n);
+        self.upstream.lock().inbound -= n;
+        match n {
+            n if n < some => Step::Full,
+            n if n < came => Step::More,
+            _ => self.relay(most),
+        }
+    }
+}
+
+impl Surroundings<Simulated, Borrowed> for Around {
     fn now_ms(&self) -> u64 {
         self.returns.now_ms()
     }
@@ -180,7 +254,40 @@ impl Surroundings<Simulated> for Around {
         let reply = Reply::new(200, "text/plain", number_of(&request.head).into_bytes());
         let persistence = if loan.keep_alive() { Persistence::KeepAlive } else { Persistence::Close };
         assert!(self.borrowed.is_none(), "lent twice");
-        self.borrowed = Some(Borrowed { loan, reply: reply.encode(persistence, false) });
+        let reply = reply.encode(persistence, false);
+        let upstream = SimulatedUpstream::default();
+        upstream.lock().unsent = reply.len();
+        self.upstream = upstream.clone();
+        let _ = loan.client().interrupts(Some(Arc::new(upstream.clone())));
+        self.borrowed = Some(Borrowed { loan, reply, upstream, is_drained: false });
+    }
+
+    fn watch(&mut self, stream: &Borrowed) -> bool {
+        let mut upstream = stream.upstream.lock();
+        upstream.watched = !self.is_blind;
+        // Nobody relies on being told of what came before.
+        upstream.edge = false;
+        !self.is_blind
+    }
+
+    fn refuse(&mut self, stream: Borrowed) {
+        assert!(self.borrowed.is_none(), "a stream in two hands");
+        self.borrowed = Some(stream);
+    }
+
+    fn look(&mut self, stream: &mut Borrowed, _: bool) -> Step {
+        stream.is_drained = false;
+        let before = stream.reply.len();
+        let step = stream.relay(self.turn_bytes);
+        self.flowed += before - stream.reply.len();
+        step
+    }
+
+    fn hand_over(&mut self, stream: Borrowed, step: Step) {
+        assert!(self.borrowed.is_none(), "a stream in two hands");
+        assert!(!matches!(step, Step::Dry | Step::More), "handed over for {step:?}");
+        stream.upstream.lock().watched = false;
+        self.borrowed = Some(stream);
     }
 
     fn figures(&self) -> &Figures {
@@ -204,7 +311,9 @@ struct Schedule {
     socket: Simulated,
     around: Around,
     scratch: Vec<u8>,
-    connection: Option<Connection<Simulated>>,
+    connection: Option<Connection<Simulated, Borrowed>>,
+    /// A stream on its way to the loop.
+    leaving: Option<Borrowed>,
     /// On its way to the other loop.
     moving: Option<(Baggage, Box<Request<Plan>>)>,
     /// Its turn was cut short.
@@ -269,13 +378,30 @@ impl Schedule {
             is_stopping: false,
             moves: chance.one_in(2),
             borrowed: None,
+            upstream: SimulatedUpstream::default(),
+            is_blind: chance.one_in(10),
+            turn_bytes: [1, 10, 100, 10_000][chance.below(4)],
+            flowed: 0,
         };
         let connection = Some(Connection::new(client, baggage, 0));
-        let (moving, again, words) = (None, false, Vec::new());
-        Schedule { chance, socket, around, scratch, connection, moving, again, words, unsent, requests, may_end }
+        let (leaving, moving, again, words) = (None, None, false, Vec::new());
+        Schedule {
+            chance,
+            socket,
+            around,
+            scratch,
+            connection,
+            leaving,
+            moving,
+            again,
+            words,
+            unsent,
+            requests,
+            may_end,
+        }
     }
 
-    fn step(&mut self, step: impl FnOnce(&mut Connection<Simulated>, &mut Around, &mut [u8]) -> Next) {
+    fn step(&mut self, step: impl FnOnce(&mut Connection<Simulated, Borrowed>, &mut Around, &mut [u8]) -> Next) {
         let Some(connection) = &mut self.connection else { return };
         match step(connection, &mut self.around, &mut self.scratch) {
             Next::Keep => {}
@@ -298,7 +424,7 @@ impl Schedule {
     /// One thing happens, or nothing. `is_over`: the client sends and ends no more, borrowers do what they should.
     fn happen(&mut self, is_over: bool) {
         self.words.extend(self.around.returns.take().into_iter().map(|returned| returned.fate));
-        match self.chance.below(if is_over { 7 } else { 10 }) {
+        match self.chance.below(if is_over { 10 } else { 13 }) {
             0 => {
                 // An event waits while nobody is there whom it could be told.
                 if self.connection.is_some()
@@ -313,7 +439,7 @@ impl Schedule {
                 self.step(|connection, around, scratch| connection.take_back(fate, around, scratch));
             }
             2 => self.borrower(is_over),
-            3 if std::mem::take(&mut self.again) => self.step(Connection::read),
+            3 if std::mem::take(&mut self.again) => self.step(Connection::resume),
             4 => {
                 if let Some((baggage, request)) = self.moving.take() {
                     // Registering tells of what is there, but nobody relies on it for what came on the way.
@@ -332,16 +458,31 @@ impl Schedule {
                 wire.room += more;
                 wire.edge |= more > 0 && std::mem::take(&mut wire.wants_room);
             }
-            7 | 8 => {
+            10 | 11 => {
                 if let Some(segment) = self.unsent.pop() {
                     let mut wire = self.socket.wire();
                     wire.inbound.extend(segment);
                     wire.edge = true;
                 }
             }
+            7 => self.upstream(),
+            8 => {
+                let mut upstream = self.around.upstream.lock();
+                // Where nobody watches, nobody is told; what is left to be told of later.
+                if upstream.watched && std::mem::take(&mut upstream.edge) {
+                    let hung_up = upstream.shut;
+                    drop(upstream);
+                    self.step(|connection, around, _| connection.look_upstream(hung_up, around));
+                }
+            }
+            9 => {
+                if let Some(stream) = self.leaving.take() {
+                    self.step(|connection, around, _| connection.take_stream(stream, around));
+                }
+            }
             // Once all is over, no deadline rescues what hangs; it may come before a word that is under way.
             6 if !is_over || !self.words.is_empty() => self.step(Connection::look),
-            9 if self.chance.one_in(40) => self.end(),
+            12 if self.chance.one_in(40) => self.end(),
             _ => {}
         }
     }
@@ -353,9 +494,26 @@ impl Schedule {
             self.may_end = true;
             return borrowed.loan.cut();
         }
-        let some = 1 + self.chance.below(borrowed.reply.len());
-        match borrowed.loan.client().write_now(&borrowed.reply[..some]) {
-            Ok(n) => drop(borrowed.reply.drain(..n)),
+        let step = borrowed.relay(usize::MAX);
+        if matches!(step, Step::Dry) && self.chance.one_in(2) {
+            self.leaving = Some(borrowed);
+            return;
+        }
+        // Its socket does not wait for an event while a borrower reads.
+        borrowed.is_drained = false;
+        match step {
+            Step::Ended(Ended::Whole) => {}
+            Step::Ended(_) => return borrowed.loan.cut(),
+            _ => {
+                self.around.borrowed = Some(borrowed);
+                return;
+            }
+        }
+        match borrowed.loan.client().write_now(&borrowed.reply) {
+            Ok(n) => {
+                borrowed.reply.drain(..n);
+                borrowed.upstream.lock().inbound -= n;
+            }
             Err(_) => return borrowed.loan.cut(),
         }
         if borrowed.reply.is_empty() {
@@ -367,6 +525,16 @@ impl Schedule {
         } else {
             self.around.borrowed = Some(borrowed);
         }
+    }
+
+    /// Upstream sends some of its reply.
+    fn upstream(&mut self) {
+        let some = 1 + self.chance.below(60);
+        let mut upstream = self.around.upstream.lock();
+        let n = some.min(upstream.unsent);
+        upstream.unsent -= n;
+        upstream.inbound += n;
+        upstream.edge |= n > 0;
     }
 
     /// The client ends, or the proxy does.
@@ -387,6 +555,9 @@ impl Schedule {
                 self.around.is_stopping = true;
                 self.step(Connection::stop);
                 self.step(Connection::wind_up);
+                if self.chance.one_in(4) {
+                    self.step(|connection, around, _| connection.call_off(CalledOff::Shutdown, around));
+                }
             }
         }
     }
@@ -395,10 +566,18 @@ impl Schedule {
     fn is_at_rest(&self) -> bool {
         let wire = self.socket.wire();
         let is_told = self.connection.is_none() || !wire.edge && !wire.wants_room;
-        self.around.borrowed.is_none() && self.moving.is_none() && self.words.is_empty() && !self.again && is_told
+        let flows = matches!(self.connection, Some(Connection { state: State::Flowing(..), .. }));
+        self.around.borrowed.is_none()
+            && self.leaving.is_none()
+            && self.moving.is_none()
+            && self.words.is_empty()
+            && !self.again
+            && !flows
+            && is_told
     }
 
-    fn run(mut self) {
+    /// How many bytes of replies the loop has relayed.
+    fn run(mut self) -> usize {
         while !self.unsent.is_empty() {
             self.happen(false);
         }
@@ -434,6 +613,7 @@ impl Schedule {
             assert_eq!(replies, self.requests, "a request that came was never answered");
         }
         assert!(!wire.ended || self.may_end, "the connection ended, and nobody had a reason");
+        self.around.flowed
     }
 }
 
@@ -441,13 +621,18 @@ impl Schedule {
 fn every_request_that_came_whole_gets_its_reply_in_order_or_an_end() {
     let poll = Poll::new().expect("a poll");
     let (returns, _) = returns(&poll).expect("a waker");
+    let mut flowed = 0;
     for seed in 0..10_000 {
         let schedule = std::panic::AssertUnwindSafe(|| Schedule::new(seed, &returns).run());
-        if let Err(why) = std::panic::catch_unwind(schedule) {
-            eprintln!("the schedule of seed {seed}");
-            std::panic::resume_unwind(why);
+        match std::panic::catch_unwind(schedule) {
+            Ok(bytes) => flowed += bytes,
+            Err(why) => {
+                eprintln!("the schedule of seed {seed}");
+                std::panic::resume_unwind(why);
+            }
         }
         // What it left behind is not the next one's.
         returns.take();
     }
+    assert!(flowed > 0, "no reply ever flowed");
 }

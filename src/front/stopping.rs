@@ -83,14 +83,12 @@ impl Front {
             && !stopping.called_off
         {
             stopping.called_off = true;
-            for connection in self.connections.iter().flatten() {
-                if let State::Lent { .. } = connection.state {
-                    connection.client.call_off(CalledOff::Shutdown);
-                }
+            for token in 0..self.connections.len() {
+                self.step(token, |connection, around, _| connection.call_off(CalledOff::Shutdown, around));
             }
         }
         let running = self.connections.iter().flatten().any(|connection| match connection.state {
-            State::Lent { .. } => true,
+            State::Lent(_) | State::Flowing(..) => true,
             State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
                 !grace_over
             }
@@ -105,8 +103,8 @@ impl Front {
         common.statistics.close();
         let grace_ends_ms = now_ms + common.grace.as_millis() as u64;
         self.services.stopping = Some(Stopping { grace_ends_ms, called_off: false });
-        if let Role::Express { guests, .. } = &self.services.role {
-            guests.close().into_iter().for_each(|guest| self.welcome(guest));
+        if let Role::Lane(arrivals) = &self.services.role {
+            arrivals.close().into_iter().for_each(|moved| self.welcome(moved));
         }
         for token in 0..self.connections.len() {
             self.step(token, Connection::stop);

@@ -14,29 +14,32 @@ use mio::{Events, Poll};
 use crate::limits::LOOK_TIME_MAX;
 
 /// How a loop waits.
-pub struct Watch {
-    may_look: bool,
+pub struct BusyPoll {
+    /// There is another processor: on a single one, looking would only keep others from working.
+    is_possible: bool,
     /// The last wait was a short one.
-    keen: bool,
+    was_short: bool,
 }
 
-impl Watch {
-    /// One that sleeps at once.
-    pub fn sleeping() -> Watch {
-        Watch { may_look: false, keen: false }
-    }
-
-    /// One that may look first. On a single processor it would only keep others from working.
-    pub fn looking() -> Watch {
+impl BusyPoll {
+    /// One that has not waited yet.
+    pub fn new() -> BusyPoll {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        Watch { may_look: processors > 1, keen: false }
+        BusyPoll { is_possible: processors > 1, was_short: false }
     }
 
-    /// Waits for events, but no longer than `at_most`.
-    pub fn wait(&mut self, poll: &mut Poll, events: &mut Events, at_most: Option<Duration>) -> io::Result<()> {
+    /// Waits for events, but no longer than `at_most`. `may_look`: it looks before it sleeps.
+    pub fn wait(
+        &mut self,
+        poll: &mut Poll,
+        events: &mut Events,
+        at_most: Option<Duration>,
+        may_look: bool,
+    ) -> io::Result<()> {
+        let may_look = may_look && self.is_possible;
         let began = Instant::now();
         let look_time = at_most.map_or(LOOK_TIME_MAX, |at_most| at_most.min(LOOK_TIME_MAX));
-        while self.keen && began.elapsed() < look_time {
+        while may_look && self.was_short && began.elapsed() < look_time {
             poll.poll(events, Some(Duration::ZERO))?;
             if !events.is_empty() {
                 return Ok(());
@@ -46,7 +49,7 @@ impl Watch {
         let asleep = Instant::now();
         poll.poll(events, at_most)?;
         // Looking would have found what came so soon.
-        self.keen = self.may_look && asleep.elapsed() < LOOK_TIME_MAX;
+        self.was_short = may_look && asleep.elapsed() < LOOK_TIME_MAX;
         Ok(())
     }
 }
@@ -62,17 +65,17 @@ mod tests {
         let mut poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(7)).expect("a waker");
         let mut events = Events::with_capacity(8);
-        for keen in [false, true] {
+        for was_short in [false, true] {
             for at_most in [None, Some(Duration::from_secs(60))] {
-                let mut watch = Watch { may_look: true, keen };
+                let mut busy_poll = BusyPoll { is_possible: true, was_short };
                 waker.wake().expect("woken");
-                watch.wait(&mut poll, &mut events, at_most).expect("waits");
-                assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(7)], "{keen}");
+                busy_poll.wait(&mut poll, &mut events, at_most, true).expect("waits");
+                assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(7)], "{was_short}");
             }
             for at_most in [Duration::ZERO, Duration::from_micros(1), LOOK_TIME_MAX * 2] {
-                let mut watch = Watch { may_look: true, keen };
-                watch.wait(&mut poll, &mut events, Some(at_most)).expect("waits");
-                assert!(events.is_empty(), "{keen}");
+                let mut busy_poll = BusyPoll { is_possible: true, was_short };
+                busy_poll.wait(&mut poll, &mut events, Some(at_most), true).expect("waits");
+                assert!(events.is_empty(), "{was_short}");
             }
         }
     }
@@ -81,8 +84,8 @@ mod tests {
     fn after_a_long_wait_it_sleeps_at_once() {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(8);
-        let mut watch = Watch { may_look: true, keen: true };
-        watch.wait(&mut poll, &mut events, Some(LOOK_TIME_MAX * 100)).expect("waits");
-        assert!(!watch.keen);
+        let mut busy_poll = BusyPoll { is_possible: true, was_short: true };
+        busy_poll.wait(&mut poll, &mut events, Some(LOOK_TIME_MAX * 100), true).expect("waits");
+        assert!(!busy_poll.was_short);
     }
 }

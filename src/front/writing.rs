@@ -5,12 +5,12 @@ use std::net::Shutdown;
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
 use crate::client::{Socket, Then};
 
-impl<S: Socket> Connection<S> {
+impl<S: Socket, F> Connection<S, F> {
     pub(super) fn reply(
         &mut self,
         bytes: Vec<u8>,
         keep_alive: bool,
-        around: &mut impl Surroundings<S>,
+        around: &mut impl Surroundings<S, F>,
     ) -> Result<(), Dropped> {
         let then = if keep_alive { Then::Park } else { Then::Linger };
         self.state = State::Writing { bytes, written: 0, then, since_ms: around.now_ms() };
@@ -18,7 +18,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Writes what is left of a reply, then goes on with the connection.
-    pub(super) fn write(&mut self, around: &mut impl Surroundings<S>, scratch: &mut [u8]) -> Next {
+    pub(super) fn write(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         if self.write_some(around).is_err() {
             return Next::Drop;
         }
@@ -26,14 +26,14 @@ impl<S: Socket> Connection<S> {
             State::Parked { .. } => self.go_on(around, scratch),
             State::Lingering { .. } => self.read(around, scratch),
             State::Writing { then: Then::Cut, ref bytes, written, .. } if written == bytes.len() => self.cut(around),
-            State::Writing { .. } | State::Draining { .. } | State::Lent { .. } => Next::Keep,
+            State::Writing { .. } | State::Draining { .. } | State::Lent(_) | State::Flowing(..) => Next::Keep,
         }
     }
 
     /// Ends a connection whose reply is not whole. Where the client could not tell, it is reset: Linux lets a client read
     /// what it has received before that, but the proxy's own system drops what it has not sent by then. So it waits until
     /// all is sent, for as long as for a client that takes nothing ([`WRITE_STALL_MAX`](crate::limits::WRITE_STALL_MAX)).
-    pub(super) fn cut(&mut self, around: &mut impl Surroundings<S>) -> Next {
+    pub(super) fn cut(&mut self, around: &mut impl Surroundings<S, F>) -> Next {
         if !self.client.resets() || around.tell_when_sent(&self.client).is_err() {
             return Next::Drop;
         }
@@ -41,7 +41,7 @@ impl<S: Socket> Connection<S> {
         Next::Keep
     }
 
-    fn write_some(&mut self, around: &mut impl Surroundings<S>) -> Result<(), Dropped> {
+    fn write_some(&mut self, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
         let now_ms = around.now_ms();
         let State::Writing { bytes, written, then, since_ms } = &mut self.state else { return Ok(()) };
         let n = self.client.write_now(&bytes[*written..]).map_err(|_| Dropped)?;

@@ -1,4 +1,4 @@
-//! A reply that has come whole in one piece, of the plainest kind: the express lane relays those, and leaves every
+//! A reply that has come whole in one piece, of the plainest kind: a lane relays those, and leaves every
 //! other to a worker.
 
 use httparse::{EMPTY_HEADER, Header};

@@ -49,7 +49,7 @@ fn while_the_reply_is_relayed() {
 #[cfg(unix)]
 #[test]
 fn while_a_stream_flows() {
-    // What comes after the first event is relayed by the lane of streams.
+    // What comes after the first event is relayed by the client's lane.
     let flowing = |link: &mut Link| {
         link.try_send([STREAM_HEAD, &chunk(&event("One"))].concat());
         until("the cut", || (!link.try_send(chunk(&event("more")))).then_some(()));

@@ -511,7 +511,7 @@ fn check_injected(error: &str, window: &str, is_told: bool) {
     let proxy = Proxy::start_by(&strace, &folder, &[("LM_STUDIO_URL", &url)]);
     let mut asked = 0;
     until("the end of the failures", || {
-        // Of a request for a stream a worker commits the row. What the express lane cannot write, a worker would.
+        // Of a request for a stream a worker commits the row. What a lane cannot write, a worker would.
         assert_eq!(proxy.ask(streaming_chat()).text(), CHAT_REPLY);
         asked += 1;
         // Each commit makes one of these calls at least.

@@ -1,10 +1,10 @@
-//! Short exchanges on a connection that has carried one are answered on the express lane, when there is a connection to
+//! Short exchanges on a connection that has carried one are answered in a lane, when there is a connection to
 //! upstream, too. What holds for every other exchange must hold there.
 #![cfg(unix)]
 
 use crate::harness::*;
 
-/// A client and upstream's connection after one exchange: the next short one is the express lane's.
+/// A client and upstream's connection after one exchange: the next short one is a lane's.
 fn warm(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
     let mut client = proxy.connect();
     client.send(chat());
@@ -71,7 +71,7 @@ fn unchunked(mut chunks: &str) -> String {
     body
 }
 
-/// Whether the express lane is there or not, the client gets the same and so does the row.
+/// Whether a lane can ask or not, the client gets the same and so does the row.
 fn check(request: &str, pieces: &[&[u8]]) {
     let (cold, warm) = (outcome(request, pieces, false), outcome(request, pieces, true));
     assert_eq!(cold, warm, "{:?}", pieces.iter().map(|piece| String::from_utf8_lossy(piece)).collect::<Vec<_>>());
@@ -435,7 +435,7 @@ fn a_bug_ends_its_exchange_alone() {
             assert_eq!(proxy.logged_at_least("on purpose", count), count, "{place}");
             assert_eq!(proxy.logged_at_least("ended by a bug of the proxy", count), count, "{place}");
             // So this, and all of the above, is the lane's.
-            assert_eq!(proxy.logged_at_least("bug in express: ", count), count, "{place}");
+            assert_eq!(proxy.logged_at_least("bug in lane: ", count), count, "{place}");
         }
         let sound = "SELECT integrity_check = 'ok' FROM pragma_integrity_check";
         assert_eq!(count_of(&proxy.folder().database(), sound), 1);

@@ -7,7 +7,7 @@ use crate::record::check_summary_equals_rows;
 
 #[test]
 fn three_hundred_streams_at_once_get_their_own_bytes_and_rows() {
-    // So many that one lane of streams leaves its own to the other.
+    // More than two lanes share.
     const STREAMS: usize = 300;
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);

@@ -1,11 +1,11 @@
 //! Where a reply ends, and under which transfer codings it comes: RFC 9112 §6 and §7.1, however upstream writes it, and
-//! whether the express lane has asked or a worker.
+//! whether a lane has asked or a worker.
 
 use crate::harness::*;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n";
 
-/// A request that upstream has taken: by the express lane, if `is_warm`.
+/// A request that upstream has taken: by a lane, if `is_warm`.
 fn asked(request: &str, is_warm: bool) -> (Upstream, Proxy, Client, Link) {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);

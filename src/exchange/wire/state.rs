@@ -39,7 +39,7 @@ pub struct WireState {
     turn: Mutex<Option<Connecting>>,
 }
 
-/// A request that the express lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
+/// A request that a lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
 /// the same request then, but what it sends stays here; it gets to read the reply.
 #[derive(Debug, Default)]
 pub struct Begun {
