@@ -10,8 +10,8 @@ use std::{fmt, io, process, thread};
 use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::dial::Names;
-use crate::exchange::pool::Pool;
 use crate::exchange::shelf::Shelf;
+use crate::exchange::worker;
 use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
@@ -145,7 +145,7 @@ impl Proxy {
 
         let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
         let judge = Judge::new(&settings);
-        let (workers, grace) = (settings.max_workers, settings.shutdown_grace);
+        let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {
             settings,
             recorder: recorder.clone(),
@@ -154,11 +154,11 @@ impl Proxy {
             unasked: Default::default(),
             fingerprints,
         });
-        let pool = Pool::new(shared, workers);
+        let pool = worker::workers(shared.clone());
         let figures = Arc::new(Figures::default());
         let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };
         let lane = Lane::start(database.clone(), prices.map(Arc::new), sources)?;
-        let front = Front::listening(listener, judge, pool, lane, grace)?;
+        let front = Front::listening(listener, judge, shared, pool, lane, grace)?;
         Ok(Proxy { front, keeper, recorder, database, address, rows })
     }
 

@@ -23,8 +23,8 @@ use mio::{Interest, Registry, Token};
 use super::Shared;
 use super::draft::{Draft, Ending};
 use super::in_flight::{bug_on_purpose, ending};
+use super::job::{Job, Workers};
 use super::polled;
-use super::pool::Pool;
 use super::relay::{Ended, form};
 use super::request::{AskedBefore, ForwardedRequest, Kind};
 use super::upstream::Upstream;
@@ -42,7 +42,7 @@ use crate::usage::{Form, Tap};
 /// The lane's connections to upstream, and the exchanges on them.
 pub struct Express {
     shared: Arc<Shared>,
-    pool: Arc<Pool>,
+    pool: Arc<Workers>,
     registry: Registry,
     /// The token of the first way.
     first_token: usize,
@@ -88,9 +88,9 @@ impl Express {
     }
 
     /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
-    pub fn new(pool: Arc<Pool>, registry: Registry, first_token: usize) -> Express {
+    pub fn new(shared: Arc<Shared>, pool: Arc<Workers>, registry: Registry, first_token: usize) -> Express {
         Express {
-            shared: pool.shared().clone(),
+            shared,
             pool,
             registry,
             first_token,
@@ -102,18 +102,14 @@ impl Express {
     }
 
     /// Sends the request on; back it comes where a worker must.
-    pub fn ask(&mut self, request: Box<ForwardedRequest>) -> Result<(), Box<ForwardedRequest>> {
+    pub fn ask(&mut self, mut request: Box<ForwardedRequest>) -> Result<(), Box<ForwardedRequest>> {
         if request.forwarding.kind != Kind::Short {
             self.share();
             return Err(request);
         }
-        if !self.pool.begin() {
-            return Err(request);
-        }
-        let Some(at) = self.free_way() else {
-            self.pool.end();
-            return Err(request);
-        };
+        let Some(in_flight) = self.pool.begin() else { return Err(request) };
+        let Some(at) = self.free_way() else { return Err(request) };
+        request.in_flight = Some(in_flight);
         let Some(way) = &mut self.ways[at] else { unreachable!("a free way is there") };
         way.upstream.wire().begin(None);
         way.asked = Some(Asked { request, sent: 0, draft: None });
@@ -274,7 +270,6 @@ impl Express {
         } else {
             self.give_up(at)
         }
-        self.pool.end();
         let tail = Tail::new(request.lend.loan, bytes, true);
         match row {
             Some(row) => self.finished.push((row, tail)),
@@ -286,7 +281,7 @@ impl Express {
     fn go_on(&mut self, at: usize, begun: Begun) {
         let Some((upstream, Some(Asked { mut request, draft, .. }))) = self.leave(at) else { return };
         request.asked_before = Some(AskedBefore { upstream, begun, draft });
-        self.pool.go_on(request);
+        self.pool.give(Job::Exchange(request));
     }
 
     /// A worker begins anew: on this connection, or on another if it is `broken`.
@@ -297,7 +292,7 @@ impl Express {
         if !broken {
             self.shared.shelf.put(upstream, since);
         }
-        self.pool.go_on(request);
+        self.pool.give(Job::Exchange(request));
     }
 
     /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.
@@ -308,7 +303,6 @@ impl Express {
         self.idle.retain(|idle| *idle != at);
         self.free.push(at);
         let Some(Asked { request, draft, .. }) = asked else { return };
-        self.pool.end();
         let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
         self.finished.push((row, Tail::new(request.lend.loan, Vec::new(), false)));

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry, Token, Waker};
 
 use super::in_flight::Exchange;
+use super::job::{Job, Workers};
 use super::polled;
-use super::pool::Pool;
 use super::relay::{Scratch, Step};
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
@@ -73,7 +73,7 @@ pub struct FlowingReplies {
     registry: Registry,
     /// The token of a stream is this and its connection's.
     first_token: usize,
-    pool: Arc<Pool>,
+    pool: Arc<Workers>,
     scratch: Scratch,
     pace: Pace,
     /// The loop's turn has looked at one.
@@ -89,7 +89,7 @@ impl FlowingReplies {
     }
 
     /// None yet, in the loop of this poll and `waker`.
-    pub fn new(pool: Arc<Pool>, registry: Registry, waker: Arc<Waker>, first_token: usize) -> FlowingReplies {
+    pub fn new(pool: Arc<Workers>, registry: Registry, waker: Arc<Waker>, first_token: usize) -> FlowingReplies {
         FlowingReplies {
             mailbox: Arc::new(Mailbox::new(waker)),
             registry,
@@ -148,13 +148,13 @@ impl FlowingReplies {
             polled::deregister(&self.registry, &socket);
         }
         self.count -= 1;
-        self.pool.resume(exchange, step);
+        self.pool.give(Job::Resume(exchange, step));
     }
 
     /// Has a worker keep one that cannot be watched.
     pub fn refuse(&self, mut exchange: Box<Exchange>) {
         exchange.stop_polling();
-        self.pool.resume(exchange, Step::Dry);
+        self.pool.give(Job::Resume(exchange, Step::Dry));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::flow::FlowingMailbox;
+use super::pool::InFlight;
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
 use super::unasked::Asking;
@@ -32,6 +33,8 @@ pub struct Request {
     pub asking: Asking,
     /// Where it is left while its reply does nothing but flow.
     pub home: Arc<FlowingMailbox>,
+    /// It counts as long as this is kept.
+    pub in_flight: Option<InFlight>,
 }
 
 /// A reply that is being relayed, in a worker's hands or in a loop's.

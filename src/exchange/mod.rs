@@ -28,6 +28,7 @@ pub mod express;
 pub mod flow;
 pub mod in_flight;
 pub mod incoming;
+pub mod job;
 pub mod permits;
 mod polled;
 pub mod pool;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::flow::FlowingMailbox;
-use super::pool::Connecting;
+use super::pool::{Connecting, InFlight};
 use super::upstream::Upstream;
 use super::wire::Begun;
 use crate::client::Lend;
@@ -63,6 +63,8 @@ pub struct ForwardedRequest {
     pub(super) home: Arc<FlowingMailbox>,
     /// A lane has begun it.
     pub(super) asked_before: Option<AskedBefore>,
+    /// It has begun.
+    pub(super) in_flight: Option<InFlight>,
     /// It counts among those that have yet to come to a connection.
     pub(super) connecting: Option<Connecting>,
 }
@@ -80,6 +82,6 @@ pub struct AskedBefore {
 impl ForwardedRequest {
     /// One that nobody has begun.
     pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
-        ForwardedRequest { lend, forwarding, home, asked_before: None, connecting: None }
+        ForwardedRequest { lend, forwarding, home, asked_before: None, in_flight: None, connecting: None }
     }
 }

@@ -8,7 +8,8 @@ use super::draft::{Draft, Ending};
 use super::flow::FlowingReplies;
 use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::incoming::{Incoming, UpstreamReply};
-use super::pool::{Job, Pool};
+use super::job::{Job, Workers};
+use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Step, form};
 use super::request::{AskedBefore, ForwardedRequest};
 use super::unasked::Asking;
@@ -22,22 +23,22 @@ use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::usage::{Dialect, Form, Tap, UsageReport, are_events, inject};
 
+/// The workers. None is started yet.
+pub fn workers(shared: Arc<Shared>) -> Arc<Workers> {
+    let in_flight_max = shared.settings.max_workers;
+    Pool::new(in_flight_max, move |pool| {
+        let (shared, pool) = (shared.clone(), pool.clone());
+        Box::new(Worker { shared, pool, scratch: Scratch::default(), draft: None })
+    })
+}
+
 /// A worker's belongings, warm from one exchange to the next.
-pub struct Worker {
+struct Worker {
     shared: Arc<Shared>,
-    pool: Arc<Pool>,
+    pool: Arc<Workers>,
     scratch: Scratch,
     /// The row in the making, where the route is recorded. It outlives a panic of the exchange.
     draft: Option<Box<Draft>>,
-}
-
-/// What became of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// It is over, and with it the exchange, if it was one.
-    Over,
-    /// The exchange goes on in its client's loop.
-    Lent,
 }
 
 /// A usual reply's head, with a first event or a short body.
@@ -45,44 +46,35 @@ const HEAD_BYTES: usize = 1024;
 /// White space at the beginning of a body that is read before its head is sent on.
 const BLANK_BYTES_MAX: usize = 4 * 1024;
 
-impl Worker {
-    /// A worker without a job yet.
-    pub fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Worker {
-        Worker { shared, pool, scratch: Scratch::default(), draft: None }
-    }
-
-    /// Does one job.
-    pub fn run(&mut self, job: Job) -> Done {
+impl Runner<Job> for Worker {
+    fn run(&mut self, job: Job) {
         match job {
             Job::Exchange(request) => self.exchange(*request),
             Job::Resume(exchange, step) => self.resume(exchange, step),
-            Job::Finish(tails) => {
-                tails.into_iter().for_each(Tail::send);
-                Done::Over
-            }
-            Job::Commit => {
-                self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails));
-                Done::Over
-            }
+            Job::Finish(tails) => tails.into_iter().for_each(Tail::send),
+            Job::Commit => self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails)),
         }
     }
 
-    /// Nothing was to be done for a while: what is kept only to be quick is given back.
-    pub fn rest(&mut self) {
+    /// What is kept only to be quick is given back.
+    fn rest(&mut self) {
         self.shared.shelf.clear_out();
         self.scratch = Scratch::default();
     }
 
-    /// Records the exchange that a panic has just ended, unless its row was made already. Its client saw the
-    /// connection cut, but tokens may have been spent.
-    pub fn record_bug(&mut self) {
+    /// Records the exchange that the panic has ended, unless its row was made already. Its client saw the connection
+    /// cut, but tokens may have been spent.
+    fn end_by_bug(&mut self) {
+        log::error!("an exchange ended by a bug of the proxy; its connection was cut");
         let Some(mut draft) = self.draft.take().filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
         self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
     }
+}
 
-    fn exchange(&mut self, request: ForwardedRequest) -> Done {
-        let ForwardedRequest { lend, forwarding, home, asked_before, connecting } = request;
+impl Worker {
+    fn exchange(&mut self, request: ForwardedRequest) {
+        let ForwardedRequest { lend, forwarding, home, asked_before, in_flight, connecting } = request;
         let Lend { loan, head, body, claim, began, start_ms } = lend;
         let (mut upstream, begun, asking) = match asked_before {
             Some(AskedBefore { upstream, begun, draft }) => {
@@ -114,13 +106,10 @@ impl Worker {
         }
         // A stream may go on for hours: its request is given back now.
         drop((body, claim));
-        let request = Request { loan, head, forwarding, began, asking, home };
+        let request = Request { loan, head, forwarding, began, asking, home, in_flight };
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
-            Err(why) => {
-                self.answer(request, upstream, why);
-                Done::Over
-            }
+            Err(why) => self.answer(request, upstream, why),
         }
     }
 
@@ -151,7 +140,7 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<UpstreamReply>) -> Done {
+    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<UpstreamReply>) {
         let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
@@ -193,11 +182,11 @@ impl Worker {
         let is_polled =
             flows && FlowingReplies::are_possible(&self.shared.settings) && relay.wire.set_polled(true).is_ok();
         let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
-        self.carry(exchange)
+        self.carry(exchange);
     }
 
     #[inline(never)]
-    fn resume(&mut self, mut exchange: Box<Exchange>, step: Step) -> Done {
+    fn resume(&mut self, mut exchange: Box<Exchange>, step: Step) {
         self.draft = exchange.draft.take();
         match self.heed(&mut exchange, step) {
             Some(ended) => self.end(exchange, ended),
@@ -206,13 +195,13 @@ impl Worker {
     }
 
     /// Relays until the end, or until a stream does nothing but flow.
-    fn carry(&mut self, mut exchange: Box<Exchange>) -> Done {
+    fn carry(&mut self, mut exchange: Box<Exchange>) {
         loop {
             match exchange.advance(&mut self.scratch, usize::MAX) {
                 Step::Dry if exchange.is_polled => {
                     exchange.draft = self.draft.take();
                     match exchange.request.home.clone().put(exchange) {
-                        Ok(()) => return Done::Lent,
+                        Ok(()) => return,
                         Err(back) => exchange = back,
                     }
                     self.draft = exchange.draft.take();
@@ -254,7 +243,7 @@ impl Worker {
         exchange.early = Some((id, row));
     }
 
-    fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) -> Done {
+    fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) {
         exchange.stop_polling();
         let Exchange { request, upstream, relay, status, early, .. } = *exchange;
         bug_on_purpose(&request.head, "relaying");
@@ -264,7 +253,6 @@ impl Worker {
         self.shared.shelf.put(upstream, Instant::now());
         self.learn(&request, status, &relayed.report);
         self.finish(request, ending(relayed.ended, status, relayed.report), relayed.tail, relayed.complete, early);
-        Done::Over
     }
 
     #[inline(never)]

@@ -165,8 +165,8 @@ impl Lane {
 fn start(common: Common) -> io::Result<(StartedLane, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let asks = Express::serves(&common.pool.shared().settings);
-    let links = asks.then(|| Express::new(common.pool.clone(), registry, LINKS));
+    let asks = Express::serves(&common.shared.settings);
+    let links = asks.then(|| Express::new(common.shared.clone(), common.pool.clone(), registry, LINKS));
     let stop = common.stop.clone();
     let mut front = Front::new(poll, common, |waker| Role::Lane(Arrivals(Arc::new(Mailbox::new(waker)))), links)?;
     let Role::Lane(Arrivals(arrivals)) = &front.services.role else { unreachable!("made just now") };

@@ -35,10 +35,11 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::SockRef;
 
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
+use crate::exchange::Shared;
 use crate::exchange::express::Express;
 use crate::exchange::flow::FlowingReplies;
 use crate::exchange::in_flight::Exchange;
-use crate::exchange::pool::Pool;
+use crate::exchange::job::Workers;
 use crate::exchange::relay::Step;
 use crate::exchange::request::ForwardedRequest;
 use crate::figures::Figures;
@@ -104,7 +105,8 @@ struct Services {
 struct Common {
     judge: Arc<Judge>,
     bodies: Bodies,
-    pool: Arc<Pool>,
+    shared: Arc<Shared>,
+    pool: Arc<Workers>,
     statistics: Arc<Lane>,
     figures: Arc<Figures>,
     stop: Arc<Stop>,
@@ -124,17 +126,18 @@ impl Front {
     pub fn listening(
         mut listener: TcpListener,
         judge: Judge,
-        pool: Arc<Pool>,
+        shared: Arc<Shared>,
+        pool: Arc<Workers>,
         statistics: Lane,
         grace: Duration,
     ) -> io::Result<Front> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let lanes = Lanes::new(&pool.shared().settings);
+        let lanes = Lanes::new(&shared.settings);
         let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
         let figures = statistics.figures().clone();
         let (judge, statistics) = (Arc::new(judge), Arc::new(statistics));
-        let common = Common { judge, bodies, pool, statistics, figures, stop: Arc::default(), grace };
+        let common = Common { judge, bodies, shared, pool, statistics, figures, stop: Arc::default(), grace };
         let mut front = Front::new(poll, common, |_| Role::Accepting(lanes), None)?;
         front.stop().wakes(front.services.returns.clone());
         front.listener = Some(listener);

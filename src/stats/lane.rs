@@ -21,7 +21,7 @@ use super::question::Question;
 use super::report::Report;
 use super::{AskError, Filter, Reader};
 use crate::client::Lend;
-use crate::exchange::pool::Pool;
+use crate::exchange::job::Workers;
 use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
@@ -47,7 +47,7 @@ pub struct Sources {
     /// Counters of rows, and what tells of new ones.
     pub recorder: Arc<Recorder>,
     /// The workers.
-    pub pool: Arc<Pool>,
+    pub pool: Arc<Workers>,
 }
 
 /// What the lane's thread owns.

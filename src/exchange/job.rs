@@ -1,0 +1,53 @@
+//! What workers are asked to do, and who asks them.
+
+use std::sync::Arc;
+
+use super::in_flight::Exchange;
+use super::pool::{Connecting, InFlight, Pool, QueuedRequest};
+use super::relay::Step;
+use super::request::ForwardedRequest;
+use crate::client::Tail;
+
+/// What a worker can be asked to do.
+pub enum Job {
+    /// Answer a request.
+    Exchange(Box<ForwardedRequest>),
+    /// Go on with a stream that did nothing but flow.
+    Resume(Box<Exchange>, Step),
+    /// Send the last bytes of replies whose rows are committed.
+    Finish(Vec<Tail>),
+    /// Commit the rows that have arrived.
+    Commit,
+}
+
+/// The workers of the proxy.
+pub type Workers = Pool<Box<ForwardedRequest>, Job>;
+
+impl Workers {
+    /// Has a worker finish replies.
+    pub fn finish(self: &Arc<Self>, tails: Vec<Tail>) {
+        self.give(Job::Finish(tails));
+    }
+
+    /// Has a worker commit what has arrived; false when none can begin at once.
+    pub fn commit(self: &Arc<Self>) -> bool {
+        self.give_now(Job::Commit).is_ok()
+    }
+}
+
+impl From<Box<ForwardedRequest>> for Job {
+    fn from(request: Box<ForwardedRequest>) -> Job {
+        Job::Exchange(request)
+    }
+}
+
+impl QueuedRequest for Box<ForwardedRequest> {
+    fn begin(&mut self, in_flight: InFlight, connecting: Option<Connecting>) {
+        self.in_flight = Some(in_flight);
+        self.connecting = connecting;
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.lend.loan.client().called_off().is_some()
+    }
+}
