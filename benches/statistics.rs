@@ -18,6 +18,7 @@ use std::{fmt, thread};
 
 use rusqlite::Connection;
 
+use lms_metrics_proxy::calendar::{DAY_MS, HOUR_MS};
 use lms_metrics_proxy::record::roll_up::roll_up_all;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::series::SeriesIds;
@@ -30,8 +31,7 @@ use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 const SMALL: u64 = 10_000;
 /// 2025-01-01T00:00:00Z.
 const START_MS: i64 = 1_735_689_600_000;
-const HOUR_MS: i64 = 3_600_000;
-const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+const YEAR_MS: i64 = 365 * DAY_MS;
 /// "Now" is in the middle of an hour shortly before the year's end.
 const NOW_MS: i64 = START_MS + YEAR_MS - 20 * 60_000;
 const NOW_HOUR: i64 = NOW_MS / HOUR_MS;
@@ -189,10 +189,10 @@ fn questions() -> Vec<(&'static str, Ask)> {
     }
     let all = Filter::default;
     // As `-7d` is: not on a whole minute.
-    let days = |days: i64| Filter::since(NOW_MS - days * 24 * HOUR_MS + 12_345);
+    let days = |days: i64| Filter::since(NOW_MS - days * DAY_MS + 12_345);
     let model = || Filter { models: vec!["model-07".to_owned()], ..Filter::default() };
     let rare = || Filter { models: vec!["model-in-spring".to_owned()], ..Filter::default() };
-    let half = Filter { from_ms: Some(START_MS + 31 * 24 * HOUR_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
+    let half = Filter { from_ms: Some(START_MS + 31 * DAY_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
     let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
         Box::new(move |r| json(&r.over_time(&filter, bucket, Zone { minutes }, None, NOW_MS).expect("answers")))
     };
@@ -338,7 +338,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
     };
     let known = outcome != Outcome::UpstreamError;
     let (input, output) = (20 + random.below(4000), 1 + random.below(1500));
-    let spring = (START_MS + 100 * 24 * HOUR_MS..START_MS + 101 * 24 * HOUR_MS).contains(&start_ms);
+    let spring = (START_MS + 100 * DAY_MS..START_MS + 101 * DAY_MS).contains(&start_ms);
     let name = if spring && random.below(5) == 0 { "model-in-spring".to_owned() } else { format!("model-{model:02}") };
     let client = random.below(3);
     Row {

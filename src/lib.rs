@@ -56,6 +56,7 @@
 //! - [`outage`]: what goes wrong again and again is said once, and counted.
 //! - [`figures`]: what is counted in memory alone.
 //! - [`bell`]: a state under a lock, and who waits for it to change.
+//! - [`calendar`]: milliseconds, hours, months, and times as text.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`front`]: the loops and their connections.
@@ -66,6 +67,7 @@
 //! - [`stats`]: questions and answers about what was recorded.
 
 pub mod bell;
+pub mod calendar;
 pub mod client;
 pub mod descriptors;
 pub mod exchange;

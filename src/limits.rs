@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::calendar::{DAY_MS, HOUR_MS};
+
 // ---- what one request may be -------------------------------------------------------------------------------------
 
 /// Longest method. The longest registered one is UPDATEREDIRECTREF, 17 bytes; RFC 9112 §3 asks for 501 beyond.
@@ -236,12 +238,12 @@ pub const CLEAN_SPARE_BYTES: u64 = 2 * WAL_CHECKPOINT_BYTES;
 
 /// A clock that is further on than this since it was last believed may be wrong. A long weekend without the proxy; a
 /// wrong clock within it removes what would have gone in four days.
-pub const CLOCK_LEAP_MS_MAX: i64 = 4 * 24 * 3_600_000;
+pub const CLOCK_LEAP_MS_MAX: i64 = 4 * DAY_MS;
 /// How long a clock that has leapt must go on before anything is removed by it. NTP sets a clock right within minutes of
 /// finding a network, a person on the day on which certificates turn out to be expired.
-pub const CLOCK_AGREES_MS: i64 = 24 * 3_600_000;
+pub const CLOCK_AGREES_MS: i64 = DAY_MS;
 /// Most that counts of the time between two looks at it: what nobody was there to see is no agreement.
-pub const CLOCK_STEP_MS_MAX: i64 = 3_600_000;
+pub const CLOCK_STEP_MS_MAX: i64 = HOUR_MS;
 
 // ---- the log ------------------------------------------------------------------------------------------------------
 

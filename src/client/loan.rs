@@ -1,13 +1,14 @@
 //! A lent connection, and the request to answer on it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use mio::net::TcpStream;
 
 use super::bodies::Claim;
 use super::connection::{Client, Socket};
 use super::returns::Then;
+use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
 use crate::http::reply::{Persistence, Reply};
 
@@ -30,8 +31,7 @@ pub struct Lend {
 impl Lend {
     /// A whole request, as of now.
     pub fn new(loan: Loan, head: RequestHead, body: Vec<u8>, claim: Claim) -> Lend {
-        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Lend { loan, head, body, claim, began: Instant::now(), start_ms: start.as_millis() as i64 }
+        Lend { loan, head, body, claim, began: Instant::now(), start_ms: now_ms() }
     }
 
     /// How the reply's head must announce whether the connection goes on.

@@ -3,11 +3,11 @@
 use rusqlite::Connection;
 
 use super::pack::{Latencies, Measured, Packs, Sample, changed, corrected};
-use super::rfc3339::ms_of_text;
 use super::roll_up::rolled_until;
 use super::row::Row;
 use super::series::{Names, Series, SeriesIds};
-use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sign, Sums, hour_of_ms};
+use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sign, Sums};
+use crate::calendar::{day_of_hour, hour_of_ms, ms_of_text};
 use crate::limits::{UNSUMMED_ROWS_MAX, UNSUMMED_SUMS_MAX};
 
 /// What rows add to the sums, put together so that each sum is touched once.
@@ -65,7 +65,7 @@ impl Additions {
             let series = ids.id(conn, series)?;
             sums.upsert(conn, SPAN_HOUR, *hour, series)?;
             if *hour < rolled_until {
-                sums.upsert(conn, SPAN_DAY, hour - hour % 24, series)?;
+                sums.upsert(conn, SPAN_DAY, day_of_hour(*hour), series)?;
                 sums.upsert(conn, SPAN_ALL, 0, series)?;
                 let latencies = Latencies::default();
                 packs.add(conn, *hour, series, &Measured { sums: sums.clone(), latencies }, 1)?;

@@ -42,10 +42,9 @@ use self::walk::Walk;
 use super::clock::{Doubt, EARLIEST_TRUE_MS, Seen, latest_true_ms};
 use super::meta::{number, set};
 use super::recorder::Recorder;
-use super::rfc3339::text_of_ms;
 use super::roll_up::rolled_until;
 use super::schema::CAME_UNTIL;
-use super::sums::{HOUR_MS, hour_of_ms};
+use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, text_of_ms};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX, CLOCK_AGREES_MS};
 use crate::settings::Limit;
 
@@ -62,7 +61,7 @@ const BELIEVED: &str = "clock_believed_ms";
 const DOUBTED: &str = "clock_doubted_ms";
 const AGREED: &str = "clock_agreed_ms";
 /// A believed time is written down again when it is so much later: an idle proxy hardly writes.
-const BELIEVED_GAP_MS: i64 = 24 * HOUR_MS;
+const BELIEVED_GAP_MS: i64 = DAY_MS;
 
 /// Rows and content looked at in one step.
 const LOOK_ROWS: i64 = 512;
@@ -499,7 +498,6 @@ mod tests {
     use crate::record::store::{DbSync, Store};
     use crate::record::testing::{Folder, Random, random_row, row};
 
-    const DAY_MS: i64 = 24 * HOUR_MS;
     /// The begin of an hour, five days after [`row`] and two after the last of [`random_row`].
     const NOW_MS: i64 = 1_768_816_800_000 + 5 * DAY_MS;
     const NO: Limit = Limit { max: 0, is_set: false };

@@ -8,6 +8,7 @@
 //!                                                                          └──(it is back where it was)──▶ believed
 //! ```
 
+use crate::calendar::DAY_MS;
 use crate::limits::{CLOCK_AGREES_MS, CLOCK_LEAP_MS_MAX, CLOCK_STEP_MS_MAX};
 
 /// No request was ever recorded before: 2023, the year in which LM Studio came out.
@@ -16,7 +17,7 @@ pub const EARLIEST_TRUE_MS: i64 = 1_672_531_200_000;
 /// The last moment that a row can have begun at, asked at `now_ms`: another machine's clock, or this one's before it was
 /// set right, may be ahead by a day.
 pub fn latest_true_ms(now_ms: i64) -> i64 {
-    now_ms.saturating_add(24 * 3_600_000)
+    now_ms.saturating_add(DAY_MS)
 }
 
 /// What was seen of the clock so far. Kept in the database, for a clock can be wrong from the start.
@@ -74,10 +75,8 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::rfc3339::ms_of_text;
+    use crate::calendar::{HOUR_MS, ms_of_text};
 
-    const HOUR_MS: i64 = 3_600_000;
-    const DAY_MS: i64 = 24 * HOUR_MS;
     const LOOK_MS: i64 = 600_000;
 
     fn now() -> i64 {

@@ -24,8 +24,8 @@ use super::place::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
 use super::signals::KeeperWork;
-use super::store::now_ms;
 use super::unsaved::{self, Unsaved};
+use crate::calendar::now_ms;
 use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
 use crate::outage::Outage;
 

@@ -28,7 +28,6 @@ pub mod pack;
 pub mod packing;
 pub mod place;
 pub mod recorder;
-pub mod rfc3339;
 pub mod roll_up;
 mod room;
 pub mod row;
@@ -147,7 +146,7 @@ pub(crate) mod testing {
             endpoint: random.pick(&ENDPOINTS).to_owned(),
             model: random.maybe(|random| text(random, "model-")),
             requested_model: random.maybe(|random| text(random, "model-")),
-            start_ms: row().start_ms + random.below(72 * 3_600_000) as i64,
+            start_ms: row().start_ms + random.below(3 * crate::calendar::DAY_MS as u64) as i64,
             duration_ms: random.below(600_000),
             input_tokens,
             output_tokens: random.maybe(count),

@@ -354,6 +354,7 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::row::Row;
     use crate::record::store::Store;
     use crate::record::testing::{Folder, random_row, row};
@@ -540,12 +541,12 @@ mod tests {
         };
         let rows: Vec<Row> = (0..500).map(|_| untold(random_row(&mut random))).collect();
         store.write(&rows).and_then(|_| store.sum_up()).expect("writes");
-        while store.roll_up(row().start_ms + 100 * 3_600_000).expect("rolls up") {}
+        while store.roll_up(row().start_ms + 100 * HOUR_MS).expect("rolls up") {}
         drop(store);
         let told = |path: &Path| {
             let reader = Reader::open(path).expect("opens");
             let summary = reader.summary(&Default::default()).expect("answers");
-            let since = reader.summary(&Filter::since(row().start_ms + 20 * 3_600_000)).expect("answers");
+            let since = reader.summary(&Filter::since(row().start_ms + 20 * HOUR_MS)).expect("answers");
             (summary, since, reader.recent(&Default::default(), 500).expect("answers"))
         };
         let before = told(&path);

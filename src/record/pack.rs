@@ -15,14 +15,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use time::OffsetDateTime;
 
 use super::histogram::Histogram;
-use super::rfc3339::text_of_ms;
 use super::row::Row;
 use super::series::{Names, SeriesIds};
 use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sums, duration, figure, rate};
 use super::varint::{Bytes, push, push_signed};
+use crate::calendar::{HOUR_MS, day_of_hour, month_after, month_of_hour, text_of_ms};
 
 /// `span` of a month's pack.
 pub const SPAN_MONTH: i64 = 3;
@@ -34,19 +33,8 @@ pub fn pack_id(span: i64, start: i64) -> i64 {
 
 /// The ids of the packs that an hour belongs to: its own, its day's, its month's and that of all time.
 pub fn packs_of_hour(hour: i64) -> [i64; 4] {
-    let spans = [(SPAN_HOUR, hour), (SPAN_DAY, hour - hour % 24), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
+    let spans = [(SPAN_HOUR, hour), (SPAN_DAY, day_of_hour(hour)), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
     spans.map(|(span, start)| pack_id(span, start))
-}
-
-/// The first hour of the month (UTC) that an hour belongs to.
-pub fn month_of_hour(hour: i64) -> i64 {
-    let Ok(time) = OffsetDateTime::from_unix_timestamp(hour * 3600) else { return hour - hour % 24 };
-    hour - hour % 24 - (i64::from(time.day()) - 1) * 24
-}
-
-/// The first hour of the month after the one that begins with this hour.
-pub fn month_after(month: i64) -> i64 {
-    month_of_hour(month + 32 * 24)
 }
 
 /// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were.
@@ -462,7 +450,7 @@ fn latencies_of_hour(
             tokens_per_second
          FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4",
     )?;
-    let (from, to) = (text_of_ms(hour * 3_600_000), text_of_ms((hour + 1) * 3_600_000));
+    let (from, to) = (text_of_ms(hour * HOUR_MS), text_of_ms((hour + 1) * HOUR_MS));
     let mut rows = statement.query(params![first_id, last_id, from, to])?;
     while let Some(row) = rows.next()? {
         let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));

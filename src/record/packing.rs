@@ -16,10 +16,10 @@ use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
 use super::meta::{number, set};
 use super::pack::{Measured, Packs, Sample};
-use super::rfc3339::ms_of_text;
 use super::series::{Names, Series, SeriesIds};
-use super::sums::{Known, Sums, hour_of_ms};
+use super::sums::{Known, Sums};
 use super::table::{integer, real, text};
+use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
 
 /// Name in `meta` of the id up to which packs hold every row.
@@ -175,6 +175,7 @@ pub fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> rusqlite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::pack::read;
     use crate::record::row::Row;
     use crate::record::store::{DbSync, Store};
@@ -210,13 +211,13 @@ mod tests {
                 written[at] = after;
             }
             if random.below(2) == 0 {
-                sums.roll_up(row().start_ms + turn * 3_600_000).expect("rolls up");
+                sums.roll_up(row().start_ms + turn * HOUR_MS).expect("rolls up");
             }
             if random.below(3) == 0 {
                 pack_all(&conn, &mut ids);
             }
         }
-        while sums.roll_up(row().start_ms + 1000 * 3_600_000).expect("rolls up") {}
+        while sums.roll_up(row().start_ms + 1000 * HOUR_MS).expect("rolls up") {}
         pack_all(&conn, &mut ids);
         let series = |conn: &Connection| {
             let names =

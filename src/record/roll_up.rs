@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::pack::{HourRead, Packs};
 use super::series::SeriesIds;
-use super::sums::{SPAN_ALL, SPAN_DAY, columns, hour_of_ms, on_conflict_add};
+use super::sums::{SPAN_ALL, SPAN_DAY, columns, on_conflict_add};
+use crate::calendar::{day_of_hour, hour_of_ms};
 
 /// Adds the oldest hour that is over and not yet rolled up to its day and to all time, and packs it, inside the
 /// caller's transaction. Returns whether there was one. An hour is left alone for one hour more, for rows of exchanges
@@ -57,7 +58,7 @@ fn roll_up_hour(
         " FROM sums WHERE span = 2 AND start = ?3",
         on_conflict_add!()
     ))?;
-    add.execute([SPAN_DAY, hour - hour % 24, hour])?;
+    add.execute([SPAN_DAY, day_of_hour(hour), hour])?;
     add.execute([SPAN_ALL, 0, hour])?;
     packs.add_hour(conn, ids, hour, read)?;
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rolled_until'")?.execute([hour + 1])?;
@@ -72,8 +73,9 @@ pub(super) fn rolled_until(conn: &Connection) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::additions::Additions;
-    use crate::record::sums::{HOUR_MS, Sign};
+    use crate::record::sums::Sign;
     use crate::record::testing::row;
 
     #[test]

@@ -29,7 +29,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use rusqlite::config::DbConfig;
@@ -44,12 +44,12 @@ use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::HourRead;
 use super::place::{FileState, LogBytes, Place};
-use super::rfc3339::text_of_ms;
 use super::roll_up;
 use super::row::Row;
 use super::series::SeriesIds;
 use super::sums::{ALL_TIME, Sign};
 use super::table::{Entry, Inserts, overwrite};
+use crate::calendar::{self, text_of_ms};
 use crate::limits::{CLOSE_WAIT_MAX, COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
 
 /// Rows that are in the table and not in the sums yet.
@@ -319,7 +319,7 @@ impl Store {
             // Memory is bounded. The table still has them.
             self.unsummed = Unsummed::InTable;
         }
-        let created_at = text_of_ms(now_ms());
+        let created_at = text_of_ms(calendar::now_ms());
         let known = self.unsummed.until();
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
@@ -556,14 +556,10 @@ fn is_failed_locking(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Milliseconds since 1970 by the clock on the wall.
-pub(super) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::limits::UNSUMMED_ROWS_MAX;
     use crate::record::row::Outcome;
     use crate::record::testing::{Folder, Random, random_row, row};
@@ -655,7 +651,7 @@ mod tests {
             let mut random = Random::new(seed);
             (0..UNSUMMED_ROWS_MAX + 100).map(|_| random_row(&mut random)).collect::<Vec<_>>()
         };
-        let after = row().start_ms + 48 * 3_600_000;
+        let after = row().start_ms + 48 * HOUR_MS;
         let sums_of = |killed: bool| {
             let (mut store, folder) = store();
             store.write(&rows(1)).expect("writes");

@@ -19,7 +19,6 @@
 
 use rusqlite::{Connection, params};
 
-use super::rfc3339::MS_MAX;
 use super::row::Row;
 use crate::limits::FIGURE_MAX;
 
@@ -74,13 +73,6 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
-
-pub(super) const HOUR_MS: i64 = 3_600_000;
-
-/// The hour that a time in milliseconds belongs to, counted from 1970.
-pub fn hour_of_ms(ms: i64) -> i64 {
-    ms.clamp(0, MS_MAX) / HOUR_MS
-}
 
 /// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
 pub fn figure(value: Option<u64>) -> Option<i64> {

@@ -3,10 +3,10 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::rfc3339::text_of_ms;
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
 use super::sums::{duration, figure, rate};
+use crate::calendar::text_of_ms;
 
 /// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
 pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {

@@ -10,14 +10,13 @@ use rusqlite::{Connection, Statement};
 
 use super::additions::Additions;
 use super::extras::Extras;
-use super::rfc3339::{ms_of_text, text_of_ms};
 use super::roll_up::roll_up_all;
 use super::row::{Content, Outcome, Row};
 use super::schema;
 use super::series::SeriesIds;
-use super::store::now_ms;
 use super::sums::{Sign, duration};
 use super::table::{Entry, Inserts};
+use crate::calendar::{ms_of_text, now_ms, text_of_ms};
 
 /// Converts the table `requests`, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {

@@ -1,12 +1,11 @@
 //! Which requests a question is about, and how that is said in a query string. Pure: time is an argument.
 
+use time::Date;
 use time::format_description::well_known::Iso8601;
-use time::{Date, Month, PrimitiveDateTime, Time};
 
 use super::answers::By;
-use super::range::HOUR_MS;
+use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
 use crate::record::clock::latest_true_ms;
-use crate::record::rfc3339::{MS_MAX, ms_of_text};
 use crate::record::row::Outcome;
 use crate::record::series::{Names, OTHER};
 
@@ -158,9 +157,9 @@ fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
         let digits = &span[..span.len() - unit.len_utf8()];
         let unit_ms = match unit {
             'm' => 60_000,
-            'h' => 3_600_000,
-            'd' => 86_400_000,
-            'w' => 7 * 86_400_000,
+            'h' => HOUR_MS,
+            'd' => DAY_MS,
+            'w' => 7 * DAY_MS,
             _ => return None,
         };
         let well_formed = (1..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -179,20 +178,6 @@ fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
     ms_of_text(&format!("{date}{}", time.replace(' ', "+")))
 }
 
-/// The date's first moment in UTC, in milliseconds.
-pub(super) fn ms_of_date(date: Date) -> i64 {
-    PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc().unix_timestamp() * 1000
-}
-
-/// The first day of the month after that of `date`.
-pub(super) fn next_month(date: Date) -> Option<Date> {
-    let (year, month) = match date.month() {
-        Month::December => (date.year() + 1, Month::January),
-        month => (date.year(), month.next()),
-    };
-    Date::from_calendar_date(year, month, 1).ok()
-}
-
 /// A value as an error shows it: not longer than needed to recognise it.
 pub(super) fn shown(value: &str) -> String {
     format!("{:?}", value.chars().take(60).collect::<String>())
@@ -201,7 +186,7 @@ pub(super) fn shown(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::rfc3339::text_of_ms;
+    use crate::calendar::text_of_ms;
 
     const NOW: &str = "2026-03-01T12:00:00.000Z";
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use std::{fs, io, panic, thread};
 
 use serde::Serialize;
@@ -20,6 +20,7 @@ use super::price::Prices;
 use super::question::Question;
 use super::report::Report;
 use super::{AskError, Filter, Reader};
+use crate::calendar::now_ms;
 use crate::client::Lend;
 use crate::exchange::job::Workers;
 use crate::figures::Figures;
@@ -77,7 +78,7 @@ impl Lane {
     pub fn start(path: PathBuf, prices: Option<Arc<Prices>>, sources: Sources) -> io::Result<Lane> {
         let (questions, asked) = sync_channel(LANE_QUEUE_LENGTH_MAX);
         let live = Live::start(path.clone(), prices.clone(), sources.recorder.clone())?;
-        let started_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let started_s = now_ms() as f64 / 1000.0;
         let exports = Exports::default();
         let figures = sources.figures.clone();
         let desk = Desk {

@@ -6,9 +6,10 @@ use std::mem::size_of;
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
-use super::range::{Cut, HOUR_MS, Packed, cut};
+use super::range::{Cut, Packed, cut};
 use super::reader::{Reader, RowFigures};
 use super::totals::one_decimal;
+use crate::calendar::HOUR_MS;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
 use crate::record::pack::{Latencies, Measured, visit_latencies, visit_sums};

@@ -25,6 +25,7 @@ use super::price::Prices;
 use super::reader::Reader;
 use super::rows::REQUEST_COLUMNS;
 use crate::bell::lock;
+use crate::calendar::ms_of_text;
 use crate::client::{Interrupt, Lend, Loan};
 use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
@@ -32,7 +33,6 @@ use crate::outage::Outage;
 use crate::record::connections::Slot;
 use crate::record::place::FileId;
 use crate::record::recorder::Recorder;
-use crate::record::rfc3339::ms_of_text;
 use crate::record::series::Names;
 use crate::record::signals::NewRows;
 

@@ -143,6 +143,7 @@ fn limit(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::row::Outcome;
 
     const NOW_MS: i64 = 1_768_818_645_678;
@@ -188,7 +189,6 @@ mod tests {
 
     #[test]
     fn what_is_since_a_moment_is_until_now() {
-        const HOUR_MS: i64 = 3_600_000;
         let ends = |route: Local, query: &str| {
             Question::read(route, query, NOW_MS).expect("a question").filter.to_ms.map(|to| (to - NOW_MS) / HOUR_MS)
         };
@@ -210,6 +210,6 @@ mod tests {
         assert_eq!(filter.models, ["a", "b c"]);
         assert_eq!(filter.outcomes, [Outcome::Completed, Outcome::Truncated]);
         assert_eq!(filter.clients, [""]);
-        assert_eq!(filter.from_ms, Some(1_768_780_800_000 - 2 * 3_600_000));
+        assert_eq!(filter.from_ms, Some(1_768_780_800_000 - 2 * HOUR_MS));
     }
 }

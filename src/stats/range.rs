@@ -5,11 +5,9 @@
 //! packs. Distributions know no subtraction of their largest value, and ranges of ids none at all: for those a range is
 //! cut without.
 
-use crate::record::pack::{SPAN_MONTH, month_after, month_of_hour, pack_id};
+use crate::calendar::{HOUR_MS, day_of_hour, month_after, month_of_hour};
+use crate::record::pack::{SPAN_MONTH, pack_id};
 use crate::record::sums::{SPAN_ALL, SPAN_DAY, SPAN_HOUR};
-
-/// Milliseconds of an hour.
-pub(super) const HOUR_MS: i64 = 3_600_000;
 
 /// Whether packs may be taken away again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +93,10 @@ struct Packs {
 impl Packs {
     /// The hours from `from` to `to`, from the packs of hours, days and months.
     fn hours(&mut self, from: i64, to: i64, sign: i64) {
-        let day = |hour: i64| hour - hour % 24;
-        let (first, last) =
-            (self.near(from, day(from), day(from + 23), true), self.near(to, day(to), day(to + 23), false));
+        let (first, last) = (
+            self.near(from, day_of_hour(from), day_of_hour(from + 23), true),
+            self.near(to, day_of_hour(to), day_of_hour(to + 23), false),
+        );
         if first >= last || to - from <= 12 {
             return self.plain(SPAN_HOUR, from, to, 1, sign);
         }

@@ -9,11 +9,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::latency::KeptLatencies;
 use super::price::Prices;
-use super::range::{HOUR_MS, Packed};
+use super::range::Packed;
 use super::tally::Kept;
+use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
 use crate::record::pack::Sample;
-use crate::record::rfc3339::{MS_MAX, text_of_ms};
 use crate::record::series::{Names, Series};
 use crate::record::sums::{Known, Sums};
 

@@ -10,13 +10,12 @@ use serde::Serialize;
 use super::answers::{By, Groups, Request, Summary};
 use super::filter::{Filter, Zone, present_end_ms};
 use super::reader::Reader;
-use crate::record::rfc3339::{ms_of_text, text_of_ms, whole_seconds};
+use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
 
 /// Models that the text shows; the others are added up in one line.
 const MODELS_SHOWN: usize = 8;
 /// Requests at the end.
 const REQUESTS_SHOWN: u32 = 8;
-const DAY_MS: i64 = 86_400_000;
 
 /// What the report says.
 #[derive(Clone, Debug, Serialize)]
@@ -249,6 +248,7 @@ fn plain(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::row::{Outcome, Row};
     use crate::record::store::{DbSync, Store};
     use crate::record::testing::{Folder, Random, random_row, row};
@@ -266,7 +266,7 @@ mod tests {
     fn days_begin_at_midnight_of_the_zone_asked_for() {
         // Half past ten in UTC, half past twelve there: midnight was 12.5 hours ago.
         let now_ms = row().start_ms;
-        let ago = |hours: i64| Row { start_ms: now_ms - hours * 3_600_000, ..row() };
+        let ago = |hours: i64| Row { start_ms: now_ms - hours * HOUR_MS, ..row() };
         let report =
             report(&[ago(0), ago(12), ago(13), ago(13 + 24 * 6), ago(24 * 20), ago(24 * 400), ago(-24 * 400)], now_ms);
         let counts = [&report.today, &report.last_7_days, &report.last_30_days, &report.all_time];

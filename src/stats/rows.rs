@@ -11,11 +11,11 @@ use rusqlite::{OptionalExtension, Row, params_from_iter};
 use super::answers::{Hit, Request, Requests, Search, WholeRequest};
 use super::filter::Filter;
 use super::price::Tokens;
-use super::range::{Cut, HOUR_MS, cut};
+use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
+use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
-use crate::record::pack::{SPAN_MONTH, month_after, pack_id, visit_sums};
-use crate::record::rfc3339::whole_seconds;
+use crate::record::pack::{SPAN_MONTH, pack_id, visit_sums};
 use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
 
 /// What [`Reader::request_of`] reads.

@@ -8,13 +8,11 @@ use rusqlite::Connection;
 use super::export::Pages;
 use super::totals::{average, one_decimal};
 use super::*;
+use crate::calendar::{DAY_MS, HOUR_MS};
 use crate::record::roll_up;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::{DbSync, Store};
 use crate::record::testing::{Folder, Random, random_row, row};
-
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Model-2 and unknown models have no price.
 const PRICES: &str = r#"{"currency": "EUR", "models": [

@@ -5,14 +5,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
-use super::filter::{Filter, Zone, ms_of_date, next_month};
-use super::range::{Cut, HOUR_MS, Packed, Pieces, cut};
+use super::filter::{Filter, Zone};
+use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Figures, Part, Piece, Tally};
+use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, ms_of_date, next_month};
 use crate::limits::BUCKETS_MAX;
 use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::pack::visit_totals;
-use crate::record::sums::{Known, Sums, hour_of_ms};
+use crate::record::sums::{Known, Sums};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -52,11 +53,9 @@ impl Bucket {
         let date = || OffsetDateTime::from_unix_timestamp(local.div_euclid(1000)).map(OffsetDateTime::date);
         let start = match (self, date()) {
             (Bucket::Hour, _) => local - local.rem_euclid(HOUR_MS),
-            (Bucket::Week, Ok(date)) => {
-                ms_of_date(date) - i64::from(date.weekday().number_days_from_monday()) * 24 * HOUR_MS
-            }
-            (Bucket::Month, Ok(date)) => ms_of_date(date) - (i64::from(date.day()) - 1) * 24 * HOUR_MS,
-            (Bucket::Day, _) | (Bucket::Week | Bucket::Month, Err(_)) => local - local.rem_euclid(24 * HOUR_MS),
+            (Bucket::Week, Ok(date)) => ms_of_date(date) - i64::from(date.weekday().number_days_from_monday()) * DAY_MS,
+            (Bucket::Month, Ok(date)) => ms_of_date(date) - (i64::from(date.day()) - 1) * DAY_MS,
+            (Bucket::Day, _) | (Bucket::Week | Bucket::Month, Err(_)) => local - local.rem_euclid(DAY_MS),
         };
         start - zone.ms()
     }
@@ -65,10 +64,10 @@ impl Bucket {
     fn back(self, buckets: usize, to_ms: i64, zone: Zone) -> i64 {
         let length_ms = match self {
             Bucket::Hour => HOUR_MS,
-            Bucket::Day => 24 * HOUR_MS,
-            Bucket::Week => 7 * 24 * HOUR_MS,
+            Bucket::Day => DAY_MS,
+            Bucket::Week => 7 * DAY_MS,
             // The longest: fewer of them then.
-            Bucket::Month => 31 * 24 * HOUR_MS,
+            Bucket::Month => 31 * DAY_MS,
         };
         let before = i64::try_from(buckets).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(length_ms);
         self.start((to_ms - 1).saturating_sub(before).max(0), zone)
@@ -78,12 +77,12 @@ impl Bucket {
     fn next(self, start: i64, zone: Zone) -> i64 {
         match self {
             Bucket::Hour => start + HOUR_MS,
-            Bucket::Day => start + 24 * HOUR_MS,
-            Bucket::Week => start + 7 * 24 * HOUR_MS,
+            Bucket::Day => start + DAY_MS,
+            Bucket::Week => start + 7 * DAY_MS,
             Bucket::Month => {
                 let local = OffsetDateTime::from_unix_timestamp((start + zone.ms()).div_euclid(1000));
                 let next = local.ok().and_then(|local| next_month(local.date()));
-                next.map_or(start + 31 * 24 * HOUR_MS, |date| ms_of_date(date) - zone.ms())
+                next.map_or(start + 31 * DAY_MS, |date| ms_of_date(date) - zone.ms())
             }
         }
     }

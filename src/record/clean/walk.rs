@@ -6,11 +6,10 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{Aged, Batch, EARLIEST_TRUE_HOUR, LOOK_ROWS, Phase, Reach};
+use crate::calendar::{HOUR_MS, text_of_ms};
 use crate::record::clock::EARLIEST_TRUE_MS;
 use crate::record::meta::{number, set};
 use crate::record::recorder::Recorder;
-use crate::record::rfc3339::text_of_ms;
-use crate::record::sums::HOUR_MS;
 
 /// Looking through the hours that became too old.
 #[derive(Debug)]

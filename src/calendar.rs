@@ -1,16 +1,64 @@
-//! Times as the database holds them: RFC 3339 in UTC, milliseconds, always 24 characters, so that text sorts as time.
+//! Times: milliseconds since 1970, the hours, days and months in UTC that they belong to, and times as text.
 //!
-//! Does not know the zone of the machine: a time read without one is taken as UTC.
+//! The database holds a time as RFC 3339 in UTC with milliseconds, always 24 characters, so that text sorts as time. The
+//! zone of the machine is not asked for: a time read without one is taken as UTC.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
-use time::{Duration, OffsetDateTime};
+use time::{Date, Duration, Month, OffsetDateTime, PrimitiveDateTime, Time};
+
+/// Milliseconds of an hour.
+pub const HOUR_MS: i64 = 3_600_000;
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 24 * HOUR_MS;
 
 const MILLISECONDS: EncodedConfig =
     Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(3) }).encode();
 
 /// The last millisecond of the year 9999: beyond it the text would no longer be 24 characters.
 pub const MS_MAX: i64 = 253_402_300_799_999;
+
+/// Milliseconds since 1970 by the clock on the wall.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The hour that a time in milliseconds belongs to, counted from 1970.
+pub fn hour_of_ms(ms: i64) -> i64 {
+    ms.clamp(0, MS_MAX) / HOUR_MS
+}
+
+/// The first hour of the day (UTC) that an hour belongs to.
+pub fn day_of_hour(hour: i64) -> i64 {
+    hour - hour % 24
+}
+
+/// The first hour of the month (UTC) that an hour belongs to.
+pub fn month_of_hour(hour: i64) -> i64 {
+    let Ok(time) = OffsetDateTime::from_unix_timestamp(hour * 3600) else { return day_of_hour(hour) };
+    day_of_hour(hour) - (i64::from(time.day()) - 1) * 24
+}
+
+/// The first hour of the month after the one that begins with this hour.
+pub fn month_after(month: i64) -> i64 {
+    month_of_hour(month + 32 * 24)
+}
+
+/// The date's first moment in UTC, in milliseconds.
+pub fn ms_of_date(date: Date) -> i64 {
+    PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc().unix_timestamp() * 1000
+}
+
+/// The first day of the month after that of `date`.
+pub fn next_month(date: Date) -> Option<Date> {
+    let (year, month) = match date.month() {
+        Month::December => (date.year() + 1, Month::January),
+        month => (date.year(), month.next()),
+    };
+    Date::from_calendar_date(year, month, 1).ok()
+}
 
 /// `1768818645123` → `2026-01-19T10:30:45.123Z`. A time before 1970 or after 9999 is moved to that edge.
 pub fn text_of_ms(ms: i64) -> String {
@@ -40,6 +88,20 @@ mod tests {
 
     fn check(text: &str, expected: Option<&str>) {
         assert_eq!(ms_of_text(text).map(text_of_ms).as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn hours_days_and_months_begin_where_the_calendar_says() {
+        let hour = |text: &str| hour_of_ms(ms_of_text(text).expect("a time"));
+        let (leap_day, month) = (hour("2024-02-29T23:59:59.999Z"), hour("2024-02-01T00:00:00Z"));
+        assert_eq!(day_of_hour(leap_day), hour("2024-02-29T00:00:00Z"));
+        assert_eq!((month_of_hour(leap_day), month_of_hour(month)), (month, month));
+        assert_eq!(month_after(month), hour("2024-03-01T00:00:00Z"));
+        assert_eq!(month_after(hour("2025-12-01T00:00:00Z")), hour("2026-01-01T00:00:00Z"));
+        assert_eq!((hour_of_ms(-1), hour_of_ms(HOUR_MS - 1), hour_of_ms(HOUR_MS)), (0, 0, 1));
+        let date = |year, month, day| Date::from_calendar_date(year, month, day).expect("a date");
+        assert_eq!(next_month(date(2025, Month::December, 31)), Some(date(2026, Month::January, 1)));
+        assert_eq!(ms_of_date(date(1970, Month::January, 2)), DAY_MS);
     }
 
     #[test]
