@@ -12,9 +12,16 @@ use divan::{Bencher, black_box};
 
 use lms_metrics_proxy::http::{ChunkDecoder, read_head};
 use lms_metrics_proxy::record::recorder::Recorder;
-use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::row::{Content, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::usage::{Dialect, Form, RequestFacts, Tap, inject, prompt};
+
+// The file of the tests names modules of the crate.
+use lms_metrics_proxy::{calendar, record};
+
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../src/testing.rs"]
+mod testing;
 
 fn main() {
     divan::main();
@@ -148,39 +155,17 @@ const ROWS: usize = 2048;
 
 fn row() -> Row {
     Row {
-        endpoint: "/v1/chat/completions".to_owned(),
-        model: Some("llama-3.2-1b-instruct".to_owned()),
         requested_model: Some("llama-3.2-1b-instruct".to_owned()),
-        start_ms: 1_768_818_645_678,
-        duration_ms: 850,
-        input_tokens: Some(85),
-        output_tokens: Some(320),
-        total_tokens: Some(405),
-        cached_tokens: None,
-        cache_write_tokens: None,
-        reasoning_tokens: None,
-        draft_tokens: None,
-        accepted_draft_tokens: None,
-        request_id: Some("chatcmpl-um3b".to_owned()),
-        outcome: Outcome::Completed,
-        error_message: None,
-        http_status: Some(200),
         was_streamed: true,
         time_to_first_token_ms: Some(120),
         tokens_per_second: Some(43.8),
-        prompt_tokens_per_second: None,
-        finish_reason: Some("stop".to_owned()),
-        usage_source: Some("usage"),
-        model_load_ms: None,
         client: Some("OpenAI/Python".to_owned()),
-        key: None,
-        attempt: None,
         content: Content {
             prompt: Some(r#"{"messages":[{"role":"user","content":"Say hello."}]}"#.to_owned()),
             output: Some("Hello! How can I help you today?".to_owned()),
-            reasoning: None,
-            tool_calls: None,
+            ..Content::default()
         },
+        ..testing::row()
     }
 }
 

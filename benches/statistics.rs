@@ -28,6 +28,14 @@ use lms_metrics_proxy::stats::pace::Pace;
 use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
+// The file of the tests names modules of the crate.
+use lms_metrics_proxy::{calendar, record};
+use testing::Random;
+
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../src/testing.rs"]
+mod testing;
+
 const SMALL: u64 = 10_000;
 /// 2025-01-01T00:00:00Z.
 const START_MS: i64 = 1_735_689_600_000;
@@ -80,8 +88,8 @@ fn record(small: &Path, large: &Path) {
     let mut recording = Pair::default();
     // Writing to a file's end meets the disk now and then: more tries than questions need.
     for turn in 0..10 * TRIES as u64 {
-        recording.add(false, timed(|| write(&mut a, &mut Random(turn + 7), 100)));
-        recording.add(true, timed(|| write(&mut b, &mut Random(turn + 7), 100)));
+        recording.add(false, timed(|| write(&mut a, &mut Random::new(turn + 7), 100)));
+        recording.add(true, timed(|| write(&mut b, &mut Random::new(turn + 7), 100)));
     }
     println!("{:<42} {recording}", "recording 100 rows, one by one");
     drop((a, b));
@@ -101,7 +109,7 @@ fn record_while_asked(path: &Path) {
     let keeper = Connection::open(path).expect("opens");
     let (asked, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let (answers, rows_written) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (mut rates, mut random) = ([Vec::new(), Vec::new()], Random(7));
+    let (mut rates, mut random) = ([Vec::new(), Vec::new()], Random::new(7));
     thread::scope(|scope| {
         let asker = scope.spawn(|| {
             let reader = Reader::open(path).expect("opens");
@@ -285,7 +293,7 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
         let _ = std::fs::remove_file(folder.join(format!("unfinished.db{suffix}")));
     }
     let mut store = open(&unfinished);
-    let mut random = Random(rows);
+    let mut random = Random::new(rows);
     let mut written = 0;
     while written < rows {
         let batch = BATCH.min(rows - written);
@@ -307,18 +315,6 @@ fn roll_up(path: &Path) {
     conn.execute_batch("PRAGMA synchronous = NORMAL; BEGIN").expect("begins");
     roll_up_all(&conn, &mut SeriesIds::default(), NOW_MS).expect("rolls up");
     conn.execute_batch("COMMIT").expect("commits");
-}
-
-/// Marsaglia's xorshift64 ("Xorshift RNGs", 2003).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 /// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at

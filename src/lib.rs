@@ -54,7 +54,7 @@
 //! - [`descriptors`]: as many as are needed.
 //! - [`keepalive`]: noticing a peer that vanished.
 //! - [`outage`]: what goes wrong again and again is said once, and counted.
-//! - [`figures`]: what is counted in memory alone.
+//! - [`counters`]: what is counted in memory alone.
 //! - [`bell`]: a state under a lock, and who waits for it to change.
 //! - [`calendar`]: milliseconds, hours, months, and times as text.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
@@ -69,9 +69,9 @@
 pub mod bell;
 pub mod calendar;
 pub mod client;
+pub mod counters;
 pub mod descriptors;
 pub mod exchange;
-pub mod figures;
 pub mod front;
 pub mod http;
 pub mod keepalive;
@@ -83,4 +83,6 @@ pub mod proxy;
 pub mod record;
 pub mod settings;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod usage;

@@ -7,16 +7,16 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::{fmt, io, process, thread};
 
+use crate::counters::Counters;
 use crate::descriptors;
 use crate::exchange::Shared;
+use crate::exchange::credential::FingerprintKey;
 use crate::exchange::dial::Names;
 use crate::exchange::shelf::Shelf;
 use crate::exchange::worker;
-use crate::figures::Figures;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
-use crate::record::fingerprint::FingerprintKey;
 use crate::record::keeper::{self, Keeper};
 use crate::record::lock::Writer;
 use crate::record::open::OpenError;
@@ -155,7 +155,7 @@ impl Proxy {
             fingerprints,
         });
         let pool = worker::workers(shared.clone());
-        let figures = Arc::new(Figures::default());
+        let figures = Arc::new(Counters::default());
         let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };
         let lane = Lane::start(database.clone(), prices.map(Arc::new), sources)?;
         let front = Front::listening(listener, judge, shared, pool, lane, grace)?;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Shared;
+use super::credential::credential;
 use crate::http::head::RequestHead;
-use crate::record::fingerprint::credential;
 use crate::record::row::{Content, Outcome, Row};
 use crate::settings::LogContent;
 use crate::usage::{RequestFacts, UsageReport, client, prompt};

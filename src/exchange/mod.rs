@@ -22,6 +22,7 @@
 
 pub mod addresses;
 mod admission;
+pub mod credential;
 pub mod dial;
 mod draft;
 pub mod express;
@@ -44,7 +45,7 @@ pub mod worker;
 
 use std::sync::Arc;
 
-use crate::record::fingerprint::FingerprintKey;
+use self::credential::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;

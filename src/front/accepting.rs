@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::connection::{Baggage, Connection, Next};
 use super::{Front, Services};
 use crate::client::{Client, Returns};
-use crate::figures::Figures;
+use crate::counters::Counters;
 use crate::keepalive;
 use crate::limits::{CONNECTIONS_MAX, LISTEN_QUEUE_LENGTH_MAX, UNACKNOWLEDGED_TIME_MAX};
 
@@ -35,13 +35,13 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// A connection's place among those held at once, in whichever loop.
 pub struct Counted {
-    figures: Arc<Figures>,
+    figures: Arc<Counters>,
     /// The loop that accepts.
     accepting: Arc<Returns>,
 }
 
 impl Counted {
-    pub(super) fn new(figures: &Arc<Figures>, accepting: &Arc<Returns>) -> Counted {
+    pub(super) fn new(figures: &Arc<Counters>, accepting: &Arc<Returns>) -> Counted {
         figures.connections.fetch_add(1, Ordering::Relaxed);
         Counted { figures: figures.clone(), accepting: accepting.clone() }
     }

@@ -28,9 +28,9 @@ use super::accepting::Counted;
 use super::gather::{Gather, Request, Verdict, Waiting};
 use super::judge::Plan;
 use crate::client::{CalledOff, Claim, Client, Fate, Loan, Socket, Then};
+use crate::counters::Counters;
 use crate::exchange::in_flight::Exchange;
 use crate::exchange::relay::Step;
-use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::limits::LINGER_BYTES_MAX;
@@ -120,7 +120,7 @@ pub trait Surroundings<S: Socket = TcpStream, F = Box<Exchange>> {
     /// Has somebody else do what this step takes. The stream's events are told no more.
     fn hand_over(&mut self, stream: F, step: Step);
     /// Where refusals are counted.
-    fn figures(&self) -> &Figures;
+    fn figures(&self) -> &Counters;
     /// From now on the socket is writable when it has nothing left to send; an event tells so, also at once.
     fn tell_when_sent(&self, client: &Client<S>) -> io::Result<()>;
 }

@@ -35,6 +35,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::SockRef;
 
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
+use crate::counters::Counters;
 use crate::exchange::Shared;
 use crate::exchange::express::Express;
 use crate::exchange::flow::FlowingReplies;
@@ -42,7 +43,6 @@ use crate::exchange::in_flight::Exchange;
 use crate::exchange::job::Workers;
 use crate::exchange::relay::Step;
 use crate::exchange::request::ForwardedRequest;
-use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
@@ -108,7 +108,7 @@ struct Common {
     shared: Arc<Shared>,
     pool: Arc<Workers>,
     statistics: Arc<Lane>,
-    figures: Arc<Figures>,
+    figures: Arc<Counters>,
     stop: Arc<Stop>,
     grace: Duration,
 }
@@ -349,7 +349,7 @@ impl Surroundings for Services {
         }
     }
 
-    fn figures(&self) -> &Figures {
+    fn figures(&self) -> &Counters {
         &self.common.figures
     }
 

@@ -16,9 +16,9 @@ use super::connection::{Baggage, Connection, Next, Ready, State, Surroundings};
 use super::gather::{Request, Verdict};
 use super::{Plan, returns};
 use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns, Socket};
+use crate::counters::Counters;
 use crate::exchange::relay::{Ended, Step};
 use crate::exchange::request::Forwarding;
-use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{Persistence, Reply};
@@ -169,7 +169,7 @@ impl Interrupt for SimulatedUpstream {
 /// Whom the connection asks: a list of what it has lent.
 struct Around {
     bodies: Bodies,
-    figures: Figures,
+    figures: Counters,
     returns: Arc<Returns>,
     is_stopping: bool,
     /// Every forwarded request moves its connection, as long as that is here.
@@ -290,7 +290,7 @@ impl Surroundings<Simulated, Borrowed> for Around {
         self.borrowed = Some(stream);
     }
 
-    fn figures(&self) -> &Figures {
+    fn figures(&self) -> &Counters {
         &self.figures
     }
 
@@ -373,7 +373,7 @@ impl Schedule {
         let client = Client::new(socket.clone(), PEER, 0, returns.clone());
         let around = Around {
             bodies,
-            figures: Figures::default(),
+            figures: Counters::default(),
             returns: returns.clone(),
             is_stopping: false,
             moves: chance.one_in(2),

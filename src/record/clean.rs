@@ -496,7 +496,7 @@ mod tests {
     use super::*;
     use crate::record::row::{Content, Row};
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, Random, random_row, row};
 
     /// The begin of an hour, five days after [`row`] and two after the last of [`random_row`].
     const NOW_MS: i64 = 1_768_816_800_000 + 5 * DAY_MS;

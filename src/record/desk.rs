@@ -468,7 +468,7 @@ fn is_lasting(error: &rusqlite::Error) -> bool {
 mod tests {
     use super::*;
     use crate::record::store::DbSync;
-    use crate::record::testing::{Folder, row};
+    use crate::testing::{Folder, row};
 
     fn said(bytes: usize) -> Row {
         Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }

@@ -163,7 +163,7 @@ fn middle_of(bucket: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::testing::Random;
+    use crate::testing::Random;
 
     /// Every percentile within 4 % of the exact one by nearest rank.
     fn check(mut values: Vec<i64>) {

@@ -431,7 +431,7 @@ mod tests {
     use super::*;
     use crate::record::row::{Content, Row};
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, row};
+    use crate::testing::{Folder, row};
 
     fn count(path: &Path, what: &str) -> i64 {
         let connection = Connection::open(path).expect("opens");

@@ -171,7 +171,7 @@ fn warn_of_other_names(database: &Path) {
 mod tests {
     use super::*;
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, row};
+    use crate::testing::{Folder, row};
 
     fn writer(name: &str, shares: bool) -> Writer {
         Writer { name: name.to_owned(), shares }

@@ -357,8 +357,8 @@ mod tests {
     use crate::calendar::HOUR_MS;
     use crate::record::row::Row;
     use crate::record::store::Store;
-    use crate::record::testing::{Folder, random_row, row};
     use crate::stats::{Filter, Reader};
+    use crate::testing::{Folder, random_row, row};
 
     /// Opens what `make` left, expects a refusal that says `words`, and the file as it was.
     fn check_refused(words: &str, make: impl FnOnce(&Path)) {
@@ -531,7 +531,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-        let mut random = crate::record::testing::Random::new(7);
+        let mut random = crate::testing::Random::new(7);
         let untold = |row| Row {
             cache_write_tokens: None,
             draft_tokens: None,

@@ -179,7 +179,7 @@ mod tests {
     use crate::record::pack::read;
     use crate::record::row::Row;
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, Random, random_row, row};
 
     /// Every pack there is. Of ids that were corrected away the ranges may be wider.
     fn packs(conn: &Connection) -> Vec<(i64, BTreeMap<i64, Measured>)> {

@@ -433,7 +433,7 @@ impl Drop for Shift<'_> {
 mod tests {
     use super::*;
     use crate::record::store::DbSync;
-    use crate::record::testing::{Folder, row};
+    use crate::testing::{Folder, row};
 
     /// A recorder with one row that is not summed up, and another connection to its database.
     fn recorder() -> (Recorder, rusqlite::Connection, Folder) {

@@ -76,7 +76,7 @@ mod tests {
     use crate::calendar::HOUR_MS;
     use crate::record::additions::Additions;
     use crate::record::sums::Sign;
-    use crate::record::testing::row;
+    use crate::testing::row;
 
     #[test]
     fn an_hour_is_rolled_up_once_and_only_when_it_is_over() {

@@ -73,7 +73,7 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::testing::Folder;
+    use crate::testing::Folder;
 
     #[test]
     fn the_log_is_moved_the_earlier_the_less_room_there_is() {

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::record::additions::Additions;
     use crate::record::sums::Sign;
-    use crate::record::testing::row;
+    use crate::testing::row;
 
     #[test]
     fn beyond_the_limit_names_are_no_longer_kept_apart_but_every_row_counts() {

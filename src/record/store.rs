@@ -562,7 +562,7 @@ mod tests {
     use crate::calendar::HOUR_MS;
     use crate::limits::UNSUMMED_ROWS_MAX;
     use crate::record::row::Outcome;
-    use crate::record::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, Random, random_row, row};
 
     fn store() -> (Store, Folder) {
         let folder = Folder::new();

@@ -249,7 +249,7 @@ fn sync_folder(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, Random, random_row, row};
 
     fn random_rows(count: usize) -> Vec<Row> {
         let mut random = Random::new(11);

@@ -200,8 +200,8 @@ fn time(value: ValueRef) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, row};
     use crate::stats::Reader;
+    use crate::testing::{Folder, row};
 
     const EARLIER_TABLE: &str = "CREATE TABLE requests (
         id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, model TEXT, start_time TEXT NOT NULL,

@@ -83,7 +83,7 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::testing::Random;
+    use crate::testing::Random;
 
     #[test]
     fn what_is_written_is_read() {

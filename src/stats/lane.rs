@@ -22,8 +22,8 @@ use super::report::Report;
 use super::{AskError, Filter, Reader};
 use crate::calendar::now_ms;
 use crate::client::Lend;
+use crate::counters::Counters;
 use crate::exchange::job::Workers;
-use crate::figures::Figures;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
@@ -38,13 +38,13 @@ use crate::record::recorder::Recorder;
 pub struct Lane {
     questions: SyncSender<(Local, Box<Lend>)>,
     live: Arc<Live>,
-    figures: Arc<Figures>,
+    figures: Arc<Counters>,
 }
 
 /// Where the figures come from that are not in the database.
 pub struct Sources {
     /// Counters of the front.
-    pub figures: Arc<Figures>,
+    pub figures: Arc<Counters>,
     /// Counters of rows, and what tells of new ones.
     pub recorder: Arc<Recorder>,
     /// The workers.
@@ -107,7 +107,7 @@ impl Lane {
 
 impl Lane {
     /// What the front counts, and this lane tells.
-    pub fn figures(&self) -> &Arc<Figures> {
+    pub fn figures(&self) -> &Arc<Counters> {
         &self.figures
     }
 

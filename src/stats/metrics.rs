@@ -294,7 +294,7 @@ mod tests {
     use super::*;
     use crate::record::row::{Outcome, Row};
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, row};
+    use crate::testing::{Folder, row};
 
     fn scrape(rows: &[Row]) -> String {
         let folder = Folder::new();

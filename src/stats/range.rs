@@ -161,7 +161,7 @@ impl Packs {
 mod tests {
     use super::*;
     use crate::record::pack::pack_end;
-    use crate::record::testing::Random;
+    use crate::testing::Random;
 
     /// How often each packed hour counts in the pieces.
     fn counts(pieces: &Pieces, packed: Packed) -> Vec<i64> {

@@ -251,7 +251,7 @@ mod tests {
     use crate::calendar::HOUR_MS;
     use crate::record::row::{Outcome, Row};
     use crate::record::store::{DbSync, Store};
-    use crate::record::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, Random, random_row, row};
 
     fn report(rows: &[Row], now_ms: i64) -> Report {
         let folder = Folder::new();

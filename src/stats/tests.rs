@@ -12,7 +12,7 @@ use crate::calendar::{DAY_MS, HOUR_MS};
 use crate::record::roll_up;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::{DbSync, Store};
-use crate::record::testing::{Folder, Random, random_row, row};
+use crate::testing::{Folder, Random, random_row, row};
 
 /// Model-2 and unknown models have no price.
 const PRICES: &str = r#"{"currency": "EUR", "models": [

@@ -11,7 +11,7 @@ use crate::outage::Outage;
 
 /// Counters of the front.
 #[derive(Debug)]
-pub struct Figures {
+pub struct Counters {
     /// Connections held now.
     pub connections: AtomicUsize,
     /// Requests answered with 503, for too many waited already.
@@ -22,10 +22,10 @@ pub struct Figures {
     bodies: Outage,
 }
 
-impl Default for Figures {
-    fn default() -> Figures {
+impl Default for Counters {
+    fn default() -> Counters {
         let refusals = [const { AtomicU64::new(0) }; Refusal::ALL.len()];
-        Figures {
+        Counters {
             connections: AtomicUsize::new(0),
             queue_full: AtomicU64::new(0),
             refusals,
@@ -35,7 +35,7 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl Counters {
     /// Counts a refused request.
     pub fn note_refusal(&self, refusal: Refusal) {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
