@@ -58,6 +58,7 @@
 //! - [`bell`]: a state under a lock, and who waits for it to change.
 //! - [`calendar`]: milliseconds, hours, months, and times as text.
 //! - [`mailbox`]: how one thread leaves something for another that polls.
+//! - [`slots`]: numbered places for what a loop polls.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`front`]: the loops and their connections.
 //! - [`http`]: the grammar of requests, and of replies (pure).
@@ -82,6 +83,7 @@ pub mod outage;
 pub mod proxy;
 pub mod record;
 pub mod settings;
+pub mod slots;
 pub mod stats;
 #[cfg(test)]
 mod testing;

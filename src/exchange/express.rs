@@ -37,6 +37,7 @@ use crate::http::whole::{NO_FIELDS, read_whole};
 use crate::limits::*;
 use crate::record::row::Row;
 use crate::settings::{Scheme, Settings};
+use crate::slots::Slots;
 use crate::usage::{Form, Tap};
 
 /// The lane's connections to upstream, and the exchanges on them.
@@ -46,10 +47,9 @@ pub struct Express {
     registry: Registry,
     /// The token of the first way.
     first_token: usize,
-    ways: Vec<Option<Way>>,
+    ways: Slots<Way>,
     /// Ways without an exchange, the one used last on top.
     idle: Vec<usize>,
-    free: Vec<usize>,
     /// Replies that end when their rows are in.
     finished: Vec<(Row, Tail)>,
 }
@@ -89,16 +89,7 @@ impl Express {
 
     /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
     pub fn new(shared: Arc<Shared>, pool: Arc<Workers>, registry: Registry, first_token: usize) -> Express {
-        Express {
-            shared,
-            pool,
-            registry,
-            first_token,
-            ways: Vec::new(),
-            idle: Vec::new(),
-            free: Vec::new(),
-            finished: Vec::new(),
-        }
+        Express { shared, pool, registry, first_token, ways: Slots::default(), idle: Vec::new(), finished: Vec::new() }
     }
 
     /// Sends the request on; back it comes where a worker must.
@@ -110,7 +101,7 @@ impl Express {
         let Some(in_flight) = self.pool.begin() else { return Err(request) };
         let Some(at) = self.free_way() else { return Err(request) };
         request.in_flight = Some(in_flight);
-        let Some(way) = &mut self.ways[at] else { unreachable!("a free way is there") };
+        let Some(way) = self.ways.get_mut(at) else { unreachable!("a free way is there") };
         way.upstream.wire().begin(None);
         way.asked = Some(Asked { request, sent: 0, draft: None });
         let shared = &self.shared;
@@ -125,32 +116,28 @@ impl Express {
     }
 
     /// An event of the way with this token. `hung_up`: upstream has ended its side. A reply that does not fit in
-    /// `scratch` is relayed as it comes. An event that is late, and meets another way, costs that one a look or its
-    /// connection, but no exchange.
+    /// `scratch` is relayed as it comes.
     pub fn on_event(&mut self, token: usize, hung_up: bool, scratch: &mut [u8]) {
         let at = token - self.first_token;
-        match self.ways.get(at) {
-            Some(Some(Way { asked: Some(_), .. })) => {
-                if catch_unwind(AssertUnwindSafe(|| self.reply(at, hung_up, scratch))).is_err() {
-                    self.end_by_bug(at);
-                }
+        let Some(way) = self.ways.get(at) else { return };
+        if way.asked.is_some() {
+            if catch_unwind(AssertUnwindSafe(|| self.reply(at, hung_up, scratch))).is_err() {
+                self.end_by_bug(at);
             }
-            // Upstream has closed it, or says what nobody asked for.
-            Some(Some(way @ Way { asked: None, .. })) => {
-                // What told of a reply may come once more, behind it.
-                if !hung_up && is_quiet(&way.socket) {
-                    return;
-                }
-                way.upstream.manners().note_close();
-                self.idle.retain(|idle| *idle != at);
-                self.give_up(at);
-            }
-            Some(None) | None => {}
+            return;
         }
+        // Upstream has closed it, or says what nobody asked for. What told of a reply may come once more, behind it.
+        if !hung_up && is_quiet(&way.socket) {
+            return;
+        }
+        way.upstream.manners().note_close();
+        self.idle.retain(|idle| *idle != at);
+        self.give_up(at);
     }
 
     /// At the end of a turn: commits the rows of all replies that are whole, then lets their last bytes go.
     pub fn settle(&mut self) {
+        self.ways.end_turn();
         if self.finished.is_empty() {
             return;
         }
@@ -166,7 +153,7 @@ impl Express {
 
     /// When an idle connection will be too old to be of use.
     pub fn next_rest(&self) -> Option<Instant> {
-        let eldest = self.idle.first().and_then(|at| self.ways[*at].as_ref())?;
+        let eldest = self.idle.first().and_then(|at| self.ways.get(*at))?;
         Some(eldest.idle_since + UPSTREAM_IDLE_TIME_MAX)
     }
 
@@ -189,16 +176,13 @@ impl Express {
         let upstream = self.shared.shelf.take_connected()?;
         let socket = upstream.wire().descriptor()?;
         upstream.wire().set_polled(true).ok()?;
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.ways.push(None);
-            self.ways.len() - 1
-        });
+        let at = self.ways.reserve();
         let token = Token(self.first_token + at);
         if polled::register(&self.registry, &socket, token, Interest::READABLE).is_err() {
-            self.free.push(at);
+            self.ways.give_back(at);
             return None;
         }
-        self.ways[at] = Some(Way { upstream, socket, asked: None, idle_since: Instant::now() });
+        self.ways.put(at, Way { upstream, socket, asked: None, idle_since: Instant::now() });
         Some(at)
     }
 
@@ -206,13 +190,13 @@ impl Express {
     fn take_idle(&mut self) -> Option<usize> {
         self.rest();
         let is_proven =
-            |at: &usize| self.ways[*at].as_ref().is_some_and(|way| way.upstream.is_proven(way.idle_since.elapsed()));
+            |at: &usize| self.ways.get(*at).is_some_and(|way| way.upstream.is_proven(way.idle_since.elapsed()));
         let place = self.idle.iter().rposition(is_proven)?;
         Some(self.idle.remove(place))
     }
 
     fn is_kept(&self, at: usize) -> bool {
-        let way = |at: &usize| self.ways[*at].as_ref();
+        let way = |at: &usize| self.ways.get(*at);
         let unproven =
             || self.idle.iter().filter_map(way).filter(|way| !way.upstream.is_proven(way.idle_since.elapsed())).count();
         way(&at).is_some_and(|way| way.upstream.is_kept(Duration::ZERO, unproven))
@@ -221,21 +205,19 @@ impl Express {
     /// Puts a connection aside for the worker that gets the next request, so that it need not make one.
     fn share(&mut self) {
         let Some(at) = self.take_idle() else { return };
-        let since = self.ways[at].as_ref().map(|way| way.idle_since);
+        let since = self.ways.get(at).map(|way| way.idle_since);
         let (Some(since), Some((upstream, _))) = (since, self.leave(at)) else { return };
         self.shared.shelf.put(upstream, since);
     }
 
     /// Closes a connection. That takes it out of the poll.
     fn give_up(&mut self, at: usize) {
-        self.ways[at] = None;
-        self.free.push(at);
+        self.ways.remove(at);
     }
 
     /// Takes a connection out of the lane, to be used as any other.
     fn leave(&mut self, at: usize) -> Option<(Upstream, Option<Asked>)> {
-        let Way { upstream, socket, asked, .. } = self.ways[at].take()?;
-        self.free.push(at);
+        let Way { upstream, socket, asked, .. } = self.ways.remove(at)?;
         polled::deregister(&self.registry, &socket);
         // An error means that it is closed, and reading says so, too.
         let _ = upstream.wire().set_polled(false);
@@ -245,7 +227,7 @@ impl Express {
     // ---- exchanges ---------------------------------------------------------------------------------------------
 
     fn reply(&mut self, at: usize, hung_up: bool, scratch: &mut [u8]) {
-        let Some(Some(way)) = self.ways.get_mut(at) else { return };
+        let Some(way) = self.ways.get_mut(at) else { return };
         let Some(asked) = &mut way.asked else { return };
         // How a connection ends is read by who tells of it: the next read would not know any more.
         let read = if hung_up { Ok(0) } else { (&*way.socket).read(scratch) };
@@ -286,7 +268,7 @@ impl Express {
 
     /// A worker begins anew: on this connection, or on another if it is `broken`.
     fn begin_anew(&mut self, at: usize, broken: bool) {
-        let since = self.ways[at].as_ref().map(|way| way.idle_since);
+        let since = self.ways.get(at).map(|way| way.idle_since);
         let (Some(since), Some((upstream, Some(Asked { request, .. })))) = (since, self.leave(at)) else { return };
         let _ = request.lend.loan.client().interrupts(None);
         if !broken {
@@ -299,9 +281,8 @@ impl Express {
     fn end_by_bug(&mut self, at: usize) {
         log::error!("an exchange ended by a bug of the proxy; its connection was cut");
         // Whatever was done before, this way is nobody's any more.
-        let Some(Way { asked, .. }) = self.ways[at].take() else { return };
+        let Some(Way { asked, .. }) = self.ways.remove(at) else { return };
         self.idle.retain(|idle| *idle != at);
-        self.free.push(at);
         let Some(Asked { request, draft, .. }) = asked else { return };
         let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
@@ -312,8 +293,8 @@ impl Express {
 /// Also by a bug of the loop: then what was begun leaves its rows.
 impl Drop for Express {
     fn drop(&mut self) {
-        for at in 0..self.ways.len() {
-            if matches!(self.ways[at], Some(Way { asked: Some(_), .. })) {
+        for at in self.ways.numbers() {
+            if matches!(self.ways.get(at), Some(Way { asked: Some(_), .. })) {
                 self.end_by_bug(at);
             }
         }

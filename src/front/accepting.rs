@@ -103,17 +103,15 @@ impl Front {
         peer: SocketAddr,
         baggage: Baggage,
     ) -> io::Result<usize> {
-        let token = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
+        let token = self.connections.reserve();
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.poll.registry().register(&mut stream, Token(token), both) {
-            self.freed.push(token);
+            self.connections.give_back(token);
             return Err(e);
         }
         let client = Client::new(stream, peer, token, self.services.returns.clone());
-        self.connections[token] = Some(Box::new(Connection::new(client, baggage, self.now_ms())));
+        let connection = Connection::new(client, baggage, self.now_ms());
+        self.connections.put(token, Box::new(connection));
         Ok(token)
     }
 }

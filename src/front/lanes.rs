@@ -193,7 +193,7 @@ impl Services {
 impl Front {
     /// Moves a connection.
     pub(super) fn move_away(&mut self, token: usize, connection: Connection, request: Box<Request<Plan>>) {
-        self.freed.push(token);
+        self.connections.give_back(token);
         let Some((mut stream, peer, baggage)) = connection.leave() else { return };
         let _ = self.poll.registry().deregister(&mut stream);
         let Role::Accepting(lanes) = &mut self.services.role else { return };

@@ -48,6 +48,7 @@ use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
 use crate::limits::{BODIES_MAX, OVERLOADED_RETRY_S};
 use crate::outage::Outage;
+use crate::slots::Slots;
 use crate::stats::lane::Lane;
 pub use accepting::listen;
 use connection::{Connection, Next, Ready, Surroundings};
@@ -73,10 +74,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 pub struct Front {
     poll: Poll,
     listener: Option<TcpListener>,
-    connections: Vec<Option<Box<Connection>>>,
-    free: Vec<usize>,
-    /// Slots given up during this turn; reused only after it, so that a late event meets nobody else.
-    freed: Vec<usize>,
+    connections: Slots<Box<Connection>>,
     /// Connections whose turn was cut short although more can be read.
     unfinished: Vec<usize>,
     accept_again_ms: Option<u64>,
@@ -158,9 +156,7 @@ impl Front {
         Ok(Front {
             poll,
             listener: None,
-            connections: Vec::new(),
-            free: Vec::new(),
-            freed: Vec::new(),
+            connections: Slots::default(),
             unfinished: Vec::new(),
             accept_again_ms: None,
             accept_failing: Outage::new(),
@@ -238,7 +234,7 @@ impl Front {
                 arrivals.take().into_iter().for_each(|moved| self.welcome(moved));
             }
             self.check_deadlines();
-            self.free.append(&mut self.freed);
+            self.connections.end_turn();
             let over = self.services.common.stop.is_asked() && self.stopped();
             if let Some(links) = &mut self.services.links {
                 links.settle();
@@ -271,7 +267,7 @@ impl Front {
 
     /// Runs one step of a connection, and does what comes of it.
     fn step(&mut self, token: usize, step: impl FnOnce(&mut Connection, &mut Services, &mut [u8]) -> Next) {
-        let Some(mut connection) = self.connections.get_mut(token).and_then(Option::take) else { return };
+        let Some(mut connection) = self.connections.take(token) else { return };
         match step(&mut connection, &mut self.services, &mut self.scratch) {
             Next::Keep => self.keep(token, connection),
             Next::Again => {
@@ -283,7 +279,7 @@ impl Front {
             Next::Move(request) => self.move_away(token, *connection, request),
             Next::Drop => {
                 drop(connection);
-                self.freed.push(token);
+                self.connections.give_back(token);
                 if self.accept_again_ms.is_some() {
                     self.accept();
                 }
@@ -293,14 +289,14 @@ impl Front {
 
     fn keep(&mut self, token: usize, connection: Box<Connection>) {
         self.arm(token, &connection);
-        self.connections[token] = Some(connection);
+        self.connections.put(token, connection);
     }
 }
 
 /// Also by a bug of the loop: workers keep its streams from now on.
 impl Drop for Front {
     fn drop(&mut self) {
-        for connection in self.connections.iter_mut().flatten() {
+        for connection in self.connections.iter_mut() {
             if let Some(mut exchange) = connection.give_up_stream() {
                 exchange.stop_polling();
                 self.services.flowing.hand_over(exchange, Step::Dry);

@@ -74,7 +74,7 @@ impl Front {
         if self.services.stopping.is_none() {
             self.begin_stopping(now_ms);
         }
-        for token in 0..self.connections.len() {
+        for token in self.connections.numbers() {
             self.step(token, Connection::wind_up);
         }
         let grace_over = self.services.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
@@ -83,11 +83,11 @@ impl Front {
             && !stopping.called_off
         {
             stopping.called_off = true;
-            for token in 0..self.connections.len() {
+            for token in self.connections.numbers() {
                 self.step(token, |connection, around, _| connection.call_off(CalledOff::Shutdown, around));
             }
         }
-        let running = self.connections.iter().flatten().any(|connection| match connection.state {
+        let running = self.connections.iter().any(|connection| match connection.state {
             State::Lent(_) | State::Flowing(..) => true,
             State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
                 !grace_over
@@ -106,7 +106,7 @@ impl Front {
         if let Role::Lane(arrivals) = &self.services.role {
             arrivals.close().into_iter().for_each(|moved| self.welcome(moved));
         }
-        for token in 0..self.connections.len() {
+        for token in self.connections.numbers() {
             self.step(token, Connection::stop);
         }
     }
