@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::draft::{Draft, Ending};
 use super::flow::FlowingMailbox;
+use super::incoming::Incoming;
 use super::pool::InFlight;
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
@@ -44,7 +45,7 @@ pub struct Exchange {
     /// The way that the reply comes on.
     pub upstream: Upstream,
     /// The reply on its way.
-    pub relay: Relay,
+    pub relay: Relay<Incoming>,
     /// Upstream's status.
     pub status: u16,
     /// The upstream socket does not block: a loop may take over.
@@ -74,7 +75,7 @@ impl Exchange {
 
     /// The socket that it waits for.
     pub fn wire(&self) -> &WireState {
-        &self.relay.wire
+        self.upstream.wire()
     }
 
     /// Relays what there is, but not much more than `turn_bytes`.
@@ -86,7 +87,7 @@ impl Exchange {
     pub fn stop_polling(&mut self) {
         if std::mem::take(&mut self.is_polled) {
             // An error means that it is closed, and reading says so, too.
-            let _ = self.relay.wire.set_polled(false);
+            let _ = self.upstream.wire().set_polled(false);
         }
     }
 }

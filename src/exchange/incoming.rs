@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use httparse::EMPTY_HEADER;
 use ureq::unversioned::transport::{Buffers, Either, NextTimeout, Transport};
 
+use super::relay::{Fault, Source};
 use super::wire::Wire;
 use crate::bell::lock;
 use crate::http::ChunkDecoder;
@@ -316,19 +317,8 @@ enum Reading {
     Over,
 }
 
-/// Why a body ended too early.
-#[derive(Debug)]
-pub enum Fault {
-    /// Reading failed, or the connection ended. Of a polled socket also that there is nothing now.
-    Io(io::Error),
-    /// Its chunks cannot be read on.
-    Chunks(Refusal),
-}
-
-impl Incoming {
-    /// Appends what comes next of the body to `out`, and says whether it has ended. What came before a fault is in `out`,
-    /// too. Waits for upstream, unless something has come or its socket is polled.
-    pub fn read(&mut self, out: &mut Vec<u8>) -> Result<bool, Fault> {
+impl Source for Incoming {
+    fn read(&mut self, out: &mut Vec<u8>) -> Result<bool, Fault> {
         if self.is_over() {
             return Ok(true);
         }
@@ -354,6 +344,18 @@ impl Incoming {
         Ok(self.is_over())
     }
 
+    fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    fn put_aside(mut self) {
+        if self.is_over() && self.kept && self.early.is_empty() && self.line.is_open() {
+            self.aside.put(What::Idle(self.line));
+        }
+    }
+}
+
+impl Incoming {
     fn closed(&mut self) -> Result<bool, Fault> {
         self.kept = false;
         match self.reading {
@@ -370,23 +372,11 @@ impl Incoming {
         matches!(self.reading, Reading::Over)
     }
 
-    /// Whether something has come that reading will not wait for.
-    pub fn has_early(&self) -> bool {
-        !self.early.is_empty()
-    }
-
     /// Whether all of a body in chunks seems to have come with the head. Text that looks like the end of one is taken for
     /// it: so it is good for a guess.
     pub fn seems_whole(&self) -> bool {
         matches!(self.reading, Reading::Over)
             || matches!(self.reading, Reading::Chunks(_)) && self.early.ends_with(b"0\r\n\r\n")
-    }
-
-    /// The end has come: the next exchange may have the connection, if it is fit for one.
-    pub fn put_aside(mut self) {
-        if self.is_over() && self.kept && self.early.is_empty() && self.line.is_open() {
-            self.aside.put(What::Idle(self.line));
-        }
     }
 }
 

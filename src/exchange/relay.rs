@@ -16,16 +16,35 @@
 //! ```
 
 use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::incoming::{Fault, Incoming};
-use super::wire::WireState;
-use crate::client::{CalledOff, Client};
+use crate::client::{CalledOff, Client, Socket};
 use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;
 use crate::usage::{Flow, Form, Tap, UsageReport};
+
+/// Where the body of a reply comes from.
+pub trait Source {
+    /// Appends what comes next to `out`, and says whether the body has ended. What came before a fault is in `out`, too.
+    /// Waits for upstream, unless something has come; or says [`io::ErrorKind::WouldBlock`].
+    fn read(&mut self, out: &mut Vec<u8>) -> Result<bool, Fault>;
+
+    /// Whether something has come that reading will not wait for.
+    fn has_early(&self) -> bool;
+
+    /// Nobody reads on: after its end the next exchange may have the connection.
+    fn put_aside(self);
+}
+
+/// Why a body ended too early.
+#[derive(Debug)]
+pub enum Fault {
+    /// Reading failed, or the connection ended. Of a polled socket also that there is nothing now.
+    Io(io::Error),
+    /// Its chunks cannot be read on.
+    Chunks(Refusal),
+}
 
 /// How the relaying of a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +100,6 @@ pub enum Step {
 
 /// What is left to do when a reply was relayed.
 pub struct Relayed {
-    /// How it ended.
-    pub ended: Ended,
     /// What the tap understood.
     pub report: UsageReport,
     /// The last bytes for the client. Empty when nobody takes them.
@@ -92,11 +109,9 @@ pub struct Relayed {
 }
 
 /// One reply on its way.
-pub struct Relay {
+pub struct Relay<B> {
     /// Where it comes from.
-    body: Incoming,
-    /// The socket under it.
-    pub wire: Arc<WireState>,
+    body: B,
     /// What reads along.
     tap: Tap,
     /// When the exchange began.
@@ -134,22 +149,14 @@ pub struct Scratch {
 /// Larger buffers are given back when a relay has sent what was in them.
 const OUT_BYTES_KEPT: usize = 4 * 1024;
 
-impl Relay {
+impl<B: Source> Relay<B> {
     /// A reply of which `out`, its head, is still to be sent.
-    pub fn new(
-        body: Incoming,
-        wire: Arc<WireState>,
-        tap: Tap,
-        began: Instant,
-        framing: ReplyFraming,
-        closed: bool,
-        out: Vec<u8>,
-    ) -> Relay {
+    pub fn new(body: B, tap: Tap, began: Instant, framing: ReplyFraming, closed: bool, out: Vec<u8>) -> Relay<B> {
         let left = match framing {
             ReplyFraming::Length(length) => length,
             ReplyFraming::Chunked | ReplyFraming::None => u64::MAX,
         };
-        Relay { body, wire, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial }
+        Relay { body, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial }
     }
 
     /// Takes bytes of the body that were read before the head was made.
@@ -159,7 +166,7 @@ impl Relay {
     }
 
     /// Relays what there is, but not much more than `turn_bytes`.
-    pub fn advance(&mut self, client: &Client, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+    pub fn advance<S: Socket>(&mut self, client: &Client<S>, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         let mut taken = 0;
         loop {
             if self.terminal && self.left > 0 {
@@ -202,17 +209,12 @@ impl Relay {
     }
 
     /// Nothing more can be read now: what was put together in the hope of more leaves.
-    fn dry(&mut self, client: &Client) -> Step {
+    fn dry<S: Socket>(&mut self, client: &Client<S>) -> Step {
         self.send(client).unwrap_or(Step::Dry)
     }
 
-    /// Whether the whole body seems to have come with its head, so that nobody needs to wait for it.
-    pub fn seems_whole(&self) -> bool {
-        self.body.seems_whole()
-    }
-
     /// After [`Step::Full`]: writes what is left, as long as the client takes any of it.
-    pub fn write_rest(&mut self, client: &Client) -> Result<(), Ended> {
+    pub fn write_rest<S: Socket>(&mut self, client: &Client<S>) -> Result<(), Ended> {
         let sent = client.write_all(&self.out);
         self.out = Vec::new();
         match sent {
@@ -242,24 +244,19 @@ impl Relay {
         self.tap.end(&mut passed);
         self.frame(&passed);
         let report = self.tap.report();
-        let complete = match ended {
-            Ended::Whole => true,
+        let (complete, is_awaited) = match ended {
+            Ended::Whole => (true, true),
             // A stream that ended by a close without a word that it ended is not.
-            Ended::Closed => report.terminal || report.finished || !report.needs_terminal,
-            Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => false,
-            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => false,
+            Ended::Closed => (report.terminal || report.finished || !report.needs_terminal, true),
+            Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => (false, true),
+            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => (false, false),
         };
         if complete && self.framing == ReplyFraming::Chunked {
             self.out.extend_from_slice(b"0\r\n\r\n");
         }
-        let tail = match ended {
-            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => Vec::new(),
-            Ended::Whole | Ended::Closed | Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => {
-                self.out
-            }
-        };
+        let tail = if is_awaited { self.out } else { Vec::new() };
         self.body.put_aside();
-        Relayed { ended, report, tail, complete }
+        Relayed { report, tail, complete }
     }
 
     /// One read's worth: through the tap, framed, to what waits to be sent.
@@ -288,7 +285,7 @@ impl Relay {
     }
 
     /// Sends what waits; a step where that did not succeed at once.
-    fn send(&mut self, client: &Client) -> Option<Step> {
+    fn send<S: Socket>(&mut self, client: &Client<S>) -> Option<Step> {
         if self.out.is_empty() {
             return None;
         }
@@ -327,14 +324,13 @@ impl Relay {
         }
     }
 
-    fn why(&self, client: &Client, fault: &Fault) -> Ended {
-        match client.called_off() {
-            Some(why) => return self.left(why.into()),
-            None if self.wire.timed_out() => return Ended::TimedOut,
-            None => {}
+    fn why<S: Socket>(&self, client: &Client<S>, fault: &Fault) -> Ended {
+        if let Some(why) = client.called_off() {
+            return self.left(why.into());
         }
         match fault {
             Fault::Io(error) if keepalive::tells_of_vanishing(error) => Ended::Vanished,
+            Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut => Ended::TimedOut,
             Fault::Io(error) => {
                 log::debug!("upstream broke off its reply: {error}");
                 Ended::Broken
@@ -348,7 +344,7 @@ impl Relay {
 }
 
 /// Whoever called it off is the reason why writing failed; else the client is gone, or reads nothing.
-fn left_by(client: &Client, error: &io::Error) -> Ended {
+fn left_by<S: Socket>(client: &Client<S>, error: &io::Error) -> Ended {
     let vanished = keepalive::tells_of_vanishing(error);
     client.called_off().map_or(if vanished { Ended::ClientVanished } else { Ended::ClientLeft }, Ended::from)
 }
@@ -381,10 +377,345 @@ pub fn form<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>) -> Form {
     }
     form
 }
-
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::VecDeque;
+    use std::net::{Shutdown, SocketAddr};
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use mio::{Poll, Token, Waker};
+
     use super::*;
+    use crate::client::Returns;
+    use crate::usage::Dialect;
+
+    const CHUNKED: ReplyFraming = ReplyFraming::Chunked;
+    const UNFRAMED: ReplyFraming = ReplyFraming::None;
+
+    /// What one read of upstream finds.
+    enum Comes {
+        Bytes(&'static str),
+        /// The same with the head: nobody waits for it.
+        Early(&'static str),
+        /// The last bytes, with the end that the framing tells.
+        Last(&'static str),
+        /// The connection was closed.
+        Close,
+        /// Nothing now.
+        Nothing,
+        Breaks(&'static str, Fault),
+    }
+    use Comes::*;
+
+    struct Script {
+        comes: VecDeque<Comes>,
+        is_put_aside: Rc<Cell<bool>>,
+    }
+
+    impl Source for Script {
+        fn read(&mut self, out: &mut Vec<u8>) -> Result<bool, Fault> {
+            match self.comes.pop_front().expect("nobody reads behind the end") {
+                Bytes(bytes) | Early(bytes) => out.extend_from_slice(bytes.as_bytes()),
+                Last(bytes) => {
+                    out.extend_from_slice(bytes.as_bytes());
+                    return Ok(true);
+                }
+                Close => return Ok(true),
+                Nothing => return Err(Fault::Io(io::ErrorKind::WouldBlock.into())),
+                Breaks(bytes, fault) => {
+                    out.extend_from_slice(bytes.as_bytes());
+                    return Err(fault);
+                }
+            }
+            Ok(false)
+        }
+
+        fn has_early(&self) -> bool {
+            matches!(self.comes.front(), Some(Early(_)))
+        }
+
+        fn put_aside(self) {
+            self.is_put_aside.set(true);
+        }
+    }
+
+    /// The client's socket.
+    struct Sink {
+        got: RefCell<String>,
+        /// So many bytes it takes.
+        room: Cell<usize>,
+        breaks: Cell<Option<io::ErrorKind>>,
+    }
+
+    impl Socket for Sink {
+        fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("the loop reads")
+        }
+
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(kind) = self.breaks.get() {
+                return Err(kind.into());
+            }
+            let n = self.room.get().min(bytes.len());
+            self.room.set(self.room.get() - n);
+            self.got.borrow_mut().push_str(std::str::from_utf8(&bytes[..n]).expect("text"));
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        }
+
+        fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn take_error(&self) -> io::Result<Option<io::Error>> {
+            Ok(None)
+        }
+
+        fn set_resets(&self, _: bool) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// One reply, whose head is `head.`.
+    struct Trial {
+        relay: Relay<Script>,
+        client: Client<Sink>,
+        scratch: Scratch,
+        is_put_aside: Rc<Cell<bool>>,
+    }
+
+    impl Trial {
+        fn of(form: Form, framing: ReplyFraming, closed: bool, comes: impl IntoIterator<Item = Comes>) -> Trial {
+            let poll = Poll::new().expect("a poll");
+            let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
+            let returns = Arc::new(Returns::new(waker, Instant::now()));
+            let sink = Sink { got: RefCell::default(), room: Cell::new(usize::MAX), breaks: Cell::new(None) };
+            let client = Client::new(sink, SocketAddr::from(([127, 0, 0, 1], 1)), 0, returns);
+            client.lend();
+            let is_put_aside = Rc::new(Cell::new(false));
+            let body = Script { comes: comes.into_iter().collect(), is_put_aside: is_put_aside.clone() };
+            let tap = Tap::new(Dialect::Chat, form, false, 0);
+            let relay = Relay::new(body, tap, Instant::now(), framing, closed, b"head.".to_vec());
+            Trial { relay, client, scratch: Scratch::default(), is_put_aside }
+        }
+
+        /// A body whose framing upstream told.
+        fn new(framing: ReplyFraming, comes: impl IntoIterator<Item = Comes>) -> Trial {
+            Trial::of(Form::Body, framing, false, comes)
+        }
+
+        /// A stream of events.
+        fn events(framing: ReplyFraming, comes: impl IntoIterator<Item = Comes>) -> Trial {
+            Trial::of(Form::Events, framing, false, comes)
+        }
+
+        fn turn(&mut self, bytes: usize) -> Step {
+            self.relay.advance(&self.client, &mut self.scratch, bytes)
+        }
+
+        fn advance(&mut self) -> Step {
+            self.turn(usize::MAX)
+        }
+
+        fn got(&self) -> String {
+            self.client.stream().got.take()
+        }
+
+        /// The tail, and whether the reply is complete with it.
+        fn finish(self, ended: Ended) -> (String, bool) {
+            let relayed = self.relay.finish(ended);
+            assert!(self.is_put_aside.get());
+            (String::from_utf8(relayed.tail).expect("text"), relayed.complete)
+        }
+    }
+
+    /// How `text` is framed.
+    fn framed(framing: ReplyFraming, text: &str) -> String {
+        match framing {
+            ReplyFraming::Chunked => format!("{:x}\r\n{text}\r\n", text.len()),
+            ReplyFraming::Length(_) | ReplyFraming::None => text.into(),
+        }
+    }
+
+    const STEP_FRAMINGS: [ReplyFraming; 3] = [ReplyFraming::Length(6), CHUNKED, UNFRAMED];
+
+    #[test]
+    fn what_comes_leaves_and_the_last_bytes_are_kept_back() {
+        for framing in STEP_FRAMINGS {
+            let mut trial = Trial::new(framing, [Bytes("ab"), Nothing, Bytes("cd"), Last("ef")]);
+            assert_eq!((trial.advance(), trial.got()), (Step::Dry, format!("head.{}", framed(framing, "ab"))));
+            assert_eq!((trial.advance(), trial.got()), (Step::Ended(Ended::Whole), framed(framing, "cd")));
+            let end = if framing == CHUNKED { "0\r\n\r\n" } else { "" };
+            assert_eq!(trial.finish(Ended::Whole), (framed(framing, "ef") + end, true));
+        }
+    }
+
+    #[test]
+    fn the_last_bytes_of_a_known_length_are_kept_back_before_their_end_is_told() {
+        let mut trial = Trial::new(ReplyFraming::Length(4), [Bytes("ab"), Bytes("cd"), Close]);
+        assert_eq!((trial.advance(), trial.got().as_str()), (Step::Ended(Ended::Whole), "head.ab"));
+        assert_eq!(trial.finish(Ended::Whole), ("cd".into(), true));
+    }
+
+    #[test]
+    fn a_reply_without_a_body_is_all_kept_back() {
+        let mut trial = Trial::new(ReplyFraming::Length(0), [Close]);
+        assert_eq!((trial.advance(), trial.got().as_str()), (Step::Ended(Ended::Whole), ""));
+        assert_eq!(trial.finish(Ended::Whole), ("head.".into(), true));
+    }
+
+    #[test]
+    fn a_head_waits_for_its_body_only_where_that_is_here() {
+        for framing in STEP_FRAMINGS {
+            let mut trial = Trial::new(framing, [Nothing, Last("abcdef")]);
+            assert_eq!((trial.advance(), trial.got().as_str()), (Step::Dry, "head."));
+            let mut trial = Trial::new(framing, [Early("abc"), Nothing]);
+            // One write: the socket takes no second one.
+            trial.client.stream().room.set("head.".len() + framed(framing, "abc").len());
+            assert_eq!((trial.advance(), trial.got()), (Step::Dry, format!("head.{}", framed(framing, "abc"))));
+        }
+        let mut trial = Trial::new(ReplyFraming::Length(3), [Early("abc"), Close]);
+        assert_eq!((trial.advance(), trial.got().as_str()), (Step::Ended(Ended::Whole), ""));
+        assert_eq!(trial.finish(Ended::Whole), ("head.abc".into(), true), "all in one write");
+    }
+
+    #[test]
+    fn what_was_read_before_the_head_was_made_counts() {
+        let mut trial = Trial::new(ReplyFraming::Length(4), [Bytes("cd"), Close]);
+        trial.relay.take_ahead(b"ab", &mut trial.scratch);
+        assert_eq!((trial.advance(), trial.got().as_str()), (Step::Ended(Ended::Whole), "head.ab"));
+        assert_eq!(trial.finish(Ended::Whole), ("cd".into(), true));
+    }
+
+    #[test]
+    fn a_turn_ends_when_it_has_read_enough() {
+        for framing in STEP_FRAMINGS {
+            let mut trial = Trial::new(framing, [Bytes("ab"), Bytes("cd"), Last("ef")]);
+            assert_eq!(trial.turn(3), Step::More);
+            assert_eq!(trial.got(), format!("head.{}{}", framed(framing, "ab"), framed(framing, "cd")));
+            assert_eq!(trial.turn(3), Step::Ended(Ended::Whole));
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_no_more_stops_it_and_nothing_is_lost() {
+        for framing in STEP_FRAMINGS {
+            let mut trial = Trial::new(framing, [Bytes("ab"), Bytes("cd"), Last("ef")]);
+            let all = format!("head.{}{}", framed(framing, "ab"), framed(framing, "cd"));
+            trial.client.stream().room.set("head.a".len());
+            assert_eq!(trial.advance(), Step::Full);
+            trial.client.stream().room.set(usize::MAX);
+            assert_eq!(trial.relay.write_rest(&trial.client), Ok(()));
+            assert_eq!((trial.advance(), trial.got()), (Step::Ended(Ended::Whole), all));
+        }
+    }
+
+    #[test]
+    fn the_terminal_event_is_held_until_its_row_is_in() {
+        const EVENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+        const DONE: &str = "data: [DONE]\n\n";
+        for framing in [CHUNKED, UNFRAMED] {
+            let mut trial = Trial::events(framing, [Bytes(EVENT), Bytes(DONE), Nothing, Close]);
+            assert_eq!((trial.advance(), trial.got()), (Step::Terminal, format!("head.{}", framed(framing, EVENT))));
+            assert_eq!((trial.advance(), trial.got().as_str()), (Step::Terminal, ""), "nor does asking again help");
+            trial.relay.release();
+            assert_eq!((trial.advance(), trial.got()), (Step::Dry, framed(framing, DONE)));
+            assert_eq!((trial.advance(), trial.got().as_str()), (Step::Ended(Ended::Whole), ""));
+        }
+        // With the end behind it, nobody needs to be asked: it is the tail.
+        let mut trial = Trial::events(CHUNKED, [Bytes(EVENT), Last(DONE)]);
+        assert_eq!(
+            (trial.advance(), trial.got()),
+            (Step::Ended(Ended::Whole), format!("head.{}", framed(CHUNKED, EVENT)))
+        );
+        assert_eq!(trial.finish(Ended::Whole), (framed(CHUNKED, DONE) + "0\r\n\r\n", true));
+        let mut trial = Trial::events(ReplyFraming::Length(DONE.len() as u64), [Early(DONE), Close]);
+        assert_eq!(trial.advance(), Step::Ended(Ended::Whole));
+        assert_eq!(trial.finish(Ended::Whole), (format!("head.{DONE}"), true));
+    }
+
+    #[test]
+    fn what_came_before_a_fault_reaches_the_client_and_no_end_does() {
+        let check = |fault: Fault, ended: Ended| {
+            let mut trial = Trial::new(CHUNKED, [Bytes("ab"), Breaks("cd", fault)]);
+            assert_eq!((trial.advance(), trial.got()), (Step::Ended(ended), format!("head.{}", framed(CHUNKED, "ab"))));
+            assert_eq!(trial.finish(ended), (framed(CHUNKED, "cd"), false), "{ended:?}");
+        };
+        check(Fault::Io(io::ErrorKind::UnexpectedEof.into()), Ended::Broken);
+        check(Fault::Io(io::Error::other("connection reset")), Ended::Broken);
+        check(Fault::Chunks(Refusal::RequestLine), Ended::Malformed(Refusal::RequestLine));
+        check(Fault::Io(io::ErrorKind::TimedOut.into()), Ended::TimedOut);
+        #[cfg(target_os = "linux")]
+        check(Fault::Io(io::Error::from_raw_os_error(110)), Ended::Vanished);
+    }
+
+    #[test]
+    fn a_close_ends_a_body_without_framing_but_no_stream_that_has_not_said_so() {
+        let check = |form: Form, text: &'static str, complete: bool| {
+            let mut trial = Trial::of(form, CHUNKED, true, [Bytes(text), Close]);
+            assert_eq!(trial.advance(), Step::Ended(Ended::Closed));
+            let end = if complete { "0\r\n\r\n" } else { "" };
+            assert_eq!(trial.finish(Ended::Closed), (end.into(), complete), "{text}");
+        };
+        check(Form::Body, "some text", true);
+        check(Form::Events, "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", false);
+        check(Form::Events, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n", true);
+    }
+
+    #[test]
+    fn an_exchange_that_was_called_off_ends_so_and_has_no_tail() {
+        for (why, ended) in [
+            (CalledOff::ClientLeft, Ended::ClientLeft),
+            (CalledOff::ClientVanished, Ended::ClientVanished),
+            (CalledOff::Shutdown, Ended::Shutdown),
+        ] {
+            for end in [Last("cd"), Breaks("cd", Fault::Io(io::ErrorKind::UnexpectedEof.into()))] {
+                let mut trial = Trial::new(CHUNKED, [Bytes("ab"), Nothing, end]);
+                assert_eq!(trial.advance(), Step::Dry);
+                trial.client.call_off(why);
+                assert_eq!(trial.advance(), Step::Ended(ended));
+                assert_eq!(trial.finish(ended), (String::new(), false));
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_written_to_has_left() {
+        let mut trial = Trial::new(CHUNKED, [Bytes("ab")]);
+        trial.client.stream().breaks.set(Some(io::ErrorKind::BrokenPipe));
+        assert_eq!(trial.advance(), Step::Ended(Ended::ClientLeft));
+        let mut trial = Trial::new(CHUNKED, [Bytes("ab")]);
+        trial.client.stream().room.set(0);
+        assert_eq!(trial.advance(), Step::Full);
+        trial.client.call_off(CalledOff::Shutdown);
+        assert_eq!(trial.relay.write_rest(&trial.client), Err(Ended::Shutdown));
+    }
+
+    #[test]
+    fn a_client_that_leaves_with_its_whole_answer_was_answered() {
+        const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        let comes = || [Bytes(FINISH), Nothing, Bytes("data: {\"usage\":{}}\n\n"), Nothing, Last("")];
+        let mut trial = Trial::events(CHUNKED, comes());
+        assert_eq!(trial.advance(), Step::Dry);
+        assert!(!trial.client.call_off(CalledOff::ClientLeft), "upstream may still tell what it took");
+        // Nobody takes what follows; it is read all the same.
+        trial.client.stream().breaks.set(Some(io::ErrorKind::BrokenPipe));
+        assert_eq!(trial.advance(), Step::Dry);
+        assert_eq!(trial.advance(), Step::Ended(Ended::Answered));
+        assert_eq!(trial.finish(Ended::Answered), (String::new(), false));
+        // Its socket has not taken the answer yet.
+        let mut trial = Trial::events(CHUNKED, comes());
+        trial.client.stream().room.set(10);
+        assert_eq!(trial.advance(), Step::Full);
+        trial.client.call_off(CalledOff::ClientLeft);
+        assert_eq!(trial.relay.write_rest(&trial.client), Err(Ended::ClientLeft));
+        // What stops the proxy is no client's leaving.
+        let mut trial = Trial::events(CHUNKED, [Bytes(FINISH), Nothing, Last("")]);
+        assert_eq!(trial.advance(), Step::Dry);
+        trial.client.call_off(CalledOff::Shutdown);
+        assert_eq!(trial.advance(), Step::Ended(Ended::Shutdown));
+    }
 
     #[test]
     fn chunk_sizes_have_no_leading_zeros() {
@@ -398,5 +729,13 @@ mod tests {
         check(16, "10\r\n");
         check(255, "ff\r\n");
         check(65536, "10000\r\n");
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back_when_it_was_sent() {
+        let large: &'static str = Box::leak("x".repeat(OUT_BYTES_KEPT + 1).into_boxed_str());
+        let mut trial = Trial::new(UNFRAMED, [Bytes(large), Nothing]);
+        assert_eq!(trial.advance(), Step::Dry);
+        assert_eq!(trial.relay.out.capacity(), 0);
     }
 }

@@ -10,7 +10,7 @@ use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose
 use super::incoming::{Incoming, UpstreamReply};
 use super::job::{Job, Workers};
 use super::pool::{Pool, Runner};
-use super::relay::{Ended, Relay, Scratch, Step, form};
+use super::relay::{Ended, Relay, Scratch, Source, Step, form};
 use super::request::{AskedBefore, ForwardedRequest};
 use super::unasked::Asking;
 use super::upstream::{NoReply, Upstream};
@@ -174,13 +174,12 @@ impl Worker {
         if status >= 400 {
             tap = tap.of_a_failure();
         }
-        let wire = upstream.wire().clone();
-        let mut relay = Relay::new(body, wire, tap, request.began, framing, closed, out);
-        relay.take_ahead(&ahead, &mut self.scratch);
         // What has come whole already, or is about to, needs nobody to wait for it.
-        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !relay.seems_whole();
+        let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !body.seems_whole();
         let is_polled =
-            flows && FlowingReplies::are_possible(&self.shared.settings) && relay.wire.set_polled(true).is_ok();
+            flows && FlowingReplies::are_possible(&self.shared.settings) && upstream.wire().set_polled(true).is_ok();
+        let mut relay = Relay::new(body, tap, request.began, framing, closed, out);
+        relay.take_ahead(&ahead, &mut self.scratch);
         let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
         self.carry(exchange);
     }
@@ -252,7 +251,7 @@ impl Worker {
         let _ = request.loan.client().interrupts(None);
         self.shared.shelf.put(upstream, Instant::now());
         self.learn(&request, status, &relayed.report);
-        self.finish(request, ending(relayed.ended, status, relayed.report), relayed.tail, relayed.complete, early);
+        self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
     }
 
     #[inline(never)]
