@@ -18,10 +18,8 @@ use std::{fmt, thread};
 
 use rusqlite::Connection;
 
-use lms_metrics_proxy::calendar::{DAY_MS, HOUR_MS};
-use lms_metrics_proxy::record::roll_up::roll_up_all;
+use lms_metrics_proxy::calendar::DAY_MS;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
-use lms_metrics_proxy::record::series::SeriesIds;
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::stats::metrics::{self, Process};
 use lms_metrics_proxy::stats::pace::Pace;
@@ -42,9 +40,11 @@ const START_MS: i64 = 1_735_689_600_000;
 const YEAR_MS: i64 = 365 * DAY_MS;
 /// "Now" is in the middle of an hour shortly before the year's end.
 const NOW_MS: i64 = START_MS + YEAR_MS - 20 * 60_000;
-const NOW_HOUR: i64 = NOW_MS / HOUR_MS;
 const BATCH: u64 = 1000;
 const TRIES: usize = 15;
+/// As many rows as there are at most, while the keeper can pack.
+const UNPACKED: u64 = 2048;
+const UNPACKED_ASKED: [&str; 5] = ["summary", "by-model", "over-time, a year of days, +02:00", "latency", "metrics"];
 
 fn main() {
     // Cargo's own arguments begin with a dash.
@@ -71,6 +71,24 @@ fn main() {
         }
         println!("{name:<42} {again} {first}");
     }
+    let unpacked = (Recorded::new(&small), Recorded::new(&large));
+    for path in [&small, &large] {
+        let rows: Vec<Row> = (0..UNPACKED).map(|i| row(&mut Random::new(i + 7), NOW_MS)).collect();
+        open(path).write(&rows).expect("writes");
+    }
+    for (name, ask) in questions().into_iter().filter(|(name, _)| UNPACKED_ASKED.contains(name)) {
+        let (mut first, mut again) = (Pair::default(), Pair::default());
+        for _ in 0..TRIES {
+            for (reader, large) in [(&one, false), (&other, true)] {
+                reader.forget();
+                first.add(large, timed(|| ask(reader)));
+                again.add(large, timed(|| ask(reader)));
+            }
+        }
+        println!("{:<42} {again} {first}", format!("{name}; {UNPACKED} unpacked"));
+    }
+    unpacked.0.take_out();
+    unpacked.1.take_out();
     let mut opening = Pair::default();
     for _ in 0..TRIES {
         opening.add(false, timed(|| open(&small).row_count().is_ok() as usize));
@@ -141,8 +159,7 @@ fn record_while_asked(path: &Path) {
                 (0..ROWS).map(one).count()
             });
             rates[usize::from(is_asked)].push(ROWS as f64 / ms * 1000.0);
-            store.sum_up().expect("sums up");
-            // So that an hour never holds more than it would. And as the proxy's keeper does, which no commit waits
+            // So that no more rows are unpacked than would be. And as the proxy's keeper does, which no commit waits
             // for.
             recorded.take_out();
             keeper.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("checkpoints");
@@ -163,7 +180,7 @@ fn write(store: &mut Store, random: &mut Random, rows: u64) -> usize {
     (0..rows).map(|_| store.write(&[row(random, NOW_MS)]).expect("writes").len()).sum()
 }
 
-/// What a database was before rows were recorded to measure that. They all belong to the hour of [`NOW_MS`].
+/// What a database was before rows were recorded to measure that.
 struct Recorded {
     conn: Connection,
     last_id: i64,
@@ -172,19 +189,12 @@ struct Recorded {
 impl Recorded {
     fn new(path: &Path) -> Recorded {
         let conn = Connection::open(path).expect("opens");
-        let keep = format!("CREATE TEMP TABLE before AS SELECT * FROM sums WHERE span = 2 AND start = {NOW_HOUR}");
-        conn.execute_batch(&keep).expect("keeps");
         let last_id = conn.query_row("SELECT max(id) FROM requests", [], |row| row.get(0)).expect("a query");
         Recorded { conn, last_id }
     }
 
     fn take_out(&self) {
-        let Recorded { conn, last_id } = self;
-        conn.execute_batch(&format!(
-            "BEGIN; DELETE FROM requests WHERE id > {last_id}; DELETE FROM sums WHERE span = 2 AND start = {NOW_HOUR};
-             INSERT INTO sums SELECT * FROM before; COMMIT"
-        ))
-        .expect("takes out");
+        self.conn.execute("DELETE FROM requests WHERE id > ?1", [self.last_id]).expect("takes out");
     }
 }
 
@@ -281,7 +291,7 @@ fn open(path: &Path) -> Store {
     Store::open(path, DbSync::Normal).expect("opens")
 }
 
-/// A database of so many rows, evenly over the year, its hours rolled up as the keeper does.
+/// A database of so many rows, evenly over the year, all packed.
 fn make(folder: &Path, rows: u64) -> PathBuf {
     let path = folder.join(format!("{rows}.db"));
     if path.exists() {
@@ -301,20 +311,11 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
         let batch: Vec<Row> = (0..batch).map(|i| row(&mut random, start(i))).collect();
         written += store.write(&batch).expect("writes").len() as u64;
     }
-    store.sum_up().expect("sums up");
+    store.pack_all().expect("packs");
     drop(store);
-    roll_up(&unfinished);
     std::fs::rename(&unfinished, &path).expect("renames");
     eprintln!("{rows} rows made in {:.0} s: {}", began.elapsed().as_secs_f64(), path.display());
     path
-}
-
-/// All hours at once, as after an upgrade.
-fn roll_up(path: &Path) {
-    let conn = Connection::open(path).expect("opens");
-    conn.execute_batch("PRAGMA synchronous = NORMAL; BEGIN").expect("begins");
-    roll_up_all(&conn, &mut SeriesIds::default(), NOW_MS).expect("rolls up");
-    conn.execute_batch("COMMIT").expect("commits");
 }
 
 /// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at

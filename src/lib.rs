@@ -13,9 +13,9 @@
 //! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
 //! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
 //! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
-//! by the loop that has its client meanwhile. Before the last bytes leave for the client, the row is committed, by that worker or with others
-//! by whoever is committing already; then the connection is given back. The sums that statistics read follow: before
-//! the next question, else about a second later.
+//! by the loop that has its client meanwhile. Before the last bytes leave for the client, the row is committed, by that
+//! worker or with others by whoever is committing already; then the connection is given back. Rows are the truth: packs
+//! hold what those up to an id come to, and whoever asks for statistics adds the rest.
 //!
 //! Connections whose requests are forwarded move to a lane, one or two more loops of the same kind. A lane asks short
 //! requests upstream and commits their rows itself, and relays its clients' streams while they flow. Whatever is not plain
@@ -29,10 +29,10 @@
 //! | lane (two at most, on demand) | the same of connections moved to it, the streams that flow to them, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
 //! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
 //! | names (one, while it looks up) | nothing | the system's resolver |
-//! | statistics lane (one) | a read-only database connection | the database, sums (bounded), a rest while rows are recorded |
+//! | statistics lane (one) | a read-only database connection | the database, a rest while rows are recorded |
 //! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
 //! | export (four at most) | one lent connection, a read-only database connection | the database, the client's reading |
-//! | keeper (one) | a second database connection, the files beside the database | checkpoints, sums, retries of rows, clean-up |
+//! | keeper (one) | a second database connection, the files beside the database | checkpoints, packing, retries of rows, clean-up |
 //! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the system's resolver |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
 //!

@@ -191,11 +191,6 @@ pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
 pub const LOCKED_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long who opens a database anew waits for answers, exports and clean-up to let go of it; they take moments.
 pub const CLOSE_WAIT_MAX: Duration = Duration::from_millis(100);
-/// Rows in the table whose sums are still in memory. More are summed up by the commit that meets them: 1024 take 64 KB
-/// here, and 3 ms at the next start when the process is killed.
-pub const UNSUMMED_ROWS_MAX: usize = 1024;
-/// Sums in memory, each of another series or hour. Each row looks through them: at most a microsecond.
-pub const UNSUMMED_SUMS_MAX: usize = 256;
 /// What was said in rows that wait in memory for a database that does not take them. 267 prompts of 250 KB; beyond,
 /// the oldest is dropped, and the figures of its row stay.
 pub const WAITING_CONTENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -302,9 +297,6 @@ pub const SERIES_MAX: i64 = 10_000;
 /// How long a question to the database waits for a lock. Readers of a write-ahead log meet one only while it is
 /// recovered; local routes promise an answer within 250 ms.
 pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
-/// How long a question waits for rows to be summed up while commits, clean-up or a checkpoint are at work. Then it is
-/// answered from what is there.
-pub const SUM_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Largest list of prices. A line for each of thousands of models fits.
 pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most points of an answer over time: more than a year of hours.

@@ -6,24 +6,22 @@
 //!
 //! Works in steps. A step first looks, on a connection of its own, so that no commit waits; what it found goes in one
 //! short transaction through the recorder's desk. Killed between two steps, the next start goes on: what is still to
-//! be done is read from the database alone. Sums are never touched; times are arguments; the keeper decides when.
+//! be done is read from the database alone. Packs are never touched; times are arguments; the keeper decides when.
 //!
-//! - By age: an hour's sums know the ids of its rows, so that only hours that became too old since the last time are
-//!   looked at. `rows_kept_from` and `content_kept_from` in `meta` say how far that went; a row that comes for an hour
-//!   before takes them back (`late`). A row leaves when the whole hour it began in is too old.
+//! - By age: the lowest ids are the oldest rows, nearly. Those of the first [`LOOK_ROWS`] that are too old go, until none
+//!   of them is ([`walk`]). A row leaves when the whole hour it began in is too old, and once it is packed.
 //! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
 //!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
 //!   removes content by other means deletes the two names from `meta`, and it is counted anew.
 //! - What came with an upgrade (`came_until`, see [`schema`](super::schema)) is out of reach of a limit that is only
-//!   this version's default. Where such a limit meets such rows, how far it went is kept under names of its own, so
-//!   that a limit set later finds what was spared.
+//!   this version's default.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
 //! - A clock that leaps removes nothing until it is believed ([`super::clock`]); what was seen of it is in `meta`, too. A
-//!   row whose date cannot be true is as old as the rows recorded beside it, and goes with them.
+//!   row whose date cannot be true goes as soon as one that was recorded after it is too old.
 //!
 //! How long a step holds the desk, and so a commit, is in `limits.rs` beside the sizes of a step.
 
-/// Size of the content in the row at hand; told from its header, without reading the text. Above `mod walk`, which uses it.
+/// Size of the content in the row at hand; told from its header, without reading the text.
 macro_rules! octets {
     () => {
         "coalesce(octet_length(prompt), 0) + coalesce(octet_length(output), 0) + coalesce(octet_length(reasoning), 0)
@@ -39,10 +37,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use self::walk::Walk;
 
-use super::clock::{Doubt, EARLIEST_TRUE_MS, Seen, latest_true_ms};
+use super::clock::{Doubt, Seen};
 use super::meta::{number, set};
+use super::packing::note_rows_changed;
 use super::recorder::Recorder;
-use super::roll_up::rolled_until;
 use super::schema::CAME_UNTIL;
 use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, text_of_ms};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX, CLOCK_AGREES_MS};
@@ -67,9 +65,6 @@ const BELIEVED_GAP_MS: i64 = DAY_MS;
 const LOOK_ROWS: i64 = 512;
 /// Pages that moving one page for the file's end writes, roughly: its new place, its parent, the map of parents.
 const LOG_PAGES_PER_PAGE: i64 = 3;
-
-/// Hours before it are no dates that can be true.
-const EARLIEST_TRUE_HOUR: i64 = EARLIEST_TRUE_MS / HOUR_MS;
 
 /// What the settings keep.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,6 +120,8 @@ pub struct Cleaner {
     again: bool,
     /// Content has outgrown its bound by far.
     hurried: bool,
+    /// The last hours that rows and content were looked through for: until the next one hardly any becomes too old.
+    looked_until: [Option<i64>; 2],
 }
 
 #[derive(Debug)]
@@ -147,16 +144,6 @@ enum Aged {
 }
 
 impl Aged {
-    /// The name in `meta` of the hour that a walk went up to.
-    fn name(self, reach: Reach) -> &'static str {
-        match (self, reach) {
-            (Aged::Rows, Reach::All) => "rows_kept_from",
-            (Aged::Content, Reach::All) => "content_kept_from",
-            (Aged::Rows, Reach::Behind(_)) => "new_rows_kept_from",
-            (Aged::Content, Reach::Behind(_)) => "new_content_kept_from",
-        }
-    }
-
     fn next(self) -> Phase {
         match self {
             Aged::Rows => Phase::Start(Aged::Content),
@@ -168,7 +155,8 @@ impl Aged {
 impl Cleaner {
     /// Rests until it is told to begin.
     pub fn new(retention: Retention) -> Cleaner {
-        Cleaner { retention, phase: Phase::Resting, spare_bytes: 0, again: false, hurried: false }
+        let looked_until = [None; 2];
+        Cleaner { retention, phase: Phase::Resting, spare_bytes: 0, again: false, hurried: false, looked_until }
     }
 
     /// Begins, now or when what it is at is done. `spare_bytes`: free space that stays in the file, for rows to come
@@ -185,7 +173,7 @@ impl Cleaner {
     /// Gives up until it is told to begin.
     pub fn rest(&mut self) {
         self.phase = Phase::Resting;
-        (self.again, self.hurried) = (false, false);
+        (self.again, self.hurried, self.looked_until) = (false, false, [None; 2]);
     }
 
     /// Whether [`Cleaner::step`] has something to do.
@@ -216,7 +204,7 @@ impl Cleaner {
         Ok(())
     }
 
-    fn start(&self, own: &Connection, recorder: &Recorder, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
+    fn start(&mut self, own: &Connection, recorder: &Recorder, what: Aged, now_ms: i64) -> rusqlite::Result<Phase> {
         let limit = match what {
             Aged::Rows => self.retention.days,
             Aged::Content => self.retention.content_days,
@@ -226,15 +214,12 @@ impl Cleaner {
         }
         let days = i64::try_from(limit.max).unwrap_or(i64::MAX);
         let now_ms = age_from_ms(own, recorder, now_ms)?;
-        // Only hours that are rolled up: a row that comes for one of them is noticed as late.
-        let until = hour_of_ms(now_ms).saturating_sub(days.saturating_mul(24)).min(rolled_until(own)?);
-        let reach = Reach::of(limit, own)?;
-        let from = number(own, what.name(reach))?.unwrap_or(0);
-        Ok(if from < until {
-            Phase::Walk(Walk::new(what, reach, from..until, latest_true_ms(now_ms)))
-        } else {
-            what.next()
-        })
+        let until = hour_of_ms(now_ms).saturating_sub(days.saturating_mul(24));
+        // A pass that fails looks again.
+        if self.looked_until[what as usize].replace(until) == Some(until) {
+            return Ok(what.next());
+        }
+        Ok(Phase::Walk(Walk::new(what, Reach::of(limit, own)?, until * HOUR_MS, now_ms)))
     }
 
     /// Adds content that came since to the counter.
@@ -437,7 +422,7 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
         }
     }
     match what {
-        Aged::Rows => super::pack::changed(conn)?,
+        Aged::Rows => note_rows_changed(conn)?,
         Aged::Content => {}
     }
     for (_, bytes, removed) in counters {
@@ -445,19 +430,6 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
             set(conn, bytes, (number(conn, bytes)?.unwrap_or(0) - removed).max(0))?;
         }
     }
-    Ok(())
-}
-
-/// A row came for an hour that is rolled up, inside the caller's transaction: clean-up looks at that hour again.
-pub(super) fn late(conn: &Connection, hour: i64) -> rusqlite::Result<()> {
-    if hour < EARLIEST_TRUE_HOUR {
-        return Ok(());
-    }
-    let mut take_back =
-        conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name IN (?2, ?3, ?4, ?5) AND value > ?1")?;
-    let [rows, content] = [Aged::Rows, Aged::Content];
-    let [all, new] = [Reach::All, Reach::Behind(0)];
-    take_back.execute(params![hour, rows.name(all), content.name(all), rows.name(new), content.name(new)])?;
     Ok(())
 }
 
@@ -475,8 +447,9 @@ pub(super) fn came(conn: &Connection) -> rusqlite::Result<()> {
 
 /// Ids from this one on are given anew, inside the caller's transaction: they did not come with an upgrade.
 pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
-    let lowered =
-        conn.execute("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1", params![first - 1, CAME_UNTIL])?;
+    let lowered = conn
+        .prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
+        .execute(params![first - 1, CAME_UNTIL])?;
     if lowered > 0 {
         conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [NEW_COUNTED, NEW_BYTES])?;
     }
@@ -521,7 +494,7 @@ mod tests {
             for batch in rows.chunks(100) {
                 store.write(batch).expect("writes");
             }
-            while store.roll_up(NOW_MS).expect("rolls up") {}
+            store.pack_all().expect("packs");
             let own = Connection::open(folder.join("metrics.db")).expect("opens");
             Bench { recorder: Recorder::new(store), own, folder }
         }
@@ -533,7 +506,7 @@ mod tests {
         /// Cleans until nothing is left to do; how many steps it took.
         fn clean(&self, retention: Retention, now_ms: i64) -> usize {
             // As the keeper does, before it begins.
-            assert!(self.recorder.sum_up());
+            self.recorder.pack(&self.own).expect("packs");
             let mut cleaner = Cleaner::new(retention);
             cleaner.begin(0);
             let mut steps = 0;
@@ -557,8 +530,8 @@ mod tests {
             self.text(&format!("SELECT id AS line FROM {table} ORDER BY id"))
         }
 
-        fn sums(&self) -> String {
-            self.text("SELECT format('%d %d %d %d %d %d', span, start, series, requests, input_tokens, last_id) AS line FROM sums")
+        fn packs(&self) -> String {
+            self.text("SELECT format('%d %s', id, hex(pack)) AS line FROM packed_sums")
         }
 
         fn content_bytes(&self) -> i64 {
@@ -575,7 +548,7 @@ mod tests {
         Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
     }
 
-    /// Cleans rows of three days in any order; what is left, as plain SQL, and the sums as they were.
+    /// Cleans rows of three days in any order; what is left, as plain SQL, and the packs as they were.
     fn check(retention: Retention, rows_left: &str, content_left: &str) {
         let bench = Bench::new(&random_rows(250));
         let cut = |days: u64| text_of_ms(if days == 0 { 0 } else { NOW_MS - days as i64 * DAY_MS });
@@ -587,14 +560,14 @@ mod tests {
                 .text(&format!("SELECT id AS line FROM {table} JOIN requests USING (id) WHERE {condition} ORDER BY id"))
         };
         let (rows, content) = (expected("requests AS one", rows_left), expected("content", content_left));
-        let changes = "SELECT coalesce((SELECT value FROM meta WHERE name = 'packs_changed'), 0)";
-        let (sums, before, packs_changed) = (bench.sums(), bench.ids("requests"), bench.number(changes));
+        let changes = "SELECT coalesce((SELECT value FROM meta WHERE name = 'rows_changed'), 0)";
+        let (packs, before, changed) = (bench.packs(), bench.ids("requests"), bench.number(changes));
         bench.clean(retention, NOW_MS);
         assert_eq!(bench.ids("requests"), rows, "{retention:?}");
         // Readers that keep figures made of rows are told, and only then.
-        assert_eq!(bench.number(changes) > packs_changed, rows != before, "{retention:?}");
+        assert_eq!(bench.number(changes) > changed, rows != before, "{retention:?}");
         assert_eq!(bench.ids("content"), content, "{retention:?}");
-        assert_eq!(bench.sums(), sums, "{retention:?}");
+        assert_eq!(bench.packs(), packs, "{retention:?}");
         assert_eq!(bench.number("PRAGMA freelist_count"), 0, "{retention:?}");
     }
 
@@ -665,7 +638,6 @@ mod tests {
         bench.clean(retention, NOW_MS);
         let year_2099 = 4_070_908_800_000;
         bench.write(Row { start_ms: year_2099, ..row() });
-        bench.recorder.roll_up(&bench.own, year_2099 + 3 * HOUR_MS).expect("rolls up");
         for hours in 0..20 {
             bench.clean(retention, year_2099 + (3 + hours) * HOUR_MS);
         }

@@ -27,8 +27,6 @@ pub(super) struct Desk {
     waiting: Waiting,
     /// What became of the database, until another one is open.
     file_state: Option<FileState>,
-    /// The database refused the last sums; said in the log once.
-    sums_failing: bool,
     /// There was no room for the last rows.
     disk_full: bool,
     /// Since then the log was cut, which may have made room.
@@ -73,7 +71,6 @@ impl Desk {
             store,
             waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
             file_state: None,
-            sums_failing: false,
             disk_full: false,
             log_cut: false,
             refused: Refused::default(),
@@ -121,28 +118,6 @@ impl Desk {
             }
         }
         true
-    }
-
-    /// False when it is to be tried again.
-    pub(super) fn sum_up(&mut self, signals: &Signals) -> bool {
-        let failed = match self.store.sum_up() {
-            Ok(()) => {
-                self.sums_failing = false;
-                signals.note_log_growth(COMMIT_LOG_BYTES);
-                None
-            }
-            // The rows went with their file. The next row or question finds out, and says so.
-            Err(_) if !self.store.place().is_held() => None,
-            Err(e) => Some(e),
-        };
-        signals.note_summed(failed.is_none());
-        let is_locked = |e: &rusqlite::Error| e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-        if let Some(e) = failed.as_ref().filter(|e| !is_locked(e))
-            && !mem::replace(&mut self.sums_failing, true)
-        {
-            log::error!("the database takes no sums ({e}); until it does, statistics lack the newest rows");
-        }
-        failed.is_none()
     }
 
     fn fail(&mut self, error: &rusqlite::Error) {

@@ -1,11 +1,11 @@
 //! The keeper: one thread that looks after the database behind the workers' backs. It checkpoints the write-ahead log
-//! on a connection of its own, so that no commit waits for an fsync, sums up what was committed, tries rows again that
-//! the database refused, and cleans up.
+//! on a connection of its own, so that no commit waits for an fsync, packs what was committed, tries rows again that the
+//! database refused, and cleans up.
 //!
 //! Where there is little room on the disk it checkpoints earlier, and cuts the log; rows that the database has not taken
 //! when the proxy ends it keeps in a file, and takes in what it finds there when it begins.
 //!
-//! It sleeps until it is woken: by the first row that is not summed up, by rows that wait, by a log that has grown (so
+//! It sleeps until it is woken: by the first row since it looked, by rows that wait, by a log that has grown (so
 //! clean-up comes as often as content does), or after `WAKE_GAP`. While clean-up is at work, it rests after each step,
 //! so that commits take their turn and relaying has the processor.
 
@@ -26,19 +26,21 @@ use super::room;
 use super::signals::KeeperWork;
 use super::unsaved::{self, Unsaved};
 use crate::calendar::now_ms;
-use crate::limits::{CLEAN_SPARE_BYTES, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
+use crate::limits::{CLEAN_SPARE_BYTES, PACKED_ROWS_MIN, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
 use crate::outage::Outage;
 
 /// How often rows that wait are tried again.
 const RETRY_GAP: Duration = Duration::from_millis(500);
-/// How often it looks whether an hour is over, whose sums can be rolled up, and whether something became too old.
+/// How often it looks whether something became too old.
 const WAKE_GAP: Duration = Duration::from_secs(600);
 /// Shortest rest after a step of clean-up: a thread that waits for the desk gets it.
 const REST_MIN: Duration = Duration::from_millis(1);
 /// Longest one, also after a step that met a stall of the disk.
 const REST_MAX: Duration = Duration::from_millis(500);
-/// How long after a row the sums hold it at the latest, where nobody asks before: one transaction for all until then.
-const SUM_GAP: Duration = Duration::from_secs(1);
+/// How long after a row it looks: once for all until then.
+const LOOK_GAP: Duration = Duration::from_secs(1);
+/// How long after a row it is packed at the latest.
+const PACK_GAP: Duration = Duration::from_secs(600);
 /// How long after that the log is moved into the database, if no further row has come: it takes two fsyncs, for which
 /// nobody waits then.
 const MOVE_GAP: Duration = Duration::from_secs(1);
@@ -86,7 +88,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         cut_log(&own, recorder);
     }
     let mut unsaved = TakeIn::find(path);
-    roll_up(&own, recorder);
+    pack(&own, recorder);
     cleaner.begin(0);
     loop {
         if !rows_wait {
@@ -108,12 +110,12 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             // What was found in another file holds for this one no longer.
             file = file_now;
             cleaner.rest();
+            pack(&own, recorder);
         }
         if rows_wait || work.rows_wait {
             rows_wait = !write_waiting(&own, recorder);
         }
         if work.log_grew {
-            roll_up(&own, recorder);
             cleaner.begin(CLEAN_SPARE_BYTES);
             match checkpoint(&own, recorder) {
                 // Clean-up would only let the log grow further.
@@ -127,7 +129,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         } else if work == KeeperWork::default() && !was_at_work {
             // Nothing was written for a while: nothing is about to fill the free space.
             look_at_room(path, recorder);
-            roll_up(&own, recorder);
+            pack(&own, recorder);
             cleaner.begin(0);
         }
     }
@@ -140,8 +142,8 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         thread::sleep(Duration::from_millis(100));
     }
     room::release_reserve(path);
-    // Whatever is not summed up now is at the next start.
-    recorder.sum_up();
+    // Whatever is not packed now is at the next start.
+    pack(&own, recorder);
     close(&own, recorder);
 }
 
@@ -272,32 +274,38 @@ fn close(own: &Own, recorder: &Recorder) {
 /// What is to be done behind rows.
 #[derive(Default)]
 struct Due {
-    sum_at: Option<Instant>,
+    look_at: Option<Instant>,
+    pack_at: Option<Instant>,
     move_at: Option<Instant>,
 }
 
-/// Waits until there is something to do, at most for so long. Meanwhile it sums up whenever it is time, and moves the log
-/// when no row has come for a while: what a row says shall not be only there for hours.
+/// Waits until there is something to do, at most for so long. Meanwhile it packs rows that have become many or old, and
+/// moves the log when no row has come for a while: what a row says shall not be only there for hours.
 fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> KeeperWork {
     let end = Instant::now() + at_most;
+    let is_due = |at: &mut Option<Instant>, now: Instant| at.take_if(|at| *at <= now).is_some();
     loop {
-        let until = [due.sum_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
+        let until = [due.look_at, due.pack_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
         let work = recorder.wait_for_work(until.saturating_duration_since(Instant::now()));
         let now = Instant::now();
-        if work.rows_unsummed {
-            due.sum_at.get_or_insert(now + SUM_GAP);
+        if work.rows_came {
+            due.look_at.get_or_insert(now + LOOK_GAP);
+            due.pack_at.get_or_insert(now + PACK_GAP);
             due.move_at = None;
         }
-        if due.sum_at.is_some_and(|at| at <= now) {
-            let summed = recorder.sum_up();
-            due.sum_at = (!summed).then(|| now + SUM_GAP);
-            due.move_at = summed.then(|| now + MOVE_GAP);
+        if is_due(&mut due.look_at, now) {
+            if recorder.look() >= PACKED_ROWS_MIN {
+                due.pack_at = Some(now);
+            }
+            due.move_at = Some(now + MOVE_GAP);
         }
-        if due.move_at.is_some_and(|at| at <= now) {
-            due.move_at = None;
+        if is_due(&mut due.pack_at, now) {
+            pack(own, recorder);
+        }
+        if is_due(&mut due.move_at, now) {
             move_log(own, recorder);
         }
-        let work = KeeperWork { rows_unsummed: false, ..work };
+        let work = KeeperWork { rows_came: false, ..work };
         if work != KeeperWork::default() || now >= end {
             return work;
         }
@@ -316,11 +324,10 @@ fn clean(cleaner: &mut Cleaner, own: &Own, recorder: &Recorder) -> Duration {
     if cleaner.is_at_work() { (began.elapsed() * cleaner.rest_factor()).clamp(REST_MIN, REST_MAX) } else { WAKE_GAP }
 }
 
-fn roll_up(own: &Own, recorder: &Recorder) {
-    let rolled_up = own.with(|reading| recorder.roll_up(reading, now_ms()));
-    if let Err(e) = rolled_up {
-        // The sums of the hours themselves are there; only questions take longer.
-        log::debug!("the sums were not rolled up: {e}");
+fn pack(own: &Own, recorder: &Recorder) {
+    if let Err(e) = own.with(|reading| recorder.pack(reading)) {
+        // The rows themselves are there; only questions take longer.
+        log::debug!("rows were not packed: {e}");
     }
 }
 

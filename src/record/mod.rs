@@ -1,10 +1,9 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 //!
 //! ```text
-//!  row, tail ──▶ recorder ──▶ desk ──▶ store ──▶ table ──▶ requests, content
-//!               (who commits)  (what waits)  │
-//!                                            └──▶ additions ──▶ sums by series ──roll_up──▶ pack (with histogram)
-//!  keeper ──▶ checkpoints, rows that wait, sums, roll_up, clean
+//!  row, tail ──▶ recorder ──▶ desk ──▶ store ──▶ table ──▶ requests, content ──packing──▶ packs by series
+//!               (who commits)  (what waits)
+//!  keeper ──▶ checkpoints, rows that wait, packing, clean
 //! ```
 //!
 //! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do
@@ -12,12 +11,12 @@
 //! moved. What it does not take before the end goes into a file beside it ([`unsaved`]). How far the clock on the wall can
 //! be believed, [`clock`] judges.
 
-pub mod additions;
 pub mod clean;
 pub mod clock;
 pub mod connections;
 mod desk;
 mod extras;
+mod former;
 pub mod histogram;
 pub mod keeper;
 pub mod lock;
@@ -27,7 +26,6 @@ pub mod pack;
 pub mod packing;
 pub mod place;
 pub mod recorder;
-pub mod roll_up;
 mod room;
 pub mod row;
 pub mod schema;
@@ -35,7 +33,7 @@ pub mod series;
 pub mod signals;
 pub mod store;
 pub mod sums;
-mod table;
+pub(crate) mod table;
 mod unsaved;
 pub mod upgrade;
 mod varint;

@@ -3,7 +3,7 @@
 //! ```text
 //!  no file, no table ──▶ created ──┐
 //!  earlier program ────▶ upgraded ─┤
-//!  ours, versions 1, 2 ▶ upgraded ─┼──▶ open
+//!  ours, versions 1–3 ─▶ upgraded ─┼──▶ open
 //!  ours ───────────────────────────┘
 //!  newer, foreign, damaged, locked, unwritable, no database ──▶ OpenError, one line that says what to do
 //! ```
@@ -18,6 +18,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::clean;
+use super::former;
 use super::place::{LogBytes, beside, resolved};
 use super::schema::{self, Found};
 use super::upgrade;
@@ -227,7 +228,7 @@ fn log_has_bytes(path: &Path) -> bool {
 
 fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
     match found {
-        Found::Empty | Found::Earlier | Found::Version1 | Found::Version2 | Found::Ours => Ok(found),
+        Found::Empty | Found::Earlier | Found::Former(_) | Found::Ours => Ok(found),
         Found::Newer(version) => Err(OpenError::Newer { path: path.to_owned(), found: version }),
         Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
     }
@@ -258,15 +259,11 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
             }
             Found::Earlier => {
                 upgrade::upgrade(&transaction).map_err(failed)?;
-                Some("the earlier program's")
+                Some("the earlier program's".to_owned())
             }
-            Found::Version1 => {
-                schema::upgrade_version_1(&transaction).map_err(failed)?;
-                Some("version 1's")
-            }
-            Found::Version2 => {
-                schema::upgrade_version_2(&transaction).map_err(failed)?;
-                Some("version 2's")
+            Found::Former(version) => {
+                former::upgrade(&transaction, version).map_err(failed)?;
+                Some(format!("version {version}'s"))
             }
             Found::Ours | Found::Newer(_) | Found::Foreign => None,
         };
@@ -354,11 +351,8 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calendar::HOUR_MS;
-    use crate::record::row::Row;
     use crate::record::store::Store;
-    use crate::stats::{Filter, Reader};
-    use crate::testing::{Folder, random_row, row};
+    use crate::testing::{Folder, row};
 
     /// Opens what `make` left, expects a refusal that says `words`, and the file as it was.
     fn check_refused(words: &str, make: impl FnOnce(&Path)) {
@@ -482,88 +476,6 @@ mod tests {
         assert!(!log_has_bytes(&path), "closing empties the log");
         let other = Store::open(&folder.join("other.db"), DbSync::Normal).expect("opens").fingerprint_key();
         assert_ne!(other, Ok(key));
-    }
-
-    fn came_until(path: &Path) -> i64 {
-        let query = format!("SELECT coalesce(max(value), 0) FROM meta WHERE name = '{}'", schema::CAME_UNTIL);
-        Connection::open(path).and_then(|conn| conn.query_row(&query, [], |row| row.get(0))).expect("a query")
-    }
-
-    #[test]
-    fn a_database_of_version_1_is_upgraded_and_counts_no_row_twice() {
-        for rows in [0, 3] {
-            let folder = Folder::new();
-            let path = folder.join("metrics.db");
-            let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-            store.write(&vec![row(); rows]).and_then(|_| store.sum_up()).expect("writes");
-            drop(store);
-            sql(&path, "DELETE FROM meta WHERE name = 'summed_until'; PRAGMA user_version = 1");
-            let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
-            assert_eq!(store.row_count(), Ok(rows as u64));
-            store.write(&[row()]).and_then(|_| store.sum_up()).expect("writes");
-            assert_eq!(store.row_count(), Ok(rows as u64 + 1));
-            let version = Connection::open(&path)
-                .and_then(|conn| conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)));
-            assert_eq!(version, Ok(schema::VERSION));
-            assert_eq!(came_until(&path), rows as i64);
-        }
-    }
-
-    /// Makes the tables those of version 2, of whose rows none knows what was added.
-    fn become_version_2(path: &Path) {
-        let conn = Connection::open(path).expect("opens");
-        crate::record::pack::write_former_form(&conn).expect("written");
-        for (table, column) in [
-            ("requests", "cache_write_tokens"),
-            ("requests", "draft_tokens"),
-            ("requests", "accepted_draft_tokens"),
-            ("requests", "prompt_tokens_per_second"),
-            ("sums", "cache_write_tokens"),
-            ("sums", "cache_write_known"),
-        ] {
-            conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
-        }
-        conn.execute_batch("PRAGMA user_version = 2").expect("marked");
-    }
-
-    #[test]
-    fn a_database_of_version_2_keeps_rows_and_sums_and_takes_what_is_new() {
-        let folder = Folder::new();
-        let path = folder.join("metrics.db");
-        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-        let mut random = crate::testing::Random::new(7);
-        let untold = |row| Row {
-            cache_write_tokens: None,
-            draft_tokens: None,
-            accepted_draft_tokens: None,
-            prompt_tokens_per_second: None,
-            ..row
-        };
-        let rows: Vec<Row> = (0..500).map(|_| untold(random_row(&mut random))).collect();
-        store.write(&rows).and_then(|_| store.sum_up()).expect("writes");
-        while store.roll_up(row().start_ms + 100 * HOUR_MS).expect("rolls up") {}
-        drop(store);
-        let told = |path: &Path| {
-            let reader = Reader::open(path).expect("opens");
-            let summary = reader.summary(&Default::default()).expect("answers");
-            let since = reader.summary(&Filter::since(row().start_ms + 20 * HOUR_MS)).expect("answers");
-            (summary, since, reader.recent(&Default::default(), 500).expect("answers"))
-        };
-        let before = told(&path);
-        become_version_2(&path);
-        let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
-        assert!(came_until(&path) > 0, "no default removes what came");
-        assert!(told(&path) == before);
-        // A row that comes late is added to packs of the former form.
-        let late = Row { cache_write_tokens: Some(30), draft_tokens: Some(20), ..row() };
-        store.write(&[late]).and_then(|_| store.sum_up()).expect("writes");
-        let after = told(&path);
-        assert_eq!((after.0.total_requests, after.0.total_cache_write_tokens), (501, 30));
-        assert_eq!(after.0.total_input_tokens, before.0.total_input_tokens + 85);
-        assert_eq!(after.0.total_reasoning_tokens, before.0.total_reasoning_tokens);
-        assert_eq!(after.2.requests[0].draft_tokens, Some(20));
-        drop(store);
-        assert_eq!(Store::open(&path, DbSync::Normal).expect("opens").row_count(), Ok(501));
     }
 
     #[cfg(unix)]

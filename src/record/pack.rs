@@ -1,13 +1,8 @@
 //! Packs: the sums and distributions of all series for one span of time, in one blob each.
 //!
-//! ```text
-//!  an hour that is over ──roll up──▶ its pack, and added to the packs of its day, its month and all time
-//! ```
-//!
-//! A year has 8760 hours; with a hundred series that is a million rows of `sums`, too many to read for an answer. As
-//! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. Packs hold
-//! exactly the hours before `rolled_until`; a row that comes late for one of them is added to all four packs in the
-//! transaction that sums it up.
+//! A year has 8760 hours; with a hundred series that is a million sums, too many to read for an answer one by one. As
+//! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. An hour's
+//! pack knows the lowest and highest id of its rows, so that a range of time is a range of ids.
 //!
 //! Packs of sums begin with [`FORM`]. Those from before there was one are read as they are, and written in this form
 //! when they grow.
@@ -17,12 +12,16 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::histogram::Histogram;
-use super::row::Row;
-use super::series::{Names, SeriesIds};
-use super::sums::{Known, SPAN_ALL, SPAN_DAY, SPAN_HOUR, Sums, duration, figure, rate};
+use super::sums::{Known, Sums};
 use super::varint::{Bytes, push, push_signed};
-use crate::calendar::{HOUR_MS, day_of_hour, month_after, month_of_hour, text_of_ms};
+use crate::calendar::{day_of_hour, month_of_hour};
 
+/// `span` of the pack of all time.
+pub const SPAN_ALL: i64 = 0;
+/// `span` of a day's pack.
+pub const SPAN_DAY: i64 = 1;
+/// `span` of an hour's pack.
+pub const SPAN_HOUR: i64 = 2;
 /// `span` of a month's pack.
 pub const SPAN_MONTH: i64 = 3;
 
@@ -35,34 +34,6 @@ pub fn pack_id(span: i64, start: i64) -> i64 {
 pub fn packs_of_hour(hour: i64) -> [i64; 4] {
     let spans = [(SPAN_HOUR, hour), (SPAN_DAY, day_of_hour(hour)), (SPAN_MONTH, month_of_hour(hour)), (SPAN_ALL, 0)];
     spans.map(|(span, start)| pack_id(span, start))
-}
-
-/// Counts, inside the caller's transaction, that hours already packed, or their rows, are no longer what they were.
-/// Readers that keep what they made of them look at this number first; a roll-up they know by `rolled_until`.
-pub(super) fn changed(conn: &Connection) -> rusqlite::Result<()> {
-    count_up(conn, "packs_changed")
-}
-
-/// Counts that a row was corrected: readers that go on from the last row they met begin anew.
-pub(super) fn corrected(conn: &Connection) -> rusqlite::Result<()> {
-    count_up(conn, "rows_corrected")
-}
-
-fn count_up(conn: &Connection, name: &str) -> rusqlite::Result<()> {
-    conn.prepare_cached("INSERT INTO meta VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")?
-        .execute([name])?;
-    Ok(())
-}
-
-/// The first hour behind a pack; of all time there is none.
-pub fn pack_end(id: i64) -> Option<i64> {
-    let (span, start) = (id >> 32, id & 0xFFFF_FFFF);
-    match span {
-        SPAN_HOUR => Some(start + 1),
-        SPAN_DAY => Some(start + 24),
-        SPAN_MONTH => Some(month_after(start)),
-        _ => None,
-    }
 }
 
 /// The distributions of one series.
@@ -85,16 +56,6 @@ pub struct Sample {
     pub first_token_ms: Option<i64>,
     /// Tokens per second.
     pub tokens_per_second: Option<f64>,
-}
-
-impl Sample {
-    pub(super) fn of(row: &Row) -> Sample {
-        Sample {
-            duration_ms: duration(row.duration_ms),
-            first_token_ms: figure(row.time_to_first_token_ms),
-            tokens_per_second: rate(row.tokens_per_second),
-        }
-    }
 }
 
 impl Latencies {
@@ -334,24 +295,6 @@ fn encode_latencies(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     out
 }
 
-/// What the rows of an hour come to. Reading them takes longer than a commit may wait.
-#[derive(Clone, Debug)]
-pub struct HourRead {
-    hour: i64,
-    /// As they were then: a row that came or was corrected since would show.
-    sums: Vec<(i64, Sums)>,
-    latencies: BTreeMap<i64, Latencies>,
-}
-
-impl HourRead {
-    /// Reads an hour from one state of the database: inside the caller's transaction.
-    pub(super) fn new(conn: &Connection, ids: &mut SeriesIds, hour: i64) -> rusqlite::Result<HourRead> {
-        let sums = Sums::of_hour(conn, hour)?;
-        let latencies = latencies_of_hour(conn, ids, hour, &sums)?;
-        Ok(HourRead { hour, sums, latencies })
-    }
-}
-
 /// Packs that are being added to: read once, written once.
 #[derive(Debug, Default)]
 pub(super) struct Packs {
@@ -384,27 +327,6 @@ impl Packs {
         Ok(())
     }
 
-    /// Adds a whole hour. `read` beforehand spares reading its rows, if nothing has changed since.
-    pub(super) fn add_hour(
-        &mut self,
-        conn: &Connection,
-        ids: &mut SeriesIds,
-        hour: i64,
-        read: Option<HourRead>,
-    ) -> rusqlite::Result<()> {
-        let sums = Sums::of_hour(conn, hour)?;
-        let read = match read.filter(|read| read.hour == hour && read.sums == sums) {
-            Some(read) => read,
-            None => HourRead::new(conn, ids, hour)?,
-        };
-        let HourRead { hour, sums, mut latencies } = read;
-        for (series, sums) in sums {
-            let latencies = latencies.remove(&series).unwrap_or_default();
-            self.add(conn, hour, series, &Measured { sums, latencies }, 1)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         if self.packs.is_empty() {
             return Ok(());
@@ -433,33 +355,4 @@ pub(super) fn read(conn: &Connection, id: i64) -> rusqlite::Result<BTreeMap<i64,
         packed.add_to(&mut pack.entry(series).or_default().latencies)
     })?;
     Ok(pack)
-}
-
-/// The distributions of the rows of one hour, which the sums of that hour lead to.
-fn latencies_of_hour(
-    conn: &Connection,
-    ids: &mut SeriesIds,
-    hour: i64,
-    sums: &[(i64, Sums)],
-) -> rusqlite::Result<BTreeMap<i64, Latencies>> {
-    let mut latencies: BTreeMap<i64, Latencies> = BTreeMap::new();
-    let first_id = sums.iter().map(|(_, sums)| sums.first_id).min().unwrap_or(0);
-    let last_id = sums.iter().map(|(_, sums)| sums.last_id).max().unwrap_or(-1);
-    let mut statement = conn.prepare_cached(
-        "SELECT endpoint, model, coalesce(client, ''), coalesce(key, ''), outcome, duration_ms, time_to_first_token_ms,
-            tokens_per_second
-         FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4",
-    )?;
-    let (from, to) = (text_of_ms(hour * HOUR_MS), text_of_ms((hour + 1) * HOUR_MS));
-    let mut rows = statement.query(params![first_id, last_id, from, to])?;
-    while let Some(row) = rows.next()? {
-        let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-        let (endpoint, model, client, key, outcome) = (text(0)?, text(1)?, text(2)?, text(3)?, text(4)?);
-        let names = Names { endpoint, model, client, key, outcome };
-        let sample = Sample { duration_ms: row.get(5)?, first_token_ms: row.get(6)?, tokens_per_second: row.get(7)? };
-        if let Some(series) = ids.id_of_row(conn, names)? {
-            latencies.entry(series).or_default().count(&sample);
-        }
-    }
-    Ok(latencies)
 }

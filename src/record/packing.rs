@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use rusqlite::{Connection, Params, Row};
 
 use super::meta::{number, set};
 use super::pack::{Measured, Packs, Sample};
@@ -45,6 +45,22 @@ impl State {
     }
 }
 
+/// Counts, inside the caller's transaction, that rows are no longer what they were.
+pub(super) fn note_rows_changed(conn: &Connection) -> rusqlite::Result<()> {
+    conn.prepare_cached("INSERT INTO meta VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")?
+        .execute([ROWS_CHANGED])?;
+    Ok(())
+}
+
+/// Ids from this one on are given anew, inside the caller's transaction: packs hold none of these rows.
+pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
+    if State::of(conn)?.until < first {
+        return Ok(());
+    }
+    set(conn, PACKED_UNTIL, first - 1)?;
+    note_rows_changed(conn)
+}
+
 /// What rows come to, by hour and series.
 #[derive(Debug, Default)]
 pub struct Folded {
@@ -65,34 +81,36 @@ const COLUMNS: &str = "id, start_time, endpoint, model, client, key, outcome, du
     total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second";
 
 impl Folded {
-    /// The rows behind `packed_until`, as many as are packed at once. `None`: there are none.
-    pub fn behind(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
-        let transaction = conn.unchecked_transaction()?;
+    /// The rows behind `packed_until`, as many as are packed at once, from one state of the database: inside the
+    /// caller's transaction. `None`: there are none.
+    fn behind(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
         let state = State::of(conn)?;
         let mut folded = Folded { state, ..Folded::default() };
-        let query = format!("SELECT {COLUMNS} FROM requests WHERE id > ?1 ORDER BY id");
-        folded.add(&mut conn.prepare_cached(&query)?, &[&state.until])?;
-        transaction.finish()?;
+        let mut statement =
+            conn.prepare_cached(&format!("SELECT {COLUMNS} FROM requests WHERE id > ?1 ORDER BY id"))?;
+        let mut rows = statement.query([state.until])?;
+        while !folded.is_full()
+            && let Some(row) = rows.next()?
+        {
+            folded.count(row)?;
+        }
         Ok((folded.rows > 0).then_some(folded))
     }
 
-    /// One row, which may be packed or not.
-    pub fn of_row(conn: &Connection, id: i64) -> rusqlite::Result<Folded> {
+    /// All rows of a condition, packed or not.
+    pub(super) fn of_rows(conn: &Connection, condition: &str, values: impl Params) -> rusqlite::Result<Folded> {
         let mut folded = Folded::default();
-        let query = format!("SELECT {COLUMNS} FROM requests WHERE id = ?1");
-        folded.add(&mut conn.prepare_cached(&query)?, &[&id])?;
+        let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM requests WHERE {condition}"))?;
+        let mut rows = statement.query(values)?;
+        while let Some(row) = rows.next()? {
+            folded.count(row)?;
+        }
         Ok(folded)
     }
 
-    fn add(&mut self, statement: &mut CachedStatement, parameters: &[&dyn ToSql]) -> rusqlite::Result<()> {
-        let mut rows = statement.query(parameters)?;
-        while self.rows < PACKED_AT_ONCE_MAX
-            && self.measured.len() < PACKED_GROUPS_MAX
-            && let Some(row) = rows.next()?
-        {
-            self.count(row)?;
-        }
-        Ok(())
+    /// Whether there may be more than are packed at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows >= PACKED_AT_ONCE_MAX || self.measured.len() >= PACKED_GROUPS_MAX
     }
 
     /// What somebody else has written into a row does not keep the others from being counted.
@@ -143,136 +161,176 @@ impl Folded {
         })
     }
 
-    /// Adds them to packs, or takes them away with a sign of -1.
-    pub(super) fn add_to(
+    /// Hour, series, and what they come to. Series that are new are made, inside the caller's transaction.
+    pub(super) fn by_series(
         &self,
-        packs: &mut Packs,
         conn: &Connection,
         ids: &mut SeriesIds,
-        sign: i64,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<impl Iterator<Item = (i64, i64, &Measured)>> {
+        // In the order in which they were met, so that the first have the lowest ids.
         let series = self.series.iter().map(|series| ids.id(conn, series)).collect::<rusqlite::Result<Vec<i64>>>()?;
-        for ((hour, at), measured) in &self.measured {
-            packs.add(conn, *hour, series[*at], measured, sign)?;
-        }
-        Ok(())
+        Ok(self.measured.iter().map(move |((hour, at), measured)| (*hour, series[*at], measured)))
+    }
+
+    /// Adds them to packs, or takes them away with a sign of -1.
+    fn add_to(&self, packs: &mut Packs, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
+        self.by_series(conn, ids)?
+            .try_for_each(|(hour, series, measured)| packs.add(conn, hour, series, measured, sign))
     }
 }
 
-/// Adds what was folded to the packs, inside the caller's transaction. False, and without effect, where it is not true
-/// any more: another process was faster, or a row was corrected.
-pub fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> rusqlite::Result<bool> {
+/// Reads the rows behind `packed_until`, on any connection.
+pub(super) fn fold(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
+    let transaction = conn.unchecked_transaction()?;
+    let folded = Folded::behind(conn)?;
+    transaction.finish()?;
+    Ok(folded)
+}
+
+/// Adds what was folded to the packs, inside the caller's transaction. Without effect where it is not true any more:
+/// another process was faster, or a row was changed.
+pub(super) fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> rusqlite::Result<()> {
     if State::of(conn)? != folded.state {
-        return Ok(false);
+        return Ok(());
     }
     let mut packs = Packs::default();
     folded.add_to(&mut packs, conn, ids, 1)?;
     packs.write(conn)?;
-    set(conn, PACKED_UNTIL, folded.last)?;
-    Ok(true)
+    set(conn, PACKED_UNTIL, folded.last)
+}
+
+/// Packs every row there is, inside the caller's transaction: years of them after an upgrade.
+pub(super) fn pack_all(conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<()> {
+    while let Some(folded) = Folded::behind(conn)? {
+        pack(conn, ids, &folded)?;
+    }
+    Ok(())
+}
+
+/// Has a row changed, inside the caller's transaction, and the packs with it where they hold it.
+pub(super) fn change(
+    conn: &Connection,
+    ids: &mut SeriesIds,
+    id: i64,
+    change: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    if id <= State::of(conn)?.until {
+        let mut packs = Packs::default();
+        Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, -1)?;
+        change()?;
+        Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, 1)?;
+        packs.write(conn)?;
+    } else {
+        change()?;
+    }
+    note_rows_changed(conn)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calendar::HOUR_MS;
-    use crate::record::pack::read;
-    use crate::record::row::Row;
-    use crate::record::store::{DbSync, Store};
-    use crate::testing::{Folder, Random, random_row, row};
+    use crate::record::pack::{SPAN_ALL, SPAN_HOUR, pack_id, read};
+    use crate::record::row::Row as Recorded;
+    use crate::record::schema;
+    use crate::record::table::{Entry, Inserts};
+    use crate::testing::{Random, random_row, row};
 
-    /// Every pack there is. Of ids that were corrected away the ranges may be wider.
-    fn packs(conn: &Connection) -> Vec<(i64, BTreeMap<i64, Measured>)> {
-        let mut statement = conn.prepare("SELECT id FROM packed_sums ORDER BY id").expect("a query");
-        let ids = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect("a query");
-        let ids: Vec<i64> = ids;
-        ids.into_iter().map(|id| (id, read(conn, id).expect("a pack"))).collect()
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().expect("opens");
+        schema::create(&conn).expect("creates");
+        conn
+    }
+
+    fn insert(conn: &Connection, rows: &[Recorded]) {
+        let mut inserts = Inserts::prepare(conn).expect("prepares");
+        for row in rows {
+            inserts.insert(&Entry::new(row, "")).expect("inserts");
+        }
+    }
+
+    fn requests(conn: &Connection, id: i64) -> i64 {
+        read(conn, id).expect("a pack").values().map(|measured| measured.sums.requests).sum()
     }
 
     #[test]
-    fn packs_are_what_sums_that_are_rolled_up_come_to() {
-        let folder = Folder::new();
-        let mut random = Random::new(14);
-        let open = |name: &str| Store::open(&folder.join(name), DbSync::Normal).expect("opens");
-        let (mut sums, mut packed) = (open("sums.db"), open("packed.db"));
-        let conn = Connection::open(folder.join("packed.db")).expect("opens");
+    fn rows_are_packed_in_parts_where_they_belong_to_many_hours() {
+        let conn = database();
+        let hours = PACKED_GROUPS_MAX as i64 + 100;
+        let rows: Vec<Recorded> =
+            (0..hours).map(|hour| Recorded { start_ms: row().start_ms + hour * 3_600_000, ..row() }).collect();
+        insert(&conn, &rows);
+        let folded = fold(&conn).expect("reads").expect("there are rows");
+        assert!(folded.is_full() && folded.last == PACKED_GROUPS_MAX as i64);
+        pack_all(&conn, &mut SeriesIds::default()).expect("packs");
+        assert_eq!(State::of(&conn), Ok(State { until: hours, changes: 0 }));
+        assert_eq!(requests(&conn, pack_id(SPAN_ALL, 0)), hours);
+        assert_eq!(fold(&conn).map(|folded| folded.is_none()), Ok(true));
+    }
+
+    #[test]
+    fn what_cannot_be_in_a_column_is_unknown_and_keeps_nothing_from_being_packed() {
+        let conn = database();
+        insert(&conn, &[row(), row()]);
+        let odd =
+            "UPDATE requests SET start_time = 'soon', endpoint = x'ff', duration_ms = 'long', input_tokens = 'many',
+            tokens_per_second = x'00', outcome = 7 WHERE id = 1";
+        conn.execute_batch(odd).expect("written");
+        pack_all(&conn, &mut SeriesIds::default()).expect("packs");
+        assert_eq!((requests(&conn, pack_id(SPAN_ALL, 0)), requests(&conn, pack_id(SPAN_HOUR, 0))), (2, 1));
+        let all = read(&conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        assert_eq!(all.values().map(|measured| measured.sums.input.sum).sum::<i64>(), 85);
+    }
+
+    #[test]
+    fn a_row_that_is_changed_leaves_the_packs_that_held_it() {
+        let conn = database();
+        let mut random = Random::new(5);
+        let rows: Vec<Recorded> = (0..40).map(|_| random_row(&mut random)).collect();
+        insert(&conn, &rows);
         let mut ids = SeriesIds::default();
-        let mut written: Vec<Row> = Vec::new();
-        for turn in 0..60 {
-            let rows: Vec<Row> = (0..random.below(40)).map(|_| random_row(&mut random)).collect();
-            assert_eq!(sums.write(&rows), packed.write(&rows));
-            written.extend(rows);
-            if !written.is_empty() {
-                let at = random.below(written.len() as u64) as usize;
-                let after = Row { content: written[at].content.clone(), ..random_row(&mut random) };
-                let (id, before) = (at as i64 + 1, &written[at]);
-                sums.correct(id, before, &after).expect("corrects");
-                correct(&mut packed, &conn, &mut ids, id, (before, &after));
-                written[at] = after;
-            }
-            if random.below(2) == 0 {
-                sums.roll_up(row().start_ms + turn * HOUR_MS).expect("rolls up");
-            }
-            if random.below(3) == 0 {
-                pack_all(&conn, &mut ids);
-            }
+        pack_all(&conn, &mut ids).expect("packs");
+        for (id, row) in (1..).zip(&rows) {
+            let after = random_row(&mut random);
+            change(&conn, &mut ids, id, || crate::record::table::overwrite(&conn, id, row, &after)).expect("changes");
         }
-        while sums.roll_up(row().start_ms + 1000 * HOUR_MS).expect("rolls up") {}
-        pack_all(&conn, &mut ids);
-        let series = |conn: &Connection| {
-            let names =
-                "SELECT id, endpoint || ' ' || model || ' ' || client || ' ' || key || ' ' || outcome FROM series";
-            let mut statement = conn.prepare(names).expect("a query");
-            let names = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
-            names.and_then(Iterator::collect::<rusqlite::Result<HashMap<i64, String>>>).expect("a query")
-        };
-        let other = Connection::open(folder.join("sums.db")).expect("opens");
-        let named = |conn: &Connection| {
-            let series = series(conn);
-            let of_pack = |(id, pack): (i64, BTreeMap<i64, Measured>)| {
-                let named: BTreeMap<String, String> = pack
-                    .into_iter()
-                    .filter(|(_, measured)| measured.sums.requests != 0)
-                    .map(|(id, mut measured)| {
-                        let speed = (measured.sums.tokens_per_second * 1000.0).round();
-                        (measured.sums.first_id, measured.sums.last_id, measured.sums.tokens_per_second) =
-                            (0, 0, speed);
-                        // Of a largest value that was corrected away the bound of its bucket is left, or a lower one.
-                        let text = format!("{measured:?}");
-                        let text =
-                            text.split("max: ").map(|part| part.split_once([' ', '}']).map_or(part, |(_, rest)| rest));
-                        (series[&id].clone(), text.collect())
-                    })
-                    .collect();
-                (id, named)
+        let changed = State { until: 40, changes: 40 };
+        assert_eq!(State::of(&conn), Ok(changed));
+        // As if they had been packed like that, by the same series.
+        let fresh = database();
+        let mut all =
+            conn.prepare("SELECT endpoint, model, client, key, outcome FROM series ORDER BY id").expect("a query");
+        let mut all = all.query([]).expect("a query");
+        while let Some(row) = all.next().expect("a query") {
+            let names = Names {
+                endpoint: text(row, 0),
+                model: text(row, 1),
+                client: text(row, 2),
+                key: text(row, 3),
+                outcome: text(row, 4),
             };
-            packs(conn).into_iter().map(of_pack).filter(|(_, pack)| !pack.is_empty()).collect::<Vec<_>>()
-        };
-        let (expected, found) = (named(&other), named(&conn));
-        assert!(expected.len() > 70);
-        for (expected, found) in expected.iter().zip(&found) {
-            assert_eq!(expected, found);
+            SeriesIds::default().id(&fresh, &names.to_series()).expect("an id");
         }
-        assert_eq!(expected.len(), found.len());
-    }
-
-    fn pack_all(conn: &Connection, ids: &mut SeriesIds) {
-        while let Some(folded) = Folded::behind(conn).expect("reads") {
-            conn.execute_batch("BEGIN IMMEDIATE").expect("begins");
-            assert!(pack(conn, ids, &folded).expect("packs"));
-            conn.execute_batch("COMMIT").expect("commits");
-        }
-    }
-
-    fn correct(store: &mut Store, conn: &Connection, ids: &mut SeriesIds, id: i64, (before, after): (&Row, &Row)) {
-        let was = Folded::of_row(conn, id).expect("reads");
-        // Without packing anything itself: nothing is rolled up there.
-        store.correct(id, before, after).expect("corrects");
-        if id <= State::of(conn).expect("reads").until {
-            let mut packs = Packs::default();
-            was.add_to(&mut packs, conn, ids, -1).expect("adds");
-            Folded::of_row(conn, id).expect("reads").add_to(&mut packs, conn, ids, 1).expect("adds");
-            packs.write(conn).expect("writes");
+        let folded = Folded::of_rows(&conn, "id > ?1", [0]).expect("reads");
+        let mut packs = Packs::default();
+        folded.add_to(&mut packs, &fresh, &mut SeriesIds::default(), 1).expect("adds");
+        packs.write(&fresh).expect("writes");
+        for (id, expected) in folded
+            .measured
+            .keys()
+            .flat_map(|(hour, _)| super::super::pack::packs_of_hour(*hour))
+            .map(|id| (id, read(&fresh, id)))
+        {
+            let counted = |pack: BTreeMap<i64, Measured>| {
+                let counted = pack.into_iter().filter(|(_, measured)| measured.sums.requests != 0);
+                let figures = counted.map(|(series, Measured { sums, latencies })| {
+                    let Sums { requests, duration_ms, input, output, total, cached, reasoning, .. } = sums;
+                    let totals =
+                        [latencies.duration_ms.total(), latencies.first_token_ms.total(), latencies.speed.total()];
+                    (series, requests, duration_ms, [input, output, total, cached, reasoning], totals)
+                });
+                figures.collect::<Vec<_>>()
+            };
+            assert_eq!(counted(read(&conn, id).expect("a pack")), counted(expected.expect("a pack")));
         }
     }
 }

@@ -12,19 +12,18 @@
 //! further ones hardly. The rows wait in memory, bounded in bytes; every later commit tries them first, without waiting
 //! for a lock, and so does the [`super::keeper`].
 //!
-//! No commit that a reply waits for writes sums: whoever wants to read them asks for them first, and the keeper sees to
-//! it that they are never much more than a second behind.
+//! No commit that a reply waits for writes packs: the keeper has that done.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
-use std::{mem, thread};
 
 use super::connections::{Connections, Slot};
 use super::desk::Desk;
 pub use super::desk::Progress;
-use super::roll_up;
+use super::packing;
 use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, Figures, KeeperWork, NewRows, Signals};
 use super::store::Store;
@@ -91,24 +90,17 @@ pub struct Recorder {
     uncorrected: Outage,
 }
 
-/// How soon a desk that is in use is tried again.
-const DESK_GAP: Duration = Duration::from_micros(200);
 impl Recorder {
     /// Takes over the writing connection.
     pub fn new(store: Store) -> Recorder {
-        let is_behind = store.is_behind();
-        let recorder = Recorder {
+        Recorder {
             arrivals: Mutex::default(),
             connections: store.connections().clone(),
             desk: Mutex::new(Desk::new(store)),
             signals: Signals::default(),
             slow: AtomicBool::new(false),
             uncorrected: Outage::new(),
-        };
-        if is_behind {
-            recorder.signals.note_behind();
         }
-        recorder
     }
 
     /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
@@ -203,51 +195,29 @@ impl Recorder {
         self.signals.set_log_growth_max(bytes);
     }
 
-    /// Brings the sums up to date. False when the database does not take them now: they are to be tried again.
-    pub fn sum_up(&self) -> bool {
-        let mut desk = self.desk();
-        // What became of the files under the rows of the last second is noticed soon.
-        desk.find_database(&self.signals);
-        !self.signals.is_behind() || desk.sum_up(&self.signals)
-    }
-
-    /// The same for who is about to read sums, and has to answer whatever happens: waits no longer than so long for
-    /// commits, checkpoints and clean-up to make room.
-    pub fn sum_up_within(&self, at_most: Duration) {
-        // While rows wait, every attempt to write them is a wait for the database.
-        let waits = self.signals.figures.waiting.load(Ordering::Relaxed) == 0;
-        let end = Instant::now() + if waits { at_most } else { Duration::ZERO };
-        while self.signals.is_behind() {
-            let mut desk = match self.desk.try_lock() {
-                Ok(desk) => desk,
-                Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
-                Err(TryLockError::WouldBlock) if Instant::now() < end => {
-                    thread::sleep(DESK_GAP);
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => return,
-            };
-            desk.sum_up(&self.signals);
-            return;
-        }
-    }
-
-    /// Opens the database anew where its path leads elsewhere by now; for who wants to read it there.
+    /// Opens the database anew where its path leads elsewhere by now.
     pub fn find_database(&self) {
-        let mut desk = self.desk();
-        desk.find_database(&self.signals);
-        if desk.store.is_behind() {
-            self.signals.note_behind();
-        }
+        self.desk().find_database(&self.signals);
     }
 
-    /// Adds the sums of hours that are over to those of their days and of all time. Rows are read through `reading`.
-    pub fn roll_up(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<()> {
-        // An hour that has only rows which are not summed up is over, too.
-        self.sum_up();
-        // One short transaction each: commits take their turn in between.
-        while let Some(read) = roll_up::read_ahead(reading, now_ms)? {
-            self.desk().store.roll_up_read(Some(read), now_ms)?;
+    /// Looks after the rows that came since the last look: what became of the files under them, and how many are not
+    /// packed.
+    pub(super) fn look(&self) -> u64 {
+        self.find_database();
+        self.signals.look()
+    }
+
+    /// Packs the rows behind what is packed, which are read through `reading`. In short transactions: commits take their
+    /// turn in between.
+    pub fn pack(&self, reading: &rusqlite::Connection) -> rusqlite::Result<()> {
+        self.signals.note_packed();
+        while let Some(folded) = packing::fold(reading)? {
+            self.desk().store.pack(&folded)?;
+            self.signals.note_log_growth(COMMIT_LOG_BYTES);
+            if !folded.is_full() {
+                // What came meanwhile is little, and the beginning of the next time's.
+                break;
+            }
         }
         Ok(())
     }
@@ -435,7 +405,7 @@ mod tests {
     use crate::record::store::DbSync;
     use crate::testing::{Folder, row};
 
-    /// A recorder with one row that is not summed up, and another connection to its database.
+    /// A recorder with one row, and another connection to its database.
     fn recorder() -> (Recorder, rusqlite::Connection, Folder) {
         let folder = Folder::new();
         let store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
@@ -445,21 +415,21 @@ mod tests {
         (recorder, other, folder)
     }
 
-    fn summed(other: &rusqlite::Connection) -> i64 {
-        other.query_row("SELECT coalesce(sum(requests), 0) FROM sums", [], |row| row.get(0)).expect("a query")
-    }
-
     #[test]
-    fn the_first_row_that_is_not_summed_up_wakes_the_keeper_and_no_other() {
+    fn the_first_row_since_the_keeper_looked_wakes_it_and_no_other() {
         let (recorder, other, _folder) = recorder();
-        let woken = || recorder.wait_for_work(Duration::ZERO).rows_unsummed;
+        let woken = || recorder.wait_for_work(Duration::ZERO).rows_came;
         assert!(woken());
         recorder.commit(row(), |_| ());
         assert!(!woken());
-        assert!(recorder.sum_up());
-        assert_eq!(summed(&other), 2);
+        assert_eq!(recorder.look(), 2);
         recorder.commit(row(), |_| ());
         assert!(woken());
+        assert_eq!(recorder.look(), 3);
+        recorder.pack(&other).expect("packs");
+        assert_eq!(recorder.look(), 0);
+        let packed_until = "SELECT value FROM meta WHERE name = 'packed_until'";
+        assert_eq!(other.query_row(packed_until, [], |row| row.get(0)), Ok(3));
     }
 
     #[test]
@@ -483,54 +453,5 @@ mod tests {
         other.execute_batch("ROLLBACK").expect("unlocks");
         assert_eq!(recorder.retry(), Progress::Done);
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
-    }
-
-    #[test]
-    fn who_reads_sums_has_every_row_in_them_unless_the_database_is_busy_for_long() {
-        let (recorder, other, _folder) = recorder();
-        let at_most = Duration::from_millis(20);
-        // A checkpoint that takes its time: it ends when the question was answered without it.
-        let (begun, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                recorder.while_quiet(|| {
-                    begun.wait();
-                    end.wait();
-                });
-            });
-            begun.wait();
-            recorder.sum_up_within(at_most);
-            end.wait();
-        });
-        assert_eq!(summed(&other), 0);
-        // Somebody else writes until then.
-        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        recorder.sum_up_within(at_most);
-        assert!(!recorder.sum_up(), "it is tried again");
-        other.execute_batch("ROLLBACK").expect("unlocks");
-        assert_eq!(summed(&other), 0);
-        recorder.sum_up_within(at_most);
-        assert_eq!(summed(&other), 1);
-        // One that ends soon is waited for.
-        recorder.commit(row(), |_| ());
-        thread::scope(|scope| {
-            scope.spawn(|| recorder.while_quiet(|| begun.wait()));
-            begun.wait();
-            recorder.sum_up_within(Duration::from_secs(3600));
-        });
-        assert_eq!(summed(&other), 2);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn rows_that_went_with_their_file_are_not_tried_again_and_those_in_the_next_one_are_summed_up() {
-        let (recorder, _other, folder) = recorder();
-        recorder.wait_for_work(Duration::ZERO);
-        std::fs::remove_file(folder.join("metrics.db")).expect("removed");
-        assert!(recorder.sum_up());
-        assert_eq!(recorder.commit(row(), |_| ()), Some(1));
-        assert!(recorder.wait_for_work(Duration::ZERO).rows_unsummed);
-        assert!(recorder.sum_up());
-        assert_eq!(summed(&rusqlite::Connection::open(folder.join("metrics.db")).expect("opens")), 1);
     }
 }

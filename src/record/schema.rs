@@ -1,11 +1,11 @@
 //! The tables, and what kind of database a file turns out to hold.
 //!
 //! `requests` is the record: one row per exchange, with the column names of the earlier program of this name. What was
-//! said stands in `content`, under the same id, so that reading figures never reads past prompts. `sums` makes the
-//! statistics cheap: per hour, and added up per day and of all time once an hour is over (see [`super::sums`]). Each
-//! distinct endpoint, model, client, key and outcome met together is a row of `series`.
+//! said stands in `content`, under the same id, so that reading figures never reads past prompts. Packs make the
+//! statistics cheap ([`super::packing`]). Each distinct endpoint, model, client, key and outcome met together is a row of
+//! `series`.
 //!
-//! There is no index: newest rows are the highest ids, and the sums of an hour know the lowest and highest id of its
+//! There is no index: newest rows are the highest ids, and the pack of an hour knows the lowest and highest id of its
 //! rows, so that a range of time is a range of ids. An id is never used twice as long as the newest row stays: clean-up
 //! must leave it.
 
@@ -13,10 +13,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
-/// The version of the tables below, kept in `user_version`. 1 had no `summed_until`: every commit wrote the sums of its
-/// rows. A program that knows only that would leave out the rows that are not summed up. 2 had none of
-/// [`ADDED_COLUMNS`], whose figures it would not write.
-pub const VERSION: i32 = 3;
+/// The version of the tables below, kept in `user_version`. Those before had sums of their own beside packs, see
+/// [`super::former`].
+pub const VERSION: i32 = 4;
 
 /// Name in `meta`: rows up to this id, and what was said in them, came with an upgrade from an earlier version or
 /// program. Clean-up leaves them to limits that the user has set. Absent where none came.
@@ -80,44 +79,14 @@ CREATE TABLE series (
     outcome TEXT NOT NULL,
     UNIQUE (endpoint, model, client, key, outcome)
 );
--- span: 0 all time (start 0), 1 a day, 2 an hour; start: hours since 1970-01-01T00:00Z. Hours come last, where the
--- tree grows. *_known: how many requests told that figure.
-CREATE TABLE sums (
-    span INTEGER NOT NULL,
-    start INTEGER NOT NULL,
-    series INTEGER NOT NULL,
-    requests INTEGER NOT NULL,
-    duration_ms INTEGER NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    input_known INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    output_known INTEGER NOT NULL,
-    total_tokens INTEGER NOT NULL,
-    total_known INTEGER NOT NULL,
-    cached_tokens INTEGER NOT NULL,
-    cached_known INTEGER NOT NULL,
-    reasoning_tokens INTEGER NOT NULL,
-    reasoning_known INTEGER NOT NULL,
-    first_token_ms INTEGER NOT NULL,
-    first_token_known INTEGER NOT NULL,
-    tokens_per_second REAL NOT NULL,
-    tokens_per_second_known INTEGER NOT NULL,
-    first_id INTEGER NOT NULL,
-    last_id INTEGER NOT NULL,
-    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
-    cache_write_known INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (span, start, series)
-) WITHOUT ROWID;
--- The same sums, and the distributions of durations, for many series in one blob: see pack.rs.
--- id: span << 32 | start, span 3 being a month.
+-- Sums, and the distributions of durations, of many series for one span of time: see pack.rs.
+-- id: span << 32 | start. span: 0 all time (start 0), 1 a day, 2 an hour, 3 a month; start: hours since 1970-01-01T00:00Z.
 CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
--- fingerprint_key: 32 random bytes, made once. rolled_until: hours before it are in the sums of days and all time.
--- summed_until: rows up to this id are in the sums.
--- came_until: rows up to this id came with an upgrade.
--- packs_changed: how often hours already rolled up, or their rows, were changed. rows_corrected: how often any row was.
+-- fingerprint_key: 32 random bytes, made once. packed_until: packs hold the rows up to this id.
+-- came_until: rows up to this id came with an upgrade. rows_changed: how often rows were corrected or removed.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('rolled_until', 0), ('summed_until', 0);
+INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('packed_until', 0);
 ";
 
 /// What a file holds.
@@ -129,10 +98,8 @@ pub enum Found {
     Earlier,
     /// The tables above.
     Ours,
-    /// The same of version 1, to be upgraded.
-    Version1,
-    /// Tables of version 2, to be upgraded.
-    Version2,
+    /// The same of this earlier version, to be upgraded.
+    Former(i32),
     /// Ours, but written by a newer version of this program.
     Newer(i32),
     /// A database of another program.
@@ -166,23 +133,18 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
     let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match (application_id, version) {
-        (APPLICATION_ID, VERSION | 2 | 1) => {
+        (APPLICATION_ID, 1..=VERSION) => {
             for probe in [
                 "SELECT max(id) FROM requests",
                 "SELECT max(id) FROM content",
                 "SELECT max(id) FROM series",
                 "SELECT max(id) FROM packed_sums",
                 "SELECT max(id) FROM packed_latencies",
-                "SELECT start FROM sums ORDER BY span DESC, start DESC, series DESC LIMIT 1",
-                "SELECT value FROM meta WHERE name = 'rolled_until'",
+                "SELECT value FROM meta WHERE name = 'packed_until'",
             ] {
                 conn.query_row(probe, [], |_| Ok(())).optional()?;
             }
-            Ok(match version {
-                1 => Found::Version1,
-                2 => Found::Version2,
-                _ => Found::Ours,
-            })
+            Ok(if version == VERSION { Found::Ours } else { Found::Former(version) })
         }
         (APPLICATION_ID, newer) if newer > VERSION => Ok(Found::Newer(newer)),
         (0, 0) => inspect_unmarked(conn),
@@ -225,39 +187,4 @@ pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
-}
-
-/// Columns that version 2 did not have. They come last, where SQLite adds them.
-const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
-    ("requests", "cache_write_tokens", "INTEGER"),
-    ("requests", "draft_tokens", "INTEGER"),
-    ("requests", "accepted_draft_tokens", "INTEGER"),
-    ("requests", "prompt_tokens_per_second", "REAL"),
-    ("sums", "cache_write_tokens", "INTEGER NOT NULL DEFAULT 0"),
-    ("sums", "cache_write_known", "INTEGER NOT NULL DEFAULT 0"),
-];
-
-/// Makes version 2 the version of the tables above, without touching a row: unknown is NULL. Packs are read in either
-/// form, see [`super::pack`]. Belongs inside a transaction.
-pub fn upgrade_version_2(conn: &Connection) -> rusqlite::Result<()> {
-    for (table, column, kind) in ADDED_COLUMNS {
-        // Somebody else may have added one of this name.
-        if !columns_of(conn, table)?.iter().any(|name| name == column) {
-            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
-        }
-    }
-    conn.pragma_update(None, "user_version", VERSION)
-}
-
-/// Makes version 1 the version of the tables above. Belongs inside a transaction.
-pub fn upgrade_version_1(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("INSERT INTO meta VALUES ('summed_until', 0)")?;
-    mark_all_summed(conn)?;
-    upgrade_version_2(conn)
-}
-
-/// Says that the sums hold every row there is.
-pub fn mark_all_summed(conn: &Connection) -> rusqlite::Result<()> {
-    let statement = "UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM requests) WHERE name = 'summed_until'";
-    conn.execute_batch(statement)
 }

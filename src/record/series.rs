@@ -1,17 +1,15 @@
-//! Series: what sums are kept apart by, and the ids that stand for them in the database.
+//! Series: what sums and distributions are kept apart by, and the ids that stand for them in the database.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::Row;
-use super::schema::UNKNOWN_MODEL;
 use crate::limits::SERIES_MAX;
 
 /// A series whose names are too many to be kept apart.
 pub const OTHER: &str = "other";
 
-/// What sums are kept apart by.
+/// What they are kept apart by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Series {
     pub(crate) endpoint: String,
@@ -37,16 +35,6 @@ pub struct Names<'a> {
 }
 
 impl Names<'_> {
-    pub(super) fn of(row: &Row) -> Names<'_> {
-        Names {
-            endpoint: &row.endpoint,
-            model: row.model.as_deref().unwrap_or(UNKNOWN_MODEL),
-            client: row.client.as_deref().unwrap_or_default(),
-            key: row.key.as_deref().unwrap_or_default(),
-            outcome: row.outcome.as_str(),
-        }
-    }
-
     pub(super) fn to_series(self) -> Series {
         Series {
             endpoint: self.endpoint.to_owned(),
@@ -69,17 +57,11 @@ impl Series {
         }
     }
 
-    /// When there are already so many series that statistics would grow slow: clients and keys are no longer kept
-    /// apart, and with twice as many nor are endpoints and models. The row itself keeps all its names.
-    fn folded(self, known: i64, series_max: i64) -> Series {
+    /// As it is counted where so many names are no longer kept apart: those of clients and keys, or all but how it ended.
+    fn folded(&self, all: bool) -> Series {
         let other = || OTHER.to_owned();
-        if known < series_max {
-            self
-        } else if known < 2 * series_max {
-            Series { client: other(), key: other(), ..self }
-        } else {
-            Series { endpoint: other(), model: other(), client: other(), key: other(), ..self }
-        }
+        let folded = Series { client: other(), key: other(), ..self.clone() };
+        if all { Series { endpoint: other(), model: other(), ..folded } } else { folded }
     }
 }
 
@@ -102,39 +84,29 @@ impl SeriesIds {
         self.ids.clear();
     }
 
+    /// The id of a series, made where there is none yet, inside the caller's transaction. When there are already so many
+    /// that statistics would grow slow, clients and keys are no longer kept apart, and with twice as many nor are
+    /// endpoints and models. The row itself keeps all its names.
     pub(super) fn id(&mut self, conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
         if let Some(id) = self.ids.get(series) {
             return Ok(*id);
         }
-        let id = match find(conn, series)? {
-            Some(id) => id,
-            None => {
-                let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
-                let folded = series.clone().folded(known, self.series_max);
-                match find(conn, &folded)? {
-                    Some(id) => id,
-                    None => insert(conn, &folded)?,
+        let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
+        let ways = [(series.clone(), self.series_max), (series.folded(false), 2 * self.series_max)];
+        let id = 'found: {
+            // What was counted one way before goes on so, however many there are by now.
+            for (way, known_max) in ways.into_iter().chain([(series.folded(true), i64::MAX)]) {
+                if let Some(id) = find(conn, &way)? {
+                    break 'found id;
+                }
+                if known < known_max {
+                    break 'found insert(conn, &way)?;
                 }
             }
+            unreachable!("the last way has no bound")
         };
         self.remember(series.clone(), id);
         Ok(id)
-    }
-
-    /// The series that a row of the table was counted in. None: somebody else has changed the row.
-    pub(super) fn id_of_row(&mut self, conn: &Connection, names: Names) -> rusqlite::Result<Option<i64>> {
-        let series = names.to_series();
-        if let Some(id) = self.ids.get(&series) {
-            return Ok(Some(*id));
-        }
-        // The same names, else those that it was folded into.
-        for known in [0, self.series_max, 2 * self.series_max] {
-            if let Some(id) = find(conn, &series.clone().folded(known, self.series_max))? {
-                self.remember(series, id);
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
     }
 
     fn remember(&mut self, series: Series, id: i64) {
@@ -162,27 +134,28 @@ fn insert(conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::additions::Additions;
-    use crate::record::sums::Sign;
-    use crate::testing::row;
-
     #[test]
     fn beyond_the_limit_names_are_no_longer_kept_apart_but_every_row_counts() {
         let conn = Connection::open_in_memory().expect("opens");
         crate::record::schema::create(&conn).expect("creates");
         let mut ids = SeriesIds { ids: HashMap::new(), series_max: 5 };
-        let mut additions = Additions::default();
-        for i in 0..40 {
-            let row = Row { model: Some(format!("model-{i}")), client: Some(format!("client-{i}")), ..row() };
-            additions.count(i, &row, Sign::Add);
-        }
-        additions.apply(&conn, &mut ids).expect("applies");
+        let name = |name: &str, i: usize| format!("{name}-{i}");
+        let series = |i: usize| Series {
+            endpoint: "/v1/x".to_owned(),
+            model: name("model", i),
+            client: name("client", i),
+            key: String::new(),
+            outcome: "completed".to_owned(),
+        };
+        let met: Vec<i64> = (0..40).map(|i| ids.id(&conn, &series(i)).expect("an id")).collect();
+        // Asked again, with nothing remembered, each is what it was.
+        ids.forget();
+        assert_eq!((0..40).map(|i| ids.id(&conn, &series(i)).expect("an id")).collect::<Vec<_>>(), met);
         let counts = |query: &str| conn.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a query");
         // Five whole, five by model, one for all the others.
         assert_eq!(counts("SELECT count(*) FROM series"), 11);
         assert_eq!(counts("SELECT count(*) FROM series WHERE client <> 'other'"), 5);
         assert_eq!(counts("SELECT count(*) FROM series WHERE model = 'other'"), 1);
-        assert_eq!(counts("SELECT sum(requests) FROM sums"), 40);
         assert!(ids.ids.len() <= 10);
     }
 }

@@ -29,8 +29,8 @@ pub struct Figures {
 pub(super) struct KeeperWork {
     /// Rows wait for the database.
     pub(super) rows_wait: bool,
-    /// Rows are committed that the sums do not hold yet.
-    pub(super) rows_unsummed: bool,
+    /// Rows were committed since it looked.
+    pub(super) rows_came: bool,
     /// The write-ahead log may have grown enough to be checkpointed.
     pub(super) log_grew: bool,
     /// The proxy ends: that stays.
@@ -100,12 +100,14 @@ impl NewRowsState {
 /// All of it, changed by who holds the desk.
 pub(super) struct Signals {
     pub(super) figures: Figures,
-    /// Wakes the keeper: rows wait, or are not summed up, or the log has grown.
+    /// Wakes the keeper: rows wait, or came, or the log has grown.
     pub(super) keeper: Bell<KeeperWork>,
     /// Tells that rows are in.
     pub(super) new_rows: NewRows,
-    /// Rows are committed that the sums do not hold.
-    unsummed: AtomicBool,
+    /// Rows were committed since the keeper looked.
+    rows_came: AtomicBool,
+    /// Rows that are not packed, of those committed since the start; no fewer.
+    unpacked: AtomicU64,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
     log_growth: AtomicU64,
     /// Growth of it that the keeper is told of.
@@ -118,7 +120,8 @@ impl Default for Signals {
             figures: Figures::default(),
             keeper: Bell::default(),
             new_rows: NewRows::default(),
-            unsummed: AtomicBool::new(false),
+            rows_came: AtomicBool::new(false),
+            unpacked: AtomicU64::new(0),
             log_growth: AtomicU64::new(0),
             log_growth_max: AtomicU64::new(WAL_CHECKPOINT_BYTES),
         }
@@ -130,24 +133,21 @@ impl Signals {
     pub(super) fn note_written(&self, rows: usize) {
         self.figures.written.fetch_add(rows as u64, Ordering::Relaxed);
         self.new_rows.note();
-        self.note_behind();
-    }
-
-    /// The sums lack rows.
-    pub(super) fn note_behind(&self) {
-        if !self.unsummed.swap(true, Ordering::AcqRel) {
-            self.keeper.ring(|work| work.rows_unsummed = true);
+        self.unpacked.fetch_add(rows as u64, Ordering::Relaxed);
+        if !self.rows_came.swap(true, Ordering::AcqRel) {
+            self.keeper.ring(|work| work.rows_came = true);
         }
     }
 
-    /// Sums were written: whether those of all rows.
-    pub(super) fn note_summed(&self, all: bool) {
-        self.unsummed.store(!all, Ordering::Release);
+    /// The keeper looks: how many rows are not packed. The next one wakes it again.
+    pub(super) fn look(&self) -> u64 {
+        self.rows_came.store(false, Ordering::Release);
+        self.unpacked.load(Ordering::Relaxed)
     }
 
-    /// Whether the sums lack rows.
-    pub(super) fn is_behind(&self) -> bool {
-        self.unsummed.load(Ordering::Acquire)
+    /// What was committed until now is about to be packed.
+    pub(super) fn note_packed(&self) {
+        self.unpacked.store(0, Ordering::Relaxed);
     }
 
     /// So much was written to the write-ahead log.

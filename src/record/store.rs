@@ -1,18 +1,10 @@
-//! The writer: rows and their content in one transaction, their sums in a later one. Owns the one connection that
-//! writes rows.
+//! The writer: rows and their content in one transaction, packs in another. Owns the one connection that writes rows.
 //!
-//! ```text
-//!  write ──▶ requests, content (a reply waits)      counted in memory ──sum up──▶ sums, summed_until
-//! ```
+//! Does not batch, wait, retry or checkpoint, nor say when to pack; the recorder and the keeper do.
 //!
-//! Does not batch, wait, retry or checkpoint, nor say when to sum up; the recorder and the keeper do. The table always
-//! knows which rows are not in the sums: what is counted in memory only spares reading them. Whatever else writes
-//! sums up first, in its own transaction.
-//!
-//! What a commit touches: the last page of `requests` and that of `content`; 4 pwrite and 6 fcntl. Without the page of
-//! `sums` a row alone takes 36,000 instructions instead of 70,000 and 15 us instead of 20 (median; mean 17 instead of
-//! 30). In a batch of 16 it is 20,700 instead of 27,000 and 3.2 us instead of 4.2, half of that by looking statements
-//! up once for the batch. 2 cores, ext4, WAL, synchronous=NORMAL, 100 bytes of content, nobody else at work.
+//! What a commit touches: the last page of `requests` and that of `content`; 4 pwrite and 6 fcntl. A row alone takes
+//! 36,000 instructions and 15 us (median; mean 17). In a batch of 16 it is 20,700 and 3.2 us, half of that by looking
+//! statements up once for the batch. 2 cores, ext4, WAL, synchronous=NORMAL, 100 bytes of content, nobody else at work.
 //!
 //! The size of a page was chosen when sums were part of the commit: 300 bytes of prompt and output each, the log
 //! checkpointed from another connection, median per row.
@@ -30,43 +22,33 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, io, mem};
+use std::{fs, io};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::additions::{self, Additions};
 use super::clean;
 use super::connections::Connections;
 use super::lock::{DatabaseLock, Writer};
 use super::meta;
 use super::open;
 pub use super::open::{DbSync, OpenError};
-use super::pack::HourRead;
+use super::pack::{SPAN_ALL, pack_id, visit_totals};
+use super::packing::{self, Folded};
 use super::place::{FileState, LogBytes, Place};
-use super::roll_up;
 use super::row::Row;
 use super::series::SeriesIds;
-use super::sums::{ALL_TIME, Sign};
 use super::table::{Entry, Inserts, overwrite};
-use crate::calendar::{self, text_of_ms};
+use crate::calendar::{now_ms, text_of_ms};
 use crate::limits::{CLOSE_WAIT_MAX, COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
-
-/// Rows that are in the table and not in the sums yet.
-#[derive(Debug)]
-enum Unsummed {
-    /// Those behind `until`, as far as `last`, and what they add to the sums. None where both are the same.
-    Counted { until: i64, last: i64, additions: Additions },
-    /// Whichever the table has behind `summed_until`: another process has written some, or a bug came between.
-    InTable,
-}
 
 /// The one writing connection.
 #[derive(Debug)]
 pub struct Store {
     conn: Connection,
     series: SeriesIds,
-    unsummed: Unsummed,
+    /// Of the last row that was written.
+    last_id: Option<i64>,
     place: Place,
     sync: DbSync,
     /// How long a transaction waits for another process's lock.
@@ -108,14 +90,12 @@ impl Store {
         let log_bytes = LogBytes::default();
         let conn = open::open(path, sync, &log_bytes)?;
         let (series, place) = (SeriesIds::default(), Place::of(path, log_bytes));
-        // What a killed process has left.
-        let unsummed = Unsummed::InTable;
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
         let mut store = Store {
             conn,
             series,
-            unsummed,
+            last_id: None,
             place,
             sync,
             lock_wait,
@@ -129,10 +109,6 @@ impl Store {
             key: None,
         };
         store.key = store.fingerprint_key().ok();
-        if let Err(e) = store.sum_up() {
-            log::debug!("the rows of the last run are not summed up yet: {e}");
-            store.damaged = false;
-        }
         Ok(store)
     }
 
@@ -190,8 +166,8 @@ impl Store {
     }
 
     /// Opens the database at its path anew, after all connections of this process to the one before were closed. Until
-    /// that succeeds nothing is written: rows in a file that is gone are lost. What stood in that file stays there, and
-    /// is summed up when it is opened again; what stood in its log is moved into it before, as far as it is at hand.
+    /// that succeeds nothing is written: rows in a file that is gone are lost. What stood in that file stays there; what
+    /// stood in its log is moved into it before, as far as it is at hand.
     /// Nothing is removed before the file at the path is known to be one that can be opened.
     pub fn reopen(&mut self) -> Result<(), OpenError> {
         if let Some(lock) = &mut self.lock {
@@ -219,7 +195,6 @@ impl Store {
         // In its place stands one to nothing.
         if let Ok(nothing) = Connection::open_in_memory() {
             self.conn = nothing;
-            self.unsummed = Unsummed::InTable;
             self.closed = true;
         }
     }
@@ -292,8 +267,7 @@ impl Store {
         &self.place
     }
 
-    /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written. Their sums
-    /// wait for [`Store::sum_up`].
+    /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written.
     pub fn write(&mut self, rows: &[Row]) -> rusqlite::Result<Vec<i64>> {
         self.write_and(rows, |_| Ok(()))
     }
@@ -315,50 +289,39 @@ impl Store {
         rows: &[Row],
         also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Vec<i64>> {
-        if self.unsummed.is_full() && self.sum_up().is_err() {
-            // Memory is bounded. The table still has them.
-            self.unsummed = Unsummed::InTable;
-        }
-        let created_at = text_of_ms(calendar::now_ms());
-        let known = self.unsummed.until();
+        let created_at = text_of_ms(now_ms());
+        let last_id = self.last_id;
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
             let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at)));
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
-            let summed_until = known.map_or_else(|| additions::summed_until(conn), Ok)?;
-            if let Some(first) = ids.first().filter(|first| **first <= summed_until) {
-                // Somebody has removed the newest rows: their ids are used again.
-                additions::set_summed_until(conn, first - 1)?;
+            if let Some(first) = ids.first().filter(|first| last_id.is_none_or(|last| **first != last + 1)) {
+                // Somebody else has written rows, or has removed the newest: then their ids are used again.
+                packing::reused(conn, *first)?;
                 clean::reused(conn, *first)?;
             }
             also(conn)?;
             Ok(ids)
         })?;
-        self.unsummed.add(&ids, rows);
+        self.last_id = ids.last().copied().or(self.last_id);
         Ok(ids)
     }
 
-    /// Adds what was written since the last time to the sums. Does not wait for a database that is locked: an error
-    /// then, as any other, leaves everything for the next time.
-    pub fn sum_up(&mut self) -> rusqlite::Result<()> {
-        if !self.is_behind() {
-            return Ok(());
-        }
+    /// Packs what was folded, if that is still true. Does not wait for a database that is locked: an error then, as any
+    /// other, leaves everything for the next time.
+    pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<()> {
         let (lock_wait, damaged) = (self.lock_wait, self.damaged);
         self.set_lock_wait(Duration::ZERO);
-        let summed = self.transact_summed(|_, _| Ok(()));
+        let packed = self.transact(|conn, series| packing::pack(conn, series, folded));
         self.set_lock_wait(lock_wait);
         // Whether rows can be written, rows find out.
         self.damaged = damaged;
-        summed
+        packed
     }
 
-    /// Whether there are, or may be, rows that the sums do not hold.
-    pub fn is_behind(&self) -> bool {
-        match &self.unsummed {
-            Unsummed::Counted { until, last, .. } => until < last,
-            Unsummed::InTable => true,
-        }
+    /// Packs every row there is in one transaction.
+    pub fn pack_all(&mut self) -> rusqlite::Result<()> {
+        self.transact(packing::pack_all)
     }
 
     /// Replaces a row whose figures changed after it was written: `before` as it was written, `after` as it should
@@ -366,22 +329,19 @@ impl Store {
     /// [`rusqlite::Error::QueryReturnedNoRows`], and nothing changes.
     /// What was said stays as it was written: clean-up has counted its size.
     pub fn correct(&mut self, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
-        self.transact_summed(|conn, series| {
-            overwrite(conn, id, before, after)?;
-            let mut additions = Additions::default();
-            additions.count(id, before, Sign::Subtract);
-            additions.count(id, after, Sign::Add);
-            additions.apply(conn, series)
-        })
+        self.transact(|conn, series| packing::change(conn, series, id, || overwrite(conn, id, before, after)))
     }
 
-    /// How many requests were ever recorded; from the sums, and the rows that are not in them yet.
+    /// How many requests were ever recorded; from the pack of all time, and the rows that are in none yet.
     pub fn row_count(&self) -> rusqlite::Result<u64> {
-        let query = format!(
-            "{ALL_TIME} SELECT coalesce(sum(requests), 0) + (SELECT count(*) FROM requests
-                WHERE id > (SELECT value FROM meta WHERE name = 'summed_until')) FROM counted"
-        );
-        self.conn.query_row(&query, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+        let query = "SELECT coalesce((SELECT pack FROM packed_sums WHERE id = ?1), x''), (SELECT count(*) FROM requests
+            WHERE id > (SELECT value FROM meta WHERE name = 'packed_until'))";
+        let mut requests = 0;
+        self.conn.query_row(query, [pack_id(SPAN_ALL, 0)], |row| {
+            requests = row.get(1)?;
+            visit_totals(row.get_ref(0)?.as_blob()?, |_, sums| requests += sums.requests)
+        })?;
+        Ok(i64::unsigned_abs(requests))
     }
 
     /// The highest id of a row; 0 where there is none.
@@ -394,43 +354,9 @@ impl Store {
         self.conn.query_row("SELECT value FROM meta WHERE name = 'fingerprint_key'", [], |row| row.get(0))
     }
 
-    /// Adds the sums of one hour that is over to those of its day and of all time, so that questions about all time
-    /// stay cheap. Returns whether there was one: call again while there is. Takes about as long as a commit.
-    pub fn roll_up(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
-        self.roll_up_read(None, now_ms)
-    }
-
-    /// The same with what [`roll_up::read_ahead`] has read on another connection, so that no commit waits for that.
-    pub fn roll_up_read(&mut self, read: Option<HourRead>, now_ms: i64) -> rusqlite::Result<bool> {
-        self.transact_summed(|conn, series| roll_up::roll_up(conn, series, read, now_ms))
-    }
-
     /// One step of clean-up, in a transaction of its own. On an error nothing is changed.
     pub(super) fn clean<T>(&mut self, step: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.transact_summed(|conn, _| step(conn))
-    }
-
-    /// Sums up first, in the same transaction: whoever looks at the sums, or removes rows, finds every row counted.
-    fn transact_summed<T>(
-        &mut self,
-        work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        // Should `work` panic, the table knows.
-        let unsummed = mem::replace(&mut self.unsummed, Unsummed::InTable);
-        let done = self.transact(|conn, series| {
-            let until = unsummed.sum_up(conn, series)?;
-            Ok((until, work(conn, series)?))
-        });
-        match done {
-            Ok((until, done)) => {
-                self.unsummed = Unsummed::none_behind(until);
-                Ok(done)
-            }
-            Err(e) => {
-                self.unsummed = unsummed;
-                Err(e)
-            }
-        }
+        self.transact(|conn, _| step(conn))
     }
 
     fn transact<T>(
@@ -473,61 +399,6 @@ impl Store {
     }
 }
 
-impl Unsummed {
-    fn none_behind(until: i64) -> Unsummed {
-        Unsummed::Counted { until, last: until, additions: Additions::default() }
-    }
-
-    /// The id up to which every row is in the sums, if it is known.
-    fn until(&self) -> Option<i64> {
-        match self {
-            Unsummed::Counted { until, .. } => Some(*until),
-            Unsummed::InTable => None,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        match self {
-            Unsummed::Counted { additions, .. } => additions.is_full(),
-            Unsummed::InTable => false,
-        }
-    }
-
-    /// Counts rows that are committed.
-    fn add(&mut self, ids: &[i64], rows: &[Row]) {
-        let (Some(first), Some(newest)) = (ids.first(), ids.last()) else { return };
-        match self {
-            Unsummed::Counted { until, last, additions } => {
-                if until == last && *first <= *until {
-                    // Used again, see `Store::write`.
-                    (*until, *last) = (first - 1, first - 1);
-                }
-                if *first == *last + 1 && newest - first + 1 == ids.len() as i64 {
-                    ids.iter().zip(rows).for_each(|(id, row)| additions.count(*id, row, Sign::Add));
-                    *last = *newest;
-                } else {
-                    *self = Unsummed::InTable;
-                }
-            }
-            Unsummed::InTable => {}
-        }
-    }
-
-    /// Brings the sums up to date, inside the caller's transaction; returns the last id.
-    fn sum_up(&self, conn: &Connection, series: &mut SeriesIds) -> rusqlite::Result<i64> {
-        match self {
-            Unsummed::Counted { until, last, .. } if until == last => Ok(*until),
-            // Asked every time: another process may have counted the rows.
-            Unsummed::Counted { until, last, additions } if additions::summed_until(conn)? == *until => {
-                additions.apply(conn, series)?;
-                additions::set_summed_until(conn, *last)?;
-                Ok(*last)
-            }
-            Unsummed::Counted { .. } | Unsummed::InTable => additions::catch_up(conn, series),
-        }
-    }
-}
-
 /// The error of a database that cannot be written because it is not where it was.
 pub(super) fn gone(words: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
@@ -559,10 +430,8 @@ fn is_failed_locking(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calendar::HOUR_MS;
-    use crate::limits::UNSUMMED_ROWS_MAX;
     use crate::record::row::Outcome;
-    use crate::testing::{Folder, Random, random_row, row};
+    use crate::testing::{Folder, row};
 
     fn store() -> (Store, Folder) {
         let folder = Folder::new();
@@ -590,150 +459,87 @@ mod tests {
             }
             store.conn.execute_batch("DROP TRIGGER refuse").expect("dropped");
             assert_eq!(store.write(&[other(), other()]), Ok(vec![2, 3]));
-            check_summed(&mut store, 3);
+            check_counted(&mut store, 3);
         }
     }
 
-    /// Requests in the sums of hours.
-    fn summed(store: &Store) -> i64 {
-        let query = "SELECT coalesce(sum(requests), 0) FROM sums WHERE span = 2";
-        store.conn.query_row(query, [], |row| row.get(0)).expect("a query")
+    /// Requests in packs.
+    fn packed(store: &Store) -> i64 {
+        let pack = crate::record::pack::read(&store.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        pack.values().map(|measured| measured.sums.requests).sum()
     }
 
-    /// Sums up, twice: so many rows are counted, each once.
+    /// Packs, twice: so many rows are counted, each once, before and after.
     #[track_caller]
-    fn check_summed(store: &mut Store, rows: i64) {
+    fn check_counted(store: &mut Store, rows: i64) {
         for _ in 0..2 {
-            store.sum_up().expect("sums up");
-            assert_eq!((summed(store), store.row_count()), (rows, Ok(rows as u64)));
+            assert_eq!(store.row_count(), Ok(rows as u64));
+            store.pack_all().expect("packs");
+            assert_eq!((packed(store), store.row_count()), (rows, Ok(rows as u64)));
         }
-    }
-
-    /// Everything that statistics read but rows.
-    fn all_sums(store: &Store) -> Vec<String> {
-        let queries = [
-            "SELECT format('%d %d %d %d %d %d %d %d', span, start, series, requests, duration_ms, input_tokens,
-                first_token_known, last_id) FROM sums ORDER BY span, start, series",
-            "SELECT format('%d %s', id, outcome) FROM series",
-            "SELECT format('%d %s', id, hex(pack)) FROM packed_latencies",
-            "SELECT format('%s %d', name, value) FROM meta WHERE name <> 'fingerprint_key'",
-        ];
-        let lines = |query: &&str| {
-            let mut statement = store.conn.prepare(query).expect(query);
-            let lines = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect);
-            lines.unwrap_or_else(|e| panic!("{query}: {e}"))
-        };
-        queries.iter().map(lines).collect::<Vec<Vec<String>>>().concat()
     }
 
     #[test]
-    fn rows_are_in_the_table_at_once_and_in_the_sums_when_they_are_asked_for() {
+    fn rows_are_counted_at_once_and_packed_when_that_is_asked_for() {
         let (mut store, _folder) = store();
         store.write(&[row(), row()]).expect("writes");
-        assert_eq!((rows_in(&store, "requests"), summed(&store), store.is_behind()), (2, 0, true));
-        check_summed(&mut store, 2);
-        assert!(!store.is_behind());
-        // Whatever else changes the database sums up first.
+        assert_eq!((rows_in(&store, "requests"), packed(&store), store.row_count()), (2, 0, Ok(2)));
+        check_counted(&mut store, 2);
+        // Rows that are packed count though they are removed.
+        store.clean(|conn| conn.execute("DELETE FROM requests WHERE id < 2", [])).expect("removes");
         store.write(&[row()]).expect("writes");
-        store.correct(3, &row(), &Row { duration_ms: 1, ..row() }).expect("corrects");
-        assert_eq!(summed(&store), 3);
-        store.write(&[row()]).expect("writes");
-        assert_eq!(store.roll_up(row().start_ms), Ok(false));
-        assert_eq!(summed(&store), 4);
-        store.write(&[row()]).expect("writes");
-        store.clean(|conn| conn.execute("DELETE FROM requests WHERE id < 5", [])).expect("removes");
-        assert_eq!(summed(&store), 5);
+        check_counted(&mut store, 3);
     }
 
     #[test]
-    fn what_a_killed_process_left_is_counted_once_and_as_it_would_have_been() {
-        let rows = |seed: u64| {
-            let mut random = Random::new(seed);
-            (0..UNSUMMED_ROWS_MAX + 100).map(|_| random_row(&mut random)).collect::<Vec<_>>()
-        };
-        let after = row().start_ms + 48 * HOUR_MS;
-        let sums_of = |killed: bool| {
+    fn packs_that_are_refused_are_neither_lost_nor_doubled() {
+        for table in ["series", "packed_sums", "packed_latencies"] {
             let (mut store, folder) = store();
-            store.write(&rows(1)).expect("writes");
-            while store.roll_up(after).expect("rolls up") {}
-            // Most of these come late, for hours that are packed.
-            store.write(&rows(2)).expect("writes");
-            if !killed {
-                store.sum_up().expect("sums up");
-            }
-            drop(store);
-            for _ in 0..2 {
-                let store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
-                assert!(!store.is_behind());
-                assert_eq!(summed(&store) as usize, 2 * rows(1).len());
-            }
-            all_sums(&Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens"))
-        };
-        let packed_changes = |sums: &mut Vec<String>| sums.retain(|line| !line.starts_with("packs_changed"));
-        let (mut killed, mut ended) = (sums_of(true), sums_of(false));
-        packed_changes(&mut killed);
-        packed_changes(&mut ended);
-        assert_eq!(killed, ended);
-    }
-
-    #[test]
-    fn sums_that_are_refused_are_neither_lost_nor_doubled() {
-        for table in ["series", "sums"] {
-            let (mut store, folder) = store();
-            store.write(&[row()]).expect("writes");
-            store.sum_up().expect("sums up");
+            store.write(&[row()]).and_then(|_| store.pack_all()).expect("packs");
             let refuse = format!(
-                "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN (SELECT count(*) FROM {table}) > 1
+                "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN (SELECT count(*) FROM series) > 1
                  BEGIN SELECT RAISE(ABORT, 'no more'); END"
             );
             store.conn.execute_batch(&refuse).expect("made");
             let of = |model: &str| Row { model: Some(model.to_owned()), ..row() };
-            store.write(&[row(), of("a"), of("b")]).expect("rows are no sums");
-            store.sum_up().expect_err(table);
-            assert_eq!((summed(&store), rows_in(&store, "series"), store.row_count()), (1, 1, Ok(4)), "{table}");
-            store.write(&[of("a"), of("c")]).expect("rows are no sums");
+            store.write(&[row(), of("a"), of("b")]).expect("rows are no packs");
+            store.pack_all().expect_err(table);
+            assert_eq!((packed(&store), rows_in(&store, "series"), store.row_count()), (1, 1, Ok(4)), "{table}");
+            store.write(&[of("a"), of("c")]).expect("rows are no packs");
             // The ids of series that were rolled back are not remembered.
             store.conn.execute_batch("DROP TRIGGER refuse").expect("dropped");
             let killed = folder.join("killed.db");
             store.conn.execute("VACUUM INTO ?1", [killed.to_str()]).expect("copies");
-            check_summed(&mut store, 6);
-            assert_eq!(all_sums(&store), all_sums(&Store::open(&killed, DbSync::Normal).expect("opens")));
+            check_counted(&mut store, 6);
+            check_counted(&mut Store::open(&killed, DbSync::Normal).expect("opens"), 6);
         }
-    }
-
-    #[test]
-    fn sums_that_are_refused_for_long_are_made_from_the_table() {
-        let (mut store, _folder) = store();
-        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON sums BEGIN SELECT RAISE(ABORT, 'no more'); END";
-        store.conn.execute_batch(refuse).expect("made");
-        store.write(&vec![row(); UNSUMMED_ROWS_MAX]).expect("writes");
-        store.write(&[row()]).expect("writes");
-        assert!(matches!(store.unsummed, Unsummed::InTable), "memory is bounded");
-        store.conn.execute_batch("DROP TRIGGER refuse").expect("dropped");
-        check_summed(&mut store, UNSUMMED_ROWS_MAX as i64 + 1);
-        // Where nothing is in the way, the next commit makes room.
-        store.write(&vec![row(); UNSUMMED_ROWS_MAX]).expect("writes");
-        store.write(&[row()]).expect("writes");
-        assert_eq!(summed(&store), 2 * UNSUMMED_ROWS_MAX as i64 + 1);
     }
 
     #[test]
     fn two_processes_count_every_row_once() {
         let (mut one, folder) = store();
-        one.write(&[row(), row()]).expect("writes");
-        // Opening counts what the first has not yet.
         let mut other = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
-        assert_eq!(summed(&other), 2);
-        check_summed(&mut one, 2);
+        let fold = |store: &Store| packing::fold(&store.conn).expect("reads").expect("there are rows");
+        one.write(&[row(), row()]).expect("writes");
+        // Both have read the same rows; who comes second changes nothing.
+        let (first, second) = (fold(&one), fold(&other));
+        one.pack(&first).expect("packs");
+        other.write(&[row()]).expect("writes");
+        other.pack(&second).expect("has come too late");
+        assert_eq!((packed(&one), one.row_count()), (2, Ok(3)));
+        check_counted(&mut other, 3);
         one.write(&[row()]).expect("writes");
         other.write(&[row(), row()]).expect("writes");
+        check_counted(&mut one, 6);
+        // Nor are rows packed as they were before they were corrected.
         one.write(&[row()]).expect("writes");
-        check_summed(&mut other, 6);
-        check_summed(&mut one, 6);
-        other.write(&[row()]).expect("writes");
-        one.write(&[row()]).expect("writes");
-        check_summed(&mut one, 8);
-        check_summed(&mut other, 8);
+        let outdated = fold(&one);
+        other.correct(7, &row(), &Row { duration_ms: 1, ..row() }).expect("corrects");
+        one.pack(&outdated).expect("has come too late");
+        assert_eq!(packed(&one), 6);
+        check_counted(&mut one, 7);
+        let pack = crate::record::pack::read(&one.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        assert_eq!(pack.values().map(|measured| measured.sums.duration_ms).sum::<i64>(), 6 * 850 + 1);
     }
 
     #[test]
@@ -742,45 +548,35 @@ mod tests {
         let remove =
             |store: &Store| store.conn.execute_batch("DELETE FROM requests; DELETE FROM content").expect("empty");
         let open = || Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
-        store.write(&[row(), row(), row()]).expect("writes");
-        store.sum_up().expect("sums up");
+        store.write(&[row(), row(), row()]).and_then(|_| store.pack_all()).expect("writes");
         remove(&store);
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        check_summed(&mut store, 4);
-        // Also while nobody knows how far the sums go.
-        remove(&store);
-        store.unsummed = Unsummed::InTable;
-        assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        check_summed(&mut store, 5);
-        // Killed before they are summed up.
+        check_counted(&mut store, 4);
+        // Killed before they are packed.
         remove(&store);
         assert_eq!(store.write(&[row(), row()]), Ok(vec![1, 2]));
         drop(store);
         let mut store = open();
-        assert_eq!(summed(&store), 7);
+        check_counted(&mut store, 6);
         // Removed while no proxy runs.
         remove(&store);
         drop(store);
         store = open();
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        check_summed(&mut store, 8);
+        check_counted(&mut store, 7);
     }
 
     #[test]
-    fn rows_wait_for_a_lock_as_long_as_they_are_told_to_and_sums_do_not() {
+    fn rows_wait_for_a_lock_as_long_as_they_are_told_to_and_packs_do_not() {
         let (mut store, folder) = store();
         let other = Connection::open(folder.join("metrics.db")).expect("opens");
         let lock = || other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         let unlock = || other.execute_batch("ROLLBACK").expect("unlocks");
-        let for_ever = Duration::from_secs(3600);
-        store.write(&vec![row(); UNSUMMED_ROWS_MAX]).expect("writes");
-        store.set_lock_wait(for_ever);
+        store.write(&[row()]).expect("writes");
+        let folded = packing::fold(&store.conn).expect("reads").expect("there is one");
+        store.set_lock_wait(Duration::from_secs(3600));
         lock();
-        store.sum_up().expect_err("locked");
-        // Those that meet sums which have to be written first do not wait either, if they are told not to.
-        store.set_lock_wait(Duration::ZERO);
-        store.write(&[row()]).expect_err("locked");
-        store.set_lock_wait(for_ever);
+        store.pack(&folded).expect_err("locked");
         let begins = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             let written = scope.spawn(|| {
@@ -789,9 +585,9 @@ mod tests {
             });
             begins.wait();
             unlock();
-            assert_eq!(written.join().expect("no panic"), Ok(vec![UNSUMMED_ROWS_MAX as i64 + 1]));
+            assert_eq!(written.join().expect("no panic"), Ok(vec![2]));
         });
-        check_summed(&mut store, UNSUMMED_ROWS_MAX as i64 + 1);
+        check_counted(&mut store, 2);
     }
 
     #[test]
@@ -811,10 +607,9 @@ mod tests {
         }));
         assert!(panicked.is_err());
         // Seen from elsewhere, for here that transaction is still open.
-        store.sum_up().expect("sums up");
-        let other = Connection::open(folder.join("metrics.db")).expect("opens");
-        let summed = other.query_row("SELECT coalesce(sum(requests), 0) FROM sums", [], |row| row.get::<_, i64>(0));
-        assert_eq!(summed, Ok(1));
+        store.pack_all().expect("packs");
+        let other = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
+        assert_eq!((packed(&other), other.row_count()), (1, Ok(1)));
     }
 
     #[test]
@@ -912,10 +707,8 @@ mod tests {
             std::fs::rename(folder.join("metrics.db"), folder.join("old.db")).expect("renamed");
         };
         let (mut store, folder) = check_found_again(rename, &[1]);
-        check_summed(&mut store, 1);
-        // They were not summed up when it was moved.
-        let old = Store::open(&folder.join("old.db"), DbSync::Normal).expect("opens");
-        assert_eq!((old.row_count(), summed(&old)), (Ok(1), 1));
+        check_counted(&mut store, 1);
+        check_counted(&mut Store::open(&folder.join("old.db"), DbSync::Normal).expect("opens"), 1);
     }
 
     #[cfg(unix)]
@@ -931,7 +724,7 @@ mod tests {
             std::fs::rename(copy, folder.join("metrics.db")).expect("renamed");
         };
         let (mut store, _folder) = check_found_again(replace, &[2]);
-        check_summed(&mut store, 2);
+        check_counted(&mut store, 2);
     }
 
     #[test]

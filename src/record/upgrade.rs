@@ -8,15 +8,14 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement};
 
-use super::additions::Additions;
 use super::extras::Extras;
-use super::roll_up::roll_up_all;
+use super::packing;
 use super::row::{Content, Outcome, Row};
 use super::schema;
 use super::series::SeriesIds;
-use super::sums::{Sign, duration};
+use super::sums::duration;
 use super::table::{Entry, Inserts};
-use crate::calendar::{ms_of_text, now_ms, text_of_ms};
+use crate::calendar::{ms_of_text, text_of_ms};
 
 /// Converts the table `requests`, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
@@ -28,9 +27,8 @@ pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     renamed?;
     schema::create(conn)?;
     copy_rows(conn)?;
-    schema::mark_all_summed(conn)?;
-    // Years of hours: without this the first questions would read them all.
-    roll_up_all(conn, &mut SeriesIds::default(), now_ms())?;
+    // Years of rows: without this the first questions would read them all.
+    packing::pack_all(conn, &mut SeriesIds::default())?;
     extras.copy_columns(conn)?;
     conn.execute_batch("DROP TABLE earlier_requests")?;
     extras.make_others(conn)
@@ -46,25 +44,18 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
     let mut select = earlier_rows(conn)?;
     let mut rows = select.query([])?;
     let mut inserts = Inserts::prepare(conn)?;
-    let mut series = SeriesIds::default();
-    let mut additions = Additions::default();
     let mut last_start_ms = 0;
     while let Some(row) = rows.next()? {
         let earlier = read(row, last_start_ms)?;
         last_start_ms = earlier.row.start_ms;
-        let id = inserts.insert(&Entry {
+        inserts.insert(&Entry {
             id: Some(earlier.id),
             row: &earlier.row,
             end_time: text_of_ms(earlier.end_ms),
             created_at: &text_of_ms(earlier.created_ms),
         })?;
-        additions.count(id, &earlier.row, Sign::Add);
-        if additions.is_full() {
-            additions.apply(conn, &mut series)?;
-            additions = Additions::default();
-        }
     }
-    additions.apply(conn, &mut series)
+    Ok(())
 }
 
 fn earlier_rows(conn: &Connection) -> rusqlite::Result<Statement<'_>> {
@@ -297,10 +288,8 @@ mod tests {
         ));
         assert_eq!(store.row_count(), Ok(1500));
         assert_eq!(store.write(&[row()]), Ok(vec![3001]));
-        store.sum_up().expect("sums up");
-        let open_hours = "SELECT count(*) FROM sums WHERE span = 2 AND start >= (SELECT value FROM meta
-            WHERE name = 'rolled_until')";
-        assert_eq!(conn.query_row(open_hours, [], |row| row.get::<_, i64>(0)), Ok(0));
+        let packed_until = "SELECT value FROM meta WHERE name = 'packed_until'";
+        assert_eq!(conn.query_row(packed_until, [], |row| row.get::<_, i64>(0)), Ok(3000));
         let summary = Reader::open(&folder.join("metrics.db"))
             .and_then(|reader| reader.summary(&Default::default()))
             .expect("answers");

@@ -27,7 +27,7 @@ use crate::exchange::job::Workers;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::http::target::Local;
-use crate::limits::{LANE_QUEUE_LENGTH_MAX, SUM_WAIT_MAX, TALLIES_KEPT_TIME_MAX};
+use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
 use crate::outage::Outage;
 use crate::record::connections::Slot;
@@ -172,8 +172,6 @@ impl Desk {
             Ok(question) => question,
             Err(message) => return Answer::Reply(Reply::error(400, &message, "bad_request")),
         };
-        // Every row that was committed before the question counts in its answer.
-        self.recorder.sum_up_within(SUM_WAIT_MAX);
         if route == Local::Export {
             return Answer::Export(question);
         }

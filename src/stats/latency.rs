@@ -1,18 +1,18 @@
-//! Distributions of durations and speeds: from kept histograms, and from rows only where an hour is not over or a range
-//! begins or ends in its middle.
+//! Distributions of durations and speeds: from packs, and from rows only where these are not packed yet, or a range
+//! begins or ends in the middle of an hour.
 
 use std::collections::HashMap;
 use std::mem::size_of;
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
-use super::range::{Cut, Packed, cut};
-use super::reader::{Reader, RowFigures};
+use super::range::{Cut, cut};
+use super::reader::{Reader, RowFigures, RowRead};
 use super::totals::one_decimal;
-use crate::calendar::HOUR_MS;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::record::histogram::Histogram;
 use crate::record::pack::{Latencies, Measured, visit_latencies, visit_sums};
+use crate::record::packing::State;
 use crate::record::series::Series;
 use crate::record::sums::Known;
 
@@ -75,23 +75,28 @@ impl Reader {
             let of = Body {
                 filter: Filter { from_ms: None, to_ms: None, ..filter.clone() },
                 packs: pieces.packs,
-                open: pieces.open,
-                packed,
-                corrections: self.corrections()?,
+                state: packed.state,
             };
             let known = self.kept_latencies.borrow_mut().take(&of);
-            let mut kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
-            if let Some((from, to)) = kept.of.open {
-                // Rows come with rising ids: only those since the last time are new.
-                let range = (from.saturating_mul(HOUR_MS), to.saturating_mul(HOUR_MS));
-                let last_id = self.add_rows(&mut kept.models, range, kept.last_id, filter)?;
-                kept.last_id = kept.last_id.max(last_id.unwrap_or(0));
-            }
+            let kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
             let mut models = kept.models.clone();
             self.kept_latencies.borrow_mut().put(kept);
+            let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
+            let mut add = |row: &RowRead| {
+                let names = row.names();
+                if filter.matches(&names) {
+                    let (sample, sums) = row.sample();
+                    let at = models.place(names.model);
+                    models.list[at].1.latencies.count(&sample);
+                    models.list[at].1.sums.add(&sums, 1);
+                }
+                Ok(())
+            };
             for edge in pieces.rows {
-                self.add_rows(&mut models, edge, 0, filter)?;
+                self.visit_packed_rows(packed, edge, needs, RowFigures::Sample, &mut add)?;
             }
+            let range = (filter.from_ms, filter.to_ms);
+            self.visit_unpacked_rows(packed, range, needs, RowFigures::Sample, &mut add)?;
             Ok(models.list.into_iter().collect())
         })
     }
@@ -119,28 +124,7 @@ impl Reader {
                 })
             })?;
         }
-        Ok(Kept { of, models, last_id: 0 })
-    }
-
-    /// Adds the rows of a range, in milliseconds, with a higher id than `after`.
-    fn add_rows(
-        &self,
-        models: &mut Models,
-        range: (i64, i64),
-        after: i64,
-        filter: &Filter,
-    ) -> rusqlite::Result<Option<i64>> {
-        let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
-        self.visit_rows(range, after, needs, RowFigures::Sample, |row| {
-            let names = row.names()?;
-            if filter.matches(&names) {
-                let (sample, sums) = row.sample()?;
-                let at = models.place(names.model);
-                models.list[at].1.latencies.count(&sample);
-                models.list[at].1.sums.add(&sums, 1);
-            }
-            Ok(())
-        })
+        Ok(Kept { of, models })
     }
 }
 
@@ -168,34 +152,30 @@ impl Models {
     }
 }
 
-/// A range without the parts of an hour at its edges, and the state of the database that it was read from.
+/// A range without the parts of an hour at its edges, and what was packed when it was read.
 #[derive(Debug, PartialEq)]
 struct Body {
     filter: Filter,
     packs: Vec<(i64, i64)>,
-    open: Option<(i64, i64)>,
-    packed: Packed,
-    corrections: i64,
+    state: State,
 }
 
-/// What a body came to, with the rows of its open hours up to an id.
+/// What a body came to.
 #[derive(Debug)]
 struct Kept {
     of: Body,
     models: Models,
-    last_id: i64,
 }
 
 /// Distributions for the next question of the same kind, the last one first. Adding up a month of packs takes
-/// milliseconds, and so do the rows of the hours that are not packed; pages and Prometheus ask for the same again and
-/// again.
+/// milliseconds; pages and Prometheus ask for the same again and again.
 #[derive(Debug, Default)]
 pub(super) struct KeptLatencies(Vec<Kept>);
 
 impl KeptLatencies {
     fn take(&mut self, of: &Body) -> Option<Kept> {
         // What was true of another state of the database will not be true again.
-        self.0.retain(|kept| kept.of.packed == of.packed && kept.of.corrections == of.corrections);
+        self.0.retain(|kept| kept.of.state == of.state);
         self.0.iter().position(|kept| kept.of == *of).map(|at| self.0.remove(at))
     }
 

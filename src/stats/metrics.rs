@@ -10,14 +10,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Write};
 
+use super::answers::By;
 use super::filter::Filter;
-use super::reader::Reader;
+use super::reader::{Reader, RowFigures};
 use crate::exchange::pool::Load;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::record::histogram::Histogram;
-use crate::record::pack::Measured;
-use crate::record::series::OTHER;
-use crate::record::sums::ALL_TIME;
+use crate::record::pack::{Measured, SPAN_ALL, pack_id, visit_totals};
+use crate::record::series::{Names as SeriesNames, OTHER};
+use crate::record::sums::Sums;
 
 /// The type of the reply, with the version that scrapers look for.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,17 +56,6 @@ pub struct Process {
     pub database_bytes: u64,
     /// When the process began, in seconds since 1970.
     pub started_s: f64,
-}
-
-/// Counts of one model, endpoint and outcome.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    requests: i64,
-    input: i64,
-    output: i64,
-    cached: i64,
-    cache_write: i64,
-    reasoning: i64,
 }
 
 /// Everything there is to scrape.
@@ -111,44 +101,48 @@ impl Names {
 }
 
 /// One of the counts.
-type Figure = fn(&Counts) -> i64;
+type Figure = fn(&Sums) -> i64;
 
 /// Model, endpoint, outcome.
 type Labels = (String, String, String);
 
-fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Counts>)> {
-    let query = format!(
-        "{ALL_TIME} SELECT min(series), model, endpoint, outcome, sum(requests), sum(input_tokens),
-            sum(output_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cache_write_tokens)
-         FROM counted JOIN series ON series.id = counted.series GROUP BY model, endpoint, outcome"
-    );
-    let mut statement = reader.conn.prepare_cached(&query)?;
-    let rows = statement.query_map([], |row| {
-        let counts = Counts {
-            requests: row.get(4)?,
-            input: row.get(5)?,
-            output: row.get(6)?,
-            cached: row.get(7)?,
-            reasoning: row.get(8)?,
-            cache_write: row.get(9)?,
-        };
-        Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?), counts))
+/// What was ever recorded, from the pack of all time and the rows that are not packed yet.
+fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Sums>)> {
+    // With what was seen first of each.
+    let mut counted: BTreeMap<Labels, (i64, Sums)> = BTreeMap::new();
+    let mut count = |seen: i64, names: SeriesNames, sums: &Sums| {
+        let labels = (names.model.to_owned(), names.endpoint.to_owned(), names.outcome.to_owned());
+        let (first, all) = counted.entry(labels).or_insert_with(|| (seen, Sums::default()));
+        *first = seen.min(*first);
+        all.add(sums, 1);
+    };
+    reader.at_once(|| {
+        let series = reader.series()?;
+        reader.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(SPAN_ALL, 0), |pack| {
+            visit_totals(pack, |id, sums| {
+                if let Some(series) = usize::try_from(id).ok().and_then(|at| series.get(at)?.as_ref()) {
+                    count(id, series.names(), sums);
+                }
+            })
+        })?;
+        let needs = By::ALL.map(|name| matches!(name, By::Model | By::Endpoint | By::Outcome));
+        // Packed, they become the next series.
+        let mut next = series.len() as i64;
+        reader.visit_unpacked_rows(reader.packed()?, (None, None), needs, RowFigures::Totals, |row| {
+            count(next, row.names(), &row.totals());
+            next += 1;
+            Ok(())
+        })
     })?;
-    let rows: Vec<(i64, Labels, Counts)> = rows.collect::<rusqlite::Result<_>>()?;
-    let models = Names::first(rows.iter().map(|(id, (model, _, _), _)| (*id, model.clone())), METRICS_MODELS_MAX);
-    let endpoints = rows.iter().map(|(id, (_, endpoint, _), _)| (*id, endpoint.clone()));
+    let models = counted.iter().map(|((model, _, _), (first, _))| (*first, model.clone()));
+    let models = Names::first(models, METRICS_MODELS_MAX);
+    let endpoints = counted.iter().map(|((_, endpoint, _), (first, _))| (*first, endpoint.clone()));
     let endpoints = Names::first(endpoints, METRICS_ENDPOINTS_MAX);
-    let mut counted: BTreeMap<Labels, Counts> = BTreeMap::new();
-    for (_, (model, endpoint, outcome), counts) in rows {
-        let all = counted.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default();
-        all.requests += counts.requests;
-        all.input += counts.input;
-        all.output += counts.output;
-        all.cached += counts.cached;
-        all.cache_write += counts.cache_write;
-        all.reasoning += counts.reasoning;
+    let mut told: BTreeMap<Labels, Sums> = BTreeMap::new();
+    for ((model, endpoint, outcome), (_, sums)) in counted {
+        told.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default().add(&sums, 1);
     }
-    Ok((models, counted))
+    Ok((models, told))
 }
 
 /// The text as it grows.
@@ -158,29 +152,31 @@ struct Page {
 }
 
 impl Page {
-    fn add_requests(&mut self, counts: &BTreeMap<Labels, Counts>) {
+    fn add_requests(&mut self, counts: &BTreeMap<Labels, Sums>) {
         self.family("lms_proxy_requests_total", "counter", "Recorded requests by how they ended, of all time.");
         for ((model, endpoint, outcome), counts) in counts {
             let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
             self.sample("lms_proxy_requests_total", &labels, counts.requests);
         }
         let families: [(&str, &str, Figure); 5] = [
-            ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input),
-            ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| counts.output),
+            ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input.sum),
+            ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| {
+                counts.output.sum
+            }),
             (
                 "lms_proxy_cached_input_tokens_total",
                 "Those of the prompts' tokens that came from a cache, of all time.",
-                |counts| counts.cached,
+                |counts| counts.cached.sum,
             ),
             (
                 "lms_proxy_cache_write_input_tokens_total",
                 "Those of the prompts' tokens that were written to a cache, of all time.",
-                |counts| counts.cache_write,
+                |counts| counts.cache_write.sum,
             ),
             (
                 "lms_proxy_reasoning_output_tokens_total",
                 "Those of the answers' tokens that were reasoning, of all time.",
-                |counts| counts.reasoning,
+                |counts| counts.reasoning.sum,
             ),
         ];
         for (name, help, figure) in families {
@@ -300,7 +296,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-        store.write(rows).and_then(|_| store.sum_up()).expect("writes");
+        store.write(rows).expect("writes");
         let refusals = vec![("host_missing", 3)];
         let process = Process { rows_written: 7, refusals, ..Process::default() };
         text(&Reader::open(&path).expect("opens"), &process).expect("answers")

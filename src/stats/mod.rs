@@ -1,7 +1,7 @@
 //! Questions and answers about what was recorded.
 //!
 //! Reads through a connection of its own that cannot write, so that no question waits for a commit. Figures come from
-//! the sums, packed for quick reading, whatever the range; rows are read for the parts of an hour at its edges, and to
+//! packs, whatever the range; rows are read where they are not packed yet, for the parts of an hour at its edges, and to
 //! show them. A [`Filter`] goes in, a struct of [`answers`] comes out. What packs came to is kept from one question to
 //! the next, in bounded memory, and given back when nobody asks (`tally`, [`mod@latency`]).
 //!

@@ -1,4 +1,4 @@
-//! Cutting a range of time into packs, hours that are still open, and the rows at its edges. Pure.
+//! Cutting a range of time into packs, and the rows at its edges. Pure. Rows that are not packed yet come on top.
 //!
 //! A range is what lies before its end without what lies before its beginning, and either may be told from the next
 //! larger span: 22 hours of a day are the day without two hours. So a year, or a day in another zone, is a handful of
@@ -6,8 +6,8 @@
 //! cut without.
 
 use crate::calendar::{HOUR_MS, day_of_hour, month_after, month_of_hour};
-use crate::record::pack::{SPAN_MONTH, pack_id};
-use crate::record::sums::{SPAN_ALL, SPAN_DAY, SPAN_HOUR};
+use crate::record::pack::{SPAN_ALL, SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
+use crate::record::packing::State;
 
 /// Whether packs may be taken away again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,21 +23,19 @@ pub(super) enum Cut {
 pub(super) struct Pieces {
     /// Ids of packs, to be added (1) or taken away (-1).
     pub packs: Vec<(i64, i64)>,
-    /// Hours that are not packed yet: from, up to but without.
-    pub open: Option<(i64, i64)>,
     /// Parts of an hour, in milliseconds: from, up to but without.
     pub rows: Vec<(i64, i64)>,
 }
 
-/// What is packed: the hours from the first of all to `until`, without it.
+/// What is packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Packed {
-    /// The first hour that anything is known of.
+    /// Which rows are.
+    pub state: State,
+    /// The first hour that has any.
     pub first: i64,
-    /// The first hour that is not packed.
-    pub until: i64,
-    /// How often packed hours, or their rows, were changed.
-    pub changes: i64,
+    /// The first hour behind the last that has.
+    pub end: i64,
 }
 
 /// Cuts a range. Without an end it reaches as far as anything does.
@@ -66,22 +64,20 @@ pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how:
         pieces.rows.push((hour * HOUR_MS, ms));
     }
     let mut packs = Packs { list: Vec::new(), how };
-    let until = |hour: i64| hour.min(packed.until);
+    let until = |hour: i64| hour.min(packed.end);
     match (from, to) {
         (None, None) => packs.list.push((pack_id(SPAN_ALL, 0), 1)),
         // Rows that clean-up has removed count in the sums of all time alone: they are before any `to`.
         (None, Some(to)) if how == Cut::Signed => {
             packs.list.push((pack_id(SPAN_ALL, 0), 1));
-            packs.hours(until(to), packed.until, -1);
+            packs.hours(until(to), packed.end, -1);
         }
         (from, to) => {
             let from = from.unwrap_or(packed.first).max(packed.first);
-            packs.hours(from, until(to.unwrap_or(packed.until)), 1);
+            packs.hours(from, until(to.unwrap_or(packed.end)), 1);
         }
     }
     pieces.packs = packs.list;
-    let open = (from.unwrap_or(i64::MIN).max(packed.until), to.unwrap_or(i64::MAX));
-    pieces.open = (open.0 < open.1).then_some(open);
     pieces
 }
 
@@ -160,15 +156,25 @@ impl Packs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::pack::pack_end;
     use crate::testing::Random;
+
+    /// The first hour behind a pack; of all time there is none.
+    fn pack_end(id: i64) -> Option<i64> {
+        let (span, start) = (id >> 32, id & 0xFFFF_FFFF);
+        match span {
+            SPAN_HOUR => Some(start + 1),
+            SPAN_DAY => Some(start + 24),
+            SPAN_MONTH => Some(month_after(start)),
+            _ => None,
+        }
+    }
 
     /// How often each packed hour counts in the pieces.
     fn counts(pieces: &Pieces, packed: Packed) -> Vec<i64> {
-        let mut counts = vec![0; (packed.until - packed.first) as usize];
+        let mut counts = vec![0; (packed.end - packed.first) as usize];
         for (id, sign) in &pieces.packs {
-            let (start, end) = (id & 0xFFFF_FFFF, pack_end(*id).unwrap_or(packed.until));
-            for hour in start.max(packed.first)..end.min(packed.until) {
+            let (start, end) = (id & 0xFFFF_FFFF, pack_end(*id).unwrap_or(packed.end));
+            for hour in start.max(packed.first)..end.min(packed.end) {
                 counts[(hour - packed.first) as usize] += sign;
             }
         }
@@ -180,7 +186,7 @@ mod tests {
         let mut random = Random::new(3);
         for _ in 0..2000 {
             let first = 490_000 + random.below(1000) as i64;
-            let packed = Packed { first, until: first + 1 + random.below(9000) as i64, changes: 0 };
+            let packed = Packed { first, end: first + 1 + random.below(9000) as i64, ..Packed::default() };
             let mut moment = || {
                 let ms = (first - 100) * HOUR_MS + random.below(9200 * HOUR_MS as u64) as i64;
                 match random.below(5) {
@@ -203,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn edges_are_rows_and_what_is_not_packed_is_open() {
-        let packed = Packed { first: 0, until: 10, changes: 0 };
+    fn edges_are_rows() {
+        let packed = Packed { end: 10, ..Packed::default() };
         let half = HOUR_MS / 2;
         let pieces = cut(Some(3 * HOUR_MS + half), Some(12 * HOUR_MS + half), packed, Cut::Signed);
         assert_eq!(pieces.rows, [(3 * HOUR_MS + half, 4 * HOUR_MS), (12 * HOUR_MS, 12 * HOUR_MS + half)]);
-        assert_eq!(pieces.open, Some((10, 12)));
+        assert_eq!(pieces.packs, (4..10).map(|hour| (pack_id(SPAN_HOUR, hour), 1)).collect::<Vec<_>>());
         let pieces = cut(Some(3 * HOUR_MS + 1), Some(3 * HOUR_MS + 2), packed, Cut::Signed);
-        assert_eq!((pieces.rows, pieces.packs, pieces.open), (vec![(3 * HOUR_MS + 1, 3 * HOUR_MS + 2)], vec![], None));
+        assert_eq!((pieces.rows, pieces.packs), (vec![(3 * HOUR_MS + 1, 3 * HOUR_MS + 2)], vec![]));
         assert_eq!(cut(Some(5), Some(5), packed, Cut::Signed), Pieces::default());
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::latency::KeptLatencies;
 use super::price::Prices;
@@ -13,9 +13,11 @@ use super::range::Packed;
 use super::tally::Kept;
 use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
-use crate::record::pack::Sample;
+use crate::record::pack::{SPAN_HOUR, Sample, pack_id, visit_sums};
+use crate::record::packing::State;
 use crate::record::series::{Names, Series};
 use crate::record::sums::{Known, Sums};
+use crate::record::table::{integer, real, text};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
 const CACHE_KB: i64 = 2000;
@@ -101,17 +103,20 @@ impl Reader {
         Ok(answer)
     }
 
-    /// What is packed, and since when anything is known.
+    /// What is packed.
     pub(super) fn packed(&self) -> rusqlite::Result<Packed> {
-        let mut meta = self.conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
-        let until = meta.query_row(["rolled_until"], |row| row.get(0))?;
-        let changes = meta.query_row(["packs_changed"], |row| row.get(0)).optional()?;
-        let first = self
-            .conn
-            .prepare_cached("SELECT start FROM sums WHERE span = 2 ORDER BY start LIMIT 1")?
-            .query_row([], |row| row.get(0))
-            .optional()?;
-        Ok(Packed { first: first.unwrap_or(until), until, changes: changes.unwrap_or(0) })
+        let (first, last) = self.packed_hours(0, HOUR_MAX)?.unwrap_or((0, -1));
+        Ok(Packed { state: State::of(&self.conn)?, first, end: last + 1 })
+    }
+
+    /// The first and the last packed hour of these, ends included.
+    pub(super) fn packed_hours(&self, from: i64, to: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let ids = [pack_id(SPAN_HOUR, from), pack_id(SPAN_HOUR, to)];
+        let [first, last] = ["min", "max"].map(|end| {
+            let query = format!("SELECT {end}(id) & 0xFFFFFFFF FROM packed_sums WHERE id BETWEEN ?1 AND ?2");
+            self.conn.prepare_cached(&query)?.query_row(ids, |row| row.get::<_, Option<i64>>(0))
+        });
+        Ok(first?.zip(last?))
     }
 
     /// Every series by its id.
@@ -155,34 +160,54 @@ impl Reader {
         }
     }
 
-    /// The lowest and highest id that rows of these hours can have.
-    pub(super) fn ids_of_hours(&self, from: i64, to: i64) -> rusqlite::Result<Option<(i64, i64)>> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT min(first_id), max(last_id) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
-        )?;
-        statement.query_row([from, to], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?)))
+    /// The lowest and highest id that packed rows of an hour can have.
+    fn ids_of_hour(&self, hour: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let mut ids: Option<(i64, i64)> = None;
+        self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(SPAN_HOUR, hour), |pack| {
+            visit_sums(pack, |_, sums| {
+                let (first, last) = ids.unwrap_or((sums.first_id, sums.last_id));
+                ids = Some((first.min(sums.first_id), last.max(sums.last_id)));
+            })
+        })?;
+        Ok(ids)
     }
 
-    /// How often rows were corrected.
-    pub(super) fn corrections(&self) -> rusqlite::Result<i64> {
-        let mut meta = self.conn.prepare_cached("SELECT value FROM meta WHERE name = 'rows_corrected'")?;
-        meta.query_row([], |row| row.get(0)).optional().map(Option::unwrap_or_default)
-    }
-
-    /// Every row of a higher id than `after` that started from one moment until before another. Returns the highest id
-    /// that such a row can have, if there is any. Only the names that are needed are read, in the order of
-    /// [`super::answers::By::ALL`]; the others are empty.
-    pub(super) fn visit_rows(
+    /// Every packed row that started from one moment until before another of the same hour. Only the names that are
+    /// needed are read, in the order of [`super::answers::By::ALL`]; the others are empty.
+    pub(super) fn visit_packed_rows(
         &self,
+        packed: Packed,
         (from_ms, to_ms): (i64, i64),
-        after: i64,
+        needs: [bool; 5],
+        figures: RowFigures,
+        visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let Some((first, last)) = self.ids_of_hour(from_ms / HOUR_MS)? else { return Ok(()) };
+        let ids = (first, last.min(packed.state.until));
+        self.visit_rows(ids, (Some(from_ms), Some(to_ms)), needs, figures, visit)
+    }
+
+    /// The same of rows that are not packed, of any time.
+    pub(super) fn visit_unpacked_rows(
+        &self,
+        packed: Packed,
+        range: (Option<i64>, Option<i64>),
+        needs: [bool; 5],
+        figures: RowFigures,
+        visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        self.visit_rows((packed.state.until.saturating_add(1), i64::MAX), range, needs, figures, visit)
+    }
+
+    fn visit_rows(
+        &self,
+        (first_id, last_id): (i64, i64),
+        (from_ms, to_ms): (Option<i64>, Option<i64>),
         needs: [bool; 5],
         figures: RowFigures,
         mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<Option<i64>> {
-        let to_hour = if to_ms > MS_MAX { i64::MAX } else { (to_ms + HOUR_MS - 1) / HOUR_MS };
-        let Some((first_id, last_id)) = self.ids_of_hours(from_ms / HOUR_MS, to_hour)? else { return Ok(None) };
-        const NAMES: [&str; 5] = ["model", "endpoint", "coalesce(client, '')", "coalesce(key, '')", "outcome"];
+    ) -> rusqlite::Result<()> {
+        const NAMES: [&str; 5] = ["model", "endpoint", "client", "key", "outcome"];
         let mut query = "SELECT start_time".to_owned();
         for (name, _) in NAMES.into_iter().zip(needs).filter(|(_, needed)| *needed) {
             query.extend([", ", name]);
@@ -190,14 +215,17 @@ impl Reader {
         query.extend([", ", figures.columns()]);
         query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
         let mut statement = self.conn.prepare_cached(&query)?;
-        let (from, to) = bounds(Some(from_ms), Some(to_ms));
-        let mut rows = statement.query(params![first_id.max(after.saturating_add(1)), last_id, from, to])?;
+        let (from, to) = bounds(from_ms, to_ms);
+        let mut rows = statement.query(params![first_id, last_id, from, to])?;
         while let Some(row) = rows.next()? {
             visit(&RowRead { row, needs })?;
         }
-        Ok(Some(last_id))
+        Ok(())
     }
 }
+
+/// Hours are counted in as many bits.
+const HOUR_MAX: i64 = 0xFFFF_FFFF;
 
 /// What is read of rows beside their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +247,7 @@ impl RowFigures {
     }
 }
 
-/// A row that is being visited.
+/// A row that is being visited. What somebody else has written into it is as unknown.
 pub(super) struct RowRead<'a> {
     row: &'a Row<'a>,
     needs: [bool; 5],
@@ -227,61 +255,60 @@ pub(super) struct RowRead<'a> {
 
 impl RowRead<'_> {
     /// As it is stored: RFC 3339, UTC, with milliseconds.
-    pub fn start_time(&self) -> rusqlite::Result<&str> {
-        Ok(self.row.get_ref(0)?.as_str()?)
+    pub fn start_time(&self) -> &str {
+        text(self.row, 0)
     }
 
-    pub fn names(&self) -> rusqlite::Result<Names<'_>> {
+    pub fn names(&self) -> Names<'_> {
         let mut column = 0;
         let [model, endpoint, client, key, outcome] = self.needs.map(|needed| {
             column += usize::from(needed);
-            if needed { self.row.get_ref(column).and_then(|value| Ok(value.as_str()?)) } else { Ok("") }
+            if needed { text(self.row, column) } else { "" }
         });
-        Ok(Names { endpoint: endpoint?, model: model?, client: client?, key: key?, outcome: outcome? })
+        Names { endpoint, model, client, key, outcome }
     }
 
     /// Sums of one, without what [`crate::record::pack::visit_totals`] leaves out.
-    pub fn totals(&self) -> rusqlite::Result<Sums> {
+    pub fn totals(&self) -> Sums {
         let first = self.first_figure();
-        Ok(Sums {
+        Sums {
             requests: 1,
-            duration_ms: self.row.get(first)?,
-            input: self.known(first + 1)?,
-            output: self.known(first + 2)?,
-            total: self.known(first + 3)?,
-            cached: self.known(first + 4)?,
-            reasoning: self.known(first + 5)?,
-            cache_write: self.known(first + 6)?,
+            duration_ms: integer(self.row, first).unwrap_or(0),
+            input: self.known(first + 1),
+            output: self.known(first + 2),
+            total: self.known(first + 3),
+            cached: self.known(first + 4),
+            reasoning: self.known(first + 5),
+            cache_write: self.known(first + 6),
             ..Sums::default()
-        })
+        }
     }
 
     /// What it adds to distributions, and to the sums that go with them.
-    pub fn sample(&self) -> rusqlite::Result<(Sample, Sums)> {
+    pub fn sample(&self) -> (Sample, Sums) {
         let first = self.first_figure();
         let sample = Sample {
-            duration_ms: self.row.get(first)?,
-            first_token_ms: self.row.get(first + 1)?,
-            tokens_per_second: self.row.get(first + 2)?,
+            duration_ms: integer(self.row, first).unwrap_or(0),
+            first_token_ms: integer(self.row, first + 1),
+            tokens_per_second: real(self.row, first + 2),
         };
         let sums = Sums {
             requests: 1,
             duration_ms: sample.duration_ms,
-            first_token_ms: self.known(first + 1)?,
+            first_token_ms: self.known(first + 1),
             tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
             tokens_per_second_known: i64::from(sample.tokens_per_second.is_some()),
             ..Sums::default()
         };
-        Ok((sample, sums))
+        (sample, sums)
     }
 
     fn first_figure(&self) -> usize {
         1 + self.needs.iter().filter(|needed| **needed).count()
     }
 
-    fn known(&self, column: usize) -> rusqlite::Result<Known> {
-        let value: Option<i64> = self.row.get(column)?;
-        Ok(value.map_or(Known::default(), |sum| Known { sum, rows: 1 }))
+    fn known(&self, column: usize) -> Known {
+        integer(self.row, column).map_or(Known::default(), |sum| Known { sum, rows: 1 })
     }
 }
 

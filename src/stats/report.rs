@@ -257,7 +257,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
-        store.write(rows).and_then(|_| store.sum_up()).expect("writes");
+        store.write(rows).expect("writes");
         let reader = Reader::open(&path).expect("opens");
         Report::read(&reader, &Filter::default(), Zone { minutes: 120 }, now_ms).expect("answers")
     }

@@ -1,6 +1,6 @@
 //! Rows themselves: the newest, pages of them, one whole, and those that hold given words.
 //!
-//! There is no index on anything but ids. Where a filter asks for names or times, packs and sums tell which ids can
+//! There is no index on anything but ids. Where a filter asks for names or times, packs tell which ids can
 //! match, the newest first: a name that was last used in spring costs no walk through the summer.
 
 use std::collections::BinaryHeap;
@@ -15,8 +15,7 @@ use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
-use crate::record::pack::{SPAN_MONTH, pack_id, visit_sums};
-use crate::record::sums::{SPAN_DAY, SPAN_HOUR};
+use crate::record::pack::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id, visit_sums};
 
 /// What [`Reader::request_of`] reads.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
@@ -245,10 +244,10 @@ impl Reader {
     fn ids(&self, filter: &Filter) -> rusqlite::Result<BinaryHeap<Ids>> {
         let mut heap = BinaryHeap::new();
         const WITHIN: (i64, i64) = (SPAN_HOUR, 0);
+        let newest: Option<i64> =
+            self.conn.prepare_cached("SELECT max(id) FROM requests")?.query_row([], |row| row.get(0))?;
         if *filter == Filter::default() {
-            let last: Option<i64> =
-                self.conn.prepare_cached("SELECT max(id) FROM requests")?.query_row([], |row| row.get(0))?;
-            heap.extend(last.map(|last| Ids { last, first: i64::MIN, of: WITHIN }));
+            heap.extend(newest.map(|last| Ids { last, first: i64::MIN, of: WITHIN }));
             return Ok(heap);
         }
         let packed = self.packed()?;
@@ -257,21 +256,12 @@ impl Reader {
         for (id, _) in &pieces.packs {
             heap.extend(self.ids_of_pack(filter, (id >> 32, id & 0xFFFF_FFFF))?);
         }
-        let edges = pieces.rows.iter().map(|(from, to)| (from / HOUR_MS, (to + HOUR_MS - 1) / HOUR_MS));
-        for (from, to) in edges.chain(pieces.open) {
-            let series = self.series()?;
-            let mut statement = self.conn.prepare_cached(
-                "SELECT series, first_id, last_id FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
-            )?;
-            let mut rows = statement.query([from, to])?;
-            while let Some(row) = rows.next()? {
-                let of: i64 = row.get(0)?;
-                let known = usize::try_from(of).ok().and_then(|of| series.get(of)?.as_ref());
-                if known.is_some_and(|series| filter.may_match(&series.names())) {
-                    heap.push(Ids { first: row.get(1)?, last: row.get(2)?, of: WITHIN });
-                }
-            }
+        for (from_ms, _) in &pieces.rows {
+            heap.extend(self.ids_of_pack(filter, (SPAN_HOUR, from_ms / HOUR_MS))?);
         }
+        // Rows that are not packed may be of any time.
+        let (first, last) = (packed.state.until.saturating_add(1), newest.unwrap_or(0));
+        heap.extend((first <= last).then_some(Ids { last, first, of: WITHIN }));
         Ok(heap)
     }
 

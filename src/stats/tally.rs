@@ -2,17 +2,18 @@
 //!
 //! A page that shows a year of hours asks for it again and again, and adjacent days in another zone share the hours at
 //! their edges. So each pack is decoded once, to the few figures that answers tell, and these are kept, in bounded
-//! memory, until a pack changes: three when an hour is over, any when a row comes late.
+//! memory, until a pack changes: those of the hours of the rows that were packed since.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem::{self, size_of};
 
 use super::answers::By;
 use super::filter::Filter;
 use super::price::{Price, Prices};
-use super::range::Packed;
+use crate::calendar::HOUR_MS;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
-use crate::record::pack::pack_end;
+use crate::record::pack::{SPAN_HOUR, pack_id, packs_of_hour};
+use crate::record::packing::State;
 use crate::record::row::Outcome;
 use crate::record::series::{Names, Series};
 use crate::record::sums::Sums;
@@ -23,6 +24,9 @@ const BYTES_MAX: usize = if cfg!(test) { 32 * 1024 } else { TALLIES_KEPT_BYTES_M
 
 /// Memory that the place of a piece takes: maps are half full on average.
 const PLACE_BYTES: usize = 2 * size_of::<(Piece, (u32, u32))>();
+
+/// Rows that were packed since, beyond which all is forgotten sooner than their hours are looked up.
+const ROWS_FOLLOWED_MAX: i64 = 100_000;
 
 /// The totals of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -107,7 +111,7 @@ enum Ended {
 pub(super) enum Piece {
     /// The pack of this id.
     Pack(i64),
-    /// The rows of a packed hour from one moment to another.
+    /// The packed rows of an hour from one moment to another.
     Rows(i64, i64),
 }
 
@@ -116,22 +120,32 @@ pub(super) enum Piece {
 pub(super) struct Kept {
     tallies: Vec<Tally>,
     /// What was packed when they were asked.
-    packed: Packed,
+    state: State,
 }
 
 impl Kept {
-    /// Hands out what is kept for questions of this kind, whatever their time, and is still true.
-    pub fn take(&mut self, filter: &Filter, by: Option<By>, packed: Packed) -> Tally {
-        let before = mem::replace(&mut self.packed, packed);
-        if before.changes != packed.changes || before.until > packed.until {
+    /// Hands out what is kept for questions of this kind, whatever their time, and is still true. `hours` tells to which
+    /// hours rows were added that were packed since, by their ids: behind one, up to another.
+    pub fn take<E>(
+        &mut self,
+        filter: &Filter,
+        by: Option<By>,
+        state: State,
+        hours: impl FnOnce(i64, i64) -> Result<Vec<i64>, E>,
+    ) -> Result<Tally, E> {
+        let before = mem::replace(&mut self.state, state);
+        let follows = before.until <= state.until && state.until - before.until <= ROWS_FOLLOWED_MAX;
+        if before.changes != state.changes || !follows {
             self.tallies.clear();
-        } else if before.until < packed.until {
-            // Hours were added to the packs that had room for them.
-            self.tallies.iter_mut().for_each(|tally| tally.forget_after(before.until));
+        } else if before.until < state.until && !self.tallies.is_empty() {
+            let kept = mem::take(&mut self.tallies);
+            let changed: HashSet<i64> = hours(before.until, state.until)?.into_iter().flat_map(packs_of_hour).collect();
+            self.tallies = kept;
+            self.tallies.iter_mut().for_each(|tally| tally.forget(&changed));
         }
         let filter = Filter { from_ms: None, to_ms: None, ..filter.clone() };
         let known = self.tallies.iter().position(|tally| tally.by == by && tally.filter == filter);
-        known.map(|at| self.tallies.remove(at)).unwrap_or_else(|| Tally::new(filter, by))
+        Ok(known.map(|at| self.tallies.remove(at)).unwrap_or_else(|| Tally::new(filter, by)))
     }
 
     /// Takes it back, and lets go of what was not asked for the longest where there is too much.
@@ -287,16 +301,16 @@ impl Tally {
         }
     }
 
-    /// Forgets packs that hours from this one on belong to. Their figures stay where they are, out of use; when they
-    /// and pieces that nobody asks for any more have filled the room, it is emptied.
-    fn forget_after(&mut self, hour: i64) {
+    /// Forgets these packs, and rows of these hours. Their figures stay where they are, out of use; when they and pieces
+    /// that nobody asks for any more have filled the room, it is emptied.
+    fn forget(&mut self, packs: &HashSet<i64>) {
         if mem::take(&mut self.is_full) {
             self.places.clear();
             (self.figures, self.kept) = (Vec::new(), 0);
         }
         self.places.retain(|piece, _| match piece {
-            Piece::Pack(id) => pack_end(*id).is_some_and(|end| end <= hour),
-            Piece::Rows(..) => true,
+            Piece::Pack(id) => !packs.contains(id),
+            Piece::Rows(from_ms, _) => !packs.contains(&pack_id(SPAN_HOUR, from_ms / HOUR_MS)),
         });
     }
 
@@ -313,11 +327,14 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::pack::pack_id;
-    use crate::record::sums::{SPAN_ALL, SPAN_DAY, SPAN_HOUR};
+    use crate::record::pack::{SPAN_ALL, SPAN_DAY};
 
-    const UNTIL: i64 = 490_000 - 490_000 % 24 + 5;
-    const PACKED: Packed = Packed { first: 0, until: UNTIL, changes: 7 };
+    const DAY: i64 = 490_000 - 490_000 % 24;
+    const STATE: State = State { until: 100, changes: 7 };
+
+    fn take(kept: &mut Kept, filter: &Filter, by: Option<By>, state: State, changed: &[i64]) -> Tally {
+        kept.take(filter, by, state, |_, _| Ok::<_, ()>(changed.to_vec())).expect("hours are told")
+    }
 
     fn one_request(tally: &mut Tally) -> Result<(), ()> {
         let names = Names { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
@@ -339,30 +356,36 @@ mod tests {
     fn a_piece_is_read_once_until_it_changes() {
         let mut kept = Kept::default();
         let model = Filter { models: vec!["a".to_owned()], ..Filter::since(5) };
-        let hour = Piece::Pack(pack_id(SPAN_HOUR, UNTIL - 1));
-        let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, UNTIL - 5)), Piece::Pack(pack_id(SPAN_ALL, 0)));
-        let mut tally = kept.take(&model, None, PACKED);
-        for piece in [hour, day, all] {
+        let hour = Piece::Pack(pack_id(SPAN_HOUR, DAY + 4));
+        let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, DAY)), Piece::Pack(pack_id(SPAN_ALL, 0)));
+        let rows = |hour: i64, from_ms: i64| Piece::Rows(hour * HOUR_MS + from_ms, hour * HOUR_MS + from_ms + 1);
+        let mut tally = take(&mut kept, &model, None, STATE, &[]);
+        for piece in [hour, day, all, rows(DAY + 5, 0)] {
             assert_eq!(requests(&mut tally, piece, None, true), Some(1));
         }
         assert_eq!(requests(&mut tally, Piece::Rows(1, 2), None, false), Some(1));
-        assert_eq!(requests(&mut tally, Piece::Rows(3, 4), Some(Piece::Rows(4, 5)), true), Some(1));
-        assert_eq!(requests(&mut tally, Piece::Rows(4, 5), None, true), Some(2));
+        assert_eq!(requests(&mut tally, rows(DAY + 4, 3), Some(rows(DAY + 4, 4)), true), Some(1));
+        assert_eq!(requests(&mut tally, rows(DAY + 4, 4), None, true), Some(2));
         kept.put(tally);
         // The same kind, whatever its time; and no other.
-        let mut tally = kept.take(&Filter { from_ms: None, ..model.clone() }, None, PACKED);
-        assert!([hour, day, all, Piece::Rows(3, 4)].into_iter().all(|piece| is_kept(&mut tally, piece)));
+        let mut tally = take(&mut kept, &Filter { from_ms: None, ..model.clone() }, None, STATE, &[]);
+        assert!([hour, day, all, rows(DAY + 4, 3)].into_iter().all(|piece| is_kept(&mut tally, piece)));
         assert!(!is_kept(&mut tally, Piece::Rows(1, 2)));
         kept.put(tally);
-        assert!(!is_kept(&mut kept.take(&Filter::default(), None, PACKED), hour));
-        assert!(!is_kept(&mut kept.take(&model, Some(By::Key), PACKED), hour));
-        // An hour more.
-        let mut tally = kept.take(&model, None, Packed { until: UNTIL + 1, ..PACKED });
-        assert!(is_kept(&mut tally, hour) && is_kept(&mut tally, Piece::Rows(4, 5)));
-        assert!(!is_kept(&mut tally, day) && !is_kept(&mut tally, all));
+        assert!(!is_kept(&mut take(&mut kept, &Filter::default(), None, STATE, &[]), hour));
+        assert!(!is_kept(&mut take(&mut kept, &model, Some(By::Key), STATE, &[]), hour));
+        // Rows of another hour were packed.
+        let more = State { until: 101, ..STATE };
+        let mut tally = take(&mut kept, &model, None, more, &[DAY + 5]);
+        assert!(is_kept(&mut tally, hour) && is_kept(&mut tally, rows(DAY + 4, 4)));
+        assert!(!is_kept(&mut tally, day) && !is_kept(&mut tally, all) && !is_kept(&mut tally, rows(DAY + 5, 0)));
         kept.put(tally);
-        // A row that came late.
-        assert!(!is_kept(&mut kept.take(&model, None, Packed { until: UNTIL + 1, changes: 8, ..PACKED }), hour));
+        // A row was changed; ids are given anew.
+        assert!(!is_kept(&mut take(&mut kept, &model, None, State { changes: 8, ..more }, &[]), hour));
+        let mut tally = take(&mut kept, &model, None, State { changes: 8, ..more }, &[]);
+        assert_eq!(requests(&mut tally, hour, None, true), Some(1));
+        kept.put(tally);
+        assert!(!is_kept(&mut take(&mut kept, &model, None, State { until: 99, changes: 8 }, &[]), hour));
     }
 
     #[test]
@@ -370,7 +393,7 @@ mod tests {
         let mut kept = Kept::default();
         for kind in 0..3 * TALLIES_KEPT_MAX {
             let filter = Filter { models: vec![kind.to_string(), "a".to_owned()], ..Filter::default() };
-            let mut tally = kept.take(&filter, None, PACKED);
+            let mut tally = take(&mut kept, &filter, None, STATE, &[]);
             for pack in 0..kind as i64 * 20 {
                 assert_eq!(requests(&mut tally, Piece::Pack(pack), None, true), Some(1));
             }
@@ -382,16 +405,16 @@ mod tests {
     }
 
     #[test]
-    fn a_full_room_is_emptied_when_an_hour_is_over() {
+    fn a_full_room_is_emptied_when_rows_are_packed() {
         let mut kept = Kept::default();
         let (all, late) = (Filter::default(), Piece::Rows(1, 2));
-        let mut tally = kept.take(&all, None, PACKED);
+        let mut tally = take(&mut kept, &all, None, STATE, &[]);
         for pack in 0..1000 {
             assert_eq!(requests(&mut tally, Piece::Pack(pack), None, true), Some(1));
         }
         assert!(is_kept(&mut tally, Piece::Pack(0)) && !is_kept(&mut tally, Piece::Pack(999)));
         kept.put(tally);
-        let mut tally = kept.take(&all, None, Packed { until: UNTIL + 1, ..PACKED });
+        let mut tally = take(&mut kept, &all, None, State { until: 101, ..STATE }, &[DAY]);
         assert!(!is_kept(&mut tally, Piece::Pack(0)));
         assert_eq!(requests(&mut tally, late, None, true), Some(1));
         assert!(is_kept(&mut tally, late));

@@ -9,9 +9,10 @@ use super::export::Pages;
 use super::totals::{average, one_decimal};
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS};
-use crate::record::roll_up;
+use crate::record::pack::visit_sums;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::{DbSync, Store};
+use crate::record::sums::Sums;
 use crate::testing::{Folder, Random, random_row, row};
 
 /// Model-2 and unknown models have no price.
@@ -53,9 +54,12 @@ impl Bench {
         Bench { store, reader, plain, path, _folder: folder }
     }
 
-    /// Writes rows for a question that follows.
     fn write(&mut self, rows: &[Row]) {
-        self.store.write(rows).and_then(|_| self.store.sum_up()).expect("writes");
+        self.store.write(rows).expect("writes");
+    }
+
+    fn pack(&mut self) {
+        self.store.pack_all().expect("packs");
     }
 
     fn numbers(&self, query: &str) -> Vec<i64> {
@@ -319,7 +323,7 @@ fn check_rows(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
 }
 
 #[test]
-fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
+fn statistics_equal_the_rows_whatever_is_written_corrected_and_packed() {
     let mut random = Random::new(20_260_119);
     let mut bench = Bench::new();
     check(&bench, &Filter::default(), &mut random);
@@ -330,7 +334,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
         let days = if random.below(3) == 0 { random.below(38) } else { 0 };
         Row { start_ms: row.start_ms + days as i64 * DAY_MS, ..row }
     };
-    for turn in 0..24 {
+    for _ in 0..24 {
         let rows: Vec<Row> = (0..random.below(30)).map(|_| some_row(&mut random)).collect();
         let ids = bench.store.write(&rows).expect("writes");
         written.extend(ids.into_iter().zip(rows));
@@ -341,22 +345,9 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
             bench.store.correct(written[index].0, &written[index].1, &after).expect("corrects");
             written[index].1 = after;
         }
-        // Some rows come for hours that are packed already.
-        let now_ms = row().start_ms + turn * DAY_MS * 5 / 4;
-        let mut read = roll_up::read_ahead(&bench.plain, now_ms).expect("reads");
-        if !written.is_empty() {
-            // What was read ahead is outdated by a correction.
-            let (id, before) = written.pop().expect("not empty");
-            let after = Row { duration_ms: before.duration_ms / 2, ..before.clone() };
-            bench.store.correct(id, &before, &after).expect("corrects");
-            written.push((id, after));
+        if random.below(2) == 0 {
+            bench.pack();
         }
-        while random.below(8) > 0 && bench.store.roll_up_read(read.take(), now_ms).expect("rolls up") {
-            if random.below(2) == 0 {
-                read = roll_up::read_ahead(&bench.plain, now_ms).expect("reads");
-            }
-        }
-        bench.store.sum_up().expect("sums up");
         check(&bench, &Filter::default(), &mut random);
         for _ in 0..2 {
             check(&bench, &random_filter(&mut random), &mut random);
@@ -365,42 +356,65 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_rolled_up() {
     assert_eq!(bench.store.row_count().expect("answers"), written.len() as u64);
     let packed = bench.number("SELECT count(*) FROM packed_sums WHERE id >> 32 = 2");
     assert!(packed > 100, "{packed} hours were packed");
+    bench.pack();
     check_spans(&bench);
+    check(&bench, &Filter::default(), &mut random);
     let stored = written.iter().filter(|(_, row)| !row.content.is_empty()).count() as i64;
     assert_eq!(bench.number("SELECT count(*) FROM content"), stored);
 }
 
-/// Sums of hours equal the rows; sums of days and of all time equal those of the hours rolled up.
+/// Every pack equals what plain SQL makes of its rows; and there is one wherever there are rows.
 fn check_spans(bench: &Bench) {
-    let hours = "SELECT unixepoch(start_time) / 3600 AS hour, series.id AS series, count(*) AS requests,
-            sum(duration_ms) AS duration_ms, coalesce(sum(input_tokens), 0) AS input_tokens,
-            count(input_tokens) AS input_known, count(time_to_first_token_ms) AS first_token_known,
-            coalesce(sum(time_to_first_token_ms), 0) AS first_token_ms, count(tokens_per_second) AS speed_known,
-            min(requests.id) AS first_id, max(requests.id) AS last_id
-        FROM requests JOIN series ON series.endpoint = requests.endpoint AND series.model = requests.model
-            AND series.client = coalesce(requests.client, '') AND series.key = coalesce(requests.key, '')
-            AND series.outcome = requests.outcome GROUP BY 1, 2";
-    let wrong = format!(
-        "SELECT count(*) FROM ({hours}) AS h FULL JOIN
-            (SELECT * FROM sums WHERE span = 2 AND requests <> 0) AS s ON h.hour = s.start AND h.series = s.series
-         WHERE h.requests IS NOT s.requests OR h.duration_ms IS NOT s.duration_ms
-            OR h.input_tokens IS NOT s.input_tokens OR h.input_known IS NOT s.input_known
-            OR h.first_token_known IS NOT s.first_token_known OR h.first_token_ms IS NOT s.first_token_ms
-            OR h.speed_known IS NOT s.tokens_per_second_known
-            OR s.first_id > h.first_id OR s.last_id < h.last_id"
-    );
-    assert_eq!(bench.number(&wrong), 0);
-    for (span, start) in [(1, "start - start % 24"), (0, "0")] {
-        let wrong = format!(
-            "SELECT count(*) FROM
-                (SELECT {start} AS start, series, sum(requests) AS requests, sum(output_tokens) AS output_tokens
-                 FROM sums WHERE span = 2 AND start < (SELECT value FROM meta WHERE name = 'rolled_until')
-                 GROUP BY 1, 2) AS h
-             FULL JOIN (SELECT * FROM sums WHERE span = {span}) AS s
-                ON h.start = s.start AND h.series = s.series
-             WHERE h.requests IS NOT s.requests OR h.output_tokens IS NOT s.output_tokens"
+    let spans = [
+        (0, "0"),
+        (1, "hour - hour % 24"),
+        (2, "hour"),
+        (3, "unixepoch(ms / 1000, 'unixepoch', 'start of month') / 3600"),
+    ];
+    for (span, start) in spans {
+        let query = format!(
+            "SELECT {start}, series.id, count(*), sum(duration_ms), sum(input_tokens), count(input_tokens),
+                sum(output_tokens), sum(cache_write_tokens), count(time_to_first_token_ms), count(tokens_per_second),
+                min(r.id), max(r.id)
+             FROM (SELECT *, ms / 3600000 AS hour FROM r) AS r JOIN series ON series.endpoint = r.endpoint
+                AND series.model = r.model AND series.client = coalesce(r.client, '')
+                AND series.key = coalesce(r.key, '') AND series.outcome = r.outcome
+             GROUP BY 1, 2 ORDER BY 1, 2"
         );
-        assert_eq!(bench.number(&wrong), 0);
+        let mut statement = bench.plain.prepare(&query).expect("a query");
+        let lines = statement.query_map([], |row| {
+            (0..12).map(|column| row.get(column).map(Option::<i64>::unwrap_or_default)).collect::<Result<Vec<i64>, _>>()
+        });
+        let expected: Vec<Vec<i64>> = lines.and_then(Iterator::collect).expect("a query");
+        let mut packed = Vec::new();
+        for id in bench.numbers(&format!("SELECT id FROM packed_sums WHERE id >> 32 = {span} ORDER BY id")) {
+            let blob: Vec<u8> = bench
+                .plain
+                .query_row("SELECT pack FROM packed_sums WHERE id = ?1", [id], |row| row.get(0))
+                .expect("a pack");
+            let told = |series: i64, sums: &Sums| {
+                let Sums { requests, duration_ms, first_id, last_id, .. } = *sums;
+                let known = [sums.input.rows, sums.output.sum, sums.cache_write.sum, sums.first_token_ms.rows];
+                [&[id & 0xFFFF_FFFF, series, requests, duration_ms, sums.input.sum], &known[..]]
+                    .concat()
+                    .into_iter()
+                    .chain([sums.tokens_per_second_known, first_id, last_id])
+                    .collect()
+            };
+            visit_sums(&blob, |series, sums| {
+                if sums.requests > 0 {
+                    packed.push(told(series, sums));
+                }
+            })
+            .expect("a pack");
+        }
+        assert_eq!(packed.len(), expected.len(), "{span}");
+        for (packed, expected) in packed.iter().zip(expected) {
+            let packed: &Vec<i64> = packed;
+            assert_eq!(packed[..10], expected[..10], "{span}");
+            // Of ids the range only grows, where rows are corrected.
+            assert!(packed[10] <= expected[10] && packed[11] >= expected[11], "{span}");
+        }
     }
 }
 
@@ -421,22 +435,27 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
         (counted(bench), counted(bench))
     };
     let twice = |counts: &[i64]| (counts.to_vec(), counts.to_vec());
-    // The hour is open, its halves belong to two buckets.
+    // The halves of the hour belong to two buckets.
     assert_eq!(write(&mut bench, 10), twice(&[1]));
     assert_eq!(write(&mut bench, 20), twice(&[2]));
     assert_eq!(write(&mut bench, 40), twice(&[2, 1]));
-    while bench.store.roll_up(hour + 3 * HOUR_MS).expect("rolls up") {}
+    bench.pack();
     assert_eq!(counted(&bench), [2, 1]);
-    // It is packed, and rows come late.
+    // They are packed, and more come.
     assert_eq!(write(&mut bench, 29), twice(&[3, 1]));
     assert_eq!(write(&mut bench, 30), twice(&[3, 2]));
+    bench.pack();
+    assert_eq!(counted(&bench), [3, 2]);
+    // Packed one after another, each between two questions.
+    assert_eq!(write(&mut bench, 31), twice(&[3, 3]));
+    bench.pack();
+    assert_eq!((counted(&bench), counted(&bench)), twice(&[3, 3]));
     bench.reader.forget();
     assert!(!bench.reader.keeps());
-    assert_eq!(counted(&bench), [3, 2]);
+    assert_eq!(counted(&bench), [3, 3]);
     assert!(bench.reader.keeps());
 }
 
-/// Distributions go on from the last row that was met: never past a row that was corrected or came for an earlier hour.
 #[test]
 fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     let mut bench = Bench::new();
@@ -455,11 +474,10 @@ fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     check(&bench, &[100]);
     bench.write(&[at(61, 300), at(20, 200)]);
     check(&bench, &[100, 200, 300]);
-    // In an hour that is open.
+    // Before it is packed.
     bench.store.correct(3, &at(61, 300), &at(61, 50)).expect("corrects");
     check(&bench, &[100, 200, 50]);
-    // The first hour is packed, the second stays open.
-    while bench.store.roll_up(hour + 2 * HOUR_MS).expect("rolls up") {}
+    bench.pack();
     check(&bench, &[100, 200, 50]);
     bench.write(&[at(30, 400), at(62, 500)]);
     check(&bench, &[100, 200, 50, 400, 500]);
@@ -494,7 +512,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
     let mut bench = Bench::new();
     let rows: Vec<Row> = (0..400).map(|_| random_row(&mut random)).collect();
     bench.write(&rows);
-    while bench.store.roll_up(row().start_ms + 90 * DAY_MS).expect("rolls up") {}
+    bench.pack();
     let hour = row().start_ms - row().start_ms % HOUR_MS;
     let filters = [
         Filter::default(),
@@ -636,8 +654,10 @@ fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
         bench.write(&[Row { start_ms: now_ms - 400 * DAY_MS, ..row() }]);
         bench.write(&wrong.iter().map(|start_ms| Row { start_ms: *start_ms, ..row() }).collect::<Vec<_>>());
         bench.write(&[row()]);
-        while bench.store.roll_up(now_ms + DAY_MS).expect("rolls up") {}
-        for bucket in Bucket::ALL {
+        for (bucket, pack) in Bucket::ALL.into_iter().flat_map(|bucket| [(bucket, false), (bucket, true)]) {
+            if pack {
+                bench.pack();
+            }
             for zone in [Zone::default(), Zone { minutes: -300 }] {
                 let answer = bench.reader.over_time(&Filter::default(), bucket, zone, None, now_ms + 1000);
                 let points = answer.expect("answers").points;

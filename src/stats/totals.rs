@@ -1,6 +1,7 @@
-//! Totals: the summary, the same by name, and over time. From packs and open hours; rows are read only for the parts of
-//! an hour at the edges of a range.
+//! Totals: the summary, the same by name, and over time. From packs, and the rows that are not packed yet; others are
+//! read only for the parts of an hour at the edges of a range.
 
+use rusqlite::params;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -9,11 +10,10 @@ use super::filter::{Filter, Zone};
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Figures, Part, Piece, Tally};
-use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, ms_of_date, next_month};
+use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text, next_month};
 use crate::limits::BUCKETS_MAX;
 use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::pack::visit_totals;
-use crate::record::sums::{Known, Sums};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -138,7 +138,7 @@ impl Reader {
     ) -> Result<OverTime, AskError> {
         self.at_once(|| {
             let packed = self.packed()?;
-            let starts = self.starts(filter, bucket, zone, now_ms)?;
+            let starts = self.starts(filter, bucket, zone, packed, now_ms)?;
             let ranges: Vec<(Option<i64>, Option<i64>)> = starts
                 .iter()
                 .map(|start| {
@@ -160,8 +160,15 @@ impl Reader {
         })
     }
 
-    fn starts(&self, filter: &Filter, bucket: Bucket, zone: Zone, now_ms: i64) -> Result<Vec<i64>, AskError> {
-        let hours = self.true_hours(now_ms)?;
+    fn starts(
+        &self,
+        filter: &Filter,
+        bucket: Bucket,
+        zone: Zone,
+        packed: Packed,
+        now_ms: i64,
+    ) -> Result<Vec<i64>, AskError> {
+        let hours = self.true_hours(packed, now_ms)?;
         let newest_ms = hours.map_or(0, |(_, last)| (last + 1) * HOUR_MS).max(now_ms + 1);
         let to_ms = filter.to_ms.unwrap_or(newest_ms);
         let first_ms =
@@ -183,17 +190,25 @@ impl Reader {
     }
 
     /// The first and the last hour that have requests and can be true; of those that have any where none can.
-    fn true_hours(&self, now_ms: i64) -> rusqlite::Result<Option<(i64, i64)>> {
-        let ends = ["min", "max"]
-            .map(|end| format!("SELECT {end}(start) FROM sums WHERE span = 2 AND start >= ?1 AND start <= ?2"));
-        let within = |from: i64, to: i64| {
-            let [first, last] = ends
-                .each_ref()
-                .map(|end| self.conn.prepare_cached(end)?.query_row([from, to], |row| row.get::<_, Option<i64>>(0)));
-            Ok::<_, rusqlite::Error>(first?.zip(last?))
-        };
-        let can_be_true = within(hour_of_ms(EARLIEST_TRUE_MS), hour_of_ms(latest_true_ms(now_ms)))?;
-        can_be_true.map_or_else(|| within(0, i64::MAX), |hours| Ok(Some(hours)))
+    fn true_hours(&self, packed: Packed, now_ms: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let can_be_true =
+            self.hours_with_rows(packed, hour_of_ms(EARLIEST_TRUE_MS), hour_of_ms(latest_true_ms(now_ms)))?;
+        can_be_true.map_or_else(|| self.hours_with_rows(packed, 0, hour_of_ms(MS_MAX)), |hours| Ok(Some(hours)))
+    }
+
+    fn hours_with_rows(&self, packed: Packed, from: i64, to: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let (from_text, to_text) = bounds(Some(from * HOUR_MS), Some((to + 1) * HOUR_MS));
+        let unpacked: (Option<String>, Option<String>) = self
+            .conn
+            .prepare_cached(
+                "SELECT min(start_time), max(start_time) FROM requests
+                 WHERE id > ?1 AND start_time >= ?2 AND start_time < ?3",
+            )?
+            .query_row(params![packed.state.until, from_text, to_text], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let hour = |text: Option<String>| Some(hour_of_ms(ms_of_text(&text?)?));
+        let unpacked = hour(unpacked.0).zip(hour(unpacked.1));
+        let all = self.packed_hours(from, to)?.into_iter().chain(unpacked);
+        Ok(all.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))))
     }
 
     /// Adds up what every range holds, and has `answer` made of it.
@@ -205,17 +220,15 @@ impl Reader {
         packed: Packed,
         answer: impl FnOnce(&Table) -> T,
     ) -> rusqlite::Result<T> {
-        let mut tally = self.kept.borrow_mut().take(filter, by, packed);
+        let mut tally =
+            self.kept.borrow_mut().take(filter, by, packed.state, |until, now| self.hours_of_rows(until, now))?;
         tally.learn(&self.series()?, self.prices.as_deref());
         let mut table = Table { tally, cells: vec![Vec::new(); ranges.len()] };
         let mut uses = Vec::new();
         for (bucket, (from, to)) in ranges.iter().enumerate() {
-            let Pieces { packs, open, rows } = cut(*from, *to, packed, Cut::Signed);
+            let Pieces { packs, rows } = cut(*from, *to, packed, Cut::Signed);
             uses.extend(packs.into_iter().map(|(id, sign)| (Piece::Pack(id), bucket, sign)));
             uses.extend(rows.into_iter().map(|(from_ms, to_ms)| (Piece::Rows(from_ms, to_ms), bucket, 1)));
-            if let Some((from, to)) = open {
-                self.add_open(&mut table, bucket, from, to)?;
-            }
         }
         // A pack at the edge of two buckets is read once; and all in the order in which they lie in the file.
         uses.sort_unstable_by_key(|(piece, ..)| *piece);
@@ -227,36 +240,44 @@ impl Reader {
                 }
             }
         }
+        self.add_unpacked(&mut table, ranges, packed)?;
         let answer = answer(&table);
         self.kept.borrow_mut().put(table.tally);
         Ok(answer)
     }
 
-    /// Adds the sums of hours that are not packed. They are read for every answer: only the columns that it tells.
-    fn add_open(&self, table: &mut Table, bucket: usize, from: i64, to: i64) -> rusqlite::Result<()> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT series, requests, duration_ms, input_tokens, output_tokens, total_tokens, total_known, cached_tokens,
-                reasoning_tokens, cache_write_tokens
-             FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2",
-        )?;
-        let mut rows = statement.query([from, to])?;
-        while let Some(row) = rows.next()? {
-            let Some(slot) = table.tally.slot_of(row.get(0)?) else { continue };
-            let sum = |column: usize| row.get(column).map(|sum| Known { sum, rows: 0 });
-            let sums = Sums {
-                requests: row.get(1)?,
-                duration_ms: row.get(2)?,
-                input: sum(3)?,
-                output: sum(4)?,
-                total: Known { sum: row.get(5)?, rows: row.get(6)? },
-                cached: sum(7)?,
-                reasoning: sum(8)?,
-                cache_write: sum(9)?,
-                ..Sums::default()
-            };
-            table.cell(bucket, slot.group).add_sums(&sums, &slot);
-        }
-        Ok(())
+    /// The hours of the rows behind one id, up to another.
+    fn hours_of_rows(&self, after: i64, last: i64) -> rusqlite::Result<Vec<i64>> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT DISTINCT substr(start_time, 1, 13) FROM requests WHERE id > ?1 AND id <= ?2")?;
+        let hours = statement.query_map([after, last], |row| row.get::<_, String>(0))?;
+        hours.map(|hour| Ok(hour_of_ms(ms_of_text(&format!("{}:00:00Z", hour?)).unwrap_or(0)))).collect()
+    }
+
+    /// Adds the rows that are not packed, to the range that each belongs to. The ranges follow one another.
+    fn add_unpacked(
+        &self,
+        table: &mut Table,
+        ranges: &[(Option<i64>, Option<i64>)],
+        packed: Packed,
+    ) -> rusqlite::Result<()> {
+        let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let prices = self.prices.as_deref();
+        let needs = table.tally.needs(prices.is_some());
+        self.visit_unpacked_rows(packed, (*from, *to), needs, RowFigures::Totals, |row| {
+            if let Some(slot) = table.tally.slot_of_row(&row.names(), prices) {
+                let at = match ranges {
+                    [_] => 0,
+                    _ => {
+                        let ms = ms_of_text(row.start_time());
+                        ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1)
+                    }
+                };
+                table.cell(at, slot.group).add_sums(&row.totals(), &slot);
+            }
+            Ok(())
+        })
     }
 
     fn figures<'a>(
@@ -286,9 +307,9 @@ impl Reader {
         to_ms: i64,
         packed: Packed,
     ) -> rusqlite::Result<&'a [(u32, Figures)]> {
-        // Of an hour that may still grow, or of a moment that nobody will ask for again, nothing is kept.
+        // Of a moment that nobody will ask for again nothing is kept.
         let all = |unit_ms: i64| from_ms % unit_ms == 0 && to_ms % unit_ms == 0;
-        let keeps = to_ms <= packed.until * HOUR_MS && all(MINUTE_MS);
+        let keeps = all(MINUTE_MS);
         // What the hour has before or behind is likely to be the edge of the next bucket. Finding its rows costs what
         // finding these costs: all are looked at.
         let (hour, next) = (from_ms - from_ms % HOUR_MS, from_ms - from_ms % HOUR_MS + HOUR_MS);
@@ -303,14 +324,13 @@ impl Reader {
         let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
         let needs = tally.needs(prices.is_some());
         tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
-            self.visit_rows(range, 0, needs, RowFigures::Totals, |row| {
-                if let Some(slot) = tally.slot_of_row(&row.names()?, prices) {
-                    let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time()?);
-                    tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.totals()?, &slot);
+            self.visit_packed_rows(packed, range, needs, RowFigures::Totals, |row| {
+                if let Some(slot) = tally.slot_of_row(&row.names(), prices) {
+                    let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time());
+                    tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.totals(), &slot);
                 }
                 Ok(())
             })
-            .map(|_| ())
         })
     }
 

@@ -300,7 +300,7 @@ fn a_row_is_saved_from_a_log_that_is_gone_though_none_follows() {
     ask(&proxy, 1);
     let path = proxy.folder().database();
     fs::remove_file(beside(&path, "-wal")).expect("removed");
-    // The keeper sums up about a second after a row, and looks then.
+    // The keeper looks about a second after a row.
     proxy.wait_for_log("was removed while in use");
     let (_, folder) = proxy.kill();
     assert_eq!(rows_of(&folder.database()).len(), 1);

@@ -1,129 +1,102 @@
-//! Looking through the hours that became too old, an hour's ids at a time. The sums of an hour know its ids, so that no
-//! other rows are looked at.
+//! Looking for what is too old among the lowest ids, a step at a time.
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Aged, Batch, EARLIEST_TRUE_HOUR, LOOK_ROWS, Phase, Reach};
-use crate::calendar::{HOUR_MS, text_of_ms};
-use crate::record::clock::EARLIEST_TRUE_MS;
-use crate::record::meta::{number, set};
+use super::{Aged, Batch, LOOK_ROWS, Phase, Reach};
+use crate::calendar::text_of_ms;
+use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
+use crate::record::packing::State;
 use crate::record::recorder::Recorder;
 
-/// Looking through the hours that became too old.
+/// Looking at rows, or at content, from the lowest ids on.
 #[derive(Debug)]
 pub(super) struct Walk {
     what: Aged,
     reach: Reach,
-    /// The name in `meta` as it was when the walk began.
-    from: i64,
-    /// The first hour that is not too old.
-    until: i64,
-    /// What begins later has no date that can be true.
-    true_until_ms: i64,
-    /// The next hour to look at, and the ids of it that are left.
-    hour: i64,
-    ids: Option<(i64, i64)>,
-    /// The newest row was found too old in this hour, and stays: the next walk begins with it.
-    newest_in: Option<i64>,
+    /// What began before is too old.
+    kept_from: String,
+    /// Dates that can be true.
+    true_dates: RangeInclusive<String>,
+    /// Behind this id it looks: whatever is up to it is out of reach, or has no date that can be true.
+    after: i64,
+    /// What has no such date is too old up to this id, the highest that was found to be too old.
+    untrue_until: i64,
 }
 
 impl Walk {
-    /// Through these hours.
-    pub(super) fn new(what: Aged, reach: Reach, hours: Range<i64>, true_until_ms: i64) -> Walk {
-        let hour = hours.start.max(EARLIEST_TRUE_HOUR);
-        Walk { what, reach, from: hours.start, until: hours.end, true_until_ms, hour, ids: None, newest_in: None }
+    /// For what began before a moment, asked at `now_ms`.
+    pub(super) fn new(what: Aged, reach: Reach, kept_from_ms: i64, now_ms: i64) -> Walk {
+        let true_dates = text_of_ms(EARLIEST_TRUE_MS)..=text_of_ms(latest_true_ms(now_ms));
+        let kept_from = text_of_ms(kept_from_ms);
+        Walk { what, reach, kept_from, true_dates, after: reach.spared(), untrue_until: 0 }
     }
 
-    /// One step: a piece of an hour, or the way to the next one.
+    /// One step: removes some of the lowest ids, or is done when none of them is too old.
     pub(super) fn step(mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
-        let Some((next, last)) = self.ids.take() else { return self.next_hour(own, recorder) };
         let newest: i64 = own.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?;
-        let mut look = match self.what {
-            Aged::Rows => own.prepare_cached(concat!(
-                "SELECT requests.id, start_time, content.id IS NOT NULL, ",
-                octets!(),
-                " FROM requests LEFT JOIN content ON content.id = requests.id
-                 WHERE requests.id BETWEEN ?1 AND ?2 ORDER BY requests.id LIMIT ?3"
-            ))?,
-            Aged::Content => own.prepare_cached(concat!(
-                "SELECT content.id, start_time, 1, ",
-                octets!(),
-                " FROM content LEFT JOIN requests ON content.id = requests.id
-                 WHERE content.id BETWEEN ?1 AND ?2 ORDER BY content.id LIMIT ?3"
-            ))?,
+        let (mut look, until) = match self.what {
+            // Who asks adds the rows that are not packed: they must be there.
+            Aged::Rows => (
+                own.prepare_cached(
+                    "SELECT id, start_time FROM requests WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
+                )?,
+                State::of(own)?.until,
+            ),
+            Aged::Content => (
+                own.prepare_cached(
+                    "SELECT content.id, start_time FROM content LEFT JOIN requests ON content.id = requests.id
+                     WHERE content.id > ?1 AND content.id <= ?2 ORDER BY content.id LIMIT ?3",
+                )?,
+                i64::MAX,
+            ),
         };
-        // A date that cannot be true says nothing, but these ids were recorded when it was this hour.
-        let dated = text_of_ms(EARLIEST_TRUE_MS)..=text_of_ms(self.true_until_ms);
-        let too_old_before = text_of_ms(self.until * HOUR_MS);
-        let is_too_old = |start_time: String| start_time < too_old_before || !dated.contains(&start_time);
-        let mut found = look.query([next, last, LOOK_ROWS])?;
-        let mut batch = Batch::default();
-        self.ids = None;
-        let mut looked = 0;
-        while let Some(row) = found.next()? {
-            let (id, start_time, has_content): (i64, Option<String>, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            looked += 1;
-            // Content without a row is nobody's.
-            if start_time.is_none_or(is_too_old) {
-                let stays = self.what == Aged::Rows && id == newest;
-                if stays {
-                    self.newest_in.get_or_insert(self.hour);
+        let mut size = own.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
+        let mut found = look.query(params![self.after, until, LOOK_ROWS])?;
+        let (mut batch, mut untrue, mut looked, mut last, mut some_stay) =
+            (Batch::default(), Vec::new(), 0, self.after, false);
+        'look: while let Some(row) = found.next()? {
+            let (id, start_time): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
+            (looked, last) = (looked + 1, id);
+            match start_time {
+                Some(date) if !self.true_dates.contains(&date) && id > self.untrue_until => {
+                    untrue.push(id);
+                    continue;
                 }
-                if (has_content || !stays) && !batch.take(id, row.get(3)?) {
-                    self.ids = Some((id, last));
-                    break;
+                Some(date) if self.true_dates.contains(&date) => {
+                    if date >= self.kept_from {
+                        some_stay = true;
+                        continue;
+                    }
+                    if self.after > self.reach.spared() && self.untrue_until < id {
+                        // All that was passed over is too old, too.
+                        (self.after, self.untrue_until) = (self.reach.spared(), id);
+                        return Ok(Phase::Walk(self));
+                    }
+                    self.untrue_until = self.untrue_until.max(id);
                 }
+                // Content without a row is nobody's.
+                Some(_) | None => {}
             }
-            if looked == LOOK_ROWS {
-                self.ids = Some((id + 1, last));
+            for id in untrue.drain(..).chain([id]) {
+                let octets: Option<i64> = size.query_row([id], |row| row.get(0)).optional()?;
+                let stays = self.what == Aged::Rows && id == newest && octets.is_none();
+                some_stay |= stays;
+                if !stays && !batch.take(id, octets.unwrap_or(0)) {
+                    break 'look;
+                }
             }
         }
         drop(found);
-        drop(look);
-        if self.ids.is_none() {
-            self.hour += 1;
-        }
-        batch.remove(self.what, own, recorder)?;
-        Ok(Phase::Walk(self))
-    }
-
-    fn next_hour(mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
-        let hour = own
-            .prepare_cached(
-                "SELECT start, min(first_id), max(last_id) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2
-                 GROUP BY start ORDER BY start LIMIT 1",
-            )?
-            .query_row([self.hour, self.until], |row| Ok((row.get(0)?, (row.get::<_, i64>(1)?, row.get(2)?))))
-            .optional()?;
-        if let Some((hour, (first, last))) = hour {
-            // What has no date of its own and was recorded since the hour before goes with this one.
-            let first = first.min(last_id_before(own, hour)? + 1);
-            // In hours of before an upgrade nothing may be left to look at.
-            (self.hour, self.ids) = (hour, Some((first.max(self.reach.spared() + 1), last)));
+        if !batch.ids.is_empty() {
+            batch.remove(self.what, own, recorder)?;
             return Ok(Phase::Walk(self));
         }
-        let done = self.newest_in.unwrap_or(self.hour);
-        if done > self.from {
-            recorder.clean(0, |conn| {
-                // Unless a late row has taken it back meanwhile.
-                let name = self.what.name(self.reach);
-                if number(conn, name)?.unwrap_or(0) == self.from {
-                    set(conn, name, done)?;
-                }
-                Ok(())
-            })?;
+        if some_stay || looked < LOOK_ROWS {
+            return Ok(self.what.next());
         }
-        Ok(self.what.next())
+        self.after = last;
+        Ok(Phase::Walk(self))
     }
-}
-
-/// The highest id in the last hour before that has requests, and a date that can be true.
-fn last_id_before(conn: &Connection, hour: i64) -> rusqlite::Result<i64> {
-    let mut statement = conn.prepare_cached(
-        "SELECT coalesce(max(last_id), 0) FROM sums WHERE span = 2
-         AND start = (SELECT max(start) FROM sums WHERE span = 2 AND start >= ?1 AND start < ?2)",
-    )?;
-    statement.query_row([EARLIEST_TRUE_HOUR, hour], |row| row.get(0))
 }

@@ -1,0 +1,308 @@
+//! From versions 1 to 3 of our tables: these kept sums by hour and series in a table `sums`, and packed them when their
+//! hour was over. Which rows they hold, removed ones included, packs must go on holding.
+//!
+//! ```text
+//!  hours before `rolled_until`   packed already
+//!  hours since                   sums from `sums`, distributions from their rows ──▶ packs
+//!  rows behind `summed_until`    in neither; packed as any others
+//! ```
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+
+use super::meta::{number, set};
+use super::pack::{Latencies, Measured, Packs};
+use super::packing::{Folded, PACKED_UNTIL};
+use super::schema::{VERSION, columns_of};
+use super::series::SeriesIds;
+use super::sums::{Known, Sums};
+use crate::calendar::{HOUR_MS, text_of_ms};
+
+/// Columns that version 2 did not have. They come last, where SQLite adds them.
+const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
+    ("requests", "cache_write_tokens", "INTEGER"),
+    ("requests", "draft_tokens", "INTEGER"),
+    ("requests", "accepted_draft_tokens", "INTEGER"),
+    ("requests", "prompt_tokens_per_second", "REAL"),
+    ("sums", "cache_write_tokens", "INTEGER NOT NULL DEFAULT 0"),
+    ("sums", "cache_write_known", "INTEGER NOT NULL DEFAULT 0"),
+];
+
+/// Makes the tables of a former version those of this one, inside the caller's transaction.
+pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
+    for (table, column, kind) in ADDED_COLUMNS {
+        // Somebody else may have added one of this name.
+        if !columns_of(conn, table)?.iter().any(|name| name == column) {
+            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
+    }
+    let summed_until = match version {
+        // Every commit wrote the sums of its rows.
+        1 => conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?,
+        _ => number(conn, "summed_until")?.unwrap_or(0),
+    };
+    pack_open_hours(conn, summed_until)?;
+    set(conn, PACKED_UNTIL, summed_until)?;
+    conn.execute_batch(
+        "DROP TABLE sums;
+         DELETE FROM meta WHERE name IN ('summed_until', 'rolled_until', 'packs_changed', 'rows_corrected',
+            'rows_kept_from', 'content_kept_from', 'new_rows_kept_from', 'new_content_kept_from')",
+    )?;
+    conn.pragma_update(None, "user_version", VERSION)
+}
+
+fn pack_open_hours(conn: &Connection, summed_until: i64) -> rusqlite::Result<()> {
+    let rolled_until = number(conn, "rolled_until")?.unwrap_or(0);
+    let mut packs = Packs::default();
+    for (hour, mut measured) in open_hours(conn, rolled_until)? {
+        add_latencies(conn, hour, summed_until, &mut measured)?;
+        for (series, measured) in measured {
+            packs.add(conn, hour, series, &measured, 1)?;
+        }
+    }
+    packs.write(conn)
+}
+
+/// The sums of hours that are not packed, by series.
+fn open_hours(conn: &Connection, rolled_until: i64) -> rusqlite::Result<BTreeMap<i64, BTreeMap<i64, Measured>>> {
+    let mut statement = conn.prepare(
+        "SELECT start, series, requests, duration_ms, input_tokens, input_known, output_tokens, output_known,
+            total_tokens, total_known, cached_tokens, cached_known, reasoning_tokens, reasoning_known, first_token_ms,
+            first_token_known, cache_write_tokens, cache_write_known, tokens_per_second, tokens_per_second_known,
+            first_id, last_id
+         FROM sums WHERE span = 2 AND start >= ?1",
+    )?;
+    let mut rows = statement.query([rolled_until])?;
+    let mut hours: BTreeMap<i64, BTreeMap<i64, Measured>> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let known =
+            |column: usize| Ok::<_, rusqlite::Error>(Known { sum: row.get(column)?, rows: row.get(column + 1)? });
+        let sums = Sums {
+            requests: row.get(2)?,
+            duration_ms: row.get(3)?,
+            input: known(4)?,
+            output: known(6)?,
+            total: known(8)?,
+            cached: known(10)?,
+            reasoning: known(12)?,
+            first_token_ms: known(14)?,
+            cache_write: known(16)?,
+            tokens_per_second: row.get(18)?,
+            tokens_per_second_known: row.get(19)?,
+            first_id: row.get(20)?,
+            last_id: row.get(21)?,
+        };
+        hours.entry(row.get(0)?).or_default().insert(row.get(1)?, Measured { sums, latencies: Latencies::default() });
+    }
+    Ok(hours)
+}
+
+/// Adds the distributions of an hour's rows, as far as they are there and in its sums.
+fn add_latencies(
+    conn: &Connection,
+    hour: i64,
+    summed_until: i64,
+    measured: &mut BTreeMap<i64, Measured>,
+) -> rusqlite::Result<()> {
+    let first = measured.values().map(|measured| measured.sums.first_id).min().unwrap_or(0);
+    let last = measured.values().map(|measured| measured.sums.last_id).max().unwrap_or(-1).min(summed_until);
+    let (from, to) = (text_of_ms(hour * HOUR_MS), text_of_ms((hour + 1) * HOUR_MS));
+    let condition = "id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4";
+    let folded = Folded::of_rows(conn, condition, params![first, last, from, to])?;
+    for (_, series, of_rows) in folded.by_series(conn, &mut SeriesIds::default())? {
+        if let Some(measured) = measured.get_mut(&series) {
+            measured.latencies = of_rows.latencies.clone();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::record::pack::{self, packs_of_hour};
+    use crate::record::packing::State;
+    use crate::record::row::Row;
+    use crate::record::schema::CAME_UNTIL;
+    use crate::record::store::{DbSync, Store};
+    use crate::stats::{Bucket, By, Filter, Reader, Zone};
+    use crate::testing::{Folder, Random, random_row, row};
+
+    /// The tables that version 3 had and this one has not.
+    const SUMS: &str = "CREATE TABLE sums (
+        span INTEGER NOT NULL, start INTEGER NOT NULL, series INTEGER NOT NULL, requests INTEGER NOT NULL,
+        duration_ms INTEGER NOT NULL, input_tokens INTEGER NOT NULL, input_known INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL, output_known INTEGER NOT NULL, total_tokens INTEGER NOT NULL,
+        total_known INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cached_known INTEGER NOT NULL,
+        reasoning_tokens INTEGER NOT NULL, reasoning_known INTEGER NOT NULL, first_token_ms INTEGER NOT NULL,
+        first_token_known INTEGER NOT NULL, tokens_per_second REAL NOT NULL, tokens_per_second_known INTEGER NOT NULL,
+        first_id INTEGER NOT NULL, last_id INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+        cache_write_known INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (span, start, series)) WITHOUT ROWID";
+
+    /// Makes a database whose rows are all packed one as the former version would have left it, which had rolled up the
+    /// hours before one and summed up all rows.
+    fn become_former(path: &Path, version: i32, rolled_until: i64) {
+        let conn = Connection::open(path).expect("opens");
+        conn.execute_batch(SUMS).expect("made");
+        let count = |column: &str| format!("coalesce(sum({column}), 0), count({column})");
+        let known: Vec<String> = [
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+            "cached_tokens",
+            "reasoning_tokens",
+            "time_to_first_token_ms",
+        ]
+        .map(count)
+        .into();
+        conn.execute_batch(&format!(
+            "INSERT INTO sums SELECT 2, unixepoch(start_time) / 3600, series.id, count(*), sum(duration_ms), {}, {},
+                min(requests.id), max(requests.id), {}
+             FROM requests JOIN series ON series.endpoint = requests.endpoint AND series.model = requests.model
+                AND series.client = coalesce(requests.client, '') AND series.key = coalesce(requests.key, '')
+                AND series.outcome = requests.outcome GROUP BY 2, 3",
+            known.join(", "),
+            count("tokens_per_second").replace(", 0)", ", 0.0)"),
+            count("cache_write_tokens"),
+        ))
+        .expect("summed");
+        // Packs had rolled hours alone.
+        let hours: Vec<i64> = conn
+            .prepare("SELECT id & 0xFFFFFFFF FROM packed_sums WHERE id >> 32 = 2")
+            .and_then(|mut hours| hours.query_map([], |row| row.get(0))?.collect())
+            .expect("a query");
+        let mut packs = Packs::default();
+        for hour in hours.into_iter().filter(|hour| *hour >= rolled_until) {
+            for (series, measured) in pack::read(&conn, packs_of_hour(hour)[0]).expect("a pack") {
+                packs.add(&conn, hour, series, &measured, -1).expect("taken away");
+            }
+        }
+        packs.write(&conn).expect("written");
+        conn.execute_batch(&format!(
+            "DELETE FROM packed_sums WHERE id >> 32 = 2 AND id & 0xFFFFFFFF >= {rolled_until};
+             DELETE FROM packed_latencies WHERE id >> 32 = 2 AND id & 0xFFFFFFFF >= {rolled_until};
+             INSERT INTO meta SELECT 'summed_until', max(id) FROM requests;
+             INSERT INTO meta VALUES ('rolled_until', {rolled_until}), ('rows_kept_from', 7), ('packs_changed', 7);
+             DELETE FROM meta WHERE name = 'packed_until'"
+        ))
+        .expect("written");
+        if version < 3 {
+            pack::write_former_form(&conn).expect("written");
+            for (table, column, _) in ADDED_COLUMNS {
+                conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
+            }
+        }
+        if version == 1 {
+            conn.execute_batch("DELETE FROM meta WHERE name = 'summed_until'").expect("removed");
+        }
+        conn.pragma_update(None, "user_version", version).expect("marked");
+    }
+
+    /// Every answer that is told from packs, and from rows that are not packed.
+    fn told(path: &Path) -> String {
+        let reader = Reader::open(path).expect("opens");
+        let hour = row().start_ms - row().start_ms % HOUR_MS;
+        let within = |from: i64, to: i64| Filter {
+            from_ms: Some(hour + from * HOUR_MS),
+            to_ms: Some(hour + to * HOUR_MS),
+            ..Filter::default()
+        };
+        let filters =
+            [Filter::default(), within(3, 41), within(20, 100), Filter { to_ms: Some(hour), ..Filter::default() }];
+        let answers = filters.iter().map(|filter| {
+            let summary = reader.summary(filter).expect("answers");
+            let models = reader.by(By::Model, filter).expect("answers");
+            let days = reader.over_time(filter, Bucket::Day, Zone { minutes: 120 }, None, hour).expect("answers");
+            let latency = reader.latency(filter).expect("answers");
+            format!("{summary:?} {models:?} {days:?} {latency:?}")
+        });
+        answers.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Rows of three days in any order, of which none knows what version 2 did not.
+    fn rows(seed: u64) -> Vec<Row> {
+        let mut random = Random::new(seed);
+        let untold = |row| Row {
+            cache_write_tokens: None,
+            draft_tokens: None,
+            accepted_draft_tokens: None,
+            prompt_tokens_per_second: None,
+            ..row
+        };
+        (0..500).map(|_| untold(random_row(&mut random))).collect()
+    }
+
+    #[test]
+    fn every_former_version_comes_over_exactly_however_far_it_had_come() {
+        let first = row().start_ms / HOUR_MS;
+        for version in 1..=3 {
+            // Nothing rolled up, half of it, all; rows of clocks that were wrong among them.
+            for rolled_until in [0, first + 30, first + 1000] {
+                let folder = Folder::new();
+                let path = folder.join("metrics.db");
+                let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+                store.write(&rows(7)).expect("writes");
+                let wrong = [0, 4_070_908_800_000].map(|start_ms| Row { start_ms, cache_write_tokens: None, ..row() });
+                store.write(&wrong).and_then(|_| store.pack_all()).expect("writes");
+                let before = told(&path);
+                drop(store);
+                become_former(&path, version, rolled_until);
+                let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+                assert!(told(&path) == before, "{version} {rolled_until}");
+                let conn = Connection::open(&path).expect("opens");
+                assert_eq!(State::of(&conn), Ok(State { until: 502, changes: 0 }));
+                assert_eq!(number(&conn, CAME_UNTIL), Ok(Some(502)), "no default removes what came");
+                assert_eq!(columns_of(&conn, "sums"), Ok(vec![]));
+                // It goes on, also in packs of the former form.
+                let late = Row { cache_write_tokens: Some(30), draft_tokens: Some(20), ..row() };
+                store.write(&[late]).and_then(|_| store.pack_all()).expect("writes");
+                let summary = Reader::open(&path).and_then(|reader| reader.summary(&Filter::default()));
+                let summary = summary.expect("answers");
+                assert_eq!((summary.total_requests, summary.total_cache_write_tokens), (503, 30));
+                drop(store);
+                assert_eq!(Store::open(&path, DbSync::Normal).expect("opens").row_count(), Ok(503));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_behind_the_mark_of_a_kill_count_and_so_do_rows_that_were_removed() {
+        let first = row().start_ms / HOUR_MS;
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+        store.write(&rows(7)).and_then(|_| store.pack_all()).expect("writes");
+        drop(store);
+        become_former(&path, 3, first + 30);
+        // Written, and not summed up; some of them late. And clean-up had removed rows of hours that were rolled up.
+        let remove =
+            format!("DELETE FROM requests WHERE id < 100 AND start_time < '{}'", text_of_ms((first + 30) * HOUR_MS));
+        let expected = {
+            let copy = folder.join("copy.db");
+            Connection::open(&path).and_then(|conn| conn.execute("VACUUM INTO ?1", [copy.to_str()])).expect("copies");
+            let mut store = Store::open(&copy, DbSync::Normal).expect("upgrades");
+            store.write(&rows(8)).and_then(|_| store.pack_all()).expect("writes");
+            Connection::open(&copy).and_then(|conn| conn.execute(&remove, [])).expect("removes");
+            told(&copy)
+        };
+        {
+            let other = folder.join("other.db");
+            Store::open(&other, DbSync::Normal).map(|mut store| store.write(&rows(8))).expect("opens").expect("writes");
+            let conn = Connection::open(&path).expect("opens");
+            conn.execute("ATTACH ?1 AS other", [other.to_str()]).expect("attaches");
+            conn.execute_batch(&format!(
+                "CREATE TEMP TABLE more AS SELECT * FROM other.requests; UPDATE more SET id = id + 500;
+                 INSERT INTO requests SELECT * FROM more; {remove}"
+            ))
+            .expect("written");
+        }
+        let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+        assert_eq!(store.row_count(), Ok(1000));
+        assert!(told(&path) == expected);
+        store.pack_all().expect("packs");
+        assert!(told(&path) == expected);
+    }
+}
