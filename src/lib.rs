@@ -62,6 +62,7 @@
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`front`]: the loops and their connections.
 //! - [`http`]: the grammar of requests, and of replies (pure).
+//! - [`routes`]: what each path is for, one line a route.
 //! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
@@ -82,6 +83,7 @@ pub mod mailbox;
 pub mod outage;
 pub mod proxy;
 pub mod record;
+pub mod routes;
 pub mod settings;
 pub mod slots;
 pub mod stats;

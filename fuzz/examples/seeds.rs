@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use lms_metrics_proxy::usage::Dialect;
+use lms_metrics_proxy::routes::dialect_of;
 use lms_metrics_proxy::usage::fuzz::DIALECTS;
 
 const REQUESTS: [&str; 6] = [
@@ -64,7 +64,7 @@ fn reply(transcript: &str) -> Option<Vec<u8>> {
     let (head, rest) = transcript.split_once("--- body\n")?;
     let body = rest.split("--- removed\n").next()?.split("--- report\n").next()?;
     let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let dialect = Dialect::of(field("route")?);
+    let dialect = dialect_of(field("route")?);
     let place = DIALECTS.iter().position(|other| *other == dialect)?;
     let body = match field("line-ends") {
         Some("crlf") => body.replace('\n', "\r\n"),

@@ -10,7 +10,8 @@ use super::wire::Begun;
 use crate::client::Lend;
 use crate::http::RequestHead;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
-use crate::usage::{Dialect, is_recorded, request_facts};
+use crate::routes::{dialect_of, is_recorded};
+use crate::usage::{Dialect, request_facts};
 
 /// What its head says of how a request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Forwarding {
     /// Of a request with this head, whose body has yet to come.
     pub fn of(head: &RequestHead) -> Forwarding {
         let recorded = is_recorded(head.method(), head.path());
-        Forwarding { dialect: Dialect::of(head.path()), recorded, kind: Kind::Other }
+        Forwarding { dialect: dialect_of(head.path()), recorded, kind: Kind::Other }
     }
 }
 

@@ -4,8 +4,9 @@ use crate::exchange::request::Forwarding;
 use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
-use crate::http::target::{Local, Route, query_pairs, route};
+use crate::http::target::query_pairs;
 use crate::http::{HostPolicy, RequestHead};
+use crate::routes::{Local, Route, route};
 use crate::settings::{Settings, Token};
 use crate::stats::page::page;
 

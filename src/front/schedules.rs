@@ -22,7 +22,7 @@ use crate::exchange::request::Forwarding;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{Persistence, Reply};
-use crate::http::target::Local;
+use crate::routes::Local;
 
 /// Most steps until everything is at rest once the client has done all that it will.
 const STEPS_MAX: usize = 10_000;

@@ -7,7 +7,7 @@ use super::head::{RequestHead, read_head};
 use super::host::HostPolicy;
 use super::refusal::Refusal;
 use super::syntax::is_control;
-use super::target::{query_pairs, route};
+use super::target::{climbs_out, query_pairs};
 
 /// Decoded bodies beyond this are refused here, so that a fuzzer reaches that refusal, too.
 const BODY_BYTES_MAX: u64 = 4096;
@@ -28,7 +28,7 @@ pub fn fuzz_intake(bytes: &[u8]) {
         assert!(head.target().bytes().all(|byte| byte.is_ascii_graphic()), "a target that is no URI passed");
         // Neither may panic; what they decide has tests of its own.
         policy.allows(head.host().unwrap_or_default());
-        drop(route(head.path()));
+        climbs_out(head.path());
         query_pairs(head.query().unwrap_or_default());
     }
 }

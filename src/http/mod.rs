@@ -3,7 +3,7 @@
 //! It opens no socket, asks no clock, starts no thread, logs nothing. The front feeds it what a client sent:
 //!
 //! ```text
-//!  bytes ──▶ read_head ──▶ HostPolicy::allows ──▶ route ──▶ ChunkDecoder or a length ──▶ a whole request
+//!  bytes ──▶ read_head ──▶ HostPolicy::allows ──▶ target ─▶ ChunkDecoder or a length ──▶ a whole request
 //!               │                │                  │               │
 //!               └────────────────┴──── Refusal ─────┴───────────────┘ ──▶ Reply::refusal ──▶ bytes, then close
 //! ```
@@ -12,7 +12,7 @@
 //! - [`head`]: the head of a request, with [`request_line`] and `fields`; [`framing`]: where the body ends.
 //! - [`chunked`]: chunked bodies.
 //! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
-//! - [`target`]: what a path is for.
+//! - [`target`]: paths and queries.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
 //! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest of
 //!   those replies.
@@ -40,7 +40,6 @@ pub use head::{RequestHead, read_head};
 pub use host::HostPolicy;
 pub use refusal::Refusal;
 pub use reply::{Persistence, Reply, ReplyFraming};
-pub use target::{Local, Route, route};
 
 #[cfg(test)]
 mod tests {

@@ -26,13 +26,13 @@ use crate::counters::Counters;
 use crate::exchange::job::Workers;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
-use crate::http::target::Local;
 use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
 use crate::outage::Outage;
 use crate::record::connections::Slot;
 use crate::record::place::{FileId, beside};
 use crate::record::recorder::Recorder;
+use crate::routes::Local;
 
 /// The way to the lane.
 pub struct Lane {

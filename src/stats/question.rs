@@ -4,7 +4,8 @@ use super::answers::By;
 use super::export::Format;
 use super::filter::{FILTERS, Filter, Zone, shown};
 use super::totals::Bucket;
-use crate::http::target::{Local, query_pairs};
+use crate::http::target::query_pairs;
+use crate::routes::{Local, Takes};
 
 /// A question in full.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,35 +28,14 @@ pub struct Question {
     pub format: Format,
 }
 
-/// What a route takes beside the filters.
-fn parameters(route: Local) -> &'static [&'static str] {
-    match route {
-        Local::OverTime => &["bucket", "tz", "by"],
-        Local::Recent => &["limit"],
-        Local::Requests => &["after", "limit"],
-        Local::Search => &["q", "after", "limit"],
-        Local::Export => &["format"],
-        Local::Report => &["tz"],
-        Local::Health
-        | Local::Summary
-        | Local::ByModel
-        | Local::ByEndpoint
-        | Local::ByClient
-        | Local::ByKey
-        | Local::ByOutcome
-        | Local::Latency
-        | Local::Live
-        | Local::Page
-        | Local::Metrics
-        | Local::Request(_) => &[],
-    }
-}
-
 impl Question {
     /// Reads a query. An error says which parameter is wrong and what it takes.
     pub fn read(route: Local, query: &str, now_ms: i64) -> Result<Question, String> {
         let pairs = query_pairs(query);
-        let takes = parameters(route);
+        let (has_filters, takes) = match route.line().takes {
+            Takes::Filters(parameters) => (true, parameters),
+            Takes::Nothing => (false, &[][..]),
+        };
         let mut question = Question {
             filter: Filter::default(),
             limit: 100,
@@ -76,9 +56,7 @@ impl Question {
             if name == "token" {
                 continue;
             }
-            if !matches!(route, Local::Request(_) | Local::Metrics)
-                && let Some(taken) = question.filter.take(name, value, now_ms, question.zone)
-            {
+            if has_filters && let Some(taken) = question.filter.take(name, value, now_ms, question.zone) {
                 taken?;
             } else if takes.contains(&name.as_str()) {
                 question.take(name, value)?;
@@ -123,11 +101,11 @@ impl Question {
 }
 
 fn unknown(name: &str, route: Local) -> String {
-    let own = parameters(route).iter().map(|name| format!(", {name}")).collect::<String>();
-    match route {
-        Local::Request(_) | Local::Metrics => format!("There is no parameter {}: this route takes none.", shown(name)),
-        _ => format!("There is no parameter {}: this route takes {FILTERS}{own}.", shown(name)),
-    }
+    let takes = match route.line().takes {
+        Takes::Nothing => "none".to_owned(),
+        Takes::Filters(others) => [FILTERS].iter().chain(others).copied().collect::<Vec<_>>().join(", "),
+    };
+    format!("There is no parameter {}: this route takes {takes}.", shown(name))
 }
 
 /// 1 to 1000; outside it is clamped.

@@ -17,7 +17,7 @@ use crate::record::packing::State;
 use crate::record::row::Outcome;
 use crate::record::series::{Names, Series};
 use crate::record::sums::Sums;
-use crate::usage::generates;
+use crate::routes::generates;
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
 const BYTES_MAX: usize = if cfg!(test) { 32 * 1024 } else { TALLIES_KEPT_BYTES_MAX };

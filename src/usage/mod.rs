@@ -49,6 +49,6 @@ mod transcripts;
 mod words;
 
 pub use account::UsageReport;
-pub use dialect::{Dialect, generates, is_recorded};
+pub use dialect::Dialect;
 pub use request_facts::RequestFacts;
 pub use tap::{Flow, Form, Tap, are_events};

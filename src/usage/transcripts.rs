@@ -61,7 +61,7 @@ impl Transcript {
         };
         Transcript {
             name: name.to_owned(),
-            dialect: Dialect::of(field("route").expect("a route")),
+            dialect: crate::routes::dialect_of(field("route").expect("a route")),
             form,
             failed: field("status").is_some_and(|status| status >= "400"),
             streamed: field("streamed").map_or(form == Form::Events, |streamed| streamed == "yes"),

@@ -1,0 +1,334 @@
+//! What each path is for: one line a route.
+//!
+//! A line says who answers, what it takes in its query, and of a generating route of LM Studio, what it speaks. Who may
+//! ask, and with which method, the front judges.
+
+use self::Takes::{Filters, Nothing};
+use crate::http::Refusal;
+use crate::http::target::climbs_out;
+use crate::usage::Dialect;
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To LM Studio.
+    Forward,
+    /// Answered here.
+    Local(Local),
+    /// `OPTIONS *`, a question about the server as a whole.
+    Asterisk,
+    /// Nowhere: 404.
+    Unknown {
+        /// The path that was probably meant.
+        suggestion: Option<String>,
+    },
+}
+
+/// The routes that the proxy answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Local {
+    /// Whether the proxy runs.
+    Health,
+    /// Totals.
+    Summary,
+    /// Totals by model.
+    ByModel,
+    /// Totals by endpoint.
+    ByEndpoint,
+    /// Totals by client.
+    ByClient,
+    /// Totals by credential.
+    ByKey,
+    /// Totals by how requests ended.
+    ByOutcome,
+    /// Totals of hours, days, weeks or months.
+    OverTime,
+    /// Durations and speeds.
+    Latency,
+    /// The newest requests.
+    Recent,
+    /// Requests, page by page.
+    Requests,
+    /// One request in full.
+    Request(i64),
+    /// Requests that hold given words.
+    Search,
+    /// All matching requests as a file.
+    Export,
+    /// Requests as they end, one event each.
+    Live,
+    /// A report for a terminal.
+    Report,
+    /// The page for a browser.
+    Page,
+    /// Figures for Prometheus.
+    Metrics,
+}
+
+/// A route that the proxy answers itself.
+#[derive(Debug)]
+pub struct LocalRoute {
+    /// Its path, exactly.
+    pub path: &'static str,
+    /// What it is.
+    pub local: Local,
+    /// What its query takes.
+    pub takes: Takes,
+}
+
+/// What the query of a local route takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Takes {
+    /// No parameters.
+    Nothing,
+    /// The filters, and these beside them.
+    Filters(&'static [&'static str]),
+}
+
+const fn line(path: &'static str, local: Local, takes: Takes) -> LocalRoute {
+    LocalRoute { path, local, takes }
+}
+
+/// Every local route but that of a single request.
+pub const LOCAL: [LocalRoute; 17] = [
+    // The front answers.
+    line("/health", Local::Health, Nothing),
+    line("/", Local::Page, Nothing),
+    // The statistics answer.
+    line("/stats/summary", Local::Summary, Filters(&[])),
+    line("/stats/by-model", Local::ByModel, Filters(&[])),
+    line("/stats/by-endpoint", Local::ByEndpoint, Filters(&[])),
+    line("/stats/by-client", Local::ByClient, Filters(&[])),
+    line("/stats/by-key", Local::ByKey, Filters(&[])),
+    line("/stats/by-outcome", Local::ByOutcome, Filters(&[])),
+    line("/stats/over-time", Local::OverTime, Filters(&["bucket", "tz", "by"])),
+    line("/stats/latency", Local::Latency, Filters(&[])),
+    line("/stats/recent", Local::Recent, Filters(&["limit"])),
+    line("/stats/requests", Local::Requests, Filters(&["after", "limit"])),
+    line("/stats/search", Local::Search, Filters(&["q", "after", "limit"])),
+    line("/stats", Local::Report, Filters(&["tz"])),
+    line("/metrics", Local::Metrics, Nothing),
+    // A thread of its own answers: one for each export, one for all who listen.
+    line("/stats/export", Local::Export, Filters(&["format"])),
+    line("/stats/live", Local::Live, Filters(&[])),
+];
+/// The route of a single request, behind which its id stands. The statistics answer.
+const REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), Nothing);
+
+/// What under these goes to LM Studio.
+const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
+/// The generating routes whose dialect is known; LM Studio answers.
+const GENERATING: [(&str, Dialect); 9] = [
+    ("/v1/chat/completions", Dialect::Chat),
+    ("/v1/completions", Dialect::Completions),
+    ("/v1/embeddings", Dialect::Embeddings),
+    ("/v1/responses", Dialect::Responses),
+    ("/v1/messages", Dialect::Messages),
+    ("/api/v0/chat/completions", Dialect::Chat),
+    ("/api/v0/completions", Dialect::Completions),
+    ("/api/v0/embeddings", Dialect::Embeddings),
+    ("/api/v1/chat", Dialect::NativeChat),
+];
+/// Under `/v1`, too, but they only list, and replies to them tell no usage.
+const LISTING: [&str; 4] = ["/v1/models", "/v1/files", "/v1/batches", "/v1/vector_stores"];
+/// What routes end with that only count, wherever they are.
+const COUNTING: [&str; 4] = ["count_tokens", "input_tokens", "tokenize", "detokenize"];
+
+/// First segments that are known under `/v1`, for the hint in a 404.
+const KNOWN_UNDER_V1: [&str; 6] = ["chat", "completions", "embeddings", "messages", "models", "responses"];
+/// First segments that are known under `/api/v1`. `/api/chat` is a route of Ollama: whoever asks for it speaks another
+/// protocol than the one that answers at `/api/v1/chat`.
+const KNOWN_UNDER_API: [&str; 1] = ["models"];
+/// No hint for paths longer than this: it would only send back what came.
+const SUGGESTION_BYTES_MAX: usize = 128;
+
+impl Local {
+    /// The methods of local routes, as the Allow of a 405.
+    pub const ALLOW: &'static str = "GET, HEAD";
+
+    /// Whether local routes have this method.
+    pub fn allows(method: &str) -> bool {
+        matches!(method, "GET" | "HEAD")
+    }
+
+    /// Its line.
+    pub fn line(self) -> &'static LocalRoute {
+        static ALL: &[LocalRoute] = &LOCAL;
+        ALL.iter().find(|line| line.local == self).unwrap_or(&REQUEST)
+    }
+}
+
+/// What a path (without query) is for. Forwarded paths must not climb out of their prefix, however they spell it.
+pub fn route(path: &str) -> Result<Route, Refusal> {
+    if let Some(rest) = FORWARDED.iter().find_map(|prefix| path.strip_prefix(prefix)) {
+        return if climbs_out(rest) { Err(Refusal::PathEscapes) } else { Ok(Route::Forward) };
+    }
+    if let Some(id) = path.strip_prefix(REQUEST.path)
+        && !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(id) = id.parse()
+    {
+        return Ok(Route::Local(Local::Request(id)));
+    }
+    if let Some(line) = LOCAL.iter().find(|line| line.path == path) {
+        return Ok(Route::Local(line.local));
+    }
+    Ok(if path == "*" { Route::Asterisk } else { Route::Unknown { suggestion: suggestion(path) } })
+}
+
+fn suggestion(path: &str) -> Option<String> {
+    if path.len() > SUGGESTION_BYTES_MAX {
+        return None;
+    }
+    let trimmed = path.trim_end_matches('/');
+    let first = |rest: &str| rest.split('/').next().unwrap_or_default().to_owned();
+    if LOCAL.iter().any(|line| line.path == trimmed) {
+        return Some(trimmed.to_owned());
+    }
+    if matches!(trimmed, "/v1" | "/api/v0" | "/api/v1") {
+        return Some(format!("{trimmed}/models"));
+    }
+    if let Some(rest) = trimmed.strip_prefix("/api/") {
+        return KNOWN_UNDER_API.contains(&first(rest).as_str()).then(|| format!("/api/v1/{rest}"));
+    }
+    let rest = trimmed.strip_prefix('/')?;
+    KNOWN_UNDER_V1.contains(&first(rest).as_str()).then(|| format!("/v1/{rest}"))
+}
+
+/// What the replies to requests for a path (without query) speak.
+pub fn dialect_of(path: &str) -> Dialect {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    GENERATING.iter().find(|(known, _)| *known == path).map_or(Dialect::Other, |(_, dialect)| *dialect)
+}
+
+/// Whether an exchange gets a row: every POST under `/v1/`, and the generating routes of LM Studio's own APIs.
+pub fn is_recorded(method: &str, path: &str) -> bool {
+    method == "POST" && (path.starts_with("/v1/") || path.starts_with("/api/") && dialect_of(path) != Dialect::Other)
+}
+
+/// Whether requests to this path generate or embed something, so that their usage is worth missing.
+pub fn generates(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let is_under = |list: &&str| path.strip_prefix(*list).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    !COUNTING.contains(&path.rsplit('/').next().unwrap_or_default()) && !LISTING.iter().any(is_under)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Result<Route, Refusal>) {
+        assert_eq!(route(path), expected, "{path}");
+    }
+
+    #[test]
+    fn everything_under_the_prefixes_is_forwarded() {
+        for path in ["/v1/", "/v1/chat/completions", "/api/v0/models/a%2Fb", "/api/v1/chat", "/v1//x", "/v1/a/../b"] {
+            check(path, Ok(Route::Forward));
+        }
+        for path in ["/v1/a/./b", "/v1/...", "/v1/..a", "/v1/a%2f..%2fb", "/v1/%", "/v1/%2", "/v1/%252e%252e/"] {
+            check(path, Ok(Route::Forward));
+        }
+    }
+
+    #[test]
+    fn paths_that_climb_out_of_their_prefix_are_refused() {
+        for path in
+            ["/v1/..", "/v1/../x", "/v1/../v1/models", "/v1/a/../../x", "/v1/./../x", "/v1//../x", "/api/v1/../v0/x"]
+        {
+            check(path, Err(Refusal::PathEscapes));
+        }
+        for path in ["/v1/%2e%2E/x", "/v1/.%2e/x", "/v1/%2e./", "/v1/..%2fx", "/v1/..%5Cx", "/v1/..\\x", "/v1/..;a/x"] {
+            check(path, Err(Refusal::PathEscapes));
+        }
+    }
+
+    #[test]
+    fn local_paths_are_exact() {
+        for LocalRoute { path, local, .. } in LOCAL {
+            check(path, Ok(Route::Local(local)));
+            assert_eq!(local.line().path, path);
+            let suggestion = (path != "/").then(|| path.to_owned());
+            check(&format!("{path}/"), Ok(Route::Unknown { suggestion }));
+        }
+        check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
+        for path in
+            ["/stats/requests/-1", "/stats/requests/x", "/stats/requests/1/", "/stats/requests/99999999999999999999"]
+        {
+            check(path, Ok(Route::Unknown { suggestion: None }));
+        }
+        check("*", Ok(Route::Asterisk));
+    }
+
+    #[test]
+    fn a_path_that_lacks_its_prefix_names_the_likely_one() {
+        let likely = |path: &str, expected: Option<&str>| {
+            check(path, Ok(Route::Unknown { suggestion: expected.map(str::to_owned) }));
+        };
+        likely("/chat/completions", Some("/v1/chat/completions"));
+        likely("/models", Some("/v1/models"));
+        likely("/models/", Some("/v1/models"));
+        likely("/completions", Some("/v1/completions"));
+        likely("/embeddings", Some("/v1/embeddings"));
+        likely("/responses/resp_1", Some("/v1/responses/resp_1"));
+        likely("/messages", Some("/v1/messages"));
+        likely("/api/chat", None);
+        likely("/api/chat/", None);
+        likely("/api/generate", None);
+        likely("/api/models/load", Some("/api/v1/models/load"));
+        likely("/v1", Some("/v1/models"));
+        likely("/favicon.ico", None);
+        likely("/chatter", None);
+        likely("/v1%2fmodels", None);
+        likely("/x/../v1/models", None);
+        likely(&format!("/models/{}", "a".repeat(SUGGESTION_BYTES_MAX)), None);
+    }
+
+    #[test]
+    fn the_path_tells_the_dialect() {
+        let check = |path, dialect| assert_eq!(dialect_of(path), dialect, "{path}");
+        check("/v1/chat/completions", Dialect::Chat);
+        check("/api/v0/chat/completions", Dialect::Chat);
+        check("/v1/chat/completions/", Dialect::Chat);
+        check("/v1/completions", Dialect::Completions);
+        check("/api/v0/completions", Dialect::Completions);
+        check("/v1/embeddings", Dialect::Embeddings);
+        check("/api/v0/embeddings", Dialect::Embeddings);
+        check("/v1/responses", Dialect::Responses);
+        check("/v1/messages", Dialect::Messages);
+        check("/api/v1/chat", Dialect::NativeChat);
+        check("/v1/messages/count_tokens", Dialect::Other);
+        check("/v1/rerank", Dialect::Other);
+        check("/api/v1/chat/completions", Dialect::Other);
+    }
+
+    #[test]
+    fn counting_and_listing_generate_nothing() {
+        let check = |path, expected| assert_eq!(generates(path), expected, "{path}");
+        check("/v1/chat/completions", true);
+        check("/v1/embeddings", true);
+        check("/v1/rerank", true);
+        check("/v1/models_of_mine", true);
+        check("/v1/messages/count_tokens", false);
+        check("/v1/messages/count_tokens/", false);
+        check("/v1/responses/input_tokens", false);
+        check("/v1/tokenize", false);
+        check("/v1/models", false);
+        check("/v1/models/m-1/info", false);
+    }
+
+    #[test]
+    fn posts_under_v1_and_generating_native_routes_are_recorded() {
+        let check = |method, path, recorded| assert_eq!(is_recorded(method, path), recorded, "{method} {path}");
+        check("POST", "/v1/chat/completions", true);
+        check("POST", "/v1/anything", true);
+        check("GET", "/v1/models", false);
+        check("POST", "/api/v0/chat/completions", true);
+        check("POST", "/api/v0/completions", true);
+        check("POST", "/api/v0/embeddings", true);
+        check("POST", "/api/v1/chat", true);
+        check("POST", "/api/v1/models/load", false);
+        check("GET", "/api/v0/models", false);
+    }
+}
