@@ -3,8 +3,8 @@
 //! Of several choices the one of index 0 is kept; the words of all count as content. Source:
 //! LM Studio docs `3_openai-compat`; llama.cpp `tools/server/README.md` (timings).
 
+use super::document::DocumentFacts;
 use super::error;
-use super::facts::Facts;
 use super::grammar::Grammar;
 use super::role::JsonRole;
 
@@ -25,9 +25,8 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
         JsonRole::Root => match name {
             b"id" => JsonRole::Id,
             b"model" => JsonRole::Model,
-            b"object" | b"type" => JsonRole::Kind,
             b"choices" => JsonRole::Choices,
-            _ => usage(at, name),
+            _ => error::member(at, name),
         },
         JsonRole::Choice => match name {
             b"index" => JsonRole::ChoiceIndex,
@@ -85,24 +84,13 @@ fn rarer(at: JsonRole, name: &[u8]) -> JsonRole {
         (JsonRole::ToolCall, b"function" | b"custom") => JsonRole::Function,
         (JsonRole::ToolCall | JsonRole::Function, b"name") => JsonRole::ToolName,
         (JsonRole::ToolCall | JsonRole::Function, b"arguments" | b"input") => JsonRole::Arguments,
-        _ => usage(at, name),
-    }
-}
-
-/// `usage` and errors, which every dialect with both at the top shares.
-pub fn usage(at: JsonRole, name: &[u8]) -> JsonRole {
-    match (at, name) {
-        (JsonRole::Root, b"usage") => JsonRole::Usage,
-        (JsonRole::Root, b"stats") => JsonRole::Stats,
-        (JsonRole::Root, b"timings") => JsonRole::Timings,
-        (JsonRole::Root, b"meta" | b"x_groq") => JsonRole::Meta,
         _ => error::member(at, name),
     }
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut Facts) {
-    if facts.choice_index.is_some_and(|index| index > 0) {
+pub(super) fn settle(facts: &mut DocumentFacts) {
+    if facts.choices.first_index.is_some_and(|index| index > 0) {
         facts.clear_words();
         facts.finish.clear();
     }

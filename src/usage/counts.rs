@@ -7,9 +7,16 @@
 
 use super::role::JsonRole;
 
-/// The role of a member where counts stand: `usage`, `stats`, `timings`, and the details of usage.
+/// The role of a member where counts may stand: at the top, in `usage`, `stats`, `timings`, and the details of usage.
 pub fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
+        JsonRole::Root | JsonRole::Reply => match name {
+            b"usage" => JsonRole::Usage,
+            b"stats" => JsonRole::Stats,
+            b"timings" => JsonRole::Timings,
+            b"meta" | b"x_groq" => JsonRole::Meta,
+            _ => JsonRole::Skip,
+        },
         JsonRole::Usage | JsonRole::Stats => usage(name),
         JsonRole::InputDetails => match name {
             b"cached_tokens" | b"cache_read_tokens" | b"cache_read_input_tokens" => JsonRole::CachedTokens,
@@ -70,9 +77,9 @@ fn usage(name: &[u8]) -> JsonRole {
     }
 }
 
-/// Counts as reported; unknown is `None`.
+/// TokenCounts as reported; unknown is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TokenCounts {
     /// Tokens of the prompt.
     pub input: Option<u64>,
     /// Tokens of the answer.
@@ -87,7 +94,7 @@ pub struct Counts {
     pub reasoning: Option<u64>,
 }
 
-impl Counts {
+impl TokenCounts {
     /// Whether any count was reported.
     pub fn is_known(&self) -> bool {
         self.all().iter().any(Option::is_some)
@@ -99,7 +106,7 @@ impl Counts {
     }
 
     /// Later counts replace earlier ones, each on its own, as [`replace`] says.
-    pub fn merge(&mut self, later: &Counts) {
+    pub fn merge(&mut self, later: &TokenCounts) {
         replace(&mut self.input, later.input);
         replace(&mut self.output, later.output);
         replace(&mut self.total, later.total);
@@ -112,7 +119,7 @@ impl Counts {
     ///
     /// Anthropic, llama.cpp, vLLM and oMLX leave out of a message's input what was read from the cache or written to
     /// it; LM Studio and OpenAI leave it in. More than the input cannot be in it, so there the input is all three.
-    pub fn settled(mut self) -> Counts {
+    pub fn settled(mut self) -> TokenCounts {
         let beside = self.cached.unwrap_or(0).saturating_add(self.cache_write.unwrap_or(0));
         self.input = self.input.map(|input| if beside > input { input.saturating_add(beside) } else { input });
         let sum = self.input.zip(self.output).map(|(input, output)| input.saturating_add(output));
@@ -135,69 +142,13 @@ pub fn replace(count: &mut Option<u64>, later: Option<u64>) {
     }
 }
 
-/// llama.cpp's `timings`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Prompt tokens processed, without those taken from the cache.
-    pub prompt: Option<u64>,
-    /// Prompt tokens taken from the cache.
-    pub cached: Option<u64>,
-    /// Tokens of the answer.
-    pub predicted: Option<u64>,
-}
-
-impl Timings {
-    /// Later figures replace earlier ones, as counts do: with `timings_per_token` they come in every chunk.
-    pub fn merge(&mut self, later: &Timings) {
-        replace(&mut self.prompt, later.prompt);
-        replace(&mut self.cached, later.cached);
-        replace(&mut self.predicted, later.predicted);
-    }
-
-    /// As counts. `prompt_n` leaves out what the cache had.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            input: self.prompt.and_then(|n| n.checked_add(self.cached.unwrap_or(0))),
-            output: self.predicted,
-            cached: self.cached,
-            ..Counts::default()
-        }
-    }
-}
-
-/// What a server says of its own work beside the counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// Tokens made a second.
-    pub tokens_per_second: Option<f64>,
-    /// Prompt tokens read a second.
-    pub prompt_per_second: Option<f64>,
-    /// Tokens that a draft model proposed.
-    pub drafted: Option<u64>,
-    /// Those of them that the model took.
-    pub accepted: Option<u64>,
-    /// How long LM Studio loaded the model.
-    pub load_seconds: Option<f64>,
-}
-
-impl Work {
-    /// Later figures replace earlier ones.
-    pub fn merge(&mut self, later: &Work) {
-        self.tokens_per_second = later.tokens_per_second.or(self.tokens_per_second);
-        self.prompt_per_second = later.prompt_per_second.or(self.prompt_per_second);
-        replace(&mut self.drafted, later.drafted);
-        replace(&mut self.accepted, later.accepted);
-        self.load_seconds = later.load_seconds.or(self.load_seconds);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn counts(told: [Option<u64>; 5]) -> Counts {
+    fn counts(told: [Option<u64>; 5]) -> TokenCounts {
         let [input, output, total, cached, cache_write] = told;
-        Counts { input, output, total, cached, cache_write, reasoning: None }
+        TokenCounts { input, output, total, cached, cache_write, reasoning: None }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! To add a dialect: a file with its grammar, a variant, a route in `crate::routes`, a line in `Dialect::grammar`, one in `Dialect::settle` if it
 //! has such a rule, and transcripts.
 
-use super::facts::Facts;
+use super::document::DocumentFacts;
 use super::grammar::Grammar;
-use super::{chat, embeddings, messages, native, other, responses};
+use super::{chat, messages, native, other, responses};
 
 /// The language in which a reply tells what it cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,16 +31,15 @@ impl Dialect {
     pub(super) fn grammar(self) -> &'static Grammar {
         match self {
             Dialect::Chat | Dialect::Completions => &chat::GRAMMAR,
-            Dialect::Embeddings => &embeddings::GRAMMAR,
             Dialect::Responses => &responses::GRAMMAR,
             Dialect::Messages => &messages::GRAMMAR,
             Dialect::NativeChat => &native::GRAMMAR,
-            Dialect::Other => &other::GRAMMAR,
+            Dialect::Embeddings | Dialect::Other => &other::GRAMMAR,
         }
     }
 
     /// What a whole document means, once all of it is known.
-    pub(super) fn settle(self, facts: &mut Facts) {
+    pub(super) fn settle(self, facts: &mut DocumentFacts) {
         match self {
             Dialect::Chat | Dialect::Completions => chat::settle(facts),
             Dialect::Responses => responses::settle(facts),

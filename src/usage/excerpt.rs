@@ -2,7 +2,7 @@
 //!
 //! Holds no more than about one and a half times the bound, whatever passes through.
 
-use super::text::{floor_boundary, lossy, without_partial_character, without_partial_start};
+use super::text::{floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Excerpt {
             let (head, tail) = (without_partial_character(head), without_partial_start(tail));
             return Some(cut(&lossy(head), &lossy(tail), self.total, self.bytes_max));
         }
-        let text = String::from_utf8([head, tail].concat()).unwrap_or_else(|it| lossy(it.as_bytes()).into_owned());
+        let text = into_lossy([head, tail].concat());
         // Replacement characters are longer than what they stand for.
         Some(if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len() as u64, self.bytes_max) })
     }

@@ -8,7 +8,8 @@
 //!  Open ──close──▶ Closed ──release──▶ Released: only what may have to be removed waits
 //! ```
 
-/// The hold. Whoever tells it of a place names an offset in the bytes of the current feed.
+/// The hold. Whoever tells it of a place names an offset in the bytes of the current feed. Marks are counted from the
+/// first byte that is held, as if all that follows were held, too.
 ///
 /// Invariant: between two feeds `held` is empty unless a mark stands at its beginning or within it.
 #[derive(Debug, Default)]
@@ -17,89 +18,68 @@ pub struct Hold {
     held: Vec<u8>,
     /// Bytes of this feed before it are in `held`, have left, or were removed.
     from: usize,
-    marks: Marks,
-    released: bool,
-}
-
-/// Places, counted from the first byte that is held, as if all that follows were held, too.
-#[derive(Debug, Default)]
-struct Marks {
-    /// The line that may become `[DONE]`.
+    /// Mark: the line that may become `[DONE]`.
     line: Option<usize>,
-    /// The event that may be removed.
+    /// Mark: the event that may be removed.
     event: Option<usize>,
-    /// Where the next event begins, if this line turns out to be part of one.
+    /// Mark: where the next event begins, if this line turns out to be part of one.
     fork: Option<usize>,
-    /// The terminal event.
+    /// Mark: the terminal event.
     closed: Option<usize>,
-}
-
-impl Marks {
-    fn all(&mut self) -> impl Iterator<Item = &mut usize> {
-        [&mut self.line, &mut self.event, &mut self.fork, &mut self.closed].into_iter().flatten()
-    }
-
-    fn are_none(&self) -> bool {
-        self.line.is_none() && self.event.is_none() && self.fork.is_none() && self.closed.is_none()
-    }
-
-    /// The first byte that must wait.
-    fn first(&self) -> Option<usize> {
-        [self.line, self.event, self.fork, self.closed].into_iter().flatten().min()
-    }
+    released: bool,
 }
 
 impl Hold {
     /// The current line begins at `at` and may become the terminal one.
     pub fn doubt_line(&mut self, at: usize) {
-        if self.marks.closed.is_none() && !self.released {
-            self.marks.line = Some(self.place(at));
+        if self.closed.is_none() && !self.released {
+            self.line = Some(self.place(at));
         }
     }
 
     /// It did not.
     pub fn trust_line(&mut self, out: &mut Vec<u8>) {
-        self.marks.line = None;
+        self.line = None;
         self.flush(out);
     }
 
     /// The current event begins at `at` and may have to be removed.
     pub fn doubt_event(&mut self, at: usize) {
-        self.marks.event = Some(self.place(at));
+        self.event = Some(self.place(at));
     }
 
     /// It has not.
     pub fn trust_event(&mut self, out: &mut Vec<u8>) {
-        self.marks.event = None;
+        self.event = None;
         self.flush(out);
     }
 
     /// Whether a line is doubted.
     pub fn doubts_line(&self) -> bool {
-        self.marks.line.is_some()
+        self.line.is_some()
     }
 
     /// Whether an event is doubted.
     pub fn doubts_event(&self) -> bool {
-        self.marks.event.is_some()
+        self.event.is_some()
     }
 
     /// The line that begins at `at` is of the event before, or of the next one, which then may have to be removed.
     pub fn fork(&mut self, at: usize) {
-        if self.marks.fork.is_none() {
-            self.marks.fork = Some(self.place(at));
+        if self.fork.is_none() {
+            self.fork = Some(self.place(at));
         }
     }
 
     /// It was of the event before.
     pub fn join(&mut self, out: &mut Vec<u8>) {
-        self.marks.fork = None;
+        self.fork = None;
         self.flush(out);
     }
 
     /// The next event has begun there, and may have to be removed in its turn.
     pub fn part(&mut self) {
-        self.marks.event = self.marks.fork.take();
+        self.event = self.fork.take();
     }
 
     /// Removes the doubted event, which ends before offset `end`.
@@ -110,34 +90,33 @@ impl Hold {
 
     /// Removes the doubted event, which ends where the next one begins.
     pub fn remove_to_fork(&mut self, input: &[u8]) {
-        if let Some(end) = self.marks.fork {
+        if let Some(end) = self.fork {
             self.remove_to(input, end);
         }
     }
 
     /// Removes the byte at `at`, the rest of a line end that was removed.
     pub fn remove_byte(&mut self, input: &[u8], at: usize) {
-        self.marks.event = Some(self.place(at));
+        self.event = Some(self.place(at));
         self.remove_event(input, at + 1);
     }
 
     /// The terminal event begins at `at`, or earlier where something was doubted: from there on all is held.
     pub fn close(&mut self, at: usize) {
-        if self.marks.closed.is_none() && !self.released {
-            self.marks.closed = Some(self.marks.first().unwrap_or(self.place(at)));
-            (self.marks.event, self.marks.line, self.marks.fork) = (None, None, None);
+        if self.closed.is_none() && !self.released {
+            self.closed = Some(self.first_mark().unwrap_or(self.place(at)));
+            (self.event, self.line, self.fork) = (None, None, None);
         }
     }
 
     /// Whether the terminal event was seen and is held.
     pub fn is_closed(&self) -> bool {
-        self.marks.closed.is_some()
+        self.closed.is_some()
     }
 
     /// The feed is over: what is not doubted leaves.
     pub fn finish(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        let first = if self.marks.are_none() { None } else { self.marks.first() };
-        match first {
+        match self.first_mark() {
             None => {
                 self.empty(out);
                 out.extend_from_slice(&input[self.from..]);
@@ -148,7 +127,7 @@ impl Hold {
                 self.empty(out);
                 out.extend_from_slice(&input[self.from..free]);
                 self.held.extend_from_slice(&input[free..]);
-                self.marks.all().for_each(|mark| *mark -= first);
+                self.marks().for_each(|mark| *mark -= first);
             }
             Some(first) => {
                 self.hold(input, input.len());
@@ -160,15 +139,24 @@ impl Hold {
 
     /// What is held for the terminal event or a partial line leaves. An event that may have to be removed still waits.
     pub fn release(&mut self, out: &mut Vec<u8>) {
-        self.released |= self.marks.closed.is_some();
-        (self.marks.closed, self.marks.line) = (None, None);
-        self.let_go(self.marks.first().unwrap_or(self.held.len()), out);
+        self.released |= self.closed.is_some();
+        (self.closed, self.line) = (None, None);
+        self.let_go(self.first_mark().unwrap_or(self.held.len()), out);
     }
 
     /// All that is held leaves.
     pub fn end(&mut self, out: &mut Vec<u8>) {
-        self.marks = Marks::default();
+        (self.line, self.event, self.fork, self.closed) = (None, None, None, None);
         out.append(&mut self.held);
+    }
+
+    fn marks(&mut self) -> impl Iterator<Item = &mut usize> {
+        [&mut self.line, &mut self.event, &mut self.fork, &mut self.closed].into_iter().flatten()
+    }
+
+    /// The first byte that must wait.
+    fn first_mark(&self) -> Option<usize> {
+        [self.line, self.event, self.fork, self.closed].into_iter().flatten().min()
     }
 
     fn place(&self, at: usize) -> usize {
@@ -176,14 +164,14 @@ impl Hold {
     }
 
     fn remove_to(&mut self, input: &[u8], end: usize) {
-        let Some(start) = self.marks.event.take() else { return };
-        self.marks.line = self.marks.line.filter(|line| *line >= end);
+        let Some(start) = self.event.take() else { return };
+        self.line = self.line.filter(|line| *line >= end);
         if end > self.held.len() {
             self.hold(input, self.from + end - self.held.len());
         }
         self.held.drain(start..end);
         // What is closed, closed before it.
-        self.marks.all().filter(|mark| **mark >= end).for_each(|mark| *mark -= end - start);
+        self.marks().filter(|mark| **mark >= end).for_each(|mark| *mark -= end - start);
     }
 
     /// Bytes of this feed up to `to` wait.
@@ -202,11 +190,11 @@ impl Hold {
     fn let_go(&mut self, bytes: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.held[..bytes]);
         self.held.drain(..bytes);
-        self.marks.all().for_each(|mark| *mark = mark.saturating_sub(bytes));
+        self.marks().for_each(|mark| *mark = mark.saturating_sub(bytes));
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
-        if !self.held.is_empty() && self.marks.first().is_none() {
+        if !self.held.is_empty() && self.first_mark().is_none() {
             self.let_go(self.held.len(), out);
         }
     }

@@ -134,8 +134,8 @@ impl Walker {
         }
     }
 
-    /// Reads on, up to what follows the document and is no white space, or shows that it is no JSON; how many bytes that
-    /// were.
+    /// Reads on, up to what follows the document and is no white space, or shows that it is no JSON; how many bytes
+    /// that were.
     pub fn feed<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut rest = input;
         while let Some(&byte) = rest.first() {
@@ -417,26 +417,6 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// A count as a server may write it: `12`, but also `12.0` and `1e3`. `None` for whatever is negative, fractional, no
-/// number or beyond what JSON carries exactly (2^53, RFC 8259 §6).
-pub fn count(written: &[u8]) -> Option<u64> {
-    const EXACT_MAX: u64 = 1 << 53;
-    let text = std::str::from_utf8(written).ok()?;
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok().filter(|&n| n <= EXACT_MAX);
-    }
-    let number = figure(written)?;
-    (number.fract() == 0.0 && number <= EXACT_MAX as f64).then_some(number as u64)
-}
-
-/// A figure that is no count: finite and not negative.
-pub fn figure(written: &[u8]) -> Option<f64> {
-    // Rust reads `+1`, `inf` and `nan`, too.
-    written.first().filter(|first| first.is_ascii_digit())?;
-    let number: f64 = std::str::from_utf8(written).ok()?.parse().ok()?;
-    number.is_finite().then_some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -549,24 +529,5 @@ mod tests {
         walker.feed("]".repeat(100_000).as_bytes(), &mut found);
         walker.feed("}".repeat(500).as_bytes(), &mut found);
         assert!(walker.is_done());
-    }
-
-    #[test]
-    fn counts_are_whole_and_not_negative() {
-        let check = |written: &str, expected| assert_eq!(count(written.as_bytes()), expected, "{written}");
-        check("0", Some(0));
-        check("12", Some(12));
-        check("12.0", Some(12));
-        check("1e3", Some(1000));
-        check("1.5e1", Some(15));
-        check("9007199254740992", Some(1 << 53));
-        check("9007199254740993", None);
-        check("18446744073709551616", None);
-        check("1e400", None);
-        check("-1", None);
-        check("-0", None);
-        check("1.5", None);
-        check("", None);
-        check("+5", None);
     }
 }

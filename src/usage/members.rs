@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::escapes::Unescape;
-use super::text::{floor_boundary, lossy};
+use super::text::{floor_boundary, into_lossy};
 
 /// A byte order mark, as UTF-8 has it.
 pub const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -72,12 +72,12 @@ fn decoded(inner: &[u8], bytes_max: usize) -> String {
     // Six bytes stand for one at least, twelve for a pair of surrogates; cutting the text before looking at it keeps a
     // name of many megabytes cheap.
     let inner = &inner[..inner.len().min(bytes_max.saturating_mul(6).saturating_add(12))];
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(inner.len());
     let mut unescape = Unescape::default();
     for part in [inner, b"\""] {
         unescape.feed(part, |piece| bytes.extend_from_slice(piece));
     }
-    let mut text = lossy(&bytes).into_owned();
+    let mut text = into_lossy(bytes);
     text.truncate(floor_boundary(&text, bytes_max));
     text
 }

@@ -1,11 +1,11 @@
 //! Anthropic messages. `message_start` brings a first count of the prompt, `message_delta` a cumulative one of all.
 //!
 //! LM Studio counts cache reads as part of the input, Anthropic, llama.cpp and vLLM do not: see
-//! [`Counts::settled`](super::counts::Counts::settled). Source: Anthropic `messages-streaming`; LM Studio docs
+//! [`Counts::settled`](super::counts::TokenCounts::settled). Source: Anthropic `messages-streaming`; LM Studio docs
 //! `4_anthropic-compat/messages.md`.
 
+use super::document::DocumentFacts;
 use super::error;
-use super::facts::Facts;
 use super::grammar::Grammar;
 use super::role::JsonRole;
 
@@ -23,11 +23,9 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
         (JsonRole::Root | JsonRole::Reply, b"type") => JsonRole::Kind,
-        (JsonRole::Root | JsonRole::Reply | JsonRole::Beginning, b"usage") => JsonRole::Usage,
-        (JsonRole::Root | JsonRole::Reply, b"timings") => JsonRole::Timings,
+        (JsonRole::Beginning, b"usage") => JsonRole::Usage,
         // At the top of a document that shows only now that it is an event, too. As text it is an error's.
         (JsonRole::Root | JsonRole::Reply, b"message") => JsonRole::Beginning,
-        (JsonRole::Root | JsonRole::Reply, b"stats") => JsonRole::Stats,
         (JsonRole::Root, b"index") => JsonRole::ToolIndex,
         (JsonRole::Root, b"content_block") => JsonRole::Item,
         (JsonRole::Root, b"delta") => JsonRole::Message,
@@ -49,15 +47,15 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut Facts) {
+pub(super) fn settle(facts: &mut DocumentFacts) {
     // Before the answer began nobody can have counted it; and no prompt is empty.
     if facts.kind == b"message_start" {
-        facts.early_output = facts.counts.output.take();
-        facts.counts.input = facts.counts.input.filter(|input| *input > 0);
+        facts.numbers.early_output = facts.numbers.counts.output.take();
+        facts.numbers.counts.input = facts.numbers.counts.input.filter(|input| *input > 0);
     }
     // A block that begins shows `{}` where the deltas will bring the arguments.
     if facts.kind == b"content_block_start" {
-        for tool in &mut facts.tools {
+        for tool in &mut facts.calls.parts {
             if matches!(tool.arguments.pieces(), (head, 0, tail) if [head, tail].concat() == b"{}") {
                 tool.arguments.clear();
             }

@@ -5,7 +5,7 @@
 //! ```text
 //!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (roles) ─▶ facts (one event) ─▶ account (the reply) ─▶ report
 //!                 │                       ▲ member, settle
-//!                 └─▶ hold ─▶ client      chat, embeddings, responses, messages, native, other
+//!                 └─▶ hold ─▶ client      chat, responses, messages, native, other
 //! ```
 //!
 //! An event that differs from the one before in its words alone is not walked but compared (repeat).
@@ -15,14 +15,14 @@
 
 mod account;
 mod chat;
+mod choices;
 pub mod client;
 mod counts;
 pub mod dialect;
-mod embeddings;
+mod document;
 mod error;
 mod escapes;
 mod excerpt;
-mod facts;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
@@ -33,8 +33,8 @@ mod json;
 pub mod members;
 mod messages;
 mod native;
+mod numbers;
 mod other;
-mod pace;
 mod plain;
 pub mod prompt;
 mod repeat;
@@ -46,9 +46,11 @@ pub mod tap;
 mod text;
 mod tools;
 mod transcripts;
+mod usage_report;
+mod word_pace;
 mod words;
 
-pub use account::UsageReport;
 pub use dialect::Dialect;
 pub use request_facts::RequestFacts;
 pub use tap::{Flow, Form, Tap, are_events};
+pub use usage_report::UsageReport;

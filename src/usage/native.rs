@@ -3,11 +3,11 @@
 //! An `error` event may be followed by `chat.end` all the same. Source: LM Studio docs `2_rest/chat.md`,
 //! `streaming-events.md`.
 
+use super::document::DocumentFacts;
 use super::error;
-use super::facts::Facts;
 use super::grammar::Grammar;
 use super::role::JsonRole;
-use super::words::Words;
+use super::words::Telling;
 
 /// The native chat.
 pub(super) const GRAMMAR: Grammar = Grammar {
@@ -31,8 +31,6 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
         (JsonRole::Root, b"arguments") => JsonRole::Arguments,
         (JsonRole::Reply, b"response_id") => JsonRole::Id,
         (JsonRole::Reply, b"output") => JsonRole::Items,
-        (JsonRole::Reply, b"stats") => JsonRole::Stats,
-        (JsonRole::Reply, b"usage") => JsonRole::Usage,
         (JsonRole::Item, b"type") => JsonRole::PartKind,
         (JsonRole::Item, b"content") => JsonRole::Loose,
         (JsonRole::Item, b"tool") => JsonRole::ToolName,
@@ -46,13 +44,13 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut Facts) {
+pub(super) fn settle(facts: &mut DocumentFacts) {
     let kind = std::mem::take(&mut facts.kind);
     match kind.as_slice() {
-        b"message.delta" => facts.loose_is_output(),
-        b"reasoning.delta" => facts.loose_is_reasoning(),
+        b"message.delta" => facts.words.loose_is_output(),
+        b"reasoning.delta" => facts.words.loose_is_reasoning(),
         b"tool_call.arguments" => {}
-        b"chat.end" => facts.words = Words::Echo,
+        b"chat.end" => facts.words.telling = Telling::Echo,
         // A body that is no stream has no kind.
         b"" => {}
         _ => {

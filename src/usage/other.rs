@@ -1,7 +1,8 @@
-//! Every other route under `/v1/` (rerank, transcription, decisions, what is still to come): `usage`, `error`, `model`
-//! and `id` at the top of the document. Of words only the `answers` of decisions are read, as JSON.
+//! OpenAI embeddings, and every other route under `/v1/` (rerank, transcription, decisions, what is still to come):
+//! `usage`, `error`, `model` and `id` at the top of the document. Of words only the `answers` of decisions are read, as
+//! JSON; vectors are not.
 
-use super::chat;
+use super::error;
 use super::grammar::Grammar;
 use super::role::JsonRole;
 
@@ -20,8 +21,7 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
         (JsonRole::Root, b"id") => JsonRole::Id,
         (JsonRole::Root, b"model") => JsonRole::Model,
-        (JsonRole::Root, b"object" | b"type") => JsonRole::Kind,
         (JsonRole::Root, b"answers") => JsonRole::Answers,
-        _ => chat::usage(at, name),
+        _ => error::member(at, name),
     }
 }

@@ -6,8 +6,8 @@
 use memchr::memmem;
 
 use super::form::{each_field, is_form};
-use super::json::count;
 use super::members::{each_member, is_true, spells, string_value};
+use super::numbers::count;
 use super::text::{lossy, without_partial_character};
 use crate::limits::NAME_BYTES_MAX;
 

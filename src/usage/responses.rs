@@ -4,11 +4,11 @@
 //! more in the terminal event. Calls of tools that are built in (`apply_patch_call`, `shell_call`) have a member of
 //! their own for what a function's arguments are. Source: openai-openapi `openapi.yaml`; LM Studio docs `responses.md`.
 
+use super::document::DocumentFacts;
 use super::error;
-use super::facts::Facts;
 use super::grammar::Grammar;
 use super::role::JsonRole;
-use super::words::Words;
+use super::words::Telling;
 
 /// Responses.
 pub(super) const GRAMMAR: Grammar = Grammar {
@@ -34,9 +34,6 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
         (JsonRole::Reply, b"id") => JsonRole::Id,
         (JsonRole::Reply, b"model") => JsonRole::Model,
         (JsonRole::Reply, b"status") => JsonRole::Status,
-        (JsonRole::Root | JsonRole::Reply, b"usage") => JsonRole::Usage,
-        (JsonRole::Root | JsonRole::Reply, b"timings") => JsonRole::Timings,
-        (JsonRole::Reply, b"stats") => JsonRole::Stats,
         (JsonRole::Reply, b"output") => JsonRole::Items,
         (JsonRole::Reply, b"incomplete_details") => JsonRole::Incomplete,
         (JsonRole::Incomplete, b"reason") => JsonRole::FinishDetail,
@@ -55,36 +52,36 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut Facts) {
+pub(super) fn settle(facts: &mut DocumentFacts) {
     if matches!(facts.status.as_slice(), b"completed" | b"incomplete" | b"failed" | b"cancelled") {
         facts.finish.clone_from(&facts.status);
-        facts.has_error |= facts.status == b"failed";
+        facts.error.is_told |= facts.status == b"failed";
     }
     if !facts.finish_detail.is_empty() {
         facts.finish.clone_from(&facts.finish_detail);
     }
     let kind = std::mem::take(&mut facts.kind);
     match kind.as_slice() {
-        b"response.output_text.delta" | b"response.refusal.delta" => facts.loose_is_output(),
+        b"response.output_text.delta" | b"response.refusal.delta" => facts.words.loose_is_output(),
         b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta" | b"response.reasoning.delta" => {
-            facts.loose_is_reasoning();
+            facts.words.loose_is_reasoning();
         }
         b"response.function_call_arguments.delta"
         | b"response.mcp_call_arguments.delta"
         | b"response.custom_tool_call_input.delta"
         | b"response.code_interpreter_call_code.delta" => facts.loose_is_arguments(),
         b"response.output_text.done" | b"response.refusal.done" => {
-            facts.words = Words::Whole;
-            facts.loose_is_output();
+            facts.words.telling = Telling::Whole;
+            facts.words.loose_is_output();
         }
         b"response.reasoning_text.done" | b"response.reasoning_summary_text.done" | b"response.reasoning.done" => {
-            facts.words = Words::Whole;
-            facts.loose_is_reasoning();
+            facts.words.telling = Telling::Whole;
+            facts.words.loose_is_reasoning();
         }
         b"response.function_call_arguments.done"
         | b"response.mcp_call_arguments.done"
         | b"response.custom_tool_call_input.done" => {
-            facts.words = Words::Whole;
+            facts.words.telling = Telling::Whole;
             facts.loose_is_arguments();
         }
         // A part of what the item will tell whole.
@@ -93,19 +90,19 @@ pub(super) fn settle(facts: &mut Facts) {
         }
         // The item opens a tool call, or repeats it; its text came, or comes, in events of its own.
         b"response.output_item.added" => {
-            facts.words = Words::Whole;
-            facts.clear_text();
-            facts.tools.iter_mut().for_each(|tool| tool.arguments.clear());
-            facts.has_content = !facts.tools.is_empty();
+            facts.words.telling = Telling::Whole;
+            facts.words.clear_text();
+            facts.calls.parts.iter_mut().for_each(|tool| tool.arguments.clear());
+            facts.has_content = !facts.calls.parts.is_empty();
         }
         b"response.output_item.done" => {
-            facts.words = Words::Whole;
-            facts.clear_text();
-            facts.has_content = !facts.tools.is_empty();
+            facts.words.telling = Telling::Whole;
+            facts.words.clear_text();
+            facts.has_content = !facts.calls.parts.is_empty();
         }
         b"response.completed" | b"response.incomplete" | b"response.failed" | b"response.done" => {
-            facts.has_error |= kind == b"response.failed";
-            facts.words = Words::Echo;
+            facts.error.is_told |= kind == b"response.failed";
+            facts.words.telling = Telling::Echo;
         }
         // A body that is no stream has no kind, for its root is the response.
         b"" => {}

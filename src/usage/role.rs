@@ -1,7 +1,7 @@
 //! The roles that values have in a reply's JSON.
 //!
 //! A dialect is a map from (role, member name) to role; what is found at a leaf is the same in all of them (see
-//! [`super::facts`]). Whatever no dialect names is [`JsonRole::Skip`], with all that is under it.
+//! [`super::document`]). Whatever no dialect names is [`JsonRole::Skip`], with all that is under it.
 
 /// What a value of a JSON document is. The first group holds others, the second are leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! ```text
 //! Start ─▶ Name ─▶ Space ─▶ Value ──┐
 //!  ▲  ├──────────────────▶ (bare) ──┤
-//!  │  └──▶ Rest (comment, id, junk) ┤
+//!  │  └──▶ Unread (comment, id, junk) ┤
 //!  └── AfterCr (swallows one LF) ◀──┘ CR, LF or CRLF
 //! ```
 
@@ -18,7 +18,7 @@ use memchr::memchr2;
 /// A field whose value is read. `Error` is no field of the standard: llama.cpp before August 2025 wrote `error: {…}`
 /// lines (ggml-org/llama.cpp PR 16109).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum SseField {
     /// `data`
     Data,
     /// `event`
@@ -31,7 +31,7 @@ pub enum Field {
 
 /// A line, or part of one, of which nothing is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum UnreadLine {
     /// It starts with a colon.
     Comment,
     /// `id` or `retry`: belongs to an event, says nothing about usage.
@@ -46,9 +46,9 @@ pub enum Step<'a> {
     /// Bytes of a field name, its colon, the space after it, or of a line that is not read.
     Quiet,
     /// Bytes of a value.
-    Value(Field, &'a [u8]),
+    Value(SseField, &'a [u8]),
     /// The CR or LF that ends a line which is not blank; the field, where it was one that is read.
-    LineEnd(Option<Field>),
+    LineEnd(Option<SseField>),
     /// The CR or LF of a blank line: the event is over.
     Blank,
     /// The LF of a CRLF whose CR already ended the line.
@@ -65,11 +65,11 @@ pub enum State {
     /// In a field name.
     Name,
     /// After the colon, where one space is not part of the value.
-    Space(Field),
+    Space(SseField),
     /// In a value that is read.
-    Value(Field),
+    Value(SseField),
     /// In a line that is not read.
-    Rest(Rest),
+    Unread(UnreadLine),
 }
 
 const NAMES: [&[u8]; 5] = [b"data", b"event", b"error", b"id", b"retry"];
@@ -98,7 +98,7 @@ impl Lexer {
 
     /// The rest of this line is not read.
     pub fn skip_line(&mut self) {
-        self.state = State::Rest(Rest::Junk);
+        self.state = State::Unread(UnreadLine::Junk);
     }
 
     /// A line has ended, but not the document in it: what cannot be the line of a field is more of it.
@@ -116,7 +116,7 @@ impl Lexer {
         match self.state {
             State::Start => true,
             State::AfterCr => byte != b'\n',
-            State::Name | State::Space(_) | State::Value(_) | State::Rest(_) => false,
+            State::Name | State::Space(_) | State::Value(_) | State::Unread(_) => false,
         }
     }
 
@@ -124,8 +124,11 @@ impl Lexer {
     pub fn may_be_data(&self) -> bool {
         match self.state {
             State::Name => b"data".starts_with(&self.name[..self.name_len]),
-            State::Start | State::AfterCr | State::Space(Field::Data) | State::Value(Field::Data | Field::Bare) => true,
-            State::Space(_) | State::Value(_) | State::Rest(_) => false,
+            State::Start
+            | State::AfterCr
+            | State::Space(SseField::Data)
+            | State::Value(SseField::Data | SseField::Bare) => true,
+            State::Space(_) | State::Value(_) | State::Unread(_) => false,
         }
     }
 
@@ -141,17 +144,17 @@ impl Lexer {
             State::Name => self.name(input),
             State::Space(field) => {
                 self.state = State::Value(field);
-                if input[0] == b' ' { (1, Step::Quiet) } else { self.value(field, input) }
+                if input[0] == b' ' { (1, Step::Quiet) } else { self.rest(Some(field), input) }
             }
-            State::Value(field) => self.value(field, input),
-            State::Rest(_) => self.rest(input),
+            State::Value(field) => self.rest(Some(field), input),
+            State::Unread(_) => self.rest(None, input),
         }
     }
 
     fn start<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
         // Nearly every line of a stream begins so, and is there whole.
         if input.starts_with(b"data: ") {
-            self.state = State::Value(Field::Data);
+            self.state = State::Value(SseField::Data);
             return (6, Step::Quiet);
         }
         match input[0] {
@@ -160,7 +163,7 @@ impl Lexer {
                 (1, Step::Blank)
             }
             b':' => {
-                self.state = State::Rest(Rest::Comment);
+                self.state = State::Unread(UnreadLine::Comment);
                 (1, Step::Quiet)
             }
             b'{' | b'[' => self.bare(input),
@@ -174,8 +177,8 @@ impl Lexer {
     }
 
     fn bare<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
-        self.state = State::Value(Field::Bare);
-        self.value(Field::Bare, input)
+        self.state = State::Value(SseField::Bare);
+        self.rest(Some(SseField::Bare), input)
     }
 
     fn name<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
@@ -183,57 +186,41 @@ impl Lexer {
             let name = &self.name[..self.name_len];
             match byte {
                 b':' => {
-                    self.state = match field(name) {
-                        Some(field) => State::Space(field),
-                        None => State::Rest(if is_known(name) { Rest::Known } else { Rest::Junk }),
-                    };
+                    self.state = behind_name(name);
                     return (at + 1, Step::Quiet);
                 }
                 // A name without a colon has an empty value. The end of the line is a step of its own.
                 b'\r' | b'\n' if at > 0 => return (at, Step::Quiet),
                 b'\r' | b'\n' => {
-                    let field = field(name);
+                    let named = behind_name(name);
                     self.line_ended(byte);
-                    return (1, Step::LineEnd(field));
-                }
-                _ if self.name_len == NAME_BYTES_MAX => {
-                    self.state = State::Rest(Rest::Junk);
-                    return (at + 1, Step::Quiet);
+                    return (1, Step::LineEnd(if let State::Space(field) = named { Some(field) } else { None }));
                 }
                 _ => {
-                    self.name[self.name_len] = byte;
-                    self.name_len += 1;
-                    if !NAMES.iter().any(|known| known.starts_with(&self.name[..self.name_len])) {
-                        self.state = State::Rest(Rest::Junk);
-                        return (at + 1, Step::Quiet);
+                    let is_known = |name: &[u8]| NAMES.iter().any(|known| known.starts_with(name));
+                    if self.name_len < NAME_BYTES_MAX {
+                        self.name[self.name_len] = byte;
+                        self.name_len += 1;
+                        if is_known(&self.name[..self.name_len]) {
+                            continue;
+                        }
                     }
+                    self.state = State::Unread(UnreadLine::Junk);
+                    return (at + 1, Step::Quiet);
                 }
             }
         }
         (input.len(), Step::Quiet)
     }
 
-    fn value<'a>(&mut self, field: Field, input: &'a [u8]) -> (usize, Step<'a>) {
-        match memchr2(b'\n', b'\r', input) {
-            Some(0) => {
-                self.line_ended(input[0]);
-                (1, Step::LineEnd(Some(field)))
-            }
-            found => {
-                let length = found.unwrap_or(input.len());
-                (length, Step::Value(field, &input[..length]))
-            }
+    /// In a line of whose name all is known.
+    fn rest<'a>(&mut self, field: Option<SseField>, input: &'a [u8]) -> (usize, Step<'a>) {
+        let length = memchr2(b'\n', b'\r', input).unwrap_or(input.len());
+        if length == 0 {
+            self.line_ended(input[0]);
+            return (1, Step::LineEnd(field));
         }
-    }
-
-    fn rest<'a>(&mut self, input: &'a [u8]) -> (usize, Step<'a>) {
-        match memchr2(b'\n', b'\r', input) {
-            Some(0) => {
-                self.line_ended(input[0]);
-                (1, Step::LineEnd(None))
-            }
-            found => (found.unwrap_or(input.len()), Step::Quiet),
-        }
+        (length, field.map_or(Step::Quiet, |field| Step::Value(field, &input[..length])))
     }
 
     fn line_ended(&mut self, byte: u8) {
@@ -241,17 +228,15 @@ impl Lexer {
     }
 }
 
-fn field(name: &[u8]) -> Option<Field> {
+/// Where in a line the colon behind this name leads to.
+fn behind_name(name: &[u8]) -> State {
     match name {
-        b"data" => Some(Field::Data),
-        b"event" => Some(Field::Event),
-        b"error" => Some(Field::Error),
-        _ => None,
+        b"data" => State::Space(SseField::Data),
+        b"event" => State::Space(SseField::Event),
+        b"error" => State::Space(SseField::Error),
+        b"id" | b"retry" => State::Unread(UnreadLine::Known),
+        _ => State::Unread(UnreadLine::Junk),
     }
-}
-
-fn is_known(name: &[u8]) -> bool {
-    name == b"id" || name == b"retry"
 }
 
 #[cfg(test)]
@@ -271,10 +256,10 @@ mod tests {
                     Step::Quiet | Step::LineFeed => {}
                     Step::Value(field, bytes) => {
                         let mark = match field {
-                            Field::Data => 'D',
-                            Field::Event => 'E',
-                            Field::Error => 'X',
-                            Field::Bare => 'B',
+                            SseField::Data => 'D',
+                            SseField::Event => 'E',
+                            SseField::Error => 'X',
+                            SseField::Bare => 'B',
                         };
                         // Values come in as many pieces as the reads had; here they count as one.
                         if !out.ends_with(')') || out.ends_with("|)") {

@@ -17,16 +17,17 @@
 
 mod events;
 
-use super::account::{Account, UsageReport};
+use super::account::Account;
 use super::dialect::Dialect;
-use super::facts::Facts;
-use super::grammar::Grammar;
+use super::document::DocumentFacts;
+
 use super::hold::Hold;
 use super::json::Walker;
 use super::members::BOM;
 use super::plain;
 use super::repeat::Repeat;
 use super::sse::Lexer;
+use super::usage_report::UsageReport;
 use events::Event;
 
 /// What a body is labelled as.
@@ -68,9 +69,8 @@ pub struct Tap {
     form: Form,
     shape: Shape,
     dialect: Dialect,
-    grammar: &'static Grammar,
     walker: Walker,
-    facts: Facts,
+    facts: DocumentFacts,
     account: Account,
     lexer: Lexer,
     hold: Hold,
@@ -108,9 +108,8 @@ impl Tap {
             form,
             shape: Shape::Unknown { mark: 0 },
             dialect,
-            grammar,
             walker,
-            facts: Facts::new(grammar, content_bytes_max),
+            facts: DocumentFacts::new(grammar, content_bytes_max),
             account: Account::new(grammar, content_bytes_max),
             lexer: Lexer::new(),
             hold: Hold::default(),
@@ -157,10 +156,10 @@ impl Tap {
             at = self.begin(mark, input);
         }
         if self.shape == Shape::Document {
-            at += self.document(&input[at..], now_us);
+            at += self.document(&input[at..]);
         }
         match self.shape {
-            Shape::Events => self.feed_events(input, at, now_us, out),
+            Shape::Events => self.feed_events(input, at, out),
             Shape::Unknown { .. } | Shape::Document | Shape::Text => out.extend_from_slice(input),
         }
         if self.hold.is_closed() { Flow::Terminal } else { Flow::Open }
@@ -180,17 +179,15 @@ impl Tap {
                 self.walker.finish(&mut self.facts);
                 // A body cut short still told its model; one that is no JSON told nothing.
                 if !self.walker.is_bad() {
-                    self.settle(self.now_us);
+                    self.settle();
                 }
             }
             // The standard drops an event without its blank line. Its counts are true all the same.
             Shape::Events => {
-                self.close_if_terminal(0, self.now_us);
-                self.merge_event(self.now_us);
-                if self.hold.doubts_event() && self.is_usage_event() {
-                    self.hold.join(out);
-                    self.remove(|hold| hold.remove_event(&[], 0));
-                }
+                self.close_if_terminal(0);
+                self.merge_event();
+                self.hold.join(out);
+                self.keep_or_remove(&[], 0, out);
             }
         }
         if let Some(words) =
@@ -203,17 +200,13 @@ impl Tap {
 
     /// What the reply said so far.
     pub fn report(&self) -> UsageReport {
-        let mut report = self.account.report(self.terminal, self.is_stream());
-        report.told_beside = self.told_beside;
-        if !report.streamed {
-            (report.first_content_us, report.last_content_us, report.content_events) = (None, None, 0);
-        }
-        report
+        UsageReport { told_beside: self.told_beside, ..self.account.report(self.terminal, self.is_stream()) }
     }
 
     /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.
     pub fn is_answered(&self) -> bool {
-        self.account.is_finished() && self.account.choices_finished() >= self.choices && self.is_stream()
+        let choices = self.account.choices();
+        choices.have_all_ended() && choices.count_ended() >= self.choices && self.is_stream()
     }
 
     /// A document by itself is no stream, whatever it is labelled as; lines are, if they are labelled so, or are those
@@ -261,14 +254,14 @@ impl Tap {
 
     /// Reads on in a document; how many bytes are before what follows it. What is no JSON after all is a line that
     /// nobody can read.
-    fn document(&mut self, input: &[u8], now_us: u64) -> usize {
+    fn document(&mut self, input: &[u8]) -> usize {
         let used = self.walker.feed(input, &mut self.facts);
         if self.walker.is_bad() {
             (self.shape, self.is_document) = (Shape::Events, false);
             self.lexer.skip_line();
         } else if self.walker.is_done() {
             self.shape = Shape::Events;
-            self.settle(now_us);
+            self.settle();
             // White space behind it begins the next line, wherever reads end.
             return input[..used].trim_ascii_end().len();
         }
@@ -276,13 +269,13 @@ impl Tap {
     }
 
     /// Takes what a document says.
-    fn settle(&mut self, now_us: u64) {
+    fn settle(&mut self) {
         self.facts.end(&self.event.name);
         self.dialect.settle(&mut self.facts);
         if self.words.is_some() {
-            self.facts.is_of_a_failure();
+            self.facts.error.is_of_a_failure();
         }
-        self.account.merge(&self.facts, Some(now_us));
+        self.account.merge(&self.facts, self.now_us);
     }
 }
 

@@ -1,10 +1,10 @@
 //! Tool calls put together from their pieces, and written as JSON.
 //!
-//! Pieces of parallel calls may alternate. A piece belongs to the call of its index, else of its id, else to the latest.
+//! Pieces of parallel calls may alternate. A piece belongs to the call of its index, else of its id, else to the last.
 
 use super::escapes::escape;
 use super::excerpt::Excerpt;
-use super::words::Words;
+use super::words::Telling;
 use crate::limits::TOOL_CALLS_OPEN_MAX;
 
 /// A tool call, or a piece of one.
@@ -34,6 +34,81 @@ impl ToolPart {
     }
 }
 
+/// The tool calls of a document.
+#[derive(Debug)]
+pub struct DocumentCalls {
+    /// Those that it tells, or pieces of them.
+    pub parts: Vec<ToolPart>,
+    /// What the next one is known by.
+    index: Option<u64>,
+    item: Vec<u8>,
+    /// The last one is being read.
+    is_open: bool,
+    kept_max: usize,
+}
+
+impl DocumentCalls {
+    /// None yet, of whose arguments so many bytes are kept.
+    pub fn new(kept_max: usize) -> DocumentCalls {
+        DocumentCalls { parts: Vec::new(), index: None, item: Vec::new(), is_open: false, kept_max }
+    }
+
+    /// Another document begins.
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.item.clear();
+        (self.index, self.is_open) = (None, false);
+    }
+
+    /// An element of a list of calls begins. Where it does not tell its index, its position stands for it.
+    pub fn begin_call(&mut self, position: u32) {
+        // A second list in one document, or a `function_call` before it, tells the same calls.
+        if position == 0 {
+            self.parts.clear();
+        }
+        (self.index, self.is_open) = (Some(u64::from(position)), false);
+    }
+
+    /// An item begins, which may be a call.
+    pub fn begin_item(&mut self) {
+        self.item.clear();
+        self.is_open = false;
+    }
+
+    /// It tells its index.
+    pub fn index(&mut self, told: Option<u64>) {
+        self.index = told;
+        if self.is_open {
+            self.current().index = told;
+        }
+    }
+
+    /// It tells its item.
+    pub fn item(&mut self, told: &[u8]) {
+        told.clone_into(&mut self.item);
+        if self.is_open {
+            told.clone_into(&mut self.current().item);
+        }
+    }
+
+    /// The call that is being read.
+    pub fn current(&mut self) -> &mut ToolPart {
+        if !self.is_open || self.parts.is_empty() {
+            self.is_open = true;
+            self.parts.push(ToolPart::new(self.index, &self.item, self.kept_max));
+        }
+        let last = self.parts.len() - 1;
+        &mut self.parts[last]
+    }
+
+    /// The item that was read is no call, but the result of one.
+    pub fn forget_current(&mut self) {
+        if self.is_open {
+            self.parts.pop();
+        }
+    }
+}
+
 /// The tool calls of a reply.
 #[derive(Debug)]
 pub struct Tools {
@@ -51,8 +126,8 @@ impl Tools {
     }
 
     /// Takes the pieces of a document.
-    pub fn merge(&mut self, parts: &[ToolPart], how: Words) {
-        let is_repeated = how == Words::Echo && !(self.open.is_empty() && self.written.is_empty());
+    pub fn merge(&mut self, parts: &[ToolPart], telling: Telling) {
+        let is_repeated = telling == Telling::Echo && !(self.open.is_empty() && self.written.is_empty());
         if parts.is_empty() || is_repeated {
             return;
         }
@@ -71,7 +146,7 @@ impl Tools {
                     known.extend_from_slice(told);
                 }
             }
-            if how == Words::Delta || call.arguments.is_empty() {
+            if telling == Telling::Delta || call.arguments.is_empty() {
                 call.arguments.append(&part.arguments);
             }
         }
@@ -156,14 +231,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(pieces: &[(&str, Words)], expected: &str) {
+    fn check(pieces: &[(&str, Telling)], expected: &str) {
         let mut tools = Tools::new(200);
         pieces.iter().for_each(|(told, how)| tools.merge(&[part(told)], *how));
         assert_eq!(tools.text().unwrap_or_default(), expected, "{pieces:?}");
     }
 
-    fn deltas<'a>(pieces: &[&'a str]) -> Vec<(&'a str, Words)> {
-        pieces.iter().map(|piece| (*piece, Words::Delta)).collect()
+    fn deltas<'a>(pieces: &[&'a str]) -> Vec<(&'a str, Telling)> {
+        pieces.iter().map(|piece| (*piece, Telling::Delta)).collect()
     }
 
     #[test]
@@ -180,19 +255,19 @@ mod tests {
 
     #[test]
     fn arguments_that_are_told_again_count_once() {
-        let whole = [("0 a f -", Words::Whole), ("0 - - 12", Words::Whole), ("0 a f 12", Words::Whole)];
+        let whole = [("0 a f -", Telling::Whole), ("0 - - 12", Telling::Whole), ("0 a f 12", Telling::Whole)];
         check(&whole, r#"[{"id":"a","name":"f","arguments":"12"}]"#);
-        let both = [("0 a f -", Words::Whole), ("0 - - 1", Words::Delta), ("0 - - 2", Words::Delta)];
-        let told_again = [("0 - - 12", Words::Whole), ("- a f 12", Words::Echo)];
+        let both = [("0 a f -", Telling::Whole), ("0 - - 1", Telling::Delta), ("0 - - 2", Telling::Delta)];
+        let told_again = [("0 - - 12", Telling::Whole), ("- a f 12", Telling::Echo)];
         check(&[&both[..], &told_again].concat(), r#"[{"id":"a","name":"f","arguments":"12"}]"#);
-        check(&[("- a f 12", Words::Echo)], r#"[{"id":"a","name":"f","arguments":"12"}]"#);
+        check(&[("- a f 12", Telling::Echo)], r#"[{"id":"a","name":"f","arguments":"12"}]"#);
     }
 
     #[test]
     fn what_is_held_is_bounded_in_calls_and_bytes() {
         let mut tools = Tools::new(200);
         for call in 0..10_000 {
-            tools.merge(&[part(&format!("{call} - f {}", "x".repeat(100)))], Words::Delta);
+            tools.merge(&[part(&format!("{call} - f {}", "x".repeat(100)))], Telling::Delta);
             assert!(tools.open.len() <= TOOL_CALLS_OPEN_MAX);
             assert!(tools.open.iter().map(ToolPart::bytes).sum::<usize>() <= 2048);
         }

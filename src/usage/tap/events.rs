@@ -1,10 +1,8 @@
 //! Events: lines put together, what each says, and which of them leave.
 
-use super::super::facts::Spoken;
-use super::super::hold::Hold;
 use super::super::role::JsonRole;
-use super::super::sse::{Field, Rest, State, Step};
-use super::super::words::Words;
+use super::super::sse::{SseField, State, Step, UnreadLine};
+use super::super::words::{Telling, WordPieces};
 use super::{Tap, append_up_to};
 use crate::limits::HOLD_BYTES_MAX;
 
@@ -52,11 +50,11 @@ impl Event {
 }
 
 impl Tap {
-    pub(super) fn feed_events(&mut self, input: &[u8], mut at: usize, now_us: u64, out: &mut Vec<u8>) {
+    pub(super) fn feed_events(&mut self, input: &[u8], mut at: usize, out: &mut Vec<u8>) {
         (self.event.from, self.event.line_at) = (None, None);
         while let Some(&byte) = input.get(at) {
             if self.lexer.starts_line(byte) {
-                let repeated = self.repeated(&input[at..], now_us);
+                let repeated = self.repeated(&input[at..]);
                 if repeated > 0 {
                     at += repeated;
                     continue;
@@ -67,17 +65,17 @@ impl Tap {
             self.event.bytes = self.event.bytes.saturating_add(used);
             match step {
                 Step::Quiet => {}
-                Step::Value(Field::Event, value) => self.name(value),
-                Step::Value(field @ (Field::Data | Field::Error | Field::Bare), value) => {
+                Step::Value(SseField::Event, value) => self.name(value),
+                Step::Value(field @ (SseField::Data | SseField::Error | SseField::Bare), value) => {
                     let more = self.value(field, value, input, out);
                     if more > 0 {
                         at += used - more;
-                        self.split_line(input, at, now_us, out);
+                        self.split_line(input, at, out);
                         continue;
                     }
                 }
-                Step::LineEnd(field) => self.line_ends(field, at, now_us),
-                Step::Blank => self.event_ends(input, at, now_us, out),
+                Step::LineEnd(field) => self.line_ends(field, at),
+                Step::Blank => self.event_ends(input, at, out),
                 Step::LineFeed => {
                     if std::mem::take(&mut self.strip_line_feed) {
                         self.hold.remove_byte(input, at);
@@ -91,13 +89,13 @@ impl Tap {
     }
 
     /// Takes an event that repeats the one before with other words; how many bytes it has. None of them is doubted.
-    fn repeated(&mut self, input: &[u8], now_us: u64) -> usize {
+    fn repeated(&mut self, input: &[u8]) -> usize {
         if self.event.bytes > 0 || self.lexer.state() != State::Start || self.hold.is_closed() {
             return 0;
         }
         let Some(same) = self.repeat.find(input) else { return 0 };
         self.facts.say_instead(same.role, same.words);
-        self.account.merge_repeated(&self.facts, now_us);
+        self.account.merge_repeated(&self.facts, self.now_us);
         same.length
     }
 
@@ -105,13 +103,13 @@ impl Tap {
     fn learn(&mut self, event: &[u8]) {
         let facts = &self.facts;
         self.repeat.forget();
-        let Spoken::Once(role, address, length) = facts.spoken else { return };
+        let WordPieces::One(role, address, length) = facts.words.pieces else { return };
         let only_words = matches!(role, JsonRole::Output | JsonRole::Reasoning)
-            && facts.words == Words::Delta
+            && facts.words.telling == Telling::Delta
             && facts.has_content
-            && facts.tools.is_empty()
-            && facts.choice_index.is_none_or(|index| index == 0)
-            && !facts.has_error;
+            && facts.calls.parts.is_empty()
+            && facts.choices.first_index.is_none_or(|index| index == 0)
+            && !facts.error.is_told;
         let start = address.wrapping_sub(event.as_ptr().addr());
         if only_words && self.walker.is_done() && start < event.len() && length < event.len() - start {
             self.repeat.learn(event, start..start + length, role);
@@ -149,8 +147,8 @@ impl Tap {
     }
 
     /// Reads a value, or a part of it; how many bytes at its end are behind the document.
-    fn value(&mut self, field: Field, mut value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
-        self.has_field |= field != Field::Bare;
+    fn value(&mut self, field: SseField, mut value: &[u8], input: &[u8], out: &mut Vec<u8>) -> usize {
+        self.has_field |= field != SseField::Bare;
         if self.event.is_merged {
             let text = value.trim_ascii_start();
             if text.len() < value.len() {
@@ -165,8 +163,8 @@ impl Tap {
         }
         if !self.event.has_data {
             // The value of llama.cpp's and llama-box's `error:` field is an error object.
-            let is_error = field == Field::Error;
-            self.begin_document(if is_error { JsonRole::Error } else { self.grammar.event });
+            let is_error = field == SseField::Error;
+            self.begin_document(if is_error { JsonRole::Error } else { self.dialect.grammar().event });
             if is_error {
                 self.event.name.clear();
                 self.event.name.extend_from_slice(b"error");
@@ -197,15 +195,15 @@ impl Tap {
         self.facts.clear();
     }
 
-    fn line_ends(&mut self, field: Option<Field>, at: usize, now_us: u64) {
+    fn line_ends(&mut self, field: Option<SseField>, at: usize) {
         match field {
-            Some(Field::Data | Field::Error | Field::Bare) if !self.event.is_merged => {
+            Some(SseField::Data | SseField::Error | SseField::Bare) if !self.event.is_merged => {
                 self.event.joins = true;
                 let (is_done, is_bad) = (self.walker.is_done(), self.walker.is_bad());
                 // Further lines of an error's text are read on.
                 if is_done || is_bad && self.event.name != b"error" {
-                    self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
-                    self.merge_event(now_us);
+                    self.close_if_terminal(self.event.line_at.unwrap_or(at));
+                    self.merge_event();
                 }
                 self.lexer.expect_more(self.event.has_data && !is_done && !is_bad);
             }
@@ -214,21 +212,15 @@ impl Tap {
     }
 
     /// The blank line at `at`.
-    fn event_ends(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
-        self.close_if_terminal(at, now_us);
-        self.merge_event(now_us);
+    fn event_ends(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) {
+        self.close_if_terminal(at);
+        self.merge_event();
         if self.event.late_name == b"error" {
-            (self.facts.has_error, self.terminal) = (true, true);
-            self.account.error(&self.facts.error().unwrap_or_default());
+            (self.facts.error.is_told, self.terminal) = (true, true);
+            self.account.error(&self.facts.error.words().unwrap_or_default());
         }
         self.hold.join(out);
-        if self.hold.doubts_event() && self.is_usage_event() {
-            self.remove(|hold| hold.remove_event(input, at + 1));
-            self.strip_line_feed = input[at] == b'\r';
-        } else {
-            self.hold.trust_line(out);
-            self.hold.trust_event(out);
-        }
+        self.keep_or_remove(input, at + 1, out);
         match self.event.from {
             Some(from) if self.event.is_merged && self.event.name.is_empty() => self.learn(&input[from..=at]),
             _ => self.repeat.forget(),
@@ -241,8 +233,8 @@ impl Tap {
 
     /// The line that is being read is the first of the next event, or the one before it was.
     fn next_event(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        if self.hold.doubts_event() && self.is_usage_event() {
-            self.remove(|hold| hold.remove_to_fork(input));
+        if self.is_to_go() {
+            self.hold.remove_to_fork(input);
         } else {
             self.hold.trust_event(out);
         }
@@ -254,15 +246,10 @@ impl Tap {
     }
 
     /// Something follows a document at `at` on the same line: the beginning of the next one, where a line feed is lost.
-    fn split_line(&mut self, input: &[u8], at: usize, now_us: u64, out: &mut Vec<u8>) {
-        self.close_if_terminal(self.event.line_at.unwrap_or(at), now_us);
-        self.merge_event(now_us);
-        if self.hold.doubts_event() && self.is_usage_event() {
-            self.remove(|hold| hold.remove_event(input, at));
-        } else {
-            self.hold.trust_line(out);
-            self.hold.trust_event(out);
-        }
+    fn split_line(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) {
+        self.close_if_terminal(self.event.line_at.unwrap_or(at));
+        self.merge_event();
+        self.keep_or_remove(input, at, out);
         self.repeat.forget();
         self.forget_event(0);
         self.event.done = Some(0);
@@ -278,11 +265,26 @@ impl Tap {
         (event.is_trusted, event.has_data, event.joins, event.is_merged) = (false, false, false, false);
     }
 
-    /// Removes the usage event that was just read.
-    pub(super) fn remove(&mut self, how: impl FnOnce(&mut Hold)) {
-        let counts = self.facts.timings.counts();
-        self.told_beside |= counts.input.is_some() && counts.output.is_some();
-        how(&mut self.hold);
+    /// The event is over before `end`: it is removed, or nothing of it is doubted any more.
+    pub(super) fn keep_or_remove(&mut self, input: &[u8], end: usize, out: &mut Vec<u8>) {
+        if self.is_to_go() {
+            self.hold.remove_event(input, end);
+            self.strip_line_feed = input[..end].ends_with(b"\r");
+        } else {
+            self.hold.trust_line(out);
+            self.hold.trust_event(out);
+        }
+    }
+
+    /// Whether the event, now over, is one that injection brought.
+    fn is_to_go(&mut self) -> bool {
+        let is_to_go = self.hold.doubts_event()
+            && self.event.has_data
+            && self.walker.is_done()
+            && self.facts.is_usage_chunk(self.account.choices().have_all_ended())
+            && !self.is_too_long();
+        self.told_beside |= is_to_go && self.facts.numbers.timings_suffice();
+        is_to_go
     }
 
     /// Ends doubts as soon as the bytes before `at` have decided them.
@@ -298,7 +300,7 @@ impl Tap {
         if !self.hold.doubts_event() || self.hold.doubts_line() {
             return;
         }
-        if self.lexer.state() == State::Rest(Rest::Comment) && self.event.doubt_is_fresh {
+        if self.lexer.state() == State::Unread(UnreadLine::Comment) && self.event.doubt_is_fresh {
             // A comment before the event is none of it; the next line is doubted anew.
             self.hold.trust_event(out);
         } else if self.cannot_be_usage_event() {
@@ -310,16 +312,8 @@ impl Tap {
     fn cannot_be_usage_event(&self) -> bool {
         let facts = &self.facts;
         self.is_too_long()
-            || self.lexer.state() == State::Rest(Rest::Junk)
-            || self.event.has_data && (self.walker.is_bad() || facts.carries || facts.has_error)
-    }
-
-    /// Whether the event, now over, is one that injection brought.
-    pub(super) fn is_usage_event(&self) -> bool {
-        self.event.has_data
-            && self.walker.is_done()
-            && self.facts.is_usage_chunk(self.account.is_finished())
-            && !self.is_too_long()
+            || self.lexer.state() == State::Unread(UnreadLine::Junk)
+            || self.event.has_data && (self.walker.is_bad() || facts.carries || facts.error.is_told)
     }
 
     /// Counted in bytes of the event, not of what is held, so that the reads do not decide.
@@ -328,24 +322,24 @@ impl Tap {
     }
 
     /// The event's data or the event itself is over: if it is a terminal one, all is held from offset `from`.
-    pub(super) fn close_if_terminal(&mut self, from: usize, now_us: u64) {
+    pub(super) fn close_if_terminal(&mut self, from: usize) {
         let event = &self.event;
         if event.is_merged {
             return;
         }
         let is_whole = event.has_data && self.walker.is_done();
         let kind = if is_whole && !self.facts.kind.is_empty() { &self.facts.kind } else { &event.name };
-        let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.has_error;
-        let is_terminal = self.grammar.terminals.contains(&kind.as_slice());
-        if is_terminal || is_error && !self.grammar.outlives_error {
-            self.merge_event(now_us);
+        let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.error.is_told;
+        let is_terminal = self.dialect.grammar().terminals.contains(&kind.as_slice());
+        if is_terminal || is_error && !self.dialect.grammar().outlives_error {
+            self.merge_event();
             self.hold.close(from);
         }
         self.terminal |= is_terminal || is_error;
     }
 
     /// Takes what the event says, if it is whole. What is no JSON is passed over.
-    pub(super) fn merge_event(&mut self, now_us: u64) {
+    pub(super) fn merge_event(&mut self) {
         if !self.event.has_data || self.event.is_merged {
             return;
         }
@@ -353,7 +347,7 @@ impl Tap {
         self.walker.finish(&mut self.facts);
         if self.walker.is_done() {
             self.documents += 1;
-            self.settle(now_us);
+            self.settle();
         } else if self.event.name == b"error" {
             self.account.error(&self.event.text);
         }

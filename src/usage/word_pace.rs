@@ -20,7 +20,7 @@ const SILENCE_MAX: u64 = 2;
 
 /// When words came, and how many. Words are counted in bytes, for which tokens nearly stand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pace {
+pub struct WordPace {
     /// Microseconds of the caller's clock: the first event with words.
     pub first_us: Option<u64>,
     /// The last one.
@@ -37,7 +37,7 @@ pub struct Pace {
     silence_us: u64,
 }
 
-impl Pace {
+impl WordPace {
     /// An event brought so many bytes of words.
     pub fn count(&mut self, now_us: u64, bytes: u64) {
         if self.first_us.is_none() {
@@ -84,7 +84,7 @@ mod tests {
 
     /// Events as (milliseconds since the one before, bytes), and the tokens that they stand for.
     fn speed(events: &[(u64, u64)], tokens: u64) -> Option<f64> {
-        let (mut pace, mut now_us) = (Pace::default(), 5_000_000);
+        let (mut pace, mut now_us) = (WordPace::default(), 5_000_000);
         for (wait_ms, bytes) in events {
             now_us += wait_ms * 1000;
             pace.count(now_us, *bytes);
