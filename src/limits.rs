@@ -218,7 +218,7 @@ pub const WAL_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// Most rows that one step of clean-up removes. Rows stand side by side: 256 are some 20 pages.
 ///
 /// The steps' sizes keep commits from waiting for more than 50 ms. Measured with contents of 256 KB, 512 MB in all, and
-/// commits going on (2 busy cores, ext4): such a step holds the desk for 0.16 ms (median), 1.4 ms (p99), 5 ms when the
+/// commits going on (2 busy cores, ext4): such a step holds the writer for 0.16 ms (median), 1.4 ms (p99), 5 ms when the
 /// file must be read from disk first; one that gives pages back for 0.2 ms and 0.8 ms. Rarely, one in a thousand, it
 /// meets a stall of the disk as any commit does.
 pub const CLEAN_ROWS_MAX: usize = 256;

@@ -18,7 +18,7 @@ use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
 use crate::record::keeper::{self, Keeper};
-use crate::record::lock::Writer;
+use crate::record::lock::Holder;
 use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
@@ -97,7 +97,7 @@ impl LastWords {
             return;
         }
         let (recorder, database, (done, is_done)) = (self.recorder.clone(), self.database.clone(), mpsc::channel());
-        // Who holds the desk, or the disk, may be what does not answer.
+        // Who holds the writer, or the disk, may be what does not answer.
         let saves = thread::Builder::new().spawn(move || {
             keeper::save(&database, &recorder);
             let _ = done.send(());
@@ -128,9 +128,9 @@ impl Proxy {
         let address = listener.local_addr()?;
 
         let name = format!("process {} at http://{address}", process::id());
-        let writer = Writer { name, shares: settings.database_shared };
+        let holder = Holder { name, shares: settings.database_shared };
         let mut store =
-            Store::open_locked(&settings.database, settings.db_sync, writer).map_err(StartError::Database)?;
+            Store::open_locked(&settings.database, settings.db_sync, holder).map_err(StartError::Database)?;
         let unreadable = |e| StartError::Unreadable(settings.database.clone(), e);
         let rows = store.row_count().map_err(unreadable)?;
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);

@@ -5,21 +5,21 @@
 //! ```
 //!
 //! Works in steps. A step first looks, on a connection of its own, so that no commit waits; what it found goes in one
-//! short transaction through the recorder's desk. Killed between two steps, the next start goes on: what is still to
+//! short transaction through the recorder's writer. Killed between two steps, the next start goes on: what is still to
 //! be done is read from the database alone. Packs are never touched; times are arguments; the keeper decides when.
 //!
 //! - By age: the lowest ids are the oldest rows, nearly. Those of the first [`LOOK_ROWS`] that are too old go, until none
 //!   of them is ([`walk`]). A row leaves when the whole hour it began in is too old, and once it is packed.
 //! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
 //!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
-//!   removes content by other means deletes the two names from `meta`, and it is counted anew.
+//!   removes content by other means deletes these names from `meta`, and it is counted anew.
 //! - What came with an upgrade (`came_until`, see [`schema`](super::schema)) is out of reach of a limit that is only
 //!   this version's default.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
 //! - A clock that leaps removes nothing until it is believed ([`super::clock`]); what was seen of it is in `meta`, too. A
 //!   row whose date cannot be true goes as soon as one that was recorded after it is too old.
 //!
-//! How long a step holds the desk, and so a commit, is in `limits.rs` beside the sizes of a step.
+//! How long a step holds the writer, and so a commit, is in `limits.rs` beside the sizes of a step.
 
 /// Size of the content in the row at hand; told from its header, without reading the text.
 macro_rules! octets {
@@ -46,13 +46,12 @@ use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, text_of_ms};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX, CLOCK_AGREES_MS};
 use crate::settings::Limit;
 
+/// Behind this id content is counted, which is all that the limit reaches.
+const COUNTED_BEHIND: &str = "content_counted_behind";
 /// Last id whose content is in `content_bytes`.
 const COUNTED: &str = "content_counted";
 /// What the counted content holds.
 const BYTES: &str = "content_bytes";
-/// The same two of content that did not come with an upgrade.
-const NEW_COUNTED: &str = "new_content_counted";
-const NEW_BYTES: &str = "new_content_bytes";
 
 /// The last time that was believed, and of one that is doubted what was seen of it: see [`Seen`].
 const BELIEVED: &str = "clock_believed_ms";
@@ -77,36 +76,40 @@ pub struct Retention {
     pub content_bytes_max: Limit,
 }
 
-/// What a limit reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    All,
-    /// What did not come with an upgrade: ids behind this one.
-    Behind(i64),
+/// Up to which id a limit reaches nothing: a default spares what came with an upgrade.
+fn spared(limit: Limit, conn: &Connection) -> rusqlite::Result<i64> {
+    if limit.is_set { Ok(0) } else { Ok(number(conn, CAME_UNTIL)?.unwrap_or(0)) }
 }
 
-impl Reach {
-    fn of(limit: Limit, conn: &Connection) -> rusqlite::Result<Reach> {
-        match number(conn, CAME_UNTIL)? {
-            Some(until) if !limit.is_set => Ok(Reach::Behind(until)),
-            Some(_) | None => Ok(Reach::All),
-        }
+/// Content that was counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct CountedContent {
+    /// Ids behind this one,
+    behind: i64,
+    /// up to this one,
+    until: i64,
+    /// and what they hold.
+    bytes: i64,
+}
+
+impl CountedContent {
+    fn of(conn: &Connection) -> rusqlite::Result<CountedContent> {
+        let behind = number(conn, COUNTED_BEHIND)?.unwrap_or(0);
+        let until = number(conn, COUNTED)?.unwrap_or(0).max(behind);
+        Ok(CountedContent { behind, until, bytes: number(conn, BYTES)?.unwrap_or(0) })
     }
 
-    /// The last id out of reach.
-    fn spared(self) -> i64 {
-        match self {
-            Reach::All => 0,
-            Reach::Behind(id) => id,
-        }
+    /// Of the ids that a limit reaches: where it reaches others than the last time, none is counted yet.
+    fn within(limit: Limit, conn: &Connection) -> rusqlite::Result<CountedContent> {
+        let (behind, counted) = (spared(limit, conn)?, CountedContent::of(conn)?);
+        let none = CountedContent { behind, until: behind, bytes: 0 };
+        Ok(if counted.behind == behind { counted } else { none })
     }
 
-    /// The names in `meta` of how far content is counted, and of what it holds.
-    fn counters(self) -> (&'static str, &'static str) {
-        match self {
-            Reach::All => (COUNTED, BYTES),
-            Reach::Behind(_) => (NEW_COUNTED, NEW_BYTES),
-        }
+    fn set(self, conn: &Connection) -> rusqlite::Result<()> {
+        set(conn, COUNTED_BEHIND, self.behind)?;
+        set(conn, COUNTED, self.until)?;
+        set(conn, BYTES, self.bytes)
     }
 }
 
@@ -219,7 +222,7 @@ impl Cleaner {
         if self.looked_until[what as usize].replace(until) == Some(until) {
             return Ok(what.next());
         }
-        Ok(Phase::Walk(Walk::new(what, Reach::of(limit, own)?, until * HOUR_MS, now_ms)))
+        Ok(Phase::Walk(Walk::new(what, spared(limit, own)?, until * HOUR_MS, now_ms)))
     }
 
     /// Adds content that came since to the counter.
@@ -228,9 +231,7 @@ impl Cleaner {
         if limit.max == 0 {
             return Ok(Phase::Space(None));
         }
-        let reach = Reach::of(limit, own)?;
-        let (counted, bytes) = reach.counters();
-        let from = number(own, counted)?.unwrap_or(0).max(reach.spared());
+        let counted = CountedContent::within(limit, own)?;
         // Reads the pages that the transaction is about to need.
         let found: Option<i64> = own
             .prepare_cached(concat!(
@@ -238,24 +239,23 @@ impl Cleaner {
                 octets!(),
                 " AS octets FROM content WHERE id > ?1 ORDER BY id LIMIT ?2)"
             ))?
-            .query_row([from, LOOK_ROWS], |row| row.get(0))?;
+            .query_row([counted.until, LOOK_ROWS], |row| row.get(0))?;
         let Some(until) = found else { return Ok(Phase::Size) };
         recorder.clean(0, |conn| {
-            if number(conn, counted)?.unwrap_or(0).max(reach.spared()) != from {
+            if CountedContent::within(limit, conn)? != counted {
                 return Ok(());
             }
-            let octets: i64 = conn
+            // All that was counted may have been removed by hand.
+            let (octets, any): (i64, bool) = conn
                 .prepare_cached(concat!(
                     "SELECT coalesce(sum(",
                     octets!(),
-                    "), 0) FROM content WHERE id > ?1 AND id <= ?2"
+                    "), 0), EXISTS (SELECT 1 FROM content WHERE id > ?3 AND id <= ?1)
+                     FROM content WHERE id > ?1 AND id <= ?2"
                 ))?
-                .query_row([from, until], |row| row.get(0))?;
-            // All that was counted may have been removed by hand.
-            let before = exists(conn, "SELECT 1 FROM content WHERE id > ?1 AND id <= ?2", [reach.spared(), from])?;
-            let known = if before { number(conn, bytes)?.unwrap_or(0) } else { 0 };
-            set(conn, bytes, known + octets)?;
-            set(conn, counted, until)
+                .query_row([counted.until, until, counted.behind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let before = if any { counted.bytes } else { 0 };
+            CountedContent { until, bytes: before + octets, ..counted }.set(conn)
         })?;
         Ok(Phase::Count)
     }
@@ -264,21 +264,19 @@ impl Cleaner {
     fn fit(&mut self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
         let limit = self.retention.content_bytes_max;
         let max = i64::try_from(limit.max).unwrap_or(i64::MAX);
-        let reach = Reach::of(limit, own)?;
-        let (counted, bytes) = reach.counters();
-        let excess = number(own, bytes)?.unwrap_or(0) - max;
+        let counted = CountedContent::within(limit, own)?;
+        let excess = counted.bytes - max;
         self.hurried = excess > max;
         if excess <= 0 {
             return Ok(Phase::Space(None));
         }
-        let counted = number(own, counted)?.unwrap_or(0);
         let mut batch = Batch::default();
         let mut oldest = own.prepare_cached(concat!(
             "SELECT id, ",
             octets!(),
             " FROM content WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
         ))?;
-        let mut found = oldest.query([reach.spared(), counted, CLEAN_ROWS_MAX as i64])?;
+        let mut found = oldest.query([counted.behind, counted.until, CLEAN_ROWS_MAX as i64])?;
         while batch.bytes < excess
             && let Some(row) = found.next()?
             && batch.take(row.get(0)?, row.get(1)?)
@@ -315,7 +313,7 @@ impl Cleaner {
         }
         if freed >= pages {
             // The file itself is cut by a checkpoint.
-            recorder.wake_keeper(|work| work.log_grew = true);
+            recorder.signals.keeper.ring(|work| work.log_grew = true);
             return Ok(Phase::Resting);
         }
         Ok(Phase::Space(Some(pages - freed)))
@@ -396,13 +394,7 @@ impl Batch {
 
 /// Removes content, and its rows where they are too old, inside the caller's transaction.
 fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
-    let came_until = number(conn, CAME_UNTIL)?.unwrap_or(0);
-    // Both ways of counting: which one is used, the settings of the day say.
-    let mut counters = Vec::new();
-    for reach in [Reach::All, Reach::Behind(came_until)] {
-        let (counted, bytes) = reach.counters();
-        counters.push((reach.spared() + 1..=number(conn, counted)?.unwrap_or(0), bytes, 0));
-    }
+    let (counted, mut removed) = (CountedContent::of(conn)?, 0);
     let mut size = conn.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
     let mut remove_content = conn.prepare_cached("DELETE FROM content WHERE id = ?1")?;
     let mut remove_row =
@@ -410,8 +402,8 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
     for id in ids {
         if let Some(octets) = size.query_row([id], |row| row.get::<_, i64>(0)).optional()? {
             remove_content.execute([id])?;
-            for (counted, _, removed) in &mut counters {
-                *removed += if counted.contains(id) { octets } else { 0 };
+            if (counted.behind + 1..=counted.until).contains(id) {
+                removed += octets;
             }
         }
         match what {
@@ -425,10 +417,8 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
         Aged::Rows => note_rows_changed(conn)?,
         Aged::Content => {}
     }
-    for (_, bytes, removed) in counters {
-        if removed > 0 {
-            set(conn, bytes, (number(conn, bytes)?.unwrap_or(0) - removed).max(0))?;
-        }
+    if removed > 0 {
+        CountedContent { bytes: (counted.bytes - removed).max(0), ..counted }.set(conn)?;
     }
     Ok(())
 }
@@ -439,25 +429,15 @@ pub(super) fn came(conn: &Connection) -> rusqlite::Result<()> {
     let newest: i64 = conn.query_row(newest, [], |row| row.get(0))?;
     if newest > 0 {
         set(conn, CAME_UNTIL, newest)?;
-        // What was new to the version before came with this one.
-        conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [NEW_COUNTED, NEW_BYTES])?;
     }
     Ok(())
 }
 
 /// Ids from this one on are given anew, inside the caller's transaction: they did not come with an upgrade.
 pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
-    let lowered = conn
-        .prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
         .execute(params![first - 1, CAME_UNTIL])?;
-    if lowered > 0 {
-        conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [NEW_COUNTED, NEW_BYTES])?;
-    }
     Ok(())
-}
-
-fn exists(conn: &Connection, query: &str, ids: [i64; 2]) -> rusqlite::Result<bool> {
-    conn.prepare_cached(query)?.exists(ids)
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
@@ -726,7 +706,7 @@ mod tests {
         while cleaner.is_at_work() {
             cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
         }
-        assert!(bench.recorder.wait_for_work(std::time::Duration::ZERO).log_grew, "the file wants to be cut");
+        assert!(bench.recorder.signals.wait_for_work(std::time::Duration::ZERO).log_grew, "the file wants to be cut");
         checkpoint();
         assert!((4_000_000..4_300_000).contains(&size()), "{}", size());
         bench.clean(NONE, NOW_MS);
@@ -808,8 +788,8 @@ mod tests {
             bench.clean(assumed, NOW_MS);
         }
         assert_eq!(bench.ids("content"), "1; 2; 3; 4; 5; 6; 7; 8; 9; 10; 13; 14; 15");
-        assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'new_content_bytes'"), 3000);
-        // Both ways of counting stay right while the other is used.
+        assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'content_bytes'"), 3000);
+        // Whichever limit counts, what it reaches is counted.
         bench.clean(set, NOW_MS);
         assert_eq!(bench.ids("content"), "9; 10; 13; 14; 15");
         assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'content_bytes'"), 5000);

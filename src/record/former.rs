@@ -47,7 +47,8 @@ pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
     conn.execute_batch(
         "DROP TABLE sums;
          DELETE FROM meta WHERE name IN ('summed_until', 'rolled_until', 'packs_changed', 'rows_corrected',
-            'rows_kept_from', 'content_kept_from', 'new_rows_kept_from', 'new_content_kept_from')",
+            'rows_kept_from', 'content_kept_from', 'new_rows_kept_from', 'new_content_kept_from',
+            'new_content_counted', 'new_content_bytes')",
     )?;
     conn.pragma_update(None, "user_version", VERSION)
 }

@@ -19,12 +19,13 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::clean::{Cleaner, Retention};
 use super::connections::Slot;
-use super::desk::Progress;
-use super::place::{FileId, beside};
+use super::database_file::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
 use super::signals::KeeperWork;
 use super::unsaved::{self, Unsaved};
+use super::wal;
+use super::writer::Progress;
 use crate::calendar::now_ms;
 use crate::limits::{CLEAN_SPARE_BYTES, PACKED_ROWS_MIN, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES, WAL_QUIET_BYTES};
 use crate::outage::Outage;
@@ -33,7 +34,7 @@ use crate::outage::Outage;
 const RETRY_GAP: Duration = Duration::from_millis(500);
 /// How often it looks whether something became too old.
 const WAKE_GAP: Duration = Duration::from_secs(600);
-/// Shortest rest after a step of clean-up: a thread that waits for the desk gets it.
+/// Shortest rest after a step of clean-up: a thread that waits for the writer gets it.
 const REST_MIN: Duration = Duration::from_millis(1);
 /// Longest one, also after a step that met a stall of the disk.
 const REST_MAX: Duration = Duration::from_millis(500);
@@ -70,7 +71,7 @@ impl Keeper {
 
     /// Tries for the last time to write what waits, checkpoints, and ends.
     pub fn stop(self) {
-        self.recorder.wake_keeper(|work| work.stop = true);
+        self.recorder.signals.keeper.ring(|work| work.stop = true);
         if self.thread.join().is_err() {
             log::error!("the keeper ended by a bug of the proxy");
         }
@@ -83,7 +84,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
     look_at_room(path, recorder);
-    if recorder.log_growth_max() < WAL_CHECKPOINT_BYTES {
+    if recorder.signals.log_growth_max() < WAL_CHECKPOINT_BYTES {
         // What a killed process has left may be as much as there is room for.
         cut_log(&own, recorder);
     }
@@ -150,19 +151,20 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
 /// The log is moved the earlier the less room there is.
 fn look_at_room(path: &Path, recorder: &Recorder) {
     let free = room::free_bytes(path);
-    recorder.set_log_growth_max(room::checkpoint_bytes(free));
+    recorder.signals.set_log_growth_max(room::checkpoint_bytes(free));
     room::keep_reserve(path, free);
 }
 
 /// Writes what waits; true when nothing does any more.
 fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
     loop {
-        if recorder.is_disk_full() {
+        if recorder.writer().disk_full {
             // Room may have come free for the pages in the log, and what it takes up is free then.
             cut_log(own, recorder);
-            recorder.note_log_cut();
+            recorder.writer().log_cut = true;
         }
-        match recorder.retry() {
+        let progress = recorder.writer().write_waiting();
+        match progress {
             Progress::Done => return true,
             Progress::Refused => return false,
             Progress::More => cut_log(own, recorder),
@@ -172,7 +174,7 @@ fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
 
 /// Keeps what the database has not taken in a file beside it.
 pub fn save(path: &Path, recorder: &Recorder) {
-    let rows = recorder.take_waiting();
+    let rows = recorder.writer().take_waiting();
     room::release_reserve(path);
     let said = rows.iter().filter(|row| !row.content.is_empty()).count();
     match unsaved::write(path, &rows) {
@@ -225,7 +227,7 @@ impl TakeIn {
             let Some(path) = self.files.front() else { return Ok(()) };
             match Unsaved::read(path) {
                 Ok(unsaved) => {
-                    let done = recorder.taken_in(&unsaved.mark)?;
+                    let done = recorder.writer().store.taken_in(&unsaved.mark)?;
                     self.open = Some((unsaved, done));
                 }
                 Err(e) => log::error!("{} is left as it is, for it cannot be read: {e}", path.display()),
@@ -234,11 +236,11 @@ impl TakeIn {
             return Ok(());
         };
         if *done < unsaved.rows.len() {
-            *done = recorder.take_in(&unsaved.mark, &unsaved.rows, *done)?;
+            *done = recorder.writer().take_in(&unsaved.mark, &unsaved.rows, *done)?;
             return Ok(());
         }
         // They are on the disk before the file is gone.
-        own.with(passive)?;
+        own.with(wal::move_on)?;
         let (rows, file) = (unsaved.rows.len(), unsaved.path.display());
         match unsaved.remove() {
             Ok(()) => {
@@ -258,11 +260,12 @@ impl TakeIn {
 fn close(own: &Own, recorder: &Recorder) {
     let deadline = Instant::now() + FOLD_WAIT;
     loop {
-        if let Err(e) = own.with(fold) {
+        if let Err(e) = own.with(|connection| connection.busy_timeout(FOLD_WAIT).and_then(|()| wal::empty(connection)))
+        {
             log::debug!("the write-ahead log stays beside the database: {e}");
             return;
         }
-        recorder.close();
+        recorder.writer().store.close();
         own.close();
         if !beside(own.path, "-wal").exists() || Instant::now() >= deadline {
             return;
@@ -286,7 +289,7 @@ fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> Kee
     let is_due = |at: &mut Option<Instant>, now: Instant| at.take_if(|at| *at <= now).is_some();
     loop {
         let until = [due.look_at, due.pack_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
-        let work = recorder.wait_for_work(until.saturating_duration_since(Instant::now()));
+        let work = recorder.signals.wait_for_work(until.saturating_duration_since(Instant::now()));
         let now = Instant::now();
         if work.rows_came {
             due.look_at.get_or_insert(now + LOOK_GAP);
@@ -334,8 +337,8 @@ fn pack(own: &Own, recorder: &Recorder) {
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
 /// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
 fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
-    let left_bytes = own.with(passive)?;
-    if recorder.log_growth_max() < WAL_CHECKPOINT_BYTES {
+    let left_bytes = own.with(wal::move_on)?;
+    if recorder.signals.log_growth_max() < WAL_CHECKPOINT_BYTES {
         cut_log(own, recorder);
         return Ok(left_bytes);
     }
@@ -343,7 +346,8 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
         let mut left_bytes = left_bytes;
         if left_bytes > WAL_QUIET_BYTES {
             // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
-            left_bytes = recorder.while_quiet(|| passive(connection))?;
+            let _nobody_commits = recorder.writer();
+            left_bytes = wal::move_on(connection)?;
             if left_bytes > WAL_BYTES_MAX {
                 own.held_open.warn(format_args!("the write-ahead log has {left_bytes} bytes: a reader holds it open"));
             }
@@ -359,7 +363,7 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
 fn move_log(own: &Own, recorder: &Recorder) {
     // It may be gone meanwhile: then what it held is saved first.
     recorder.find_database();
-    if let Err(e) = own.with(passive) {
+    if let Err(e) = own.with(wal::move_on) {
         log::debug!("the write-ahead log was not moved: {e}");
     }
 }
@@ -406,31 +410,16 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Moves the whole log into the database and cuts it; an error where somebody else reads it or writes for too long.
-fn fold(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(FOLD_WAIT)?;
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy { Err(rusqlite::Error::QueryReturnedNoRows) } else { Ok(()) }
-}
-
 /// Moves the log and cuts it, so that its room is the database's. Who reads it, or writes, is not waited for.
 fn cut_log(own: &Own, recorder: &Recorder) {
     let cut = own.with(|connection| {
         connection.busy_timeout(Duration::ZERO)?;
-        recorder.while_quiet(|| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+        let _nobody_commits = recorder.writer();
+        wal::empty(connection)
     });
     if let Err(e) = cut {
         log::debug!("the write-ahead log was not cut: {e}");
     }
-}
-
-/// A passive checkpoint; how many bytes of the log are still to be used again by writers.
-fn passive(connection: &Connection) -> rusqlite::Result<u64> {
-    let (pages, moved): (i64, i64) =
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    // Only a log that was moved whole begins anew.
-    Ok(if moved < pages { u64::try_from(pages * page_bytes).unwrap_or(0) } else { 0 })
 }
 
 #[cfg(test)]

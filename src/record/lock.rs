@@ -13,13 +13,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::database_file::{FileId, beside};
 use super::open::{self, OpenError};
-use super::place::{FileId, beside};
 use crate::limits::LOCK_FILE_BYTES_MAX;
 
 /// A proxy that is to write a database.
 #[derive(Clone, Debug)]
-pub struct Writer {
+pub struct Holder {
     /// What another one is told of it.
     pub name: String,
     /// Whether others may write it, too (`DATABASE_SHARED`).
@@ -30,7 +30,7 @@ pub struct Writer {
 #[derive(Debug)]
 pub(super) struct DatabaseLock {
     database: PathBuf,
-    writer: Writer,
+    writer: Holder,
     /// `None` where there can be no lock, or somebody else has it and it is shared.
     lock: Option<LockFile>,
 }
@@ -56,7 +56,7 @@ impl From<io::Error> for NoLock {
 
 impl DatabaseLock {
     /// Locks the database at this path, whether or not it is there yet.
-    pub(super) fn take(database: &Path, writer: Writer) -> Result<DatabaseLock, OpenError> {
+    pub(super) fn take(database: &Path, writer: Holder) -> Result<DatabaseLock, OpenError> {
         open::make_folder(database)?;
         warn_of_other_names(database);
         let mut database_lock = DatabaseLock { database: database.to_owned(), writer, lock: None };
@@ -84,7 +84,13 @@ impl DatabaseLock {
                 log::warn!("{} is also written by another proxy ({holder})", self.database.display());
                 None
             }
-            Err(NoLock::Held(holder)) => return Err(OpenError::Held { path: self.database.clone(), holder }),
+            Err(NoLock::Held(holder)) => {
+                return Err(OpenError(format!(
+                    "{} is written by another proxy ({holder}): stop that one, choose another file in DATABASE_URL, or \
+                     let both write to it with DATABASE_SHARED=true",
+                    self.database.display()
+                )));
+            }
             Err(NoLock::Failed(e)) => {
                 log::warn!("a second proxy on the same database would not be noticed: {} ({e})", path.display());
                 None
@@ -95,7 +101,7 @@ impl DatabaseLock {
 }
 
 impl LockFile {
-    fn take(path: &Path, writer: &Writer) -> Result<LockFile, NoLock> {
+    fn take(path: &Path, writer: &Holder) -> Result<LockFile, NoLock> {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false);
@@ -173,8 +179,8 @@ mod tests {
     use crate::record::store::{DbSync, Store};
     use crate::testing::{Folder, row};
 
-    fn writer(name: &str, shares: bool) -> Writer {
-        Writer { name: name.to_owned(), shares }
+    fn writer(name: &str, shares: bool) -> Holder {
+        Holder { name: name.to_owned(), shares }
     }
 
     fn refused(database: &Path, shares: bool) -> String {

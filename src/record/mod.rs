@@ -1,20 +1,20 @@
 //! Rows, the schema they are kept in, and the recorder that commits them before a reply's last bytes leave.
 //!
 //! ```text
-//!  row, tail ──▶ recorder ──▶ desk ──▶ store ──▶ table ──▶ requests, content ──packing──▶ packs by series
+//!  row, tail ──▶ recorder ──▶ writer ──▶ store ──▶ table ──▶ requests, content ──packing──▶ packs by series
 //!               (who commits)  (what waits)
 //!  keeper ──▶ checkpoints, rows that wait, packing, clean
 //! ```
 //!
 //! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do
-//! so; what becomes of its files is watched at its [`place`]. The less [`room`] there is on the disk, the earlier its log is
+//! so; what becomes of its files is watched by its [`database_file`]. The less [`room`] there is on the disk, the earlier its log is
 //! moved. What it does not take before the end goes into a file beside it ([`unsaved`]). How far the clock on the wall can
 //! be believed, [`clock`] judges.
 
 pub mod clean;
 pub mod clock;
 pub mod connections;
-mod desk;
+pub mod database_file;
 mod extras;
 mod former;
 pub mod histogram;
@@ -24,8 +24,8 @@ mod meta;
 pub mod open;
 pub mod pack;
 pub mod packing;
-pub mod place;
 pub mod recorder;
+mod reopen;
 mod room;
 pub mod row;
 pub mod schema;
@@ -37,3 +37,5 @@ pub(crate) mod table;
 mod unsaved;
 pub mod upgrade;
 mod varint;
+mod wal;
+mod writer;

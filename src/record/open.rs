@@ -11,147 +11,54 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::clean;
+use super::database_file::{LogBytes, beside, resolved};
 use super::former;
-use super::place::{LogBytes, beside, resolved};
 use super::schema::{self, Found};
 use super::upgrade;
+use super::wal;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
 pub use crate::settings::DbSync;
 
 /// Memory for pages of the writing connection, in KiB. It touches the ends of three tables; SQLite's default is 2000.
 const CACHE_KB: i64 = 1024;
 
-/// Why the database cannot be opened. Displayed as one line that says what to do.
+/// Why the database cannot be opened: one line that says what to do.
 #[derive(Debug)]
-pub enum OpenError {
-    /// The folder is missing and cannot be made.
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// What the operating system said.
-        reason: io::Error,
-    },
-    /// The file, or the log files beside it, cannot be created or written.
-    Unwritable {
-        /// The database file.
-        path: PathBuf,
-        /// What the operating system or SQLite said.
-        reason: String,
-    },
-    /// The file is something else.
-    NotADatabase {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A database of another program.
-    Foreign {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// Written by a newer version of this program.
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Its schema version.
-        found: i32,
-    },
-    /// Another proxy writes it.
-    Held {
-        /// The database file.
-        path: PathBuf,
-        /// What that proxy says of itself.
-        holder: String,
-    },
-    /// Somebody still reads what is to be opened anew.
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// Another process keeps it locked.
-    Locked {
-        /// The database file.
-        path: PathBuf,
-    },
-    /// The file is cut off or overwritten in part.
-    Damaged {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
-    /// Anything else: no space, no shared memory on that file system, …
-    Failed {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
-}
+pub struct OpenError(pub(super) String);
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::Folder { folder, reason } => {
-                write!(f, "cannot make the folder {} ({reason}): choose another in DATABASE_URL", folder.display())
-            }
-            OpenError::Unwritable { path, reason } => write!(
-                f,
-                "cannot write the database {} ({reason}): make the file and its folder writable, or choose another \
-                 place in DATABASE_URL",
-                path.display()
-            ),
-            OpenError::NotADatabase { path } => {
-                write!(f, "{} is not a database (left as it is): choose another file in DATABASE_URL", path.display())
-            }
-            OpenError::Foreign { path } => write!(
-                f,
-                "{} is the database of another program (left as it is): choose another file in DATABASE_URL",
-                path.display()
-            ),
-            OpenError::Newer { path, found } => write!(
-                f,
-                "{} was written by a newer version of this program (schema {found}, this one knows {}; left as it is): \
-                 use that version, or choose another file in DATABASE_URL",
-                path.display(),
-                schema::VERSION
-            ),
-            OpenError::Held { path, holder } => write!(
-                f,
-                "{} is written by another proxy ({holder}): stop that one, choose another file in DATABASE_URL, or let \
-                 both write to it with DATABASE_SHARED=true",
-                path.display()
-            ),
-            OpenError::InUse { path } => {
-                write!(f, "{} is still being read, and is opened anew as soon as it is not", path.display())
-            }
-            OpenError::Locked { path } => write!(
-                f,
-                "{} is locked by another process: end it, or choose another file in DATABASE_URL",
-                path.display()
-            ),
-            OpenError::Damaged { path, reason } => write!(
-                f,
-                "{} is damaged ({reason}; left as it is): restore a copy, or move it away to begin anew",
-                path.display()
-            ),
-            OpenError::Failed { path, reason } => write!(
-                f,
-                "cannot open the database {} ({reason}): choose another place in DATABASE_URL, on a local disk with \
-                 free space",
-                path.display()
-            ),
-        }
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for OpenError {}
+
+impl OpenError {
+    /// The file, or those beside it, cannot be created or written.
+    pub(super) fn unwritable(path: &Path, reason: impl fmt::Display) -> OpenError {
+        OpenError(format!(
+            "cannot write the database {} ({reason}): make the file and its folder writable, or choose another place in \
+             DATABASE_URL",
+            path.display()
+        ))
+    }
+
+    /// No space, no shared memory on that file system, …
+    fn failed(path: &Path, reason: &str) -> OpenError {
+        OpenError(format!(
+            "cannot open the database {} ({reason}): choose another place in DATABASE_URL, on a local disk with free space",
+            path.display()
+        ))
+    }
+}
 
 /// The connection, ready to write: see [`super::store::Store::open`].
 pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &LogBytes) -> Result<Connection, OpenError> {
@@ -168,7 +75,7 @@ pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &LogBytes) -> Result<Co
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep_log).map_err(failed)?;
     accepted(path, schema::inspect(&conn).map_err(failed)?)?;
     if conn.is_readonly("main").map_err(failed)? {
-        return Err(OpenError::Unwritable { path: path.to_owned(), reason: "read-only".to_owned() });
+        return Err(OpenError::unwritable(path, "read-only"));
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     match bring_up_to_date(&mut conn, path) {
@@ -189,10 +96,8 @@ pub(super) fn look(path: &Path) -> Result<(), OpenError> {
     let found = Connection::open_with_flags(format!("file:{uri}?immutable=1"), flags);
     match found.and_then(|conn| schema::inspect(&conn)) {
         Ok(found) => accepted(path, found).map(drop),
-        Err(e) => match explain(path, &e) {
-            refused @ OpenError::NotADatabase { .. } => Err(refused),
-            _ => Ok(()),
-        },
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(explain(path, &e)),
+        Err(_) => Ok(()),
     }
 }
 
@@ -200,7 +105,12 @@ pub(super) fn look(path: &Path) -> Result<(), OpenError> {
 pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     match resolved(path).parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            fs::create_dir_all(folder).map_err(|reason| OpenError::Folder { folder: folder.to_owned(), reason })
+            fs::create_dir_all(folder).map_err(|reason| {
+                OpenError(format!(
+                    "cannot make the folder {} ({reason}): choose another in DATABASE_URL",
+                    folder.display()
+                ))
+            })
         }
         _ => Ok(()),
     }
@@ -213,12 +123,11 @@ fn make_private_file(path: &Path) -> Result<(), OpenError> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let unwritable = |reason: &str| OpenError::Unwritable { path: path.to_owned(), reason: reason.to_owned() };
     match options.open(resolved(path)) {
         Ok(_) => Ok(()),
-        Err(_) if path.is_dir() => Err(unwritable("it is a folder")),
+        Err(_) if path.is_dir() => Err(OpenError::unwritable(path, "it is a folder")),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(unwritable(&error.to_string())),
+        Err(error) => Err(OpenError::unwritable(path, error)),
     }
 }
 
@@ -229,8 +138,16 @@ fn log_has_bytes(path: &Path) -> bool {
 fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
     match found {
         Found::Empty | Found::Earlier | Found::Former(_) | Found::Ours => Ok(found),
-        Found::Newer(version) => Err(OpenError::Newer { path: path.to_owned(), found: version }),
-        Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
+        Found::Newer(version) => Err(OpenError(format!(
+            "{} was written by a newer version of this program (schema {version}, this one knows {}; left as it is): use \
+             that version, or choose another file in DATABASE_URL",
+            path.display(),
+            schema::VERSION
+        ))),
+        Found::Foreign => Err(OpenError(format!(
+            "{} is the database of another program (left as it is): choose another file in DATABASE_URL",
+            path.display()
+        ))),
     }
 }
 
@@ -242,8 +159,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
     }
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
     if mode != "wal" {
-        let reason = "its file system cannot share memory between connections".to_owned();
-        return Err(OpenError::Failed { path: path.to_owned(), reason });
+        return Err(OpenError::failed(path, "its file system cannot share memory between connections"));
     }
     if found == Found::Ours {
         return Ok(());
@@ -297,10 +213,10 @@ fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &LogBytes) -> rusql
     // The keeper checkpoints long before; a commit does it itself only when the keeper cannot keep up.
     let page_bytes: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs().max(512);
     let log_bytes = log_bytes.clone();
-    log_bytes.set(log_bytes_of(conn)?);
+    log_bytes.set(wal::bytes_in_use(conn)?);
     conn.wal_hook(Some(move |log: &mut Wal, frames: i32| {
         let frames = u64::from(frames.unsigned_abs());
-        log_bytes.set(bytes_of_frames(frames, page_bytes));
+        log_bytes.set(wal::bytes_of_frames(frames, page_bytes));
         if frames * page_bytes >= WAL_BYTES_MAX {
             // As SQLite's own hook does: where it does not succeed now, the next commit tries again.
             let _ = log.checkpoint();
@@ -315,36 +231,22 @@ fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &LogBytes) -> rusql
     Ok(())
 }
 
-/// How many bytes of the write-ahead log are in use, whatever the file has. Changes nothing.
-pub(super) fn log_bytes_of(conn: &Connection) -> rusqlite::Result<u64> {
-    let (frames, page_bytes) =
-        (log_frames(conn)?.0, conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?);
-    Ok(bytes_of_frames(frames, page_bytes.unsigned_abs()))
-}
-
-/// Frames in the write-ahead log, and how many of them are in the database, too. Changes nothing.
-pub(super) fn log_frames(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
-    // Both are -1 before the log was ever looked at.
-    let frames = |frames: i64| u64::try_from(frames).unwrap_or(0);
-    conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((frames(row.get(1)?), frames(row.get(2)?))))
-}
-
-/// Bytes of a write-ahead log: a head, and one for each page. <https://sqlite.org/fileformat2.html#walformat>
-pub(super) fn bytes_of_frames(frames: u64, page_bytes: u64) -> u64 {
-    if frames == 0 { 0 } else { 32 + frames * (24 + page_bytes) }
-}
-
 pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OpenError {
-    let path = path.to_owned();
-    let reason = error.to_string();
+    let at = path.display();
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::Locked { path },
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            OpenError::Unwritable { path, reason }
+        Some(ErrorCode::NotADatabase) => {
+            OpenError(format!("{at} is not a database (left as it is): choose another file in DATABASE_URL"))
         }
-        _ => OpenError::Failed { path, reason },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError(format!(
+            "{at} is damaged ({error}; left as it is): restore a copy, or move it away to begin anew"
+        )),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            OpenError(format!("{at} is locked by another process: end it, or choose another file in DATABASE_URL"))
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            OpenError::unwritable(path, error)
+        }
+        _ => OpenError::failed(path, &error.to_string()),
     }
 }
 

@@ -18,22 +18,21 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::connections::{Connections, Slot};
-use super::desk::Desk;
-pub use super::desk::Progress;
 use super::packing;
 use super::row::Row;
-use super::signals::{COMMIT_LOG_BYTES, Figures, KeeperWork, NewRows, Signals};
+use super::signals::{COMMIT_LOG_BYTES, Figures, NewRows, Signals};
 use super::store::Store;
+use super::writer::Writer;
 use crate::bell::{Bell, lock};
 use crate::client::Tail;
 use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 use crate::outage::Outage;
 
 /// A row on its way into the database.
-struct Entry {
+struct Arrival {
     row: Row,
     then: Then,
 }
@@ -43,20 +42,20 @@ enum Then {
     /// The reply ends.
     Send(Tail),
     /// The worker that waits goes on.
-    Tell(Answer),
+    Tell(CommitAnswer),
 }
 
 /// The committing thread's answer to a worker that waits for its row: `Some` when that is decided, with the id if the
 /// row is in. Dropped unsaid, by a panic, it lets the worker go.
-struct Answer(Arc<Bell<Option<Option<i64>>>>);
+struct CommitAnswer(Arc<Bell<Option<Option<i64>>>>);
 
-impl Answer {
+impl CommitAnswer {
     fn give(self, id: Option<i64>) {
         self.0.ring(|answer| *answer = Some(id));
     }
 }
 
-impl Drop for Answer {
+impl Drop for CommitAnswer {
     fn drop(&mut self) {
         self.0.ring(|answer| {
             answer.get_or_insert(None);
@@ -64,16 +63,9 @@ impl Drop for Answer {
     }
 }
 
-/// Whether a thread waits for what is in the way of a commit: another writer, a lock, a database that does not answer.
-#[derive(Clone, Copy)]
-enum Patience {
-    Usual,
-    None,
-}
-
 #[derive(Default)]
 struct Arrivals {
-    entries: VecDeque<Entry>,
+    waiting: VecDeque<Arrival>,
     /// Somebody is committing and will take what arrives.
     committing: bool,
 }
@@ -81,9 +73,9 @@ struct Arrivals {
 /// Takes rows from any thread.
 pub struct Recorder {
     arrivals: Mutex<Arrivals>,
-    desk: Mutex<Desk>,
+    writer: Mutex<Writer>,
     connections: Arc<Connections>,
-    signals: Signals,
+    pub(super) signals: Arc<Signals>,
     /// The last commit took long.
     slow: AtomicBool,
     /// Committed rows that could not be corrected.
@@ -93,11 +85,12 @@ pub struct Recorder {
 impl Recorder {
     /// Takes over the writing connection.
     pub fn new(store: Store) -> Recorder {
+        let signals = Arc::<Signals>::default();
         Recorder {
             arrivals: Mutex::default(),
             connections: store.connections().clone(),
-            desk: Mutex::new(Desk::new(store)),
-            signals: Signals::default(),
+            writer: Mutex::new(Writer::new(store, signals.clone())),
+            signals,
             slow: AtomicBool::new(false),
             uncorrected: Outage::new(),
         }
@@ -106,34 +99,32 @@ impl Recorder {
     /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
     /// should send are handed to `pass_on`.
     pub fn finish(&self, row: Row, tail: Tail, pass_on: impl Fn(Vec<Tail>)) {
-        self.arrive(Entry { row, then: Then::Send(tail) }, pass_on);
+        if self.arrive([Arrival { row, then: Then::Send(tail) }]) {
+            self.commit_arrivals(pass_on);
+        }
     }
 
     /// Commits the rows, then sends their tails, if that keeps nobody waiting: the database takes rows, the last commit
     /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
     /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
     pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>), hand_over: impl Fn() -> bool) {
-        {
-            let mut arrivals = self.arrivals();
-            arrivals.entries.extend(replies.into_iter().map(|(row, tail)| Entry { row, then: Then::Send(tail) }));
-            if arrivals.committing {
-                return;
-            }
-            arrivals.committing = true;
+        if self.arrive(replies.into_iter().map(|(row, tail)| Arrival { row, then: Then::Send(tail) })) {
+            self.run_shift(pass_on, Some(hand_over));
         }
-        self.run_shift(pass_on, Patience::None, hand_over);
     }
 
     /// Goes on where [`Recorder::finish_now`] stopped.
     pub fn commit_arrivals(&self, pass_on: impl Fn(Vec<Tail>)) {
-        self.run_shift(pass_on, Patience::Usual, || false);
+        self.run_shift(pass_on, None::<fn() -> bool>);
     }
 
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
         let answer = Arc::new(Bell::default());
-        self.arrive(Entry { row, then: Then::Tell(Answer(answer.clone())) }, pass_on);
+        if self.arrive([Arrival { row, then: Then::Tell(CommitAnswer(answer.clone())) }]) {
+            self.commit_arrivals(pass_on);
+        }
         answer.wait(|answer| *answer)
     }
 
@@ -145,7 +136,7 @@ impl Recorder {
         if *before == after {
             return;
         }
-        let corrected = self.desk().store.correct(id, before, &after);
+        let corrected = self.writer().store.correct(id, before, &after);
         match corrected {
             Ok(_) => {
                 self.uncorrected.over(|count| format!("rows can be corrected again; {count} could not be"));
@@ -156,48 +147,9 @@ impl Recorder {
         }
     }
 
-    /// Tries the waiting rows once more.
-    pub fn retry(&self) -> Progress {
-        self.desk().write_waiting(&self.signals)
-    }
-
-    /// Whether the last rows were not taken because the disk is full.
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.desk().is_disk_full()
-    }
-
-    /// The log was cut for that.
-    pub(super) fn note_log_cut(&self) {
-        self.desk().note_log_cut();
-    }
-
-    /// The rows that still wait, for who keeps them elsewhere.
-    pub(super) fn take_waiting(&self) -> Vec<Row> {
-        self.desk().take_waiting(&self.signals.figures)
-    }
-
-    /// How many of the rows under this mark are in the database.
-    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
-        self.desk().taken_in(mark)
-    }
-
-    /// Writes some of the rows that an earlier run kept elsewhere; returns how many are in the database then.
-    pub(super) fn take_in(&self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<usize> {
-        self.desk().take_in(mark, rows, done, &self.signals)
-    }
-
-    /// How much the write-ahead log may grow before the keeper is told.
-    pub(super) fn log_growth_max(&self) -> u64 {
-        self.signals.log_growth_max()
-    }
-
-    pub(super) fn set_log_growth_max(&self, bytes: u64) {
-        self.signals.set_log_growth_max(bytes);
-    }
-
     /// Opens the database anew where its path leads elsewhere by now.
     pub fn find_database(&self) {
-        self.desk().find_database(&self.signals);
+        self.writer().find_database();
     }
 
     /// Looks after the rows that came since the last look: what became of the files under them, and how many are not
@@ -212,7 +164,7 @@ impl Recorder {
     pub fn pack(&self, reading: &rusqlite::Connection) -> rusqlite::Result<()> {
         self.signals.note_packed();
         while let Some(folded) = packing::fold(reading)? {
-            self.desk().store.pack(&folded)?;
+            self.writer().store.pack(&folded)?;
             self.signals.note_log_growth(COMMIT_LOG_BYTES);
             if !folded.is_full() {
                 // What came meanwhile is little, and the beginning of the next time's.
@@ -229,40 +181,19 @@ impl Recorder {
         log_bytes: usize,
         step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let done = self.desk().store.clean(step);
+        let done = self.writer().store.clean(step);
         self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
         done
     }
 
     /// Everything is written: another proxy may have the database.
     pub fn let_go(&self) {
-        self.desk().store.let_go();
+        self.writer().store.let_go();
     }
 
     /// Where another connection of this process to the database lies.
     pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> Slot<T> {
         self.connections.slot()
-    }
-
-    /// Runs `work` while nothing is committed.
-    pub fn while_quiet<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _desk = self.desk();
-        work()
-    }
-
-    /// Lets go of the database. A row that comes all the same opens it again.
-    pub(super) fn close(&self) {
-        self.desk().store.close();
-    }
-
-    /// Gives the keeper something to do.
-    pub(super) fn wake_keeper(&self, what: impl FnOnce(&mut KeeperWork)) {
-        self.signals.keeper.ring(what);
-    }
-
-    /// Waits, at most so long, until there is something to do for the keeper, and takes it.
-    pub(super) fn wait_for_work(&self, at_most: Duration) -> KeeperWork {
-        self.signals.wait_for_work(at_most)
     }
 
     /// What tells that rows were committed.
@@ -275,54 +206,46 @@ impl Recorder {
         &self.signals.figures
     }
 
-    fn arrive(&self, entry: Entry, pass_on: impl Fn(Vec<Tail>)) {
-        {
-            let mut arrivals = self.arrivals();
-            arrivals.entries.push_back(entry);
-            if arrivals.committing {
-                return;
-            }
-            arrivals.committing = true;
-        }
-        self.run_shift(pass_on, Patience::Usual, || false);
+    /// True: nobody commits, so that the caller has to.
+    fn arrive(&self, rows: impl IntoIterator<Item = Arrival>) -> bool {
+        let mut arrivals = self.arrivals();
+        arrivals.waiting.extend(rows);
+        !mem::replace(&mut arrivals.committing, true)
     }
 
-    /// Commits whatever arrives until nothing is left, or patience ends and somebody else goes on.
-    fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), mut patience: Patience, hand_over: impl Fn() -> bool) {
+    /// Commits whatever arrives until nothing is left. Given somebody to hand over to, it does so rather than wait for
+    /// what is in the way of a commit: another writer, a lock, a database that does not answer.
+    fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), mut hand_over: Option<impl Fn() -> bool>) {
         let mut shift = Shift { recorder: self, ended: false };
         let mut tails = Vec::new();
         while let Some(batch) = shift.next_batch() {
             if !tails.is_empty() {
                 pass_on(mem::take(&mut tails));
             }
-            if let Err(batch) = self.commit_batch(batch, &mut tails, patience) {
+            if let Err(batch) = self.commit_batch(batch, &mut tails, hand_over.is_some()) {
                 shift.put_back(batch);
             }
-            // Who has no patience does not go on committing for others either.
-            if matches!(patience, Patience::None) && shift.has_more() {
+            // Nor does it go on committing for others then.
+            if let Some(hand_over) = hand_over.take_if(|_| shift.has_more())
                 // Before anything is sent: until then nobody commits.
-                if hand_over() {
-                    shift.ended = true;
-                    break;
-                }
-                patience = Patience::Usual;
+                && hand_over()
+            {
+                shift.ended = true;
+                break;
             }
         }
         // Nobody waits for this thread any more: it sends the last batch's tails itself.
         tails.into_iter().for_each(Tail::send);
     }
 
-    fn commit_batch(&self, batch: Vec<Entry>, tails: &mut Vec<Tail>, patience: Patience) -> Result<(), Vec<Entry>> {
-        let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|entry| (entry.row, entry.then)).unzip();
+    fn commit_batch(&self, batch: Vec<Arrival>, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Vec<Arrival>> {
+        let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|arrival| (arrival.row, arrival.then)).unzip();
         let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(|row| row.size() + row.content.size()).sum::<usize>();
         let began = Instant::now();
-        let written = match patience {
-            Patience::Usual => Ok(self.desk().write(rows, &self.signals)),
-            Patience::None => self.write_now(rows),
-        };
+        let written = if at_once { self.write_now(rows) } else { Ok(self.writer().write(rows)) };
         let mut ids = match written {
             Ok(ids) => ids.into_iter(),
-            Err(rows) => return Err(rows.into_iter().zip(thens).map(|(row, then)| Entry { row, then }).collect()),
+            Err(rows) => return Err(rows.into_iter().zip(thens).map(|(row, then)| Arrival { row, then }).collect()),
         };
         self.slow.store(began.elapsed() > QUICK_COMMIT_TIME_MAX, Ordering::Relaxed);
         for then in thens {
@@ -341,12 +264,12 @@ impl Recorder {
         if self.slow.load(Ordering::Relaxed) {
             return Err(rows);
         }
-        let mut desk = match self.desk.try_lock() {
-            Ok(desk) => desk,
-            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(writer)) => writer.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(rows),
         };
-        desk.write_now(&rows, &self.signals).ok_or(rows)
+        writer.write_now(&rows).ok_or(rows)
     }
 
     fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
@@ -354,10 +277,10 @@ impl Recorder {
     }
 
     /// For who has patience.
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        let mut desk = lock(&self.desk);
-        desk.store.set_lock_wait(COMMIT_WAIT_MAX);
-        desk
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+        let mut writer = lock(&self.writer);
+        writer.store.set_lock_wait(COMMIT_WAIT_MAX);
+        writer
     }
 }
 
@@ -370,24 +293,24 @@ struct Shift<'a> {
 }
 
 impl Shift<'_> {
-    fn next_batch(&mut self) -> Option<Vec<Entry>> {
+    fn next_batch(&mut self) -> Option<Vec<Arrival>> {
         let mut arrivals = self.recorder.arrivals();
-        if arrivals.entries.is_empty() {
+        if arrivals.waiting.is_empty() {
             arrivals.committing = false;
             self.ended = true;
             return None;
         }
-        let rows = arrivals.entries.len().min(BATCH_ROWS_MAX);
-        Some(arrivals.entries.drain(..rows).collect())
+        let rows = arrivals.waiting.len().min(BATCH_ROWS_MAX);
+        Some(arrivals.waiting.drain(..rows).collect())
     }
 
     fn has_more(&self) -> bool {
-        !self.recorder.arrivals().entries.is_empty()
+        !self.recorder.arrivals().waiting.is_empty()
     }
 
-    fn put_back(&self, batch: Vec<Entry>) {
+    fn put_back(&self, batch: Vec<Arrival>) {
         let mut arrivals = self.recorder.arrivals();
-        batch.into_iter().rev().for_each(|entry| arrivals.entries.push_front(entry));
+        batch.into_iter().rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
     }
 }
 
@@ -401,8 +324,11 @@ impl Drop for Shift<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::record::store::DbSync;
+    use crate::record::writer::Progress;
     use crate::testing::{Folder, row};
 
     /// A recorder with one row, and another connection to its database.
@@ -418,7 +344,7 @@ mod tests {
     #[test]
     fn the_first_row_since_the_keeper_looked_wakes_it_and_no_other() {
         let (recorder, other, _folder) = recorder();
-        let woken = || recorder.wait_for_work(Duration::ZERO).rows_came;
+        let woken = || recorder.signals.wait_for_work(Duration::ZERO).rows_came;
         assert!(woken());
         recorder.commit(row(), |_| ());
         assert!(!woken());
@@ -435,23 +361,23 @@ mod tests {
     #[test]
     fn rows_that_wait_are_tried_again_by_the_clock() {
         let (recorder, other, _folder) = recorder();
-        let woken = || recorder.wait_for_work(Duration::ZERO).rows_wait;
+        let woken = || recorder.signals.wait_for_work(Duration::ZERO).rows_wait;
         assert!(!woken());
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(woken());
         // Regression: each attempt that failed was a reason for the next, without a rest.
-        assert_eq!(recorder.retry(), Progress::Refused);
+        assert_eq!(recorder.writer().write_waiting(), Progress::Refused);
         assert!(!woken());
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(!woken());
         other.execute_batch("ROLLBACK").expect("unlocks");
-        assert_eq!(recorder.retry(), Progress::Done);
+        assert_eq!(recorder.writer().write_waiting(), Progress::Done);
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(woken(), "the first to wait again");
         other.execute_batch("ROLLBACK").expect("unlocks");
-        assert_eq!(recorder.retry(), Progress::Done);
+        assert_eq!(recorder.writer().write_waiting(), Progress::Done);
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 }

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::place::{beside, resolved};
+use super::database_file::{beside, resolved};
 use crate::limits::{
     LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, RESERVE_PART, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN,
 };

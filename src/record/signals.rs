@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::place::FileId;
+use super::database_file::FileId;
 use crate::bell::Bell;
 use crate::limits::WAL_CHECKPOINT_BYTES;
 
@@ -97,7 +97,7 @@ impl NewRowsState {
     }
 }
 
-/// All of it, changed by who holds the desk.
+/// All of it, changed by who holds the writer.
 pub(super) struct Signals {
     pub(super) figures: Figures,
     /// Wakes the keeper: rows wait, or came, or the log has grown.

@@ -22,60 +22,58 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
 use super::clean;
 use super::connections::Connections;
-use super::lock::{DatabaseLock, Writer};
+use super::database_file::{DatabaseFile, LogBytes};
+use super::lock::{DatabaseLock, Holder};
 use super::meta;
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::pack::{SPAN_ALL, pack_id, visit_totals};
 use super::packing::{self, Folded};
-use super::place::{FileState, LogBytes, Place};
 use super::row::Row;
 use super::series::SeriesIds;
 use super::table::{Entry, Inserts, overwrite};
 use crate::calendar::{now_ms, text_of_ms};
-use crate::limits::{CLOSE_WAIT_MAX, COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
+use crate::limits::{COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
 
 /// The one writing connection.
 #[derive(Debug)]
 pub struct Store {
-    conn: Connection,
-    series: SeriesIds,
+    pub(super) conn: Connection,
+    pub(super) series: SeriesIds,
     /// Of the last row that was written.
-    last_id: Option<i64>,
-    place: Place,
-    sync: DbSync,
+    pub(super) last_id: Option<i64>,
+    pub(super) place: DatabaseFile,
+    pub(super) sync: DbSync,
     /// How long a transaction waits for another process's lock.
-    lock_wait: Duration,
+    pub(super) lock_wait: Duration,
     /// The last error says that the file is damaged: before the next attempt it is opened anew, for somebody may have
     /// repaired it, and the connection remembers bad pages.
-    damaged: bool,
+    pub(super) damaged: bool,
     /// Since when every attempt has met a lock.
-    locked_since: Option<Instant>,
+    pub(super) locked_since: Option<Instant>,
     /// The last attempt failed at locking itself, which no other process explains.
-    locking_failed: bool,
+    pub(super) locking_failed: bool,
     /// After how long of locks the database is opened anew.
-    locked_time_max: Duration,
-    lock: Option<DatabaseLock>,
+    pub(super) locked_time_max: Duration,
+    pub(super) lock: Option<DatabaseLock>,
     /// There is no connection; the next row opens one.
-    closed: bool,
+    pub(super) closed: bool,
     /// Other connections of this process.
-    connections: Arc<Connections>,
+    pub(super) connections: Arc<Connections>,
     /// The secret that the rows to come have their credentials fingerprinted with.
-    key: Option<[u8; 32]>,
+    pub(super) key: Option<[u8; 32]>,
 }
 
 impl Store {
     /// As [`Store::open`], for who is to be the only one that writes it, or shares it knowingly. Whoever opens it
     /// without a lock is expected to know what else does.
-    pub fn open_locked(path: &Path, sync: DbSync, writer: Writer) -> Result<Store, OpenError> {
-        let lock = DatabaseLock::take(path, writer)?;
+    pub fn open_locked(path: &Path, sync: DbSync, holder: Holder) -> Result<Store, OpenError> {
+        let lock = DatabaseLock::take(path, holder)?;
         Ok(Store { lock: Some(lock), ..Store::open(path, sync)? })
     }
 
@@ -89,7 +87,7 @@ impl Store {
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
         let log_bytes = LogBytes::default();
         let conn = open::open(path, sync, &log_bytes)?;
-        let (series, place) = (SeriesIds::default(), Place::of(path, log_bytes));
+        let (series, place) = (SeriesIds::default(), DatabaseFile::of(path, log_bytes));
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
         let mut store = Store {
@@ -112,82 +110,9 @@ impl Store {
         Ok(store)
     }
 
-    /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
-    /// or is damaged.
-    pub fn must_reopen(&self) -> bool {
-        self.is_troubled() || self.file_state() != FileState::Held
-    }
-
-    /// The same without a look at the files, which writing does.
-    pub(super) fn is_troubled(&self) -> bool {
-        self.damaged || self.closed || self.is_stuck()
-    }
-
-    /// Whether the database has been locked for longer than other programs have a reason to, or cannot be locked: a lock
-    /// of this process may not have been released.
-    pub fn is_stuck(&self) -> bool {
-        self.locking_failed || self.locked_since.is_some_and(|since| since.elapsed() >= self.locked_time_max)
-    }
-
-    /// What became of the files.
-    pub fn file_state(&self) -> FileState {
-        match self.place.file_state() {
-            _ if self.closed => FileState::Held,
-            FileState::LogShort if self.is_log_whole() => FileState::Held,
-            state => state,
-        }
-    }
-
-    fn is_held(&self) -> bool {
-        !self.closed && (self.place.is_held() || self.file_state() == FileState::Held)
-    }
-
-    /// Whether the log has all that is in use of it: another process may have emptied it into the database.
-    fn is_log_whole(&self) -> bool {
-        let in_use = open::log_bytes_of(&self.conn);
-        if let Ok(in_use) = in_use {
-            let whole = self.log_length() >= in_use;
-            if whole {
-                self.place.note_log_bytes(in_use)
-            }
-            return whole;
-        }
-        false
-    }
-
     /// Other connections of this process, which are closed with this one.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
-    }
-
-    /// Whether the last attempt to write found the file damaged.
-    pub fn is_damaged(&self) -> bool {
-        self.damaged
-    }
-
-    /// Opens the database at its path anew, after all connections of this process to the one before were closed. Until
-    /// that succeeds nothing is written: rows in a file that is gone are lost. What stood in that file stays there; what
-    /// stood in its log is moved into it before, as far as it is at hand.
-    /// Nothing is removed before the file at the path is known to be one that can be opened.
-    pub fn reopen(&mut self) -> Result<(), OpenError> {
-        if let Some(lock) = &mut self.lock {
-            lock.renew()?;
-        }
-        let path = self.place.path().to_owned();
-        let connections = self.connections.clone();
-        let in_use = || OpenError::InUse { path: path.clone() };
-        let _closed = connections.close_all(CLOSE_WAIT_MAX).ok_or_else(in_use)?;
-        if !self.closed {
-            self.part()?;
-        }
-        let fresh = Store::open(&path, self.sync)?;
-        let key = self.key.or(fresh.key);
-        if let (Some(key), Ok(0)) = (key, fresh.row_count()) {
-            // The rows to come have their credentials fingerprinted with the secret of this run.
-            let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
-        }
-        *self = Store { lock: self.lock.take(), connections: connections.clone(), key, ..fresh };
-        Ok(())
     }
 
     /// Closes the connection.
@@ -199,59 +124,6 @@ impl Store {
         }
     }
 
-    /// Saves what is at hand of the database that is open, and closes it.
-    fn part(&mut self) -> Result<(), OpenError> {
-        let path = self.place.path().to_owned();
-        let failed = |e: rusqlite::Error| open::explain(&path, &e);
-        let aside = |e: io::Error| OpenError::Unwritable { path: path.clone(), reason: e.to_string() };
-        match self.file_state() {
-            FileState::Held => {}
-            FileState::LogGone => {
-                self.empty_log().map_err(failed)?;
-                if !self.place.has_its_log() {
-                    self.place.put_log_aside().map_err(aside)?;
-                }
-            }
-            FileState::LogShort => {
-                let (frames, moved) = open::log_frames(&self.conn).map_err(failed)?;
-                // What is left of the log would take the database back to before its last checkpoint.
-                if moved == frames || self.log_length() < self.log_length_of(moved).map_err(failed)? {
-                    self.place.put_log_aside().map_err(aside)?;
-                }
-            }
-            FileState::Taken | FileState::Gone => {
-                // A file that was only moved has all its rows then, also without the log that is left behind.
-                match self.empty_log() {
-                    Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return Err(failed(e)),
-                    // It may be the damaged one that was moved away.
-                    Ok(()) | Err(_) => {}
-                }
-                open::look(&path)?;
-                self.place.clear();
-            }
-        }
-        // What there was to save is saved; closing shall not touch files that may be another database's.
-        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        self.close();
-        Ok(())
-    }
-
-    /// Moves the whole log into the database, also where neither has a name any more.
-    fn empty_log(&self) -> rusqlite::Result<()> {
-        let busy: bool = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        let code = || rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-        if busy { Err(rusqlite::Error::SqliteFailure(code(), None)) } else { Ok(()) }
-    }
-
-    fn log_length(&self) -> u64 {
-        fs::metadata(self.place.log_path()).map_or(0, |log| log.len())
-    }
-
-    fn log_length_of(&self, frames: u64) -> rusqlite::Result<u64> {
-        let page_bytes: i64 = self.conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        Ok(open::bytes_of_frames(frames, page_bytes.unsigned_abs()))
-    }
-
     /// How long a transaction waits for another process's lock.
     pub fn set_lock_wait(&mut self, at_most: Duration) {
         if self.lock_wait == at_most {
@@ -260,11 +132,6 @@ impl Store {
         self.lock_wait = at_most;
         // It can fail only for a handle that is no connection.
         let _ = self.conn.busy_timeout(at_most);
-    }
-
-    /// Where the database lies.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// Writes all rows in one transaction and returns their ids in order. On an error nothing is written.
@@ -411,7 +278,7 @@ pub(super) fn is_gone(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether the system refused to lock or unlock, or what it says of locks cannot be.
-fn is_failed_locking(error: &rusqlite::Error) -> bool {
+pub(super) fn is_failed_locking(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi;
     let code = error.sqlite_error().map(|error| error.extended_code);
     matches!(
@@ -664,147 +531,6 @@ mod tests {
         store.write(&[row()]).expect_err("locked");
         other.execute_batch("ROLLBACK").expect("unlocks");
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
-    }
-
-    /// What `happens` to an open database with one row; then another is written. Rows before and after, at the path.
-    #[cfg(unix)]
-    fn check_found_again(happens: impl FnOnce(&Folder), expected: &[i64]) -> (Store, Folder) {
-        let (mut store, folder) = store();
-        store.write(&[row()]).expect("writes");
-        let key = store.fingerprint_key().expect("a key");
-        assert!(!store.must_reopen());
-        happens(&folder);
-        assert!(store.must_reopen());
-        store.write(&[row()]).expect_err("into a file that is gone");
-        store.correct(1, &row(), &row()).expect_err("in a file that is gone");
-        store.reopen().expect("opens");
-        assert!(!store.must_reopen());
-        assert_eq!(store.write(&[row()]).expect("writes"), expected);
-        assert_eq!(store.fingerprint_key(), Ok(key));
-        let sound = store.conn.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
-        assert_eq!(sound, Ok("ok".to_owned()));
-        (store, folder)
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_deleted_database_is_begun_anew() {
-        let remove = |folder: &Folder, name: &str| std::fs::remove_file(folder.join(name)).expect("removed");
-        check_found_again(|folder| remove(folder, "metrics.db"), &[1]);
-        let all = |folder: &Folder| {
-            for name in ["metrics.db", "metrics.db-wal", "metrics.db-shm"] {
-                remove(folder, name);
-            }
-        };
-        check_found_again(all, &[1]);
-        check_found_again(|folder| std::fs::remove_dir_all(folder.join("")).expect("removed"), &[1]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_database_that_was_moved_away_takes_all_its_rows_along() {
-        let rename = |folder: &Folder| {
-            std::fs::rename(folder.join("metrics.db"), folder.join("old.db")).expect("renamed");
-        };
-        let (mut store, folder) = check_found_again(rename, &[1]);
-        check_counted(&mut store, 1);
-        check_counted(&mut Store::open(&folder.join("old.db"), DbSync::Normal).expect("opens"), 1);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn rows_go_into_the_database_that_took_the_place_of_another() {
-        // The log of the first must not be applied to the second.
-        let replace = |folder: &Folder| {
-            let copy = folder.join("copy.db");
-            let vacuum = format!("VACUUM INTO '{}'", copy.display());
-            let first = Connection::open(folder.join("metrics.db")).expect("opens");
-            first.execute_batch(&vacuum).expect("copies");
-            drop(first);
-            std::fs::rename(copy, folder.join("metrics.db")).expect("renamed");
-        };
-        let (mut store, _folder) = check_found_again(replace, &[2]);
-        check_counted(&mut store, 2);
-    }
-
-    #[test]
-    fn a_lock_of_this_process_that_is_not_released_goes_with_its_connection() {
-        let (mut store, folder) = store();
-        // As one whose release failed: SQLite sees it, and nobody will let go of it.
-        let stuck = store.connections().slot();
-        stuck.with(|held| {
-            let other = Connection::open(folder.join("metrics.db")).expect("opens");
-            other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-            *held = Some(other);
-        });
-        store.set_lock_wait(Duration::ZERO);
-        store.write(&[row()]).expect_err("locked");
-        assert!(!store.must_reopen(), "others may hold a lock for a while");
-        store.locked_time_max = Duration::ZERO;
-        assert!(store.must_reopen());
-        store.reopen().expect("opens");
-        assert!(!store.must_reopen() && stuck.with(|held| held.is_none()));
-        assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        // What another process holds, opening does not change; it is waited for as ever.
-        let foreign = Connection::open(folder.join("metrics.db")).expect("opens");
-        foreign.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        store.set_lock_wait(Duration::ZERO);
-        store.write(&[row()]).expect_err("locked");
-        store.locked_time_max = Duration::ZERO;
-        store.reopen().expect("opens");
-        store.set_lock_wait(Duration::ZERO);
-        store.write(&[row()]).expect_err("locked");
-        foreign.execute_batch("ROLLBACK").expect("unlocks");
-        assert_eq!(store.write(&[row()]), Ok(vec![2]));
-    }
-
-    #[test]
-    fn locking_that_fails_has_the_database_opened_anew_at_once() {
-        use rusqlite::ffi;
-        let failed = |code| is_failed_locking(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-        assert!(failed(ffi::SQLITE_PROTOCOL) && failed(ffi::SQLITE_IOERR_SHMLOCK) && failed(ffi::SQLITE_IOERR_UNLOCK));
-        assert!(!failed(ffi::SQLITE_BUSY) && !failed(ffi::SQLITE_IOERR_WRITE) && !failed(ffi::SQLITE_FULL));
-        let (mut store, _folder) = store();
-        let failure = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMLOCK), None);
-        store.clean(|_| Err::<(), _>(failure())).expect_err("locking fails");
-        assert!(store.must_reopen());
-        store.reopen().expect("opens");
-        assert!(!store.must_reopen());
-        assert_eq!(store.write(&[row()]), Ok(vec![1]));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn nothing_is_opened_or_removed_while_somebody_reads_the_one_before() {
-        let (mut store, folder) = store();
-        store.write(&[row()]).expect("writes");
-        let reads = store.connections().slot();
-        let connections = store.connections().clone();
-        std::fs::remove_file(folder.join("metrics.db-wal")).expect("removed");
-        reads.with(|held| {
-            *held = Some(Connection::open(folder.join("other.db")).expect("opens"));
-            let error = store.reopen().expect_err("it is in use").to_string();
-            assert!(error.contains("still being read"), "{error}");
-            store.write(&[row()]).expect_err("into a log that is gone");
-        });
-        store.reopen().expect("opens");
-        assert!(Arc::ptr_eq(&connections, store.connections()));
-        assert_eq!((store.write(&[row()]), store.row_count()), (Ok(vec![2]), Ok(2)));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_log_of_a_database_behind_a_link_is_watched_where_it_lies() {
-        let folder = Folder::new();
-        std::fs::create_dir_all(folder.join("real")).expect("made");
-        std::fs::write(folder.join("real/metrics.db"), "").expect("written");
-        std::os::unix::fs::symlink("real/metrics.db", folder.join("metrics.db")).expect("linked");
-        let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
-        assert_eq!(store.write(&[row()]), Ok(vec![1]));
-        std::fs::remove_file(folder.join("real/metrics.db-wal")).expect("removed");
-        assert_eq!(store.file_state(), FileState::LogGone);
-        store.reopen().expect("opens");
-        assert_eq!((store.write(&[row()]), store.row_count()), (Ok(vec![2]), Ok(2)));
     }
 
     #[test]

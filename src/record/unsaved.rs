@@ -14,6 +14,7 @@
 //! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
 //! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::place::beside;
+use super::database_file::beside;
 use super::row::{Content, Row};
 use crate::limits::UNSAVED_LINE_BYTES_MAX;
 
@@ -34,7 +35,7 @@ const END: &str = ".jsonl";
 
 /// What was kept.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct SavedRows {
     pub(super) path: PathBuf,
     /// So many of the oldest rows.
     pub(super) rows: usize,
@@ -59,36 +60,19 @@ struct Head {
     rows: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Written<'a> {
-    Row(&'a Row),
-    Content(WrittenContent<'a>),
-}
-
-#[derive(Serialize)]
-struct WrittenContent<'a> {
-    of: usize,
-    #[serde(flatten)]
-    content: &'a Content,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Line {
-    Row(Box<Row>),
-    Content(ReadContent),
-}
-
-#[derive(Deserialize)]
-struct ReadContent {
-    of: usize,
-    #[serde(flatten)]
-    content: Content,
+enum Line<'a> {
+    Row(Box<Cow<'a, Row>>),
+    Content {
+        of: usize,
+        #[serde(flatten)]
+        content: Cow<'a, Content>,
+    },
 }
 
 /// Writes `rows` into a new file beside the database, as far as there is room, and sees that they are on the disk.
-pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<Kept> {
+pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<SavedRows> {
     let (path, file) = create(database)?;
     let mut lines = Lines { file, whole_bytes: 0 };
     let written = write_lines(&mut lines, rows);
@@ -96,7 +80,7 @@ pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<Kept> {
     let written = written.and_then(|kept| lines.file.sync_all().map(|()| kept));
     sync_folder(&path);
     match written {
-        Ok((rows, contents)) => Ok(Kept { path, rows, contents }),
+        Ok((rows, contents)) => Ok(SavedRows { path, rows, contents }),
         Err(e) => {
             let _ = fs::remove_file(&path);
             Err(e)
@@ -109,7 +93,7 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     let head = Head { format: FORMAT.to_owned(), version: VERSION, id: new_id()?, rows: rows.len() };
     lines.write(&head)?;
     for (at, row) in rows.iter().enumerate() {
-        match lines.write(&Written::Row(row)) {
+        match lines.write(&Line::Row(Box::new(Cow::Borrowed(row)))) {
             Ok(()) => {}
             Err(e) if at == 0 => return Err(e),
             Err(_) => return Ok((at, 0)),
@@ -117,7 +101,7 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     }
     let mut contents = 0;
     for (of, row) in rows.iter().enumerate().rev().filter(|(_, row)| !row.content.is_empty()) {
-        if lines.write(&Written::Content(WrittenContent { of, content: &row.content })).is_err() {
+        if lines.write(&Line::Content { of, content: Cow::Borrowed(&row.content) }).is_err() {
             break;
         }
         contents += 1;
@@ -205,10 +189,10 @@ impl Unsaved {
         let mut rows: Vec<Row> = Vec::new();
         while let Some(line) = next_line(&mut file)? {
             match serde_json::from_slice(&line) {
-                Ok(Line::Row(row)) => rows.push(*row),
-                Ok(Line::Content(ReadContent { of, content })) => {
+                Ok(Line::Row(row)) => rows.push(row.into_owned()),
+                Ok(Line::Content { of, content }) => {
                     if let Some(row) = rows.get_mut(of) {
-                        row.content = content;
+                        row.content = content.into_owned();
                     }
                 }
                 Err(e) => return Err(e.into()),

@@ -30,7 +30,7 @@ use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
 use crate::outage::Outage;
 use crate::record::connections::Slot;
-use crate::record::place::{FileId, beside};
+use crate::record::database_file::{FileId, beside};
 use crate::record::recorder::Recorder;
 use crate::routes::Local;
 

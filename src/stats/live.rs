@@ -31,7 +31,7 @@ use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
 use crate::record::connections::Slot;
-use crate::record::place::FileId;
+use crate::record::database_file::FileId;
 use crate::record::recorder::Recorder;
 use crate::record::series::Names;
 use crate::record::signals::NewRows;

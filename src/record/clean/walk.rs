@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Aged, Batch, LOOK_ROWS, Phase, Reach};
+use super::{Aged, Batch, LOOK_ROWS, Phase};
 use crate::calendar::text_of_ms;
 use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::packing::State;
@@ -14,7 +14,8 @@ use crate::record::recorder::Recorder;
 #[derive(Debug)]
 pub(super) struct Walk {
     what: Aged,
-    reach: Reach,
+    /// Up to this id all is out of reach.
+    spared: i64,
     /// What began before is too old.
     kept_from: String,
     /// Dates that can be true.
@@ -27,10 +28,10 @@ pub(super) struct Walk {
 
 impl Walk {
     /// For what began before a moment, asked at `now_ms`.
-    pub(super) fn new(what: Aged, reach: Reach, kept_from_ms: i64, now_ms: i64) -> Walk {
+    pub(super) fn new(what: Aged, spared: i64, kept_from_ms: i64, now_ms: i64) -> Walk {
         let true_dates = text_of_ms(EARLIEST_TRUE_MS)..=text_of_ms(latest_true_ms(now_ms));
         let kept_from = text_of_ms(kept_from_ms);
-        Walk { what, reach, kept_from, true_dates, after: reach.spared(), untrue_until: 0 }
+        Walk { what, spared, kept_from, true_dates, after: spared, untrue_until: 0 }
     }
 
     /// One step: removes some of the lowest ids, or is done when none of them is too old.
@@ -69,9 +70,9 @@ impl Walk {
                         some_stay = true;
                         continue;
                     }
-                    if self.after > self.reach.spared() && self.untrue_until < id {
+                    if self.after > self.spared && self.untrue_until < id {
                         // All that was passed over is too old, too.
-                        (self.after, self.untrue_until) = (self.reach.spared(), id);
+                        (self.after, self.untrue_until) = (self.spared, id);
                         return Ok(Phase::Walk(self));
                     }
                     self.untrue_until = self.untrue_until.max(id);

@@ -47,7 +47,7 @@ impl FileId {
 /// A database that is open, and the files that SQLite keeps beside it: the write-ahead log, and the index of it that
 /// connections share.
 #[derive(Debug)]
-pub struct Place {
+pub struct DatabaseFile {
     path: PathBuf,
     log_path: PathBuf,
     index_path: PathBuf,
@@ -82,12 +82,12 @@ pub enum FileState {
     Gone,
 }
 
-impl Place {
+impl DatabaseFile {
     /// Of the database just opened at `path`.
-    pub(super) fn of(path: &Path, log_bytes: LogBytes) -> Place {
+    pub(super) fn of(path: &Path, log_bytes: LogBytes) -> DatabaseFile {
         let (log_path, index_path) = (beside(path, "-wal"), beside(path, "-shm"));
         let (file, log, index) = (FileId::of(path), FileId::of(&log_path), FileId::of(&index_path));
-        Place { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
+        DatabaseFile { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
     }
 
     /// The file.
@@ -106,7 +106,7 @@ impl Place {
     }
 
     /// Whether what is committed now can be found again. Two system calls, about a microsecond each; the index, without
-    /// which nothing is lost, is left to [`Place::file_state`].
+    /// which nothing is lost, is left to [`DatabaseFile::file_state`].
     pub fn is_held(&self) -> bool {
         self.file.is_some() && FileId::of(&self.path) == self.file && self.log_state() == FileState::Held
     }

@@ -1,4 +1,4 @@
-//! The desk: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
+//! The writer: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
 //! tries them before any others; and it notices when the database is elsewhere, damaged, or well again.
 //!
 //! What was said goes first, figures last: the content of rows that wait has a bound of its own, beyond which it is
@@ -8,13 +8,14 @@
 //! Does not decide who writes, nor when: the recorder and the keeper do.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fmt, mem};
 
 use rusqlite::ErrorCode;
 
-use super::place::FileState;
+use super::database_file::FileState;
 use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
 use super::store::{Store, gone, is_gone};
@@ -22,15 +23,16 @@ use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, 
 use crate::outage::Outage;
 
 /// What the committing thread holds.
-pub(super) struct Desk {
+pub(super) struct Writer {
     pub(super) store: Store,
+    signals: Arc<Signals>,
     waiting: Waiting,
     /// What became of the database, until another one is open.
     file_state: Option<FileState>,
     /// There was no room for the last rows.
-    disk_full: bool,
+    pub(super) disk_full: bool,
     /// Since then the log was cut, which may have made room.
-    log_cut: bool,
+    pub(super) log_cut: bool,
     /// Rows that are refused for good for what was said in them, and those refused for themselves.
     refused: Refused,
 }
@@ -65,10 +67,11 @@ struct Waiting {
     rows_dropped: u64,
 }
 
-impl Desk {
-    pub(super) fn new(store: Store) -> Desk {
-        Desk {
+impl Writer {
+    pub(super) fn new(store: Store, signals: Arc<Signals>) -> Writer {
+        Writer {
             store,
+            signals,
             waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
             file_state: None,
             disk_full: false,
@@ -79,18 +82,18 @@ impl Desk {
 
     /// Writes to the file that is at the database's path now, a new one if there is none. True when nothing is in the
     /// way of writing.
-    pub(super) fn find_database(&mut self, signals: &Signals) -> bool {
+    pub(super) fn find_database(&mut self) -> bool {
         if !self.store.must_reopen() {
             return true;
         }
-        let path = self.store.place().path().display().to_string();
+        let path = self.store.place.path().display().to_string();
         let (stuck, state) = (self.store.is_stuck(), self.store.file_state());
         let state = *self.file_state.get_or_insert(state);
         match self.store.reopen() {
             Ok(()) => {
                 self.file_state = None;
                 if let Ok(newest_id) = self.store.newest_id() {
-                    signals.new_rows.note_begun(self.store.place().file(), newest_id);
+                    self.signals.new_rows.note_begun(self.store.place.file(), newest_id);
                 }
                 match state {
                     FileState::Held if stuck => {
@@ -126,8 +129,8 @@ impl Desk {
             // The keeper cuts the log and tries again; only if there is no room then, somebody has to make some.
             return;
         }
-        if self.store.is_damaged() {
-            let path = self.store.place().path().display();
+        if self.store.damaged {
+            let path = self.store.place.path().display();
             self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
         } else {
             self.waiting.fail(error);
@@ -135,91 +138,70 @@ impl Desk {
     }
 
     /// Writes what waits and `rows` in one transaction. The ids of `rows`, or none when they wait now.
-    pub(super) fn write(&mut self, rows: Vec<Row>, signals: &Signals) -> Vec<i64> {
+    pub(super) fn write(&mut self, rows: Vec<Row>) -> Vec<i64> {
         if !self.waiting.rows.is_empty() {
-            self.waiting.keep(rows, signals);
-            if self.find_database(signals) {
+            self.waiting.keep(rows, &self.signals);
+            if self.find_database() {
                 // The database took none the last time. No further reply is held to see whether it does now.
                 self.store.set_lock_wait(Duration::ZERO);
-                self.write_waiting(signals);
+                self.write_waiting();
             }
             return Vec::new();
         }
         // Where the files are, writing looks.
-        if !self.store.is_troubled() || self.find_database(signals) {
+        if !self.store.is_troubled() || self.find_database() {
             let written = match self.store.write(&rows) {
-                Err(e) if is_gone(&e) => self.find_database(signals).then(|| self.store.write(&rows)),
+                Err(e) if is_gone(&e) => self.find_database().then(|| self.store.write(&rows)),
                 written => Some(written),
             };
             match written {
-                Some(Ok(ids)) => return self.wrote(ids, signals),
+                Some(Ok(ids)) => return self.wrote(ids),
                 Some(Err(e)) => self.fail(&e),
                 None => {}
             }
         }
-        self.waiting.keep(rows, signals);
+        self.waiting.keep(rows, &self.signals);
         Vec::new()
     }
 
     /// Writes `rows` if nothing is in the way and no lock must be waited for. What else goes wrong is found again by
     /// who writes them then.
-    pub(super) fn write_now(&mut self, rows: &[Row], signals: &Signals) -> Option<Vec<i64>> {
+    pub(super) fn write_now(&mut self, rows: &[Row]) -> Option<Vec<i64>> {
         // Whether the file is where it was, writing finds out.
         if !self.waiting.rows.is_empty() || self.store.is_troubled() {
             return None;
         }
         self.store.set_lock_wait(Duration::ZERO);
         let ids = self.store.write(rows).ok()?;
-        Some(self.wrote(ids, signals))
-    }
-
-    /// Whether the last rows were not taken because the disk is full.
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.disk_full
-    }
-
-    /// The log was cut for that.
-    pub(super) fn note_log_cut(&mut self) {
-        self.log_cut = true;
+        Some(self.wrote(ids))
     }
 
     /// What waits, for who keeps it elsewhere.
-    pub(super) fn take_waiting(&mut self, figures: &Figures) -> Vec<Row> {
+    pub(super) fn take_waiting(&mut self) -> Vec<Row> {
         let rows = mem::take(&mut self.waiting.rows).into();
         (self.waiting.bytes, self.waiting.content_bytes, self.waiting.bare) = (0, 0, 0);
-        figures.waiting.store(0, Ordering::Relaxed);
+        self.signals.figures.waiting.store(0, Ordering::Relaxed);
         rows
-    }
-
-    /// How many of the rows under this mark are in the database.
-    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
-        self.store.taken_in(mark)
     }
 
     /// Writes some of the rows that an earlier run kept elsewhere, behind the first `done`, which are in already, and in
     /// the same transaction how many they are. Returns that.
-    pub(super) fn take_in(
-        &mut self,
-        mark: &str,
-        rows: &[Row],
-        done: usize,
-        signals: &Signals,
-    ) -> rusqlite::Result<usize> {
-        if !self.find_database(signals) {
+    pub(super) fn take_in(&mut self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<usize> {
+        if !self.find_database() {
             return Err(gone("the database cannot be opened"));
         }
         let store = &mut self.store;
-        let dealt = write_first(&rows[done..], (&signals.figures, &self.refused), |rows, count| {
+        let dealt = write_first(&rows[done..], (&self.signals.figures, &self.refused), |rows, count| {
             store.take_in(mark, rows, done + count)
         })?;
-        signals.note_written(dealt.written);
+        self.signals.note_written(dealt.written);
         let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
-        signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
+        self.signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
         Ok(done + dealt.rows)
     }
 
-    fn wrote(&mut self, ids: Vec<i64>, signals: &Signals) -> Vec<i64> {
-        signals.note_written(ids.len());
+    fn wrote(&mut self, ids: Vec<i64>) -> Vec<i64> {
+        self.signals.note_written(ids.len());
         self.refused.note_taken();
         (self.disk_full, self.log_cut) = (false, false);
         self.waiting.recover();
@@ -227,13 +209,13 @@ impl Desk {
     }
 
     /// Writes what waits, oldest first, as far as the database takes it, and no more than the log is to grow by.
-    pub(super) fn write_waiting(&mut self, signals: &Signals) -> Progress {
-        let figures = &signals.figures;
+    pub(super) fn write_waiting(&mut self) -> Progress {
+        let signals = self.signals.clone();
         let mut log_bytes = 0;
         if self.waiting.rows.is_empty() {
             return Progress::Done;
         }
-        if !self.find_database(signals) {
+        if !self.find_database() {
             return Progress::Refused;
         }
         while !self.waiting.rows.is_empty() {
@@ -241,10 +223,10 @@ impl Desk {
                 return Progress::More;
             }
             let (rows, store) = (self.waiting.rows.make_contiguous(), &mut self.store);
-            match write_first(rows, (figures, &self.refused), |rows, _| store.write(rows).map(drop)) {
+            match write_first(rows, (&signals.figures, &self.refused), |rows, _| store.write(rows).map(drop)) {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
-                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(dealt.rows, figures);
+                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(dealt.rows, &signals.figures);
                     signals.note_log_growth(bytes);
                     log_bytes += bytes as u64;
                 }
@@ -449,6 +431,11 @@ mod tests {
         Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
     }
 
+    fn writer(path: &std::path::Path) -> (Writer, Arc<Signals>) {
+        let signals = Arc::new(Signals::default());
+        (Writer::new(Store::open(path, DbSync::Normal).expect("opens"), signals.clone()), signals)
+    }
+
     /// Numbers of the rows whose content is still there.
     fn with_content(waiting: &Waiting) -> Vec<usize> {
         (0..waiting.rows.len()).filter(|at| !waiting.rows[*at].content.is_empty()).collect()
@@ -487,21 +474,20 @@ mod tests {
     fn what_waits_is_written_in_parts_where_the_log_may_not_grow_far() {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
-        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
-        let signals = Signals::default();
+        let (mut writer, signals) = writer(&path);
         signals.set_log_growth_max(2_000_000);
         let other = rusqlite::Connection::open(&path).expect("opens");
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        desk.write((0..10).map(|_| said(400_000)).collect(), &signals);
-        assert_eq!(desk.write_waiting(&signals), Progress::Refused);
+        writer.write((0..10).map(|_| said(400_000)).collect());
+        assert_eq!(writer.write_waiting(), Progress::Refused);
         other.execute_batch("ROLLBACK").expect("unlocks");
         let mut left = Vec::new();
-        while desk.write_waiting(&signals) == Progress::More {
-            left.push(desk.waiting.rows.len());
+        while writer.write_waiting() == Progress::More {
+            left.push(writer.waiting.rows.len());
             assert!(signals.wait_for_work(Duration::ZERO).log_grew);
         }
         // Two of them make a transaction, three transactions what the log may grow by.
-        assert_eq!((left, desk.waiting.rows.len()), (vec![4], 0));
+        assert_eq!((left, writer.waiting.rows.len()), (vec![4], 0));
     }
 
     #[test]
@@ -520,38 +506,36 @@ mod tests {
     fn a_row_that_is_refused_for_what_was_said_keeps_its_figures() {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
-        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
+        let (mut writer, signals) = writer(&path);
         let other = rusqlite::Connection::open(&path).expect("opens");
         // Somebody has removed a row by hand, and left its content.
         other.execute_batch("INSERT INTO content (id, prompt) VALUES (2, 'left')").expect("written");
-        let signals = Signals::default();
-        desk.write(vec![row(), said(10), row()], &signals);
-        assert_eq!(desk.write_waiting(&signals), Progress::Done);
+        writer.write(vec![row(), said(10), row()]);
+        assert_eq!(writer.write_waiting(), Progress::Done);
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(3));
         assert_eq!(other.query_row("SELECT count(*) FROM content WHERE prompt = 'hello'", [], |row| row.get(0)), Ok(2));
-        assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((0, 1), 0));
+        assert_eq!((dropped(&signals), writer.waiting.rows.len()), ((0, 1), 0));
     }
 
     #[test]
     fn a_row_that_is_refused_for_good_is_given_up_and_keeps_no_other_waiting() {
         let folder = Folder::new();
         let path = folder.join("metrics.db");
-        let mut desk = Desk::new(Store::open(&path, DbSync::Normal).expect("opens"));
+        let (mut writer, signals) = writer(&path);
         let other = rusqlite::Connection::open(&path).expect("opens");
         let trigger = "CREATE TRIGGER no BEFORE INSERT ON requests WHEN NEW.endpoint = 'no'
                        BEGIN SELECT RAISE(ABORT, 'no'); END";
         other.execute_batch(trigger).expect("made");
-        let signals = Signals::default();
         let rows = [row(), Row { endpoint: "no".to_owned(), ..said(10) }, row()];
-        desk.write(rows.to_vec(), &signals);
-        assert_eq!(desk.write_waiting(&signals), Progress::Done);
-        assert_eq!((dropped(&signals), desk.waiting.rows.len()), ((1, 0), 0));
+        writer.write(rows.to_vec());
+        assert_eq!(writer.write_waiting(), Progress::Done);
+        assert_eq!((dropped(&signals), writer.waiting.rows.len()), ((1, 0), 0));
         // The same for those that an earlier run kept.
         let mut done = 0;
         while done < rows.len() {
-            done = desk.take_in("unsaved:test", &rows, done, &signals).expect("taken");
+            done = writer.take_in("unsaved:test", &rows, done).expect("taken");
         }
-        assert_eq!((dropped(&signals), desk.taken_in("unsaved:test")), ((2, 0), Ok(3)));
+        assert_eq!((dropped(&signals), writer.store.taken_in("unsaved:test")), ((2, 0), Ok(3)));
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 }
