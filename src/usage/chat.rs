@@ -6,12 +6,12 @@
 use super::document::DocumentFacts;
 use super::error;
 use super::grammar::Grammar;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 
 /// Chat and completions.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: JsonRole::Root,
-    body: JsonRole::Root,
+    event: Root,
+    body: Root,
     member,
     terminals: &[],
     needs_terminal: true,
@@ -22,28 +22,28 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 // By role first: this is asked for every member of every chunk.
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        JsonRole::Root => match name {
-            b"id" => JsonRole::Id,
-            b"model" => JsonRole::Model,
-            b"choices" => JsonRole::Choices,
+        Root => match name {
+            b"id" => Id,
+            b"model" => Model,
+            b"choices" => Choices,
             _ => error::member(at, name),
         },
-        JsonRole::Choice => match name {
-            b"index" => JsonRole::ChoiceIndex,
-            b"delta" | b"message" => JsonRole::Message,
-            b"text" => JsonRole::Output,
-            b"finish_reason" => JsonRole::Finish,
+        Choice => match name {
+            b"index" => ChoiceIndex,
+            b"delta" | b"message" => Message,
+            b"text" => Output,
+            b"finish_reason" => Finish,
             // Moonshot counts there.
-            b"usage" => JsonRole::Usage,
+            b"usage" => Usage,
             _ => error::member(at, name),
         },
-        JsonRole::Message => match name {
-            b"content" | b"refusal" => JsonRole::Output,
-            b"tool_calls" => JsonRole::ToolCalls,
-            b"function_call" => JsonRole::Function,
-            b"role" => JsonRole::MessageRole,
-            _ if is_reasoning(name) => JsonRole::Reasoning,
-            _ => JsonRole::Skip,
+        Message => match name {
+            b"content" | b"refusal" => Output,
+            b"tool_calls" => ToolCalls,
+            b"function_call" => Function,
+            b"role" => MessageRole,
+            _ if is_reasoning(name) => Reasoning,
+            _ => Skip,
         },
         _ => rarer(at, name),
     }
@@ -66,24 +66,24 @@ fn is_reasoning(name: &[u8]) -> bool {
 
 fn rarer(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (JsonRole::OtherChoice, b"delta" | b"message") => JsonRole::OtherMessage,
-        (JsonRole::OtherChoice, b"text") => JsonRole::Unkept,
-        (JsonRole::OtherChoice, b"index") => JsonRole::OtherIndex,
-        (JsonRole::OtherChoice, b"finish_reason") => JsonRole::OtherFinish,
-        (JsonRole::OtherMessage, b"tool_calls" | b"function_call") => JsonRole::UnkeptCalls,
-        (JsonRole::OtherMessage, b"content" | b"refusal") => JsonRole::Unkept,
-        (JsonRole::OtherMessage, name) if is_reasoning(name) => JsonRole::Unkept,
-        (JsonRole::Part, b"type") => JsonRole::PartKind,
-        (JsonRole::Part, b"text" | b"refusal") => JsonRole::Loose,
+        (OtherChoice, b"delta" | b"message") => OtherMessage,
+        (OtherChoice, b"text") => Unkept,
+        (OtherChoice, b"index") => OtherIndex,
+        (OtherChoice, b"finish_reason") => OtherFinish,
+        (OtherMessage, b"tool_calls" | b"function_call") => UnkeptCalls,
+        (OtherMessage, b"content" | b"refusal") => Unkept,
+        (OtherMessage, name) if is_reasoning(name) => Unkept,
+        (Part, b"type") => PartKind,
+        (Part, b"text" | b"refusal") => Loose,
         // Mistral: a list of parts.
-        (JsonRole::Part, b"thinking") => JsonRole::Reasoning,
-        (JsonRole::Reasoning, b"text" | b"thinking" | b"summary" | b"content") => JsonRole::Reasoning,
-        (JsonRole::Unkept, b"text" | b"thinking" | b"summary" | b"content") => JsonRole::Unkept,
-        (JsonRole::ToolCall, b"index") => JsonRole::ToolIndex,
-        (JsonRole::ToolCall, b"id") => JsonRole::ToolId,
-        (JsonRole::ToolCall, b"function" | b"custom") => JsonRole::Function,
-        (JsonRole::ToolCall | JsonRole::Function, b"name") => JsonRole::ToolName,
-        (JsonRole::ToolCall | JsonRole::Function, b"arguments" | b"input") => JsonRole::Arguments,
+        (Part, b"thinking") => Reasoning,
+        (Reasoning, b"text" | b"thinking" | b"summary" | b"content") => Reasoning,
+        (Unkept, b"text" | b"thinking" | b"summary" | b"content") => Unkept,
+        (ToolCall, b"index") => ToolIndex,
+        (ToolCall, b"id") => ToolId,
+        (ToolCall, b"function" | b"custom") => Function,
+        (ToolCall | Function, b"name") => ToolName,
+        (ToolCall | Function, b"arguments" | b"input") => Arguments,
         _ => error::member(at, name),
     }
 }

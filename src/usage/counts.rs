@@ -5,75 +5,71 @@
 //! references of OpenAI, Anthropic, DeepSeek, Moonshot and Cohere; LM Studio's `rest-api`; the sources of llama.cpp,
 //! SGLang, TabbyAPI, llama-box, oMLX and mlx-vlm.
 
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 
 /// The role of a member where counts may stand: at the top, in `usage`, `stats`, `timings`, and the details of usage.
 pub fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        JsonRole::Root | JsonRole::Reply => match name {
-            b"usage" => JsonRole::Usage,
-            b"stats" => JsonRole::Stats,
-            b"timings" => JsonRole::Timings,
-            b"meta" | b"x_groq" => JsonRole::Meta,
-            _ => JsonRole::Skip,
+        Root | Reply => match name {
+            b"usage" => Usage,
+            b"stats" => Stats,
+            b"timings" => Timings,
+            b"meta" | b"x_groq" => Meta,
+            _ => Skip,
         },
-        JsonRole::Usage | JsonRole::Stats => usage(name),
-        JsonRole::InputDetails => match name {
-            b"cached_tokens" | b"cache_read_tokens" | b"cache_read_input_tokens" => JsonRole::CachedTokens,
-            b"cache_write_tokens" | b"cache_creation_tokens" | b"cache_creation_input_tokens" => {
-                JsonRole::CacheWriteTokens
-            }
-            _ => JsonRole::Skip,
+        Usage | Stats => usage(name),
+        InputDetails => match name {
+            b"cached_tokens" | b"cache_read_tokens" | b"cache_read_input_tokens" => CachedTokens,
+            b"cache_write_tokens" | b"cache_creation_tokens" | b"cache_creation_input_tokens" => CacheWriteTokens,
+            _ => Skip,
         },
-        JsonRole::OutputDetails => match name {
-            b"reasoning_tokens" | b"thinking_tokens" => JsonRole::ReasoningTokens,
-            _ => JsonRole::Skip,
+        OutputDetails => match name {
+            b"reasoning_tokens" | b"thinking_tokens" => ReasoningTokens,
+            _ => Skip,
         },
-        JsonRole::Timings => match name {
-            b"prompt_n" => JsonRole::PromptN,
-            b"cache_n" => JsonRole::CacheN,
-            b"predicted_n" => JsonRole::PredictedN,
-            b"predicted_per_second" => JsonRole::TokensPerSecond,
-            b"prompt_per_second" => JsonRole::PromptPerSecond,
-            b"draft_n" | b"drafted_n" => JsonRole::DraftTokens,
-            b"draft_n_accepted" => JsonRole::AcceptedDraftTokens,
-            _ => JsonRole::Skip,
+        Timings => match name {
+            b"prompt_n" => PromptN,
+            b"cache_n" => CacheN,
+            b"predicted_n" => PredictedN,
+            b"predicted_per_second" => TokensPerSecond,
+            b"prompt_per_second" => PromptPerSecond,
+            b"draft_n" | b"drafted_n" => DraftTokens,
+            b"draft_n_accepted" => AcceptedDraftTokens,
+            _ => Skip,
         },
         // Cohere's `meta.tokens`, and Groq's `x_groq.usage`.
-        JsonRole::Meta => match name {
-            b"tokens" | b"usage" => JsonRole::Usage,
-            _ => JsonRole::Skip,
+        Meta => match name {
+            b"tokens" | b"usage" => Usage,
+            _ => Skip,
         },
-        _ => JsonRole::Skip,
+        _ => Skip,
     }
 }
 
 fn usage(name: &[u8]) -> JsonRole {
     match name {
-        b"prompt_tokens" | b"input_tokens" => JsonRole::InputTokens,
-        b"completion_tokens" | b"output_tokens" | b"total_output_tokens" => JsonRole::OutputTokens,
-        b"total_tokens" => JsonRole::TotalTokens,
-        b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => JsonRole::InputDetails,
-        b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => JsonRole::OutputDetails,
+        b"prompt_tokens" | b"input_tokens" => InputTokens,
+        b"completion_tokens" | b"output_tokens" | b"total_output_tokens" => OutputTokens,
+        b"total_tokens" => TotalTokens,
+        b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => InputDetails,
+        b"completion_tokens_details" | b"output_tokens_details" | b"output_token_details" => OutputDetails,
         b"cached_tokens" | b"cache_read_input_tokens" | b"prompt_cache_hit_tokens" | b"cache_read_tokens" => {
-            JsonRole::CachedTokens
+            CachedTokens
         }
-        b"cache_creation_input_tokens" | b"cache_write_tokens" | b"cache_write_input_tokens" => {
-            JsonRole::CacheWriteTokens
-        }
-        b"reasoning_tokens" | b"thinking_tokens" | b"reasoning_output_tokens" => JsonRole::ReasoningTokens,
-        b"draft_tokens" | b"total_draft_tokens_count" => JsonRole::DraftTokens,
-        b"accepted_draft_tokens" | b"accepted_draft_tokens_count" => JsonRole::AcceptedDraftTokens,
+        b"cache_creation_input_tokens" | b"cache_write_tokens" | b"cache_write_input_tokens" => CacheWriteTokens,
+        b"reasoning_tokens" | b"thinking_tokens" | b"reasoning_output_tokens" => ReasoningTokens,
+        b"draft_tokens" | b"total_draft_tokens_count" => DraftTokens,
+        b"accepted_draft_tokens" | b"accepted_draft_tokens_count" => AcceptedDraftTokens,
         b"tokens_per_second"
         | b"completion_tokens_per_sec"
         | b"completion_tokens_per_second"
         | b"generation_tokens_per_second"
-        | b"generation_tps" => JsonRole::TokensPerSecond,
-        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => JsonRole::PromptPerSecond,
-        b"model_load_time_seconds" => JsonRole::LoadSeconds,
+        | b"generation_tps" => TokensPerSecond,
+        b"prompt_tokens_per_second" | b"prompt_tokens_per_sec" | b"prompt_tps" => PromptPerSecond,
+        b"model_load_time_seconds" => LoadSeconds,
         // Cohere's chat: beside what is billed.
-        b"tokens" => JsonRole::Usage,
-        _ => JsonRole::Skip,
+        b"tokens" => Usage,
+        _ => Skip,
     }
 }
 

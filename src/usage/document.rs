@@ -7,7 +7,7 @@ use super::escapes::Unescape;
 use super::grammar::Grammar;
 use super::json::{Scalar, Sink};
 use super::numbers::{ToldNumbers, count};
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 use super::tools::DocumentCalls;
 use super::words::{DocumentWords, WordPieces};
 
@@ -126,7 +126,7 @@ impl DocumentFacts {
     }
 
     fn push(&mut self, at: JsonRole, piece: &[u8]) {
-        if at == JsonRole::Arguments {
+        if at == Arguments {
             self.calls.current().arguments.push(piece);
         }
         self.words.push(at, piece);
@@ -134,36 +134,36 @@ impl DocumentFacts {
 
     fn text(&mut self, at: JsonRole, value: &[u8]) {
         let kept = match at {
-            JsonRole::Model => &mut self.model,
-            JsonRole::Id => &mut self.id,
+            Model => &mut self.model,
+            Id => &mut self.id,
             // Whatever else the document calls itself: vLLM's error has a `type` of its own beside `object`.
-            JsonRole::Kind | JsonRole::KindBeside => {
+            Kind | KindBeside => {
                 self.error.is_told |= value == b"error";
-                if at == JsonRole::KindBeside {
+                if at == KindBeside {
                     return;
                 }
                 &mut self.kind
             }
-            JsonRole::PartKind => &mut self.part_kind,
-            JsonRole::Status => &mut self.status,
-            JsonRole::Finish | JsonRole::OtherFinish => {
+            PartKind => &mut self.part_kind,
+            Status => &mut self.status,
+            Finish | OtherFinish => {
                 if !value.is_empty() {
                     self.carries = true;
                     self.choices.finish();
                 }
-                if at == JsonRole::OtherFinish {
+                if at == OtherFinish {
                     return;
                 }
                 &mut self.finish
             }
-            JsonRole::FinishDetail => &mut self.finish_detail,
-            JsonRole::MessageRole => {
+            FinishDetail => &mut self.finish_detail,
+            MessageRole => {
                 self.is_opening |= !value.is_empty();
                 return;
             }
-            JsonRole::ToolId => &mut self.calls.current().id,
-            JsonRole::ItemId => return self.calls.item(value),
-            JsonRole::ToolName => {
+            ToolId => &mut self.calls.current().id,
+            ItemId => return self.calls.item(value),
+            ToolName => {
                 self.has_call();
                 &mut self.calls.current().name
             }
@@ -174,12 +174,12 @@ impl DocumentFacts {
 
     fn number(&mut self, at: JsonRole, written: &[u8]) {
         match at {
-            JsonRole::ChoiceIndex => {
+            ChoiceIndex => {
                 self.choices.first_index = count(written);
                 self.choices.index(self.choices.first_index);
             }
-            JsonRole::OtherIndex => self.choices.index(count(written)),
-            JsonRole::ToolIndex => self.calls.index(count(written)),
+            OtherIndex => self.choices.index(count(written)),
+            ToolIndex => self.calls.index(count(written)),
             _ => self.numbers.tell(at, written),
         }
     }
@@ -205,65 +205,65 @@ impl DocumentFacts {
 impl Sink for DocumentFacts {
     fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole {
         let role = (self.grammar.member)(at, name);
-        let holds_words = matches!(role, JsonRole::Output | JsonRole::Reasoning | JsonRole::Parts | JsonRole::Loose);
-        if holds_words && matches!(at, JsonRole::Root | JsonRole::Message | JsonRole::Choice | JsonRole::Item) {
+        let holds_words = matches!(role, Output | Reasoning | Parts | Loose);
+        if holds_words && matches!(at, Root | Message | Choice | Item) {
             self.words.begin_member();
         }
         // llama-cpp-python tells a call under its old name, too.
-        if at == JsonRole::Message && role == JsonRole::Function && !self.calls.parts.is_empty() {
-            return JsonRole::Skip;
+        if at == Message && role == Function && !self.calls.parts.is_empty() {
+            return Skip;
         }
         role
     }
 
     fn element(&mut self, at: JsonRole, index: u32) -> JsonRole {
         match at {
-            JsonRole::Choices => {
+            Choices => {
                 self.choices.begin(index);
-                if index == 0 { JsonRole::Choice } else { JsonRole::OtherChoice }
+                if index == 0 { Choice } else { OtherChoice }
             }
-            JsonRole::ToolCalls => {
+            ToolCalls => {
                 self.calls.begin_call(index);
-                JsonRole::ToolCall
+                ToolCall
             }
-            JsonRole::Items => JsonRole::Item,
+            Items => Item,
             // `content` as a list of parts instead of a string.
-            JsonRole::Parts | JsonRole::Output | JsonRole::Loose => JsonRole::Part,
+            Parts | Output | Loose => Part,
             // So are thoughts, and each part of those is one.
-            JsonRole::Reasoning | JsonRole::Unkept => at,
-            JsonRole::UnkeptCalls => {
+            Reasoning | Unkept => at,
+            UnkeptCalls => {
                 self.has_call();
-                JsonRole::Skip
+                Skip
             }
             // Lists of errors, and of what is wrong.
-            JsonRole::Error | JsonRole::ErrorMessage | JsonRole::Note | JsonRole::Detail => at,
-            _ => JsonRole::Skip,
+            Error | ErrorMessage | Note | Detail => at,
+            _ => Skip,
         }
     }
 
     fn open(&mut self, at: JsonRole, is_object: bool) {
         match at {
-            JsonRole::Usage => self.has_usage_object |= is_object,
-            JsonRole::Error => self.error.begin(),
-            JsonRole::Part => self.part_kind.clear(),
-            JsonRole::Item => {
+            Usage => self.has_usage_object |= is_object,
+            Error => self.error.begin(),
+            Part => self.part_kind.clear(),
+            Item => {
                 self.part_kind.clear();
                 self.calls.begin_item();
                 self.words.begin_item();
             }
-            JsonRole::ToolCall => self.has_call(),
-            JsonRole::UnkeptCalls if is_object => self.has_call(),
+            ToolCall => self.has_call(),
+            UnkeptCalls if is_object => self.has_call(),
             _ => {}
         }
     }
 
     fn close(&mut self, at: JsonRole) {
         match at {
-            JsonRole::Choice | JsonRole::OtherChoice => self.choices.end(),
-            JsonRole::Error => self.error.end(),
+            Choice | OtherChoice => self.choices.end(),
+            Error => self.error.end(),
             _ => {}
         }
-        if matches!(at, JsonRole::Part | JsonRole::Item) && !self.words.loose.words.is_empty() {
+        if matches!(at, Part | Item) && !self.words.loose.words.is_empty() {
             match self.part_kind.as_slice() {
                 b"reasoning" | b"reasoning_text" | b"reasoning_content" | b"summary_text" | b"thinking" => {
                     self.words.loose_is_reasoning();
@@ -271,7 +271,7 @@ impl Sink for DocumentFacts {
                 _ => self.words.loose_is_output(),
             }
         }
-        if at == JsonRole::Item {
+        if at == Item {
             self.end_item();
         }
     }
@@ -281,7 +281,7 @@ impl Sink for DocumentFacts {
             Scalar::Text(text) => {
                 self.text(at, text);
                 // Some servers put their numbers in quotes.
-                let is_speed = matches!(at, JsonRole::TokensPerSecond | JsonRole::PromptPerSecond);
+                let is_speed = matches!(at, TokensPerSecond | PromptPerSecond);
                 if !text.is_empty() && (is_speed || text.iter().all(u8::is_ascii_digit)) {
                     self.number(at, text);
                 }
@@ -290,7 +290,7 @@ impl Sink for DocumentFacts {
                 self.number(at, written);
                 self.error.tell_number(at, written);
             }
-            Scalar::True => self.error.is_told |= at == JsonRole::Error,
+            Scalar::True => self.error.is_told |= at == Error,
             Scalar::Nothing => {}
         }
     }

@@ -11,32 +11,32 @@
 //! Not every `error` is one: `null`, `{}`, `""`, a code of 0 without words.
 
 use super::counts;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 use crate::limits::ERROR_WORDS_BYTES_MAX;
 
 /// The role of a member that every dialect shares: of errors, and where counts stand.
 pub fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match at {
-        JsonRole::Root | JsonRole::Reply => match name {
-            b"error" | b"errors" => JsonRole::Error,
-            b"message" | b"msg" => JsonRole::Note,
-            b"detail" | b"details" | b"error_description" => JsonRole::Detail,
+        Root | Reply => match name {
+            b"error" | b"errors" => Error,
+            b"message" | b"msg" => Note,
+            b"detail" | b"details" | b"error_description" => Detail,
             // Where a dialect's documents are known by their `type`.
-            b"object" | b"type" => JsonRole::KindBeside,
+            b"object" | b"type" => KindBeside,
             _ => counts::member(at, name),
         },
-        JsonRole::Choice | JsonRole::OtherChoice if name == b"error" => JsonRole::Error,
-        JsonRole::Error | JsonRole::ErrorMessage => match name {
-            b"message" | b"msg" => JsonRole::ErrorMessage,
-            b"code" | b"type" | b"status" => JsonRole::ErrorCode,
-            b"error" | b"errors" => JsonRole::Error,
-            b"detail" | b"details" => JsonRole::Detail,
-            b"reason" | b"description" | b"cause" => JsonRole::ErrorReason,
-            _ => JsonRole::Skip,
+        Choice | OtherChoice if name == b"error" => Error,
+        Error | ErrorMessage => match name {
+            b"message" | b"msg" => ErrorMessage,
+            b"code" | b"type" | b"status" => ErrorCode,
+            b"error" | b"errors" => Error,
+            b"detail" | b"details" => Detail,
+            b"reason" | b"description" | b"cause" => ErrorReason,
+            _ => Skip,
         },
-        JsonRole::Detail => match name {
-            b"msg" | b"message" | b"detail" | b"error" => JsonRole::Detail,
-            _ => JsonRole::Skip,
+        Detail => match name {
+            b"msg" | b"message" | b"detail" | b"error" => Detail,
+            _ => Skip,
         },
         _ => counts::member(at, name),
     }
@@ -84,28 +84,28 @@ impl ToldError {
     pub fn tell(&mut self, at: JsonRole, value: &[u8]) {
         let is_error = !value.is_empty() && value != b"0";
         match at {
-            JsonRole::ErrorMessage | JsonRole::ErrorReason | JsonRole::Detail | JsonRole::ErrorCode => {
+            ErrorMessage | ErrorReason | Detail | ErrorCode => {
                 self.is_told |= self.open > 0 && is_error;
             }
-            JsonRole::Error if !value.is_empty() => (self.is_told, self.is_label) = (true, true),
+            Error if !value.is_empty() => (self.is_told, self.is_label) = (true, true),
             _ => {}
         }
         match at {
-            JsonRole::Error | JsonRole::ErrorMessage => join(&mut self.message, value),
-            JsonRole::Detail => join(&mut self.detail, value),
-            JsonRole::ErrorReason => value.clone_into(&mut self.reason),
-            JsonRole::ErrorCode => value.clone_into(&mut self.code),
+            Error | ErrorMessage => join(&mut self.message, value),
+            Detail => join(&mut self.detail, value),
+            ErrorReason => value.clone_into(&mut self.reason),
+            ErrorCode => value.clone_into(&mut self.code),
             // Where an object was expected.
-            JsonRole::Note | JsonRole::Beginning => value.clone_into(&mut self.note),
+            Note | Beginning => value.clone_into(&mut self.note),
             _ => {}
         }
     }
 
     /// Takes a number: `"error": 500`.
     pub fn tell_number(&mut self, at: JsonRole, written: &[u8]) {
-        if at == JsonRole::Error || at == JsonRole::ErrorCode {
-            self.tell(JsonRole::ErrorCode, written);
-            self.is_told |= at == JsonRole::Error && written != b"0";
+        if at == Error || at == ErrorCode {
+            self.tell(ErrorCode, written);
+            self.is_told |= at == Error && written != b"0";
         }
     }
 

@@ -7,12 +7,12 @@
 use super::document::DocumentFacts;
 use super::error;
 use super::grammar::Grammar;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 
 /// Messages.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: JsonRole::Root,
-    body: JsonRole::Reply,
+    event: Root,
+    body: Reply,
     member,
     terminals: &[b"message_stop"],
     needs_terminal: true,
@@ -22,26 +22,26 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (JsonRole::Root | JsonRole::Reply, b"type") => JsonRole::Kind,
-        (JsonRole::Beginning, b"usage") => JsonRole::Usage,
+        (Root | Reply, b"type") => Kind,
+        (Beginning, b"usage") => Usage,
         // At the top of a document that shows only now that it is an event, too. As text it is an error's.
-        (JsonRole::Root | JsonRole::Reply, b"message") => JsonRole::Beginning,
-        (JsonRole::Root, b"index") => JsonRole::ToolIndex,
-        (JsonRole::Root, b"content_block") => JsonRole::Item,
-        (JsonRole::Root, b"delta") => JsonRole::Message,
-        (JsonRole::Reply | JsonRole::Beginning, b"id") => JsonRole::Id,
-        (JsonRole::Reply | JsonRole::Beginning, b"model") => JsonRole::Model,
-        (JsonRole::Reply | JsonRole::Beginning, b"content") => JsonRole::Items,
-        (JsonRole::Reply | JsonRole::Beginning | JsonRole::Message, b"stop_reason") => JsonRole::Finish,
-        (JsonRole::Message, b"text") => JsonRole::Output,
-        (JsonRole::Message, b"thinking") => JsonRole::Reasoning,
-        (JsonRole::Message, b"partial_json") => JsonRole::Arguments,
-        (JsonRole::Item, b"type") => JsonRole::PartKind,
-        (JsonRole::Item, b"text") => JsonRole::Output,
-        (JsonRole::Item, b"thinking") => JsonRole::Reasoning,
-        (JsonRole::Item, b"id") => JsonRole::ToolId,
-        (JsonRole::Item, b"name") => JsonRole::ToolName,
-        (JsonRole::Item, b"input") => JsonRole::Arguments,
+        (Root | Reply, b"message") => Beginning,
+        (Root, b"index") => ToolIndex,
+        (Root, b"content_block") => Item,
+        (Root, b"delta") => Message,
+        (Reply | Beginning, b"id") => Id,
+        (Reply | Beginning, b"model") => Model,
+        (Reply | Beginning, b"content") => Items,
+        (Reply | Beginning | Message, b"stop_reason") => Finish,
+        (Message, b"text") => Output,
+        (Message, b"thinking") => Reasoning,
+        (Message, b"partial_json") => Arguments,
+        (Item, b"type") => PartKind,
+        (Item, b"text") => Output,
+        (Item, b"thinking") => Reasoning,
+        (Item, b"id") => ToolId,
+        (Item, b"name") => ToolName,
+        (Item, b"input") => Arguments,
         _ => error::member(at, name),
     }
 }

@@ -6,13 +6,13 @@
 use super::document::DocumentFacts;
 use super::error;
 use super::grammar::Grammar;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 use super::words::Telling;
 
 /// The native chat.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: JsonRole::Root,
-    body: JsonRole::Reply,
+    event: Root,
+    body: Reply,
     member,
     terminals: &[b"chat.end"],
     needs_terminal: true,
@@ -22,23 +22,23 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (JsonRole::Root, b"type") => JsonRole::Kind,
-        (JsonRole::Root, b"result") => JsonRole::Reply,
-        (JsonRole::Root | JsonRole::Reply, b"model_instance_id") => JsonRole::Model,
-        (JsonRole::Root, b"content") => JsonRole::Loose,
-        (JsonRole::Root, b"load_time_seconds") => JsonRole::LoadSeconds,
-        (JsonRole::Root, b"tool") => JsonRole::ToolName,
-        (JsonRole::Root, b"arguments") => JsonRole::Arguments,
-        (JsonRole::Reply, b"response_id") => JsonRole::Id,
-        (JsonRole::Reply, b"output") => JsonRole::Items,
-        (JsonRole::Item, b"type") => JsonRole::PartKind,
-        (JsonRole::Item, b"content") => JsonRole::Loose,
-        (JsonRole::Item, b"tool") => JsonRole::ToolName,
-        (JsonRole::Item, b"arguments") => JsonRole::Arguments,
+        (Root, b"type") => Kind,
+        (Root, b"result") => Reply,
+        (Root | Reply, b"model_instance_id") => Model,
+        (Root, b"content") => Loose,
+        (Root, b"load_time_seconds") => LoadSeconds,
+        (Root, b"tool") => ToolName,
+        (Root, b"arguments") => Arguments,
+        (Reply, b"response_id") => Id,
+        (Reply, b"output") => Items,
+        (Item, b"type") => PartKind,
+        (Item, b"content") => Loose,
+        (Item, b"tool") => ToolName,
+        (Item, b"arguments") => Arguments,
         // A call that the model got wrong.
-        (JsonRole::Item, b"metadata") => JsonRole::Function,
-        (JsonRole::Function, b"tool_name") => JsonRole::ToolName,
-        (JsonRole::Function, b"arguments") => JsonRole::Arguments,
+        (Item, b"metadata") => Function,
+        (Function, b"tool_name") => ToolName,
+        (Function, b"arguments") => Arguments,
         _ => error::member(at, name),
     }
 }

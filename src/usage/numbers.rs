@@ -1,7 +1,7 @@
 //! The numbers that a document tells, and those that all documents of a reply tell together.
 
 use super::counts::{TokenCounts, replace};
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 use crate::limits::{PROMPT_PER_SECOND_TOLD_MAX, TOKENS_PER_SECOND_TOLD_MAX};
 
 /// All of them.
@@ -37,24 +37,24 @@ impl ToldNumbers {
     pub fn tell(&mut self, at: JsonRole, written: &[u8]) {
         let (counts, timings, work) = (&mut self.counts, &mut self.timings, &mut self.work);
         let known = match at {
-            JsonRole::InputTokens => &mut counts.input,
-            JsonRole::OutputTokens => &mut counts.output,
-            JsonRole::TotalTokens => &mut counts.total,
-            JsonRole::CachedTokens => &mut counts.cached,
-            JsonRole::CacheWriteTokens => &mut counts.cache_write,
-            JsonRole::ReasoningTokens => &mut counts.reasoning,
-            JsonRole::DraftTokens => &mut work.drafted,
-            JsonRole::AcceptedDraftTokens => &mut work.accepted,
-            JsonRole::PromptN => &mut timings.input,
-            JsonRole::CacheN => &mut timings.cached,
-            JsonRole::PredictedN => &mut timings.output,
-            JsonRole::TokensPerSecond => {
+            InputTokens => &mut counts.input,
+            OutputTokens => &mut counts.output,
+            TotalTokens => &mut counts.total,
+            CachedTokens => &mut counts.cached,
+            CacheWriteTokens => &mut counts.cache_write,
+            ReasoningTokens => &mut counts.reasoning,
+            DraftTokens => &mut work.drafted,
+            AcceptedDraftTokens => &mut work.accepted,
+            PromptN => &mut timings.input,
+            CacheN => &mut timings.cached,
+            PredictedN => &mut timings.output,
+            TokensPerSecond => {
                 return tell_speed(&mut work.tokens_per_second, written, TOKENS_PER_SECOND_TOLD_MAX);
             }
-            JsonRole::PromptPerSecond => {
+            PromptPerSecond => {
                 return tell_speed(&mut work.prompt_per_second, written, PROMPT_PER_SECOND_TOLD_MAX);
             }
-            JsonRole::LoadSeconds => {
+            LoadSeconds => {
                 work.load_seconds = figure(written);
                 return;
             }

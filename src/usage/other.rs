@@ -4,12 +4,12 @@
 
 use super::error;
 use super::grammar::Grammar;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 
 /// Whatever has no dialect of its own.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: JsonRole::Root,
-    body: JsonRole::Root,
+    event: Root,
+    body: Root,
     member,
     terminals: &[],
     needs_terminal: false,
@@ -19,9 +19,9 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (JsonRole::Root, b"id") => JsonRole::Id,
-        (JsonRole::Root, b"model") => JsonRole::Model,
-        (JsonRole::Root, b"answers") => JsonRole::Answers,
+        (Root, b"id") => Id,
+        (Root, b"model") => Model,
+        (Root, b"answers") => Answers,
         _ => error::member(at, name),
     }
 }

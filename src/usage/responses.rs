@@ -7,13 +7,13 @@
 use super::document::DocumentFacts;
 use super::error;
 use super::grammar::Grammar;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 use super::words::Telling;
 
 /// Responses.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: JsonRole::Root,
-    body: JsonRole::Reply,
+    event: Root,
+    body: Reply,
     member,
     terminals: &[b"response.completed", b"response.incomplete", b"response.failed", b"response.done"],
     needs_terminal: true,
@@ -23,30 +23,28 @@ pub(super) const GRAMMAR: Grammar = Grammar {
 
 fn member(at: JsonRole, name: &[u8]) -> JsonRole {
     match (at, name) {
-        (JsonRole::Root, b"type") => JsonRole::Kind,
+        (Root, b"type") => Kind,
         // At the top of a document that shows only now that it is an event, too.
-        (JsonRole::Root | JsonRole::Reply, b"response") => JsonRole::Reply,
-        (JsonRole::Root, b"delta" | b"text" | b"arguments" | b"input" | b"refusal") => JsonRole::Loose,
-        (JsonRole::Root, b"item") => JsonRole::Item,
-        (JsonRole::Root, b"output_index") => JsonRole::ToolIndex,
-        (JsonRole::Root, b"item_id") => JsonRole::ItemId,
-        (JsonRole::Root, b"code") => JsonRole::ErrorCode,
-        (JsonRole::Reply, b"id") => JsonRole::Id,
-        (JsonRole::Reply, b"model") => JsonRole::Model,
-        (JsonRole::Reply, b"status") => JsonRole::Status,
-        (JsonRole::Reply, b"output") => JsonRole::Items,
-        (JsonRole::Reply, b"incomplete_details") => JsonRole::Incomplete,
-        (JsonRole::Incomplete, b"reason") => JsonRole::FinishDetail,
-        (JsonRole::Item, b"type") => JsonRole::PartKind,
-        (JsonRole::Item, b"id") => JsonRole::ItemId,
-        (JsonRole::Item, b"call_id") => JsonRole::ToolId,
-        (JsonRole::Item, b"name") => JsonRole::ToolName,
-        (JsonRole::Item, b"arguments" | b"input" | b"operation" | b"action" | b"code" | b"queries") => {
-            JsonRole::Arguments
-        }
-        (JsonRole::Item, b"content" | b"summary") => JsonRole::Parts,
-        (JsonRole::Part, b"type") => JsonRole::PartKind,
-        (JsonRole::Part, b"text" | b"refusal") => JsonRole::Loose,
+        (Root | Reply, b"response") => Reply,
+        (Root, b"delta" | b"text" | b"arguments" | b"input" | b"refusal") => Loose,
+        (Root, b"item") => Item,
+        (Root, b"output_index") => ToolIndex,
+        (Root, b"item_id") => ItemId,
+        (Root, b"code") => ErrorCode,
+        (Reply, b"id") => Id,
+        (Reply, b"model") => Model,
+        (Reply, b"status") => Status,
+        (Reply, b"output") => Items,
+        (Reply, b"incomplete_details") => Incomplete,
+        (Incomplete, b"reason") => FinishDetail,
+        (Item, b"type") => PartKind,
+        (Item, b"id") => ItemId,
+        (Item, b"call_id") => ToolId,
+        (Item, b"name") => ToolName,
+        (Item, b"arguments" | b"input" | b"operation" | b"action" | b"code" | b"queries") => Arguments,
+        (Item, b"content" | b"summary") => Parts,
+        (Part, b"type") => PartKind,
+        (Part, b"text" | b"refusal") => Loose,
         _ => error::member(at, name),
     }
 }

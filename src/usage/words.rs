@@ -4,7 +4,7 @@
 //! the first member that has any count, for each kind.
 
 use super::excerpt::Excerpt;
-use super::role::JsonRole;
+use super::role::JsonRole::{self, *};
 
 /// How a document tells its words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,9 +126,9 @@ impl DocumentWords {
     /// A piece came, of which more may be still to come.
     pub fn push(&mut self, at: JsonRole, piece: &[u8]) {
         let kind = match at {
-            JsonRole::Output | JsonRole::Answers => Some(&mut self.output),
-            JsonRole::Reasoning => Some(&mut self.reasoning),
-            JsonRole::Loose => Some(&mut self.loose),
+            Output | Answers => Some(&mut self.output),
+            Reasoning => Some(&mut self.reasoning),
+            Loose => Some(&mut self.loose),
             _ => None,
         };
         if let Some(kind) = kind {
