@@ -1,7 +1,7 @@
 //! The dialects, and where each is written down.
 //!
-//! To add a dialect: a file with its grammar, a variant, a route in `crate::routes`, a line in `Dialect::grammar`, one in `Dialect::settle` if it
-//! has such a rule, and transcripts.
+//! To add a dialect: a file with its grammar, a variant, a route in `crate::routes`, a line in `Dialect::grammar`, one
+//! in `Dialect::settle` if it has such a rule, and transcripts.
 
 use super::document::DocumentFacts;
 use super::grammar::Grammar;

@@ -3,15 +3,21 @@
 //! # What a reply says
 //!
 //! ```text
-//!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (roles) ─▶ facts (one event) ─▶ account (the reply) ─▶ report
-//!                 │                       ▲ member, settle
-//!                 └─▶ hold ─▶ client      chat, responses, messages, native, other
+//!  body bytes ─▶ tap ─▶ sse (lines) ─▶ json (roles) ─▶ document (one event) ─▶ account (the reply) ─▶ usage_report
+//!                 │                      ▲ grammar: chat, responses, messages, native, other
+//!                 └─▶ hold ─▶ client
 //! ```
 //!
-//! An event that differs from the one before in its words alone is not walked but compared (repeat).
-//!
 //! The tap looks at a copy of the bytes; the hold delays a few of them, and takes out the usage events that injection
-//! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words.
+//! brought. An event of any size is read as it comes: nothing is put together but short values and bounded words. An
+//! event that differs from the one before in its words alone is not walked but compared (repeat).
+//!
+//! A document is made of its words, choices, tool calls (tools), numbers and error; so is the account of all documents.
+//!
+//! # What a request says
+//!
+//! request_facts reads the members of its body that the row or the relay needs, inject makes it ask for usage, prompt
+//! keeps it without its payloads, client tells who asked.
 
 mod account;
 mod chat;

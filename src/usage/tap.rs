@@ -20,7 +20,6 @@ mod events;
 use super::account::Account;
 use super::dialect::Dialect;
 use super::document::DocumentFacts;
-
 use super::hold::Hold;
 use super::json::Walker;
 use super::members::BOM;
@@ -184,8 +183,7 @@ impl Tap {
             }
             // The standard drops an event without its blank line. Its counts are true all the same.
             Shape::Events => {
-                self.close_if_terminal(0);
-                self.merge_event();
+                self.document_ends(0);
                 self.hold.join(out);
                 self.keep_or_remove(&[], 0, out);
             }

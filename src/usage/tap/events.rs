@@ -164,7 +164,9 @@ impl Tap {
         if !self.event.has_data {
             // The value of llama.cpp's and llama-box's `error:` field is an error object.
             let is_error = field == SseField::Error;
-            self.begin_document(if is_error { JsonRole::Error } else { self.dialect.grammar().event });
+            self.event.has_data = true;
+            self.walker.begin(if is_error { JsonRole::Error } else { self.dialect.grammar().event });
+            self.facts.clear();
             if is_error {
                 self.event.name.clear();
                 self.event.name.extend_from_slice(b"error");
@@ -189,12 +191,6 @@ impl Tap {
         if self.walker.is_done() { value.len() - used } else { 0 }
     }
 
-    fn begin_document(&mut self, root: JsonRole) {
-        self.event.has_data = true;
-        self.walker.begin(root);
-        self.facts.clear();
-    }
-
     fn line_ends(&mut self, field: Option<SseField>, at: usize) {
         match field {
             Some(SseField::Data | SseField::Error | SseField::Bare) if !self.event.is_merged => {
@@ -202,8 +198,7 @@ impl Tap {
                 let (is_done, is_bad) = (self.walker.is_done(), self.walker.is_bad());
                 // Further lines of an error's text are read on.
                 if is_done || is_bad && self.event.name != b"error" {
-                    self.close_if_terminal(self.event.line_at.unwrap_or(at));
-                    self.merge_event();
+                    self.document_ends(self.event.line_at.unwrap_or(at));
                 }
                 self.lexer.expect_more(self.event.has_data && !is_done && !is_bad);
             }
@@ -213,8 +208,7 @@ impl Tap {
 
     /// The blank line at `at`.
     fn event_ends(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) {
-        self.close_if_terminal(at);
-        self.merge_event();
+        self.document_ends(at);
         if self.event.late_name == b"error" {
             (self.facts.error.is_told, self.terminal) = (true, true);
             self.account.error(&self.facts.error.words().unwrap_or_default());
@@ -247,8 +241,7 @@ impl Tap {
 
     /// Something follows a document at `at` on the same line: the beginning of the next one, where a line feed is lost.
     fn split_line(&mut self, input: &[u8], at: usize, out: &mut Vec<u8>) {
-        self.close_if_terminal(self.event.line_at.unwrap_or(at));
-        self.merge_event();
+        self.document_ends(self.event.line_at.unwrap_or(at));
         self.keep_or_remove(input, at, out);
         self.repeat.forget();
         self.forget_event(0);
@@ -321,35 +314,30 @@ impl Tap {
         self.event.bytes > HOLD_BYTES_MAX
     }
 
-    /// The event's data or the event itself is over: if it is a terminal one, all is held from offset `from`.
-    pub(super) fn close_if_terminal(&mut self, from: usize) {
-        let event = &self.event;
+    /// The event's data or the event itself is over: its document counts, if it is whole. What is no JSON is passed over.
+    /// If the event is a terminal one, all is held from offset `from`.
+    pub(super) fn document_ends(&mut self, from: usize) {
+        let (event, grammar) = (&mut self.event, self.dialect.grammar());
         if event.is_merged {
             return;
         }
         let is_whole = event.has_data && self.walker.is_done();
         let kind = if is_whole && !self.facts.kind.is_empty() { &self.facts.kind } else { &event.name };
         let is_error = event.name == b"error" || kind == b"error" || is_whole && self.facts.error.is_told;
-        let is_terminal = self.dialect.grammar().terminals.contains(&kind.as_slice());
-        if is_terminal || is_error && !self.dialect.grammar().outlives_error {
-            self.merge_event();
+        let is_terminal = grammar.terminals.contains(&kind.as_slice());
+        if event.has_data {
+            event.is_merged = true;
+            self.walker.finish(&mut self.facts);
+            if self.walker.is_done() {
+                self.documents += 1;
+                self.settle();
+            } else if event.name == b"error" {
+                self.account.error(&event.text);
+            }
+        }
+        if is_terminal || is_error && !grammar.outlives_error {
             self.hold.close(from);
         }
         self.terminal |= is_terminal || is_error;
-    }
-
-    /// Takes what the event says, if it is whole. What is no JSON is passed over.
-    pub(super) fn merge_event(&mut self) {
-        if !self.event.has_data || self.event.is_merged {
-            return;
-        }
-        self.event.is_merged = true;
-        self.walker.finish(&mut self.facts);
-        if self.walker.is_done() {
-            self.documents += 1;
-            self.settle();
-        } else if self.event.name == b"error" {
-            self.account.error(&self.event.text);
-        }
     }
 }
