@@ -5,7 +5,7 @@ use super::choices::DocumentChoices;
 use super::error::ToldError;
 use super::escapes::Unescape;
 use super::grammar::Grammar;
-use super::json::{Scalar, Sink};
+use super::json::{JsonSink, Scalar};
 use super::numbers::{ToldNumbers, count};
 use super::role::JsonRole::{self, *};
 use super::tools::DocumentCalls;
@@ -202,7 +202,7 @@ impl DocumentFacts {
     }
 }
 
-impl Sink for DocumentFacts {
+impl JsonSink for DocumentFacts {
     fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole {
         let role = (self.grammar.member)(at, name);
         let holds_words = matches!(role, Output | Reasoning | Parts | Loose);

@@ -22,7 +22,7 @@ const DEPTH_MAX: usize = 16;
 const SHORT_BYTES_MAX: usize = 1024;
 
 /// Takes what the walker finds.
-pub trait Sink {
+pub trait JsonSink {
     /// The role of the member `name` of the object at `at`.
     fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole;
     /// The role of the element `index` of the array at `at`.
@@ -128,7 +128,7 @@ impl Walker {
     }
 
     /// The document is over.
-    pub fn finish<S: Sink>(&mut self, sink: &mut S) {
+    pub fn finish<S: JsonSink>(&mut self, sink: &mut S) {
         if self.state == State::Bare && self.depth == 0 {
             self.bare_ended(sink);
         }
@@ -136,7 +136,7 @@ impl Walker {
 
     /// Reads on, up to what follows the document and is no white space, or shows that it is no JSON; how many bytes
     /// that were.
-    pub fn feed<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    pub fn feed<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut rest = input;
         while let Some(&byte) = rest.first() {
             let used = match self.state {
@@ -156,7 +156,7 @@ impl Walker {
         input.len()
     }
 
-    fn value<S: Sink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+    fn value<S: JsonSink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
         if is_space(byte) {
             return 1;
         }
@@ -182,7 +182,7 @@ impl Walker {
     }
 
     /// A string value begins at `input[0]`. Most are there whole and without an escape.
-    fn string<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn string<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         self.short.clear();
         match memchr2(b'"', b'\\', &input[1..]) {
             Some(length) if input[1 + length] == b'"' => {
@@ -202,7 +202,7 @@ impl Walker {
         }
     }
 
-    fn open<S: Sink>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
+    fn open<S: JsonSink>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
         if self.role == JsonRole::Skip || self.role.is_raw() || self.depth == DEPTH_MAX {
             self.skipped = 0;
             self.state = State::Skip;
@@ -215,14 +215,14 @@ impl Walker {
         1
     }
 
-    fn close<S: Sink>(&mut self, sink: &mut S) -> usize {
+    fn close<S: JsonSink>(&mut self, sink: &mut S) -> usize {
         self.depth -= 1;
         sink.close(self.frames[self.depth].role);
         self.value_ended();
         1
     }
 
-    fn key<S: Sink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+    fn key<S: JsonSink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
         match byte {
             b'"' => {}
             b'}' if self.state == State::FirstKey => return self.close(sink),
@@ -262,7 +262,7 @@ impl Walker {
         1
     }
 
-    fn next<S: Sink>(&mut self, byte: u8, sink: &mut S) -> usize {
+    fn next<S: JsonSink>(&mut self, byte: u8, sink: &mut S) -> usize {
         let is_object = self.frames[self.depth - 1].is_object;
         match byte {
             b',' => {
@@ -276,7 +276,7 @@ impl Walker {
     }
 
     /// In a string that was cut or has escapes.
-    fn text<S: Sink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
+    fn text<S: JsonSink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
         let role = self.role;
         let short = &mut self.short;
         let (used, ended) = self.unescape.feed(input, |piece: &[u8]| {
@@ -305,7 +305,7 @@ impl Walker {
         used
     }
 
-    fn bare<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn bare<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         // Every other member of a chunk is `null`, and nobody asks for most numbers.
         if self.short.is_empty() && input.starts_with(b"null") && matches!(input.get(4), Some(b',' | b'}' | b']')) {
             if self.role != JsonRole::Skip {
@@ -327,7 +327,7 @@ impl Walker {
         length
     }
 
-    fn bare_ended<S: Sink>(&mut self, sink: &mut S) {
+    fn bare_ended<S: JsonSink>(&mut self, sink: &mut S) {
         let value = match self.short.as_slice() {
             b"true" => Scalar::True,
             b"false" | b"null" | b"NaN" | b"Infinity" | b"-Infinity" => Scalar::Nothing,
@@ -343,7 +343,7 @@ impl Walker {
         self.value_ended();
     }
 
-    fn skip<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn skip<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut used = input.len();
         for (at, &byte) in input.iter().enumerate() {
             match byte {
@@ -371,7 +371,7 @@ impl Walker {
         used
     }
 
-    fn skip_text<S: Sink>(&mut self, escaped: bool, input: &[u8], sink: &mut S) -> usize {
+    fn skip_text<S: JsonSink>(&mut self, escaped: bool, input: &[u8], sink: &mut S) -> usize {
         let used = if escaped {
             self.state = State::SkipText { escaped: false };
             1
@@ -423,9 +423,9 @@ mod tests {
 
     /// Writes down what is found: every name is a role of its own by its first letter.
     #[derive(Default)]
-    struct Found(String);
+    struct Noted(String);
 
-    impl Sink for Found {
+    impl JsonSink for Noted {
         fn member(&mut self, _: JsonRole, name: &[u8]) -> JsonRole {
             match name {
                 b"model" => JsonRole::Model,
@@ -462,7 +462,7 @@ mod tests {
     /// Expects `found`, or `BAD` or `CUT` at its end for what is malformed or not whole.
     fn check(document: &str, expected: &str) {
         for size in [1, 2, 3, 7, 10_000] {
-            let (mut walker, mut found) = (Walker::new(), Found::default());
+            let (mut walker, mut found) = (Walker::new(), Noted::default());
             walker.begin(JsonRole::Root);
             let mut pieces = document.as_bytes().chunks(size);
             let more = pieces.any(|piece| walker.feed(piece, &mut found) < piece.len());
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn depth_is_bounded_and_nothing_below_is_found() {
         let nested = |levels: usize| format!("{}{}", "{\"usage\":".repeat(levels), "[".repeat(100_000));
-        let (mut walker, mut found) = (Walker::new(), Found::default());
+        let (mut walker, mut found) = (Walker::new(), Noted::default());
         walker.feed(nested(500).as_bytes(), &mut found);
         assert_eq!(found.0.matches('(').count(), DEPTH_MAX);
         assert!(!walker.is_bad() && !walker.is_done());
