@@ -1,6 +1,6 @@
 //! A text of any length kept within a bound: its head, its tail, and between them how much was left out.
 //!
-//! Holds no more than about one and a half times the bound, whatever passes through.
+//! Holds no more than the bound, whatever passes through, and gives what it holds away as the text.
 
 use super::text::{floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
 
@@ -8,17 +8,22 @@ use super::text::{floor_boundary, into_lossy, lossy, without_partial_character, 
 #[derive(Clone, Debug)]
 pub struct Excerpt {
     bytes_max: usize,
-    /// Invariant: full (half of `bytes_max`) before anything goes into the tail.
-    head: Vec<u8>,
-    /// Invariant: at least the last `tail_max` bytes, and at most twice as many, so that moving them is rare.
-    tail: Vec<u8>,
+    /// The head, up to half of `bytes_max`, then the tail: a ring as soon as it is full.
+    kept: Vec<u8>,
+    /// Where the full ring begins, from the end of the head on: the next byte replaces that one.
+    eldest: usize,
     total: u64,
 }
 
 impl Excerpt {
     /// An empty text that will take at most `bytes_max` bytes; 0 keeps nothing but that there was something.
     pub fn new(bytes_max: usize) -> Excerpt {
-        Excerpt { bytes_max, head: Vec::new(), tail: Vec::new(), total: 0 }
+        Excerpt { bytes_max, kept: Vec::new(), eldest: 0, total: 0 }
+    }
+
+    /// One that will be about as long as `bytes`, if that fits.
+    pub fn with_room(bytes_max: usize, bytes: usize) -> Excerpt {
+        Excerpt { kept: Vec::with_capacity(bytes.min(bytes_max)), ..Excerpt::new(bytes_max) }
     }
 
     /// Whether nothing was pushed.
@@ -28,30 +33,33 @@ impl Excerpt {
 
     /// Memory that it takes, nearly.
     pub fn bytes(&self) -> usize {
-        self.head.len() + self.tail.len()
+        self.kept.len()
     }
 
     /// Forgets everything but the bound.
     pub fn clear(&mut self) {
-        self.head.clear();
-        self.tail.clear();
-        self.total = 0;
+        self.kept.clear();
+        (self.eldest, self.total) = (0, 0);
     }
 
     /// Adds to the text. A character may come in parts.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
-        if self.bytes_max == 0 {
+        let (fits, bytes) = bytes.split_at(bytes.len().min(self.bytes_max - self.kept.len()));
+        self.kept.extend_from_slice(fits);
+        if bytes.is_empty() {
             return;
         }
-        let (head, bytes) = bytes.split_at(bytes.len().min(self.bytes_max / 2 - self.head.len()));
-        self.head.extend_from_slice(head);
-        let tail_max = self.tail_max();
-        let tail = &bytes[bytes.len().saturating_sub(tail_max)..];
-        if self.tail.len() + tail.len() > 2 * tail_max {
-            self.tail.drain(..self.tail.len() + tail.len() - tail_max);
+        let ring = &mut self.kept[self.bytes_max / 2..];
+        // What goes once around leaves the ring's begin where it is.
+        let bytes = &bytes[bytes.len().saturating_sub(ring.len())..];
+        let (first, second) = bytes.split_at(bytes.len().min(ring.len() - self.eldest));
+        ring[self.eldest..][..first.len()].copy_from_slice(first);
+        ring[..second.len()].copy_from_slice(second);
+        self.eldest += bytes.len();
+        if self.eldest >= ring.len() {
+            self.eldest -= ring.len();
         }
-        self.tail.extend_from_slice(tail);
     }
 
     /// Adds what another one with the same bound keeps.
@@ -59,7 +67,7 @@ impl Excerpt {
         let (head, lost, tail) = other.pieces();
         self.push(head);
         self.lose(lost);
-        self.push(tail);
+        tail.into_iter().for_each(|part| self.push(part));
     }
 
     /// Counts bytes that another one with the same bound already left out. More than the bound was pushed, then, so
@@ -67,35 +75,38 @@ impl Excerpt {
     pub fn lose(&mut self, bytes: u64) {
         if bytes > 0 {
             self.total += bytes;
-            self.tail.clear();
+            self.kept.truncate(self.bytes_max / 2);
+            self.eldest = 0;
         }
     }
 
-    /// What is kept, in its order, and how many bytes are left out between.
-    pub fn pieces(&self) -> (&[u8], u64, &[u8]) {
-        // Cut to what is wanted, so that what follows does not depend on when the tail was moved last.
-        let tail = &self.tail[self.tail.len().saturating_sub(self.tail_max())..];
-        (&self.head, self.total - (self.head.len() + tail.len()) as u64, tail)
+    /// What is kept, in its order, and how many bytes are left out between: head, their number, tail in two parts.
+    pub fn pieces(&self) -> (&[u8], u64, [&[u8]; 2]) {
+        let (head, ring) = self.kept.split_at(self.kept.len().min(self.bytes_max / 2));
+        let (newer, older) = ring.split_at(self.eldest);
+        (head, self.total - self.kept.len() as u64, [older, newer])
+    }
+
+    /// The text as of now.
+    pub fn text(&self) -> Option<String> {
+        self.clone().into_text()
     }
 
     /// The text, `None` where there is none: whole where it fits, else `HEAD…[N bytes left out]…TAIL`, cut between
     /// characters. Bytes that are not UTF-8 become U+FFFD.
-    pub fn text(&self) -> Option<String> {
+    pub fn into_text(mut self) -> Option<String> {
         if self.is_empty() || self.bytes_max == 0 {
             return None;
         }
-        let (head, lost, tail) = self.pieces();
-        if lost > 0 {
+        if self.total > self.kept.len() as u64 {
+            let (head, tail) = self.kept.split_at_mut(self.bytes_max / 2);
+            tail.rotate_left(self.eldest);
             let (head, tail) = (without_partial_character(head), without_partial_start(tail));
             return Some(cut(&lossy(head), &lossy(tail), self.total, self.bytes_max));
         }
-        let text = into_lossy([head, tail].concat());
+        let text = into_lossy(self.kept);
         // Replacement characters are longer than what they stand for.
         Some(if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len() as u64, self.bytes_max) })
-    }
-
-    fn tail_max(&self) -> usize {
-        self.bytes_max - self.bytes_max / 2
     }
 }
 
@@ -121,7 +132,7 @@ mod tests {
         for part in [text.len().max(1), 1, 2, 3, 7, 64] {
             let mut excerpt = Excerpt::new(bytes_max);
             text.as_bytes().chunks(part).for_each(|part| excerpt.push(part));
-            assert!(excerpt.tail.capacity() <= 4 * bytes_max.max(64), "memory stays bounded");
+            assert!(excerpt.kept.capacity() <= 2 * bytes_max.max(64), "memory stays bounded");
             assert_eq!(excerpt.text().unwrap_or_default(), expected, "parts of {part}");
         }
         assert!(expected.len() <= bytes_max);

@@ -56,7 +56,7 @@ pub(super) fn settle(facts: &mut DocumentFacts) {
     // A block that begins shows `{}` where the deltas will bring the arguments.
     if facts.kind == b"content_block_start" {
         for tool in &mut facts.calls.parts {
-            if matches!(tool.arguments.pieces(), (head, 0, tail) if [head, tail].concat() == b"{}") {
+            if matches!(tool.arguments.pieces(), (head, 0, [tail, _]) if [head, tail].concat() == b"{}") {
                 tool.arguments.clear();
             }
         }

@@ -27,7 +27,7 @@ pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
     if body.is_empty() || bytes_max == 0 {
         return None;
     }
-    let mut copy = Copy { body, copied: 0, excerpt: Excerpt::new(bytes_max) };
+    let mut copy = Copy { body, copied: 0, excerpt: Excerpt::with_room(bytes_max, body.len()) };
     let text = body.strip_prefix(BOM).unwrap_or(body);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         _ if is_binary(body) => copy.replace(0, body.len(), &mark("binary", body.len())),
@@ -35,7 +35,7 @@ pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
         Some(_) | None => copy.data_urls(0, body.len()),
     }
     copy.excerpt.push(&body[copy.copied..]);
-    copy.excerpt.text()
+    copy.excerpt.into_text()
 }
 
 fn mark(kind: &str, bytes: usize) -> String {

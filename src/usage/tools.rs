@@ -166,7 +166,7 @@ impl Tools {
         if !whole.is_empty() {
             whole.push(b"\"}]");
         }
-        whole.text()
+        whole.into_text()
     }
 
     /// The call that a piece continues. One of its index has no other id and no other name: servers that number every
@@ -213,7 +213,7 @@ fn write(json: &mut Excerpt, call: &ToolPart) {
     let (head, lost, tail) = call.arguments.pieces();
     escape(head, |escaped| json.push(escaped));
     json.lose(lost);
-    escape(tail, |escaped| json.push(escaped));
+    tail.into_iter().for_each(|part| escape(part, |escaped| json.push(escaped)));
 }
 
 #[cfg(test)]
