@@ -107,7 +107,7 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
 
 /// How long a lane in which no stream flows looks for events before it sleeps, while they come as soon as that. A reply over loopback
-/// takes some 25 us; waking up takes as long again. See `front/watch.rs`.
+/// takes some 25 us; waking up takes as long again. See `front/busy_poll.rs`.
 pub const LOOK_TIME_MAX: Duration = Duration::from_micros(40);
 
 /// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.

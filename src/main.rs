@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lms_metrics_proxy::front::Asked;
+use lms_metrics_proxy::front::StopAsked;
 use lms_metrics_proxy::logging;
 use lms_metrics_proxy::proxy::Proxy;
 use lms_metrics_proxy::settings::{self, Flag, SettingError, Settings};
@@ -62,9 +62,9 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     let stop = proxy.stop();
     let last_words = proxy.last_words();
     let on_signal = move || match stop.ask(Instant::now()) {
-        Asked::First => log::info!("told to stop: finishing what runs"),
-        Asked::Same => log::debug!("told to stop twice at once, which counts as one"),
-        Asked::Again => {
+        StopAsked::First => log::info!("told to stop: finishing what runs"),
+        StopAsked::Same => log::debug!("told to stop twice at once, which counts as one"),
+        StopAsked::Again => {
             log::warn!("told to stop again: ending at once");
             last_words.say();
             logging::finish();

@@ -10,15 +10,15 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use super::returns::{Fate, Return, Returns, Then};
+use super::returns::{AfterReply, Fate, Return, Returns};
 use crate::bell::Bell;
 use crate::keepalive;
 use crate::limits::WRITE_STALL_MAX;
 
 /// A borrower holds the connection.
 const LENT: u8 = 1;
-/// The front has something to go on with: giving the connection back is not without a word. It does not remember what:
-/// that is the connection's to know, and this is set from it.
+/// The loop has something to go on with, so giving the connection back wakes it. What that is, the loop's own state of
+/// the connection knows; this flag is set from it.
 const CALLED_BACK: u8 = 2;
 
 /// A non-blocking socket, as far as a connection and its borrower need one.
@@ -100,7 +100,7 @@ pub struct Client<S: Socket = TcpStream> {
     token: usize,
     returns: Arc<Returns>,
     turn: AtomicU8,
-    /// Milliseconds on the front's clock when it was last given back: the start of idling.
+    /// Milliseconds on its loop's clock when it was last given back: the start of idling.
     given_back_ms: AtomicU64,
     /// Set while the borrower waits for the socket to become writable.
     stalled: AtomicBool,
@@ -126,7 +126,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// The socket, for the front's reads and registration.
+    /// The socket, for its loop's reads and registration.
     pub fn stream(&self) -> &S {
         &self.stream
     }
@@ -146,7 +146,7 @@ impl<S: Socket> Client<S> {
         self.peer
     }
 
-    // ---- the front's side --------------------------------------------------------------------------------------
+    // ---- the loop's side ---------------------------------------------------------------------------------------
 
     /// Hands the writing side to a borrower.
     pub fn lend(&self) {
@@ -164,7 +164,7 @@ impl<S: Socket> Client<S> {
         self.turn.load(Ordering::Acquire) & LENT == 0
     }
 
-    /// When it was given back, on the front's clock.
+    /// When it was given back, on its loop's clock.
     pub fn given_back_ms(&self) -> u64 {
         self.given_back_ms.load(Ordering::Acquire)
     }
@@ -197,7 +197,7 @@ impl<S: Socket> Client<S> {
     }
 
     /// Calls the exchange off: the upstream connection is cut and a stalled write ends. The first reason stays. Where a
-    /// client left with its whole answer, upstream may still tell what that took: false then, and the front cuts it off
+    /// client left with its whole answer, upstream may still tell what that took: false then, and the loop cuts it off
     /// ([`Client::cut_off`]) in its time.
     pub fn call_off(&self, why: CalledOff) -> bool {
         self.cancel.ring(|cancel| {
@@ -288,10 +288,10 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    // What the front still has to do makes the return. Until it takes the return, the connection stays lent: else an
-    // event that comes first would have the front go on without it, and a reply would be lost.
+    // The connection stays lent until its loop takes the return: else an event that comes first would have the loop go
+    // on without what it still has to do, and a reply would be lost.
 
-    pub(super) fn give_back_with(&self, bytes: Vec<u8>, then: Then) {
+    pub(super) fn give_back_with(&self, bytes: Vec<u8>, then: AfterReply) {
         self.returns.push(Return { token: self.token, fate: Fate::Write(bytes, then) });
     }
 
@@ -310,7 +310,7 @@ impl<S: Socket> Client<S> {
     }
 
     pub(super) fn cut(&self) {
-        // A reset throws away what the client has not got yet: the front sees to that first.
+        // A reset throws away what the client has not got yet: its loop sees to that first.
         if !self.resets() {
             let _ = self.stream.shutdown(Shutdown::Both);
         }

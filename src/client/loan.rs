@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 
 use super::bodies::Claim;
 use super::connection::{Client, Socket};
-use super::returns::Then;
+use super::returns::AfterReply;
 use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
 use crate::http::reply::{Persistence, Reply};
@@ -86,20 +86,20 @@ impl<S: Socket> Loan<S> {
         self.client.reset_until_whole();
     }
 
-    /// The reply is complete: back to the front, which goes on with the connection or closes it, letting the client
-    /// read to the end. The front is woken only if there is something to do.
+    /// The reply is complete: back to its loop, which goes on with the connection or closes it, letting the client
+    /// read to the end. The loop is woken only if there is something to do.
     pub fn give_back(mut self) {
         self.returned = true;
         if self.keep_alive { self.client.give_back() } else { self.client.close() }
     }
 
-    /// Back to the front, which writes `bytes` first. Not `complete`: with them the reply is not whole either.
+    /// Back to its loop, which writes `bytes` first. Not `complete`: with them the reply is not whole either.
     pub fn give_back_with(mut self, bytes: Vec<u8>, complete: bool) {
         self.returned = true;
         let then = match (complete, self.keep_alive) {
-            (false, _) => Then::Cut,
-            (true, false) => Then::Linger,
-            (true, true) => Then::Park,
+            (false, _) => AfterReply::Cut,
+            (true, false) => AfterReply::Linger,
+            (true, true) => AfterReply::Park,
         };
         self.client.give_back_with(bytes, then);
     }
@@ -123,7 +123,7 @@ mod tests {
     use super::super::returns::{Fate, Returns};
     use super::*;
 
-    /// What the front finds of a connection that `end` returned, after an event on its socket.
+    /// What the loop finds of a connection that `end` returned, after an event on its socket.
     fn check(end: impl FnOnce(Loan), given_back: bool, fate: Fate) {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
@@ -143,13 +143,13 @@ mod tests {
     #[test]
     fn an_event_does_not_overtake_what_the_front_still_has_to_do() {
         let reply = || b"reply".to_vec();
-        check(|loan| loan.give_back_with(reply(), true), false, Fate::Write(reply(), Then::Park));
-        check(|loan| loan.give_back_with(reply(), false), false, Fate::Write(reply(), Then::Cut));
+        check(|loan| loan.give_back_with(reply(), true), false, Fate::Write(reply(), AfterReply::Park));
+        check(|loan| loan.give_back_with(reply(), false), false, Fate::Write(reply(), AfterReply::Cut));
         let last = |mut loan: Loan| {
             loan.make_last();
             loan.give_back_with(reply(), true);
         };
-        check(last, false, Fate::Write(reply(), Then::Linger));
+        check(last, false, Fate::Write(reply(), AfterReply::Linger));
         check(Loan::cut, false, Fate::Cut);
         let last = |mut loan: Loan| {
             loan.make_last();

@@ -25,5 +25,5 @@ pub mod tail;
 pub use bodies::{Bodies, Claim};
 pub use connection::{CalledOff, Client, Interrupt, Socket};
 pub use loan::{Lend, Loan};
-pub use returns::{Fate, Return, Returns, Then};
+pub use returns::{AfterReply, Fate, Return, Returns};
 pub use tail::Tail;

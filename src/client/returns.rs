@@ -12,17 +12,17 @@ use crate::mailbox::Mailbox;
 pub enum Fate {
     /// It goes on: something happened on it meanwhile.
     Parked,
-    /// The front writes these bytes first.
-    Write(Vec<u8>, Then),
+    /// The loop writes these bytes first.
+    Write(Vec<u8>, AfterReply),
     /// Its last reply was sent: linger, then close.
     Closed,
     /// It was cut.
     Cut,
 }
 
-/// What the front does when it has written the last bytes of a reply.
+/// What the loop does when it has written the last bytes of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterReply {
     /// The connection goes on.
     Park,
     /// It was its last reply.
@@ -31,7 +31,7 @@ pub enum Then {
     Cut,
 }
 
-/// A connection on its way back to the front.
+/// A connection on its way back to its loop.
 #[derive(Debug)]
 pub struct Return {
     /// Which connection.
@@ -40,24 +40,24 @@ pub struct Return {
     pub fate: Fate,
 }
 
-/// Where borrowers leave connections that need the front's attention.
+/// Where borrowers leave connections that need their loop's attention.
 pub struct Returns {
     mailbox: Mailbox<Return>,
     epoch: Instant,
 }
 
 impl Returns {
-    /// An empty list that wakes the front's poll.
+    /// An empty list that wakes the loop's poll.
     pub fn new(waker: Arc<Waker>, epoch: Instant) -> Returns {
         Returns { mailbox: Mailbox::new(waker), epoch }
     }
 
-    /// Milliseconds on the front's clock.
+    /// Milliseconds on the loop's clock.
     pub fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
     }
 
-    /// Wakes the front.
+    /// Wakes the loop.
     pub fn wake(&self) {
         self.mailbox.wake();
     }
@@ -68,7 +68,7 @@ impl Returns {
     }
 
     pub(super) fn push(&self, returned: Return) {
-        // When the front is gone, so is its interest.
+        // When the loop is gone, so is its interest.
         let _ = self.mailbox.put(returned);
     }
 }

@@ -15,7 +15,7 @@ impl Tail {
         Tail { loan, bytes, complete }
     }
 
-    /// Sends the bytes and returns the connection. What the client does not take at once the front writes: nobody waits
+    /// Sends the bytes and returns the connection. What the client does not take at once the loop writes: nobody waits
     /// for who reads slowly.
     pub fn send(mut self) {
         match self.loan.client().write_now(&self.bytes) {

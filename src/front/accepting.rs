@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connection::{Baggage, Connection, Next};
+use super::connection::{Baggage, Connection, Counted, Next};
 use super::{Front, Services};
-use crate::client::{Client, Returns};
-use crate::counters::Counters;
+use crate::client::Client;
 use crate::keepalive;
 use crate::limits::{CONNECTIONS_MAX, LISTEN_QUEUE_LENGTH_MAX, UNACKNOWLEDGED_TIME_MAX};
 
@@ -32,29 +30,6 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// How long accepting rests after the process ran out of descriptors, if no connection closes before.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// A connection's place among those held at once, in whichever loop.
-pub struct Counted {
-    figures: Arc<Counters>,
-    /// The loop that accepts.
-    accepting: Arc<Returns>,
-}
-
-impl Counted {
-    pub(super) fn new(figures: &Arc<Counters>, accepting: &Arc<Returns>) -> Counted {
-        figures.connections.fetch_add(1, Ordering::Relaxed);
-        Counted { figures: figures.clone(), accepting: accepting.clone() }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        // Accepting waits for a free place.
-        if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
-            self.accepting.wake();
-        }
-    }
-}
 
 impl Front {
     pub(super) fn accept(&mut self) {

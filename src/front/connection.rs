@@ -20,20 +20,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 
-use super::accepting::Counted;
-use super::gather::{Gather, Request, Verdict, Waiting};
+use super::intake::{AwaitedPart, Intake, Verdict, WholeRequest};
 use super::judge::Plan;
-use crate::client::{CalledOff, Claim, Client, Fate, Loan, Socket, Then};
+use crate::client::{AfterReply, CalledOff, Claim, Client, Fate, Loan, Returns, Socket};
 use crate::counters::Counters;
 use crate::exchange::in_flight::Exchange;
 use crate::exchange::relay::Step;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
-use crate::limits::LINGER_BYTES_MAX;
+use crate::limits::{CONNECTIONS_MAX, LINGER_BYTES_MAX};
 
 /// So many times its scratch space is read from one connection before the others have their turn: 1 MB.
 const TURN_READS_MAX: usize = 16;
@@ -41,7 +41,7 @@ const TURN_READS_MAX: usize = 16;
 /// A connection and whose turn it is.
 pub struct Connection<S: Socket = TcpStream, F = Box<Exchange>> {
     pub(super) client: Arc<Client<S>>,
-    pub(super) gather: Gather<Plan>,
+    pub(super) intake: Intake<Plan>,
     pub(super) baggage: Baggage,
     pub(super) state: State<F>,
 }
@@ -52,8 +52,30 @@ pub struct Baggage {
     pub(super) claim: Claim,
     pub(super) unread: Unread,
     pub(super) inbound: Inbound,
-    /// For its place among all.
     _counted: Counted,
+}
+
+/// That a connection counts among those held at once, in whichever loop it is.
+pub struct Counted {
+    figures: Arc<Counters>,
+    /// The loop that accepts.
+    accepting: Arc<Returns>,
+}
+
+impl Counted {
+    pub(super) fn new(figures: &Arc<Counters>, accepting: &Arc<Returns>) -> Counted {
+        figures.connections.fetch_add(1, Ordering::Relaxed);
+        Counted { figures: figures.clone(), accepting: accepting.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Accepting waits for a free place.
+        if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
+            self.accepting.wake();
+        }
+    }
 }
 
 /// What a connection is about. `F`: a reply that is being relayed.
@@ -65,7 +87,7 @@ pub enum State<F = Box<Exchange>> {
     /// Its reply does nothing but flow: this loop relays what upstream sends. A borrower has the rest in hand.
     Flowing(F, Departure),
     /// The last bytes of a reply wait for the socket.
-    Writing { bytes: Vec<u8>, written: usize, then: Then, since_ms: u64 },
+    Writing { bytes: Vec<u8>, written: usize, then: AfterReply, since_ms: u64 },
     /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
     Draining { since_ms: u64 },
     /// The last reply is sent; what the client still sends is dropped, so that no reset eats the reply.
@@ -89,7 +111,7 @@ pub enum Next {
     /// There is more to read, but others come first: [`Connection::resume`] it soon.
     Again,
     /// Another loop goes on with it, and with this request.
-    Move(Box<Request<Plan>>),
+    Move(Box<WholeRequest<Plan>>),
     /// It is over.
     Drop,
 }
@@ -108,9 +130,9 @@ pub trait Surroundings<S: Socket = TcpStream, F = Box<Exchange>> {
     /// Whether the proxy stops: no connection goes on behind its next reply.
     fn is_stopping(&self) -> bool;
     /// Whether this request's connection shall go on in another loop.
-    fn moves(&mut self, request: &Request<Plan>) -> bool;
+    fn moves(&mut self, request: &WholeRequest<Plan>) -> bool;
     /// Has the request answered by somebody else.
-    fn lend(&mut self, loan: Loan<S>, request: Request<Plan>, claim: Claim);
+    fn lend(&mut self, loan: Loan<S>, request: WholeRequest<Plan>, claim: Claim);
     /// From now on events of the stream's upstream are told; false where they cannot be.
     fn watch(&mut self, stream: &F) -> bool;
     /// Has somebody else relay a stream that cannot be watched.
@@ -222,7 +244,7 @@ impl<S: Socket, F> Connection<S, F> {
     /// A parked connection. Nobody else has a hand on `client`.
     pub fn new(client: Client<S>, baggage: Baggage, now_ms: u64) -> Connection<S, F> {
         let state = State::Parked { since_ms: now_ms };
-        Connection { client: Arc::new(client), gather: Gather::default(), baggage, state }
+        Connection { client: Arc::new(client), intake: Intake::default(), baggage, state }
     }
 
     /// Leaves its loop, parked and with the whole request of [`Next::Move`].
@@ -233,7 +255,12 @@ impl<S: Socket, F> Connection<S, F> {
     }
 
     /// Goes on in this loop with the request that it moved with.
-    pub fn arrive(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
+    pub fn arrive(
+        &mut self,
+        request: WholeRequest<Plan>,
+        around: &mut impl Surroundings<S, F>,
+        scratch: &mut [u8],
+    ) -> Next {
         // Events of the time between the loops were told to nobody.
         self.baggage.inbound.suspect();
         self.lend(request, around);
@@ -344,7 +371,7 @@ impl<S: Socket, F> Connection<S, F> {
     }
 
     /// Lends the connection to whoever answers the request.
-    pub(super) fn lend(&mut self, request: Request<Plan>, around: &mut impl Surroundings<S, F>) {
+    pub(super) fn lend(&mut self, request: WholeRequest<Plan>, around: &mut impl Surroundings<S, F>) {
         let keep_alive = request.head.keep_alive && !around.is_stopping();
         let ends = request.plan.ends_with_client(&request.head);
         self.client.lend();
@@ -447,7 +474,7 @@ impl<S: Socket, F> Connection<S, F> {
             next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
         }
         match self.state {
-            State::Parked { .. } if self.gather.waiting() == Waiting::Idle && !self.has_more() => Next::Drop,
+            State::Parked { .. } if self.intake.waiting() == AwaitedPart::Idle && !self.has_more() => Next::Drop,
             // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
             State::Lingering { drained: 0, .. } => Next::Drop,
             State::Parked { .. }

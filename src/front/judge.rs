@@ -10,7 +10,7 @@ use crate::routes::{Local, Route, route};
 use crate::settings::{Settings, Token};
 use crate::stats::page::page;
 
-use super::gather::Verdict;
+use super::intake::Verdict;
 
 /// Exactly what the specification shows.
 const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"}"#;

@@ -22,7 +22,7 @@ use mio::Poll;
 use mio::net::TcpStream;
 
 use super::connection::{Baggage, Connection};
-use super::gather::Request;
+use super::intake::WholeRequest;
 use super::{Common, Front, LINKS, Plan, Role, Services};
 use crate::exchange::express::Express;
 use crate::exchange::flow::{FlowingMailbox, FlowingReplies};
@@ -41,7 +41,7 @@ pub struct Moved {
     stream: TcpStream,
     peer: SocketAddr,
     baggage: Baggage,
-    request: Box<Request<Plan>>,
+    request: Box<WholeRequest<Plan>>,
     /// It counts as one that the lane has in hand.
     _lane: Arc<FlowingMailbox>,
 }
@@ -99,7 +99,7 @@ impl Lanes {
     }
 
     /// Whether this request's connection shall move to one of them.
-    fn suit(&self, request: &Request<Plan>) -> bool {
+    fn suit(&self, request: &WholeRequest<Plan>) -> bool {
         match &request.plan {
             Plan::Forward(Forwarding { kind: Kind::Short, .. }) => self.ask && request.head.keep_alive,
             Plan::Forward(Forwarding { kind: Kind::Streamed, .. }) => true,
@@ -113,7 +113,7 @@ impl Lanes {
     }
 
     /// The lane for a connection that moves with this request.
-    fn choose(&mut self, request: &Request<Plan>, common: &Common) -> &mut Lane {
+    fn choose(&mut self, request: &WholeRequest<Plan>, common: &Common) -> &mut Lane {
         let is_streamed = matches!(request.plan, Plan::Forward(Forwarding { kind: Kind::Streamed, .. }));
         let (first, second) = (self.first.in_hand(), self.second.in_hand());
         let is_shared = first >= LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
@@ -184,7 +184,7 @@ fn start(common: Common) -> io::Result<(StartedLane, JoinHandle<()>)> {
 
 impl Services {
     /// Whether this request shall move its connection to a lane, and there is one.
-    pub(super) fn moves_to_lane(&mut self, request: &Request<Plan>) -> bool {
+    pub(super) fn moves_to_lane(&mut self, request: &WholeRequest<Plan>) -> bool {
         let Role::Accepting(lanes) = &mut self.role else { return false };
         self.stopping.is_none() && lanes.suit(request) && lanes.are_open(&self.common)
     }
@@ -192,7 +192,7 @@ impl Services {
 
 impl Front {
     /// Moves a connection.
-    pub(super) fn move_away(&mut self, token: usize, connection: Connection, request: Box<Request<Plan>>) {
+    pub(super) fn move_away(&mut self, token: usize, connection: Connection, request: Box<WholeRequest<Plan>>) {
         self.connections.give_back(token);
         let Some((mut stream, peer, baggage)) = connection.leave() else { return };
         let _ = self.poll.registry().deregister(&mut stream);

@@ -8,17 +8,17 @@
 //! quick commits, too.
 
 mod accepting;
+mod busy_poll;
 mod connection;
 pub mod deadlines;
-pub mod gather;
+pub mod intake;
 mod judge;
 mod lanes;
-mod patience;
 mod requests;
 #[cfg(test)]
 mod schedules;
 mod stopping;
-mod watch;
+mod timeouts;
 mod writing;
 
 use std::io;
@@ -51,14 +51,14 @@ use crate::outage::Outage;
 use crate::slots::Slots;
 use crate::stats::lane::Lane;
 pub use accepting::listen;
+use busy_poll::BusyPoll;
 use connection::{Connection, Next, Ready, Surroundings};
 use deadlines::Deadlines;
-use gather::{Request, Verdict};
+use intake::{Verdict, WholeRequest};
 pub use judge::{Judge, Plan};
 use lanes::{Arrivals, Lanes};
 use stopping::Stopping;
-pub use stopping::{Asked, Stop};
-use watch::BusyPoll;
+pub use stopping::{Stop, StopAsked};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
@@ -322,11 +322,11 @@ impl Surroundings for Services {
         self.stopping.is_some()
     }
 
-    fn moves(&mut self, request: &Request<Plan>) -> bool {
+    fn moves(&mut self, request: &WholeRequest<Plan>) -> bool {
         self.moves_to_lane(request)
     }
 
-    fn lend(&mut self, loan: Loan, request: Request<Plan>, claim: Claim) {
+    fn lend(&mut self, loan: Loan, request: WholeRequest<Plan>, claim: Claim) {
         let lend = Lend::new(loan, request.head, request.body, claim);
         let taken = match request.plan {
             Plan::Statistics(question) => self.common.statistics.ask(question, Box::new(lend)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
-use super::gather::{Gather, Request, Step, Waiting};
+use super::intake::{AwaitedPart, Intake, Step, WholeRequest};
 use super::judge::Plan;
 use crate::client::Socket;
 use crate::exchange::request::Kind;
@@ -12,7 +12,7 @@ use crate::http::reply::{CONTINUE, Persistence, Reply};
 use crate::limits::OVERLOADED_RETRY_S;
 
 /// How many bytes were used, and the request that they made whole.
-type Gathered = (usize, Option<Box<Request<Plan>>>);
+type Gathered = (usize, Option<Box<WholeRequest<Plan>>>);
 
 impl<S: Socket, F> Connection<S, F> {
     /// Takes in bytes behind those not used up before.
@@ -54,8 +54,8 @@ impl<S: Socket, F> Connection<S, F> {
     fn gather_from(&mut self, bytes: &[u8], around: &mut impl Surroundings<S, F>) -> Result<Gathered, Dropped> {
         let mut used = 0;
         while used < bytes.len() && matches!(self.state, State::Parked { .. }) {
-            let waited = self.gather.waiting();
-            let step = match self.gather.advance(&bytes[used..], |head| around.judge(head)) {
+            let waited = self.intake.waiting();
+            let step = match self.intake.advance(&bytes[used..], |head| around.judge(head)) {
                 Ok((n, step)) => {
                     used += n;
                     step
@@ -67,14 +67,14 @@ impl<S: Socket, F> Connection<S, F> {
             };
             self.baggage.claim.set(match &step {
                 Step::Whole(request) => request.body.len(),
-                Step::More | Step::Continue => self.gather.body_bytes(),
+                Step::More | Step::Continue => self.intake.body_bytes(),
             });
             if around.are_bodies_too_many() {
                 self.turn_away(around)?;
                 return Ok((bytes.len(), None));
             }
             // A head has one deadline from its first byte; a body one from its last.
-            if waited != Waiting::Head || self.gather.waiting() != Waiting::Head {
+            if waited != AwaitedPart::Head || self.intake.waiting() != AwaitedPart::Head {
                 self.state = State::Parked { since_ms: around.now_ms() };
             }
             match step {
@@ -87,7 +87,11 @@ impl<S: Socket, F> Connection<S, F> {
     }
 
     /// Answers a whole request, or has it answered.
-    pub(super) fn on_request(&mut self, mut request: Box<Request<Plan>>, around: &mut impl Surroundings<S, F>) -> Next {
+    pub(super) fn on_request(
+        &mut self,
+        mut request: Box<WholeRequest<Plan>>,
+        around: &mut impl Surroundings<S, F>,
+    ) -> Next {
         if let Plan::Forward(forwarding) = &mut request.plan {
             forwarding.kind = Kind::of(&request.head, &request.body);
         }
@@ -123,14 +127,14 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// The connection's last reply, without content where the request was one for a head.
     fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
-        let bytes = reply.encode(Persistence::Close, self.gather.is_head_only());
+        let bytes = reply.encode(Persistence::Close, self.intake.is_head_only());
         self.forget_request();
         self.reply(bytes, false, around)
     }
 
     /// What came of a request that is refused takes no memory while its client reads why.
     fn forget_request(&mut self) {
-        self.gather = Gather::default();
+        self.intake = Intake::default();
         self.baggage.claim.set(0);
     }
 }

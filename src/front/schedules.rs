@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use mio::Poll;
 
-use super::accepting::Counted;
-use super::connection::{Baggage, Connection, Next, Ready, State, Surroundings};
-use super::gather::{Request, Verdict};
+use super::connection::{Baggage, Connection, Counted, Next, Ready, State, Surroundings};
+use super::intake::{Verdict, WholeRequest};
 use super::{Plan, returns};
 use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns, Socket};
 use crate::counters::Counters;
@@ -29,7 +28,7 @@ const STEPS_MAX: usize = 10_000;
 
 /// Both ends of a connection.
 #[derive(Default)]
-struct Wire {
+struct SimulatedWire {
     inbound: VecDeque<u8>,
     /// The client closed its side.
     fin: bool,
@@ -47,15 +46,15 @@ struct Wire {
 
 /// The proxy's end.
 #[derive(Clone, Default)]
-struct Simulated(Arc<Mutex<Wire>>);
+struct SimulatedSocket(Arc<Mutex<SimulatedWire>>);
 
-impl Simulated {
-    fn wire(&self) -> MutexGuard<'_, Wire> {
+impl SimulatedSocket {
+    fn wire(&self) -> MutexGuard<'_, SimulatedWire> {
         self.0.lock().expect("one thread")
     }
 }
 
-impl Socket for Simulated {
+impl Socket for SimulatedSocket {
     fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.wire();
         if wire.reset {
@@ -101,7 +100,7 @@ impl Socket for Simulated {
     }
 }
 
-impl Wire {
+impl SimulatedWire {
     /// What epoll says at this moment, if there was an edge.
     fn event(&mut self) -> Option<Ready> {
         if !std::mem::take(&mut self.edge) {
@@ -136,7 +135,7 @@ impl Chance {
 
 /// The socket of an exchange's upstream.
 #[derive(Default)]
-struct Upstream {
+struct UpstreamState {
     /// How much of the reply it has still to send.
     unsent: usize,
     /// Bytes that have come and were not read.
@@ -151,10 +150,10 @@ struct Upstream {
 
 /// Upstream, as whoever calls the exchange off sees it.
 #[derive(Clone, Default)]
-struct SimulatedUpstream(Arc<Mutex<Upstream>>);
+struct SimulatedUpstream(Arc<Mutex<UpstreamState>>);
 
 impl SimulatedUpstream {
-    fn lock(&self) -> MutexGuard<'_, Upstream> {
+    fn lock(&self) -> MutexGuard<'_, UpstreamState> {
         self.0.lock().expect("one thread")
     }
 }
@@ -187,7 +186,7 @@ struct Around {
 
 /// A request in a borrower's hands, or flowing, and what of its reply is still to be written.
 struct Borrowed {
-    loan: Loan<Simulated>,
+    loan: Loan<SimulatedSocket>,
     reply: Vec<u8>,
     upstream: SimulatedUpstream,
     /// Nothing is left in upstream's socket until its next event.
@@ -223,7 +222,7 @@ impl Borrowed {
     }
 }
 
-impl Surroundings<Simulated, Borrowed> for Around {
+impl Surroundings<SimulatedSocket, Borrowed> for Around {
     fn now_ms(&self) -> u64 {
         self.returns.now_ms()
     }
@@ -246,11 +245,11 @@ impl Surroundings<Simulated, Borrowed> for Around {
         self.is_stopping
     }
 
-    fn moves(&mut self, request: &Request<Plan>) -> bool {
+    fn moves(&mut self, request: &WholeRequest<Plan>) -> bool {
         self.moves && !self.is_stopping && request.head.keep_alive
     }
 
-    fn lend(&mut self, loan: Loan<Simulated>, request: Request<Plan>, _: Claim) {
+    fn lend(&mut self, loan: Loan<SimulatedSocket>, request: WholeRequest<Plan>, _: Claim) {
         let reply = Reply::new(200, "text/plain", number_of(&request.head).into_bytes());
         let persistence = if loan.keep_alive() { Persistence::KeepAlive } else { Persistence::Close };
         assert!(self.borrowed.is_none(), "lent twice");
@@ -294,7 +293,7 @@ impl Surroundings<Simulated, Borrowed> for Around {
         &self.figures
     }
 
-    fn tell_when_sent(&self, client: &Client<Simulated>) -> io::Result<()> {
+    fn tell_when_sent(&self, client: &Client<SimulatedSocket>) -> io::Result<()> {
         client.stream().wire().edge = true;
         Ok(())
     }
@@ -308,14 +307,14 @@ fn number_of(head: &RequestHead) -> String {
 /// One schedule.
 struct Schedule {
     chance: Chance,
-    socket: Simulated,
+    socket: SimulatedSocket,
     around: Around,
     scratch: Vec<u8>,
-    connection: Option<Connection<Simulated, Borrowed>>,
+    connection: Option<Connection<SimulatedSocket, Borrowed>>,
     /// A stream on its way to the loop.
     leaving: Option<Borrowed>,
     /// On its way to the other loop.
-    moving: Option<(Baggage, Box<Request<Plan>>)>,
+    moving: Option<(Baggage, Box<WholeRequest<Plan>>)>,
     /// Its turn was cut short.
     again: bool,
     /// Returns under way to the loop, each from a thread of its own.
@@ -367,9 +366,9 @@ impl Schedule {
         let figures = Arc::default();
         let bodies = Bodies::new(u64::MAX);
         let baggage = Baggage::new(bodies.claim(), Counted::new(&figures, returns));
-        let socket = Simulated::default();
+        let socket = SimulatedSocket::default();
         let room = [0, 20, 1000, 100_000][chance.below(4)];
-        *socket.wire() = Wire { room, edge: true, ..Wire::default() };
+        *socket.wire() = SimulatedWire { room, edge: true, ..SimulatedWire::default() };
         let client = Client::new(socket.clone(), PEER, 0, returns.clone());
         let around = Around {
             bodies,
@@ -401,7 +400,7 @@ impl Schedule {
         }
     }
 
-    fn step(&mut self, step: impl FnOnce(&mut Connection<Simulated, Borrowed>, &mut Around, &mut [u8]) -> Next) {
+    fn step(&mut self, step: impl FnOnce(&mut Connection<SimulatedSocket, Borrowed>, &mut Around, &mut [u8]) -> Next) {
         let Some(connection) = &mut self.connection else { return };
         match step(connection, &mut self.around, &mut self.scratch) {
             Next::Keep => {}

@@ -20,7 +20,7 @@ pub struct Stop {
 
 /// What asking the front to stop amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum StopAsked {
     /// It stops from now on, and running exchanges may finish.
     First,
     /// The first, come twice.
@@ -31,12 +31,12 @@ pub enum Asked {
 
 impl Stop {
     /// Asks the front to stop.
-    pub fn ask(&self, now: Instant) -> Asked {
+    pub fn ask(&self, now: Instant) -> StopAsked {
         let is_again = |first: &Instant| now.saturating_duration_since(*first) >= SAME_SIGNAL_TIME_MAX;
         let asked = match self.asked.set(now) {
-            Ok(()) => Asked::First,
-            Err(_) if self.asked.get().is_some_and(is_again) => Asked::Again,
-            Err(_) => Asked::Same,
+            Ok(()) => StopAsked::First,
+            Err(_) if self.asked.get().is_some_and(is_again) => StopAsked::Again,
+            Err(_) => StopAsked::Same,
         };
         self.sleepers().iter().for_each(|returns| returns.wake());
         asked
@@ -123,8 +123,8 @@ mod tests {
         let (stop, first) = (Stop::default(), Instant::now());
         assert!(!stop.is_asked());
         let asked = [0, 0, 1, 499, 500, 501, 60_000].map(|ms| stop.ask(first + Duration::from_millis(ms)));
-        let (same, again) = (Asked::Same, Asked::Again);
-        assert_eq!(asked, [Asked::First, same, same, same, again, again, again]);
+        let (same, again) = (StopAsked::Same, StopAsked::Again);
+        assert_eq!(asked, [StopAsked::First, same, same, same, again, again, again]);
         assert!(stop.is_asked());
         // Whoever read the clock before and asks later.
         assert_eq!(stop.ask(first), same);

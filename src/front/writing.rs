@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
-use crate::client::{Socket, Then};
+use crate::client::{AfterReply, Socket};
 
 impl<S: Socket, F> Connection<S, F> {
     pub(super) fn reply(
@@ -12,7 +12,7 @@ impl<S: Socket, F> Connection<S, F> {
         keep_alive: bool,
         around: &mut impl Surroundings<S, F>,
     ) -> Result<(), Dropped> {
-        let then = if keep_alive { Then::Park } else { Then::Linger };
+        let then = if keep_alive { AfterReply::Park } else { AfterReply::Linger };
         self.state = State::Writing { bytes, written: 0, then, since_ms: around.now_ms() };
         self.write_some(around)
     }
@@ -25,7 +25,9 @@ impl<S: Socket, F> Connection<S, F> {
         match self.state {
             State::Parked { .. } => self.go_on(around, scratch),
             State::Lingering { .. } => self.read(around, scratch),
-            State::Writing { then: Then::Cut, ref bytes, written, .. } if written == bytes.len() => self.cut(around),
+            State::Writing { then: AfterReply::Cut, ref bytes, written, .. } if written == bytes.len() => {
+                self.cut(around)
+            }
             State::Writing { .. } | State::Draining { .. } | State::Lent(_) | State::Flowing(..) => Next::Keep,
         }
     }
@@ -51,14 +53,14 @@ impl<S: Socket, F> Connection<S, F> {
         }
         if *written == bytes.len() {
             self.state = match then {
-                Then::Park => State::Parked { since_ms: now_ms },
-                Then::Linger => {
+                AfterReply::Park => State::Parked { since_ms: now_ms },
+                AfterReply::Linger => {
                     self.client.end_well();
                     let _ = self.client.stream().shutdown(Shutdown::Write);
                     State::Lingering { since_ms: now_ms, drained: 0 }
                 }
                 // The caller cuts it.
-                Then::Cut => return Ok(()),
+                AfterReply::Cut => return Ok(()),
             };
         }
         Ok(())

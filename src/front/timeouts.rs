@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Front;
 use super::connection::{Connection, Departure, Next, State, Surroundings};
-use super::gather::Waiting;
+use super::intake::AwaitedPart;
 use crate::client::Socket;
 use crate::http::refusal::Refusal;
 use crate::limits::*;
@@ -14,10 +14,10 @@ impl<S: Socket, F> Connection<S, F> {
     fn deadline(&self) -> u64 {
         let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
         match &self.state {
-            State::Parked { since_ms } => match self.gather.waiting() {
-                Waiting::Idle => after(*since_ms, IDLE_TIME_MAX),
-                Waiting::Head => after(*since_ms, HEAD_TIME_MAX),
-                Waiting::Body => after(*since_ms, BODY_GAP_MAX),
+            State::Parked { since_ms } => match self.intake.waiting() {
+                AwaitedPart::Idle => after(*since_ms, IDLE_TIME_MAX),
+                AwaitedPart::Head => after(*since_ms, HEAD_TIME_MAX),
+                AwaitedPart::Body => after(*since_ms, BODY_GAP_MAX),
             },
             State::Lent(Departure { left_ms, .. }) | State::Flowing(_, Departure { left_ms, .. }) => {
                 left_ms.map_or(u64::MAX, |left_ms| after(left_ms, COUNTS_TIME_MAX))
@@ -52,10 +52,10 @@ impl<S: Socket, F> Connection<S, F> {
     fn expire(&mut self, around: &mut impl Surroundings<S, F>) -> Next {
         match &mut self.state {
             State::Parked { .. } => {
-                let refusal = match self.gather.waiting() {
-                    Waiting::Idle => return Next::Drop,
-                    Waiting::Head => Refusal::HeadTimeout,
-                    Waiting::Body => Refusal::BodyTimeout,
+                let refusal = match self.intake.waiting() {
+                    AwaitedPart::Idle => return Next::Drop,
+                    AwaitedPart::Head => Refusal::HeadTimeout,
+                    AwaitedPart::Body => Refusal::BodyTimeout,
                 };
                 self.refuse(refusal, around).map_or(Next::Drop, |()| Next::Keep)
             }
@@ -92,11 +92,10 @@ mod tests {
 
     use mio::Poll;
 
-    use super::super::accepting::Counted;
-    use super::super::connection::Baggage;
-    use super::super::{Plan, gather, returns};
+    use super::super::connection::{Baggage, Counted};
+    use super::super::{Plan, intake, returns};
     use super::*;
-    use crate::client::{Bodies, Client, Then};
+    use crate::client::{AfterReply, Bodies, Client};
     use crate::http::reply::Reply;
 
     /// A connection of which `bytes` have arrived.
@@ -110,9 +109,9 @@ mod tests {
         let client = Client::new(stream, address, 0, returns);
         let mut connection = Connection::new(client, Baggage::new(Bodies::new(0).claim(), counted), 5000);
         let plan = Plan::Answer(Reply::options());
-        let verdict = gather::Verdict { plan, body_bytes_max: 1000, keep_body: true };
+        let verdict = intake::Verdict { plan, body_bytes_max: 1000, keep_body: true };
         let mut verdict = Some(verdict);
-        let gathered = connection.gather.advance(bytes, |_| Ok(verdict.take().expect("one head")));
+        let gathered = connection.intake.advance(bytes, |_| Ok(verdict.take().expect("one head")));
         gathered.map_err(|_| ()).expect("a good request");
         connection
     }
@@ -135,7 +134,7 @@ mod tests {
         check(head, parked, Some(BODY_GAP_MAX));
         check(&format!("{head}Hell"), parked, Some(BODY_GAP_MAX));
         check(&format!("{head}Hello"), parked, Some(IDLE_TIME_MAX));
-        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, then: Then::Park, since_ms };
+        let writing = |since_ms| State::Writing { bytes: vec![0; 9], written: 1, then: AfterReply::Park, since_ms };
         check("", writing, Some(WRITE_STALL_MAX));
         check("", |since_ms| State::Lingering { since_ms, drained: 0 }, Some(LINGER_TIME_MAX));
         // A model may think for as long as it likes.

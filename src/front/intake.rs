@@ -12,7 +12,7 @@ use crate::http::{Framing, RequestHead, read_head};
 use crate::limits::BODY_BYTES_AT_ONCE;
 
 /// A request gathered whole.
-pub struct Request<P> {
+pub struct WholeRequest<P> {
     /// Its head.
     pub head: RequestHead,
     /// Its body, chunked framing taken off.
@@ -38,11 +38,11 @@ pub enum Step<P> {
     /// Not whole yet, and the client waits for `100 Continue` before it sends the body.
     Continue,
     /// Whole.
-    Whole(Box<Request<P>>),
+    Whole(Box<WholeRequest<P>>),
 }
 
 /// The gathering of one connection's requests, one after the other.
-pub struct Gather<P> {
+pub struct Intake<P> {
     state: State<P>,
     /// The request asks for a head alone, as far as it can be read.
     head_only: bool,
@@ -51,17 +51,17 @@ pub struct Gather<P> {
 enum State<P> {
     Idle,
     Head { scanned: usize },
-    Body { request: Box<Request<P>>, rest: Rest, keep_body: bool },
+    Body { request: Box<WholeRequest<P>>, rest: BodyRest, keep_body: bool },
 }
 
-enum Rest {
+enum BodyRest {
     Length(u64),
     Chunks(ChunkDecoder),
 }
 
 /// What a connection waits for, for its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum AwaitedPart {
     /// The first byte of a request.
     Idle,
     /// The rest of a head.
@@ -70,19 +70,19 @@ pub enum Waiting {
     Body,
 }
 
-impl<P> Default for Gather<P> {
+impl<P> Default for Intake<P> {
     fn default() -> Self {
-        Gather { state: State::Idle, head_only: false }
+        Intake { state: State::Idle, head_only: false }
     }
 }
 
-impl<P> Gather<P> {
+impl<P> Intake<P> {
     /// What it waits for.
-    pub fn waiting(&self) -> Waiting {
+    pub fn waiting(&self) -> AwaitedPart {
         match self.state {
-            State::Idle => Waiting::Idle,
-            State::Head { .. } => Waiting::Head,
-            State::Body { .. } => Waiting::Body,
+            State::Idle => AwaitedPart::Idle,
+            State::Head { .. } => AwaitedPart::Head,
+            State::Body { .. } => AwaitedPart::Body,
         }
     }
 
@@ -120,13 +120,13 @@ impl<P> Gather<P> {
             used = consumed;
             let verdict = judge(&head)?;
             let rest = match head.framing {
-                Framing::None => Rest::Length(0),
+                Framing::None => BodyRest::Length(0),
                 Framing::Length(length) if length > verdict.body_bytes_max => return Err(Refusal::BodyTooLarge),
-                Framing::Length(length) => Rest::Length(length),
-                Framing::Chunked => Rest::Chunks(ChunkDecoder::new(verdict.body_bytes_max)),
+                Framing::Length(length) => BodyRest::Length(length),
+                Framing::Chunked => BodyRest::Chunks(ChunkDecoder::new(verdict.body_bytes_max)),
             };
             fresh = head.expect_continue;
-            let request = Box::new(Request { head, body: Vec::new(), plan: verdict.plan });
+            let request = Box::new(WholeRequest { head, body: Vec::new(), plan: verdict.plan });
             self.state = State::Body { request, rest, keep_body: verdict.keep_body };
         }
         if let State::Body { request, rest, keep_body } = &mut self.state {
@@ -147,10 +147,10 @@ impl<P> Gather<P> {
     }
 }
 
-impl Rest {
+impl BodyRest {
     fn take(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
         match self {
-            Rest::Length(left) => {
+            BodyRest::Length(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 if body.capacity() - body.len() < taken {
                     // One exact allocation; a large body makes as much room more as it has filled.
@@ -161,7 +161,7 @@ impl Rest {
                 *left -= taken as u64;
                 Ok((taken, *left == 0))
             }
-            Rest::Chunks(decoder) => decoder.decode(bytes, body),
+            BodyRest::Chunks(decoder) => decoder.decode(bytes, body),
         }
     }
 }
