@@ -189,7 +189,10 @@ impl Front {
         let mut busy_poll = BusyPoll::new();
         loop {
             self.services.flowing.rest();
-            let timeout = self.timeout();
+            // Asked before the wait, so that what had come by then is seen before anything is called off.
+            let stops = self.services.common.stop.is_asked();
+            let begins_to_stop = stops && self.services.stopping.is_none();
+            let timeout = if begins_to_stop { Some(Duration::ZERO) } else { self.timeout() };
             let may_look = self.services.links.is_some() && !self.services.flowing.is_any();
             match busy_poll.wait(&mut self.poll, &mut events, timeout, may_look) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -235,7 +238,7 @@ impl Front {
             }
             self.check_deadlines();
             self.connections.end_turn();
-            let over = self.services.common.stop.is_asked() && self.stopped();
+            let over = stops && self.stopped();
             if let Some(links) = &mut self.services.links {
                 links.settle();
                 links.rest();

@@ -98,14 +98,16 @@ fn while_waiting_for_a_worker() {
     // Upstream never hears of a request whose client left before its turn.
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
+    let mut beside = beside_streams(&proxy, &upstream);
     let (mut first, mut link) = streaming(&proxy, &upstream);
     let mut second = proxy.connect();
     second.send(chat());
-    // The front has seen what came before this, for it takes what is ready in order.
+    // The accepting loop has moved it to its lane when this is answered, and the lane has it in the queue then.
     proxy.json("/health");
+    beside.ask(get("/health"));
     second.leave();
     // On a busy machine the system may bring another processor's packets first: some more round trips let this one come.
-    (0..10).for_each(|_| drop(proxy.json("/health")));
+    (0..10).for_each(|_| drop(beside.ask(get("/health"))));
     link.send([chunk(DONE), LAST_CHUNK.into()].concat());
     first.through(LAST_CHUNK);
     let rows = proxy.wait_for_rows(2);
@@ -214,16 +216,17 @@ const FINISH: &str = "data: {\"id\":\"chatcmpl-1\",\"model\":\"m-1\",\"choices\"
 fn leaves_at_finish(then: impl FnOnce(&mut Link)) -> Row {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
+    let mut beside = beside_streams(&proxy, &upstream);
     let (mut client, mut link) = streaming(&proxy, &upstream);
     link.send(chunk(FINISH));
     client.through("\"stop\"");
     client.leave();
-    // The front has seen that when it answers this, for it takes what is ready in order.
-    proxy.json("/health");
+    // The lane has seen that when it answers this.
+    beside.ask(get("/health"));
     then(&mut link);
     let rows = proxy.wait_for_rows(1);
     // Whatever follows corrects that row, and adds none.
-    proxy.json("/health");
+    beside.ask(get("/health"));
     assert_eq!(rows.len(), 1);
     rows[0].clone()
 }

@@ -44,6 +44,18 @@ pub fn asking(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
     (client, link)
 }
 
+/// A client whose connection has moved to where streams flow. What it asks there is answered when all has been seen
+/// that came before, for a loop takes what is ready in order.
+pub fn beside_streams(proxy: &Proxy, upstream: &Upstream) -> Client {
+    let mut client = proxy.connect();
+    client.send(get("/v1/models"));
+    let mut link = upstream.accept();
+    link.request();
+    link.send(reply("200 OK", "application/json\r\nConnection: close", "{}"));
+    assert_eq!(client.reply().text(), "{}");
+    client
+}
+
 /// A stream of which the client has read one event: from now on it only flows.
 pub fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
     let (mut client, mut link) = asking(proxy, upstream);
