@@ -12,7 +12,7 @@ use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::credential::FingerprintKey;
 use crate::exchange::dial::Names;
-use crate::exchange::shelf::Shelf;
+use crate::exchange::idle::IdleConnections;
 use crate::exchange::worker;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
@@ -150,7 +150,7 @@ impl Proxy {
             settings,
             recorder: recorder.clone(),
             names,
-            shelf: Shelf::default(),
+            idle: IdleConnections::default(),
             unasked: Default::default(),
             fingerprints,
         });

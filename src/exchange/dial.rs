@@ -16,10 +16,10 @@ use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector};
 
 use super::addresses::{Addresses, Resolve};
+use super::idle::Manners;
 use super::incoming::{Aside, HeadReader};
 use super::permits::Permit;
 use super::permits::Permits;
-use super::shelf::Manners;
 use super::wire::{Wire, WireState, called_off};
 use crate::keepalive;
 use crate::limits::*;
@@ -229,7 +229,7 @@ fn config() -> Config {
         .max_response_header_size(REPLY_HEAD_BYTES_MAX)
         .max_idle_connections(1)
         .max_idle_connections_per_host(1)
-        // The shelf knows how old a connection is.
+        // IdleConnections knows how old a connection is.
         .max_idle_age(Duration::MAX)
         .timeout_global(None)
         .timeout_per_call(None)

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token, Waker};
 
-use super::in_flight::Exchange;
 use super::job::{Job, Workers};
 use super::polled;
 use super::relay::{Scratch, Step};
+use super::relayed::Exchange;
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
 

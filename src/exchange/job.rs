@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::in_flight::Exchange;
 use super::pool::{Connecting, InFlight, Pool, QueuedRequest};
 use super::relay::Step;
+use super::relayed::Exchange;
 use super::request::ForwardedRequest;
 use crate::client::Tail;
 

@@ -13,10 +13,10 @@
 //! [`incoming`], hand row and tail to the recorder. The [`pool`] gives it its jobs, as many at a time as [`admission`]
 //! lets begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
-//! A connection to upstream lies on the [`shelf`], or one is made: [`dial`] has its [`addresses`] and its turn
+//! A connection to upstream lies on the [`idle`], or one is made: [`dial`] has its [`addresses`] and its turn
 //! ([`permits`]), and the [`wire`] is what becomes of it.
 //!
-//! Lanes ask short requests themselves ([`express`]). With a worker for each exchange, 16 clients got 0.37 of nginx's
+//! Lanes ask short requests themselves ([`short`]). With a worker for each exchange, 16 clients got 0.37 of nginx's
 //! rate and a lone one waited 1.8 times as long; without any recording 0.48 and 1.2, so that no database would have
 //! helped.
 
@@ -25,17 +25,17 @@ mod admission;
 pub mod credential;
 pub mod dial;
 mod draft;
-pub mod express;
 pub mod flow;
-pub mod in_flight;
+pub mod idle;
 pub mod incoming;
 pub mod job;
 pub mod permits;
 mod polled;
 pub mod pool;
 pub mod relay;
+pub mod relayed;
 pub mod request;
-pub mod shelf;
+pub mod short;
 mod unasked;
 mod upload;
 pub mod upstream;
@@ -49,7 +49,7 @@ use self::credential::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::Names;
-use shelf::Shelf;
+use idle::IdleConnections;
 use unasked::Unasked;
 
 /// What all workers share.
@@ -61,7 +61,7 @@ pub struct Shared {
     /// Upstream's addresses.
     pub names: Arc<Names>,
     /// Connections to upstream that wait for the next exchange.
-    pub shelf: Shelf,
+    pub idle: IdleConnections,
     /// Whose counts come unasked.
     pub unasked: Unasked,
     /// What credentials are fingerprinted with.

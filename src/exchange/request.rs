@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::flow::FlowingMailbox;
 use super::pool::{Connecting, InFlight};
-use super::upstream::Upstream;
+use super::upstream::UpstreamConnection;
 use super::wire::Begun;
 use crate::client::Lend;
 use crate::http::RequestHead;
@@ -73,7 +73,7 @@ pub struct ForwardedRequest {
 /// What a worker goes on from: the request was sent on already (see [`Begun`]).
 pub struct AskedBefore {
     /// On this connection.
-    pub(super) upstream: Upstream,
+    pub(super) upstream: UpstreamConnection,
     /// So far.
     pub(super) begun: Begun,
     /// What it said.

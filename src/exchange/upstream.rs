@@ -11,8 +11,8 @@ use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, Timeout};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
+use super::idle::Manners;
 use super::incoming::UpstreamReply;
-use super::shelf::Manners;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::UPSTREAM_UNPROVEN_MAX;
@@ -32,7 +32,7 @@ pub enum NoReply {
 }
 
 /// A way to upstream.
-pub struct Upstream {
+pub struct UpstreamConnection {
     agent: Agent,
     wire: Arc<WireState>,
     base: Base,
@@ -43,7 +43,7 @@ pub struct Upstream {
     most: usize,
 }
 
-impl Drop for Upstream {
+impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         self.make.names.ways.fetch_sub(1, Ordering::Relaxed);
     }
@@ -55,9 +55,9 @@ struct Base {
     prefix: String,
 }
 
-impl Upstream {
+impl UpstreamConnection {
     /// A way to upstream; no connection is made yet.
-    pub fn new(settings: &Settings, names: &Arc<Names>) -> Upstream {
+    pub fn new(settings: &Settings, names: &Arc<Names>) -> UpstreamConnection {
         let wire = Arc::new(WireState::default());
         let make = Arc::new(Dial {
             wire: wire.clone(),
@@ -72,7 +72,7 @@ impl Upstream {
             prefix: settings.upstream.prefix().to_string(),
         };
         names.ways.fetch_add(1, Ordering::Relaxed);
-        Upstream { agent: agent(&make), wire, base, make, carried_stream: false, most: settings.max_workers }
+        UpstreamConnection { agent: agent(&make), wire, base, make, carried_stream: false, most: settings.max_workers }
     }
 
     /// The state of the socket, for calling off and for the relay.

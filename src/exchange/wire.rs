@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 pub use self::state::{Begun, WireState, called_off};
+use super::idle::Manners;
 use super::permits::Permit;
-use super::shelf::Manners;
 use super::upload::{self, Sent};
 use crate::keepalive;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;

@@ -6,14 +6,14 @@ use std::time::Instant;
 use super::Shared;
 use super::draft::{Draft, Ending};
 use super::flow::FlowingReplies;
-use super::in_flight::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::incoming::{Incoming, UpstreamReply};
 use super::job::{Job, Workers};
 use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Source, Step, form};
+use super::relayed::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
 use super::request::{AskedBefore, ForwardedRequest};
 use super::unasked::Asking;
-use super::upstream::{NoReply, Upstream};
+use super::upstream::{NoReply, UpstreamConnection};
 use crate::client::{CalledOff, Lend, Loan, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, ReplyFraming};
@@ -58,7 +58,7 @@ impl Runner<Job> for Worker {
 
     /// What is kept only to be quick is given back.
     fn rest(&mut self) {
-        self.shared.shelf.clear_out();
+        self.shared.idle.clear_out();
         self.scratch = Scratch::default();
     }
 
@@ -86,7 +86,7 @@ impl Worker {
                     forwarding.recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
                 bug_on_purpose(&head, "asking");
                 let asking = self.asking(forwarding.dialect, &body);
-                (self.shared.shelf.take(&self.shared.settings, &self.shared.names), None, asking)
+                (self.shared.idle.take(&self.shared.settings, &self.shared.names), None, asking)
             }
         };
         let (asking, asking_body) = asking;
@@ -140,7 +140,7 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, mut upstream: Upstream, reply: Box<UpstreamReply>) {
+    fn begin(&mut self, mut request: Request, mut upstream: UpstreamConnection, reply: Box<UpstreamReply>) {
         let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
@@ -249,7 +249,7 @@ impl Worker {
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
         let _ = request.loan.client().interrupts(None);
-        self.shared.shelf.put(upstream, Instant::now());
+        self.shared.idle.put(upstream, Instant::now());
         self.learn(&request, status, &relayed.report);
         self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
     }
@@ -275,11 +275,11 @@ impl Worker {
     // ---- no reply ----------------------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn answer(&mut self, request: Request, upstream: Upstream, why: NoReply) {
+    fn answer(&mut self, request: Request, upstream: UpstreamConnection, why: NoReply) {
         let client = request.loan.client();
         let called_off = client.called_off();
         let _ = client.interrupts(None);
-        self.shared.shelf.put(upstream, Instant::now());
+        self.shared.idle.put(upstream, Instant::now());
         let base = &self.shared.settings.upstream;
         let (status, code, outcome, message) = match why {
             NoReply::Unreachable(why) => (
@@ -332,7 +332,7 @@ impl Worker {
 /// Sends the request on.
 #[inline(never)]
 fn ask(
-    upstream: &mut Upstream,
+    upstream: &mut UpstreamConnection,
     head: &RequestHead,
     body: &[u8],
     recorded: bool,

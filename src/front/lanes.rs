@@ -1,6 +1,6 @@
 //! The lanes: two more loops at most, without a listener, for connections whose requests are forwarded and which then only
 //! wait. A lane reads them as the accepting loop does, but asks short requests upstream and commits their rows on its own
-//! thread ([`crate::exchange::express`]), so that such an exchange never changes threads; and it relays the streams of
+//! thread ([`crate::exchange::short`]), so that such an exchange never changes threads; and it relays the streams of
 //! its clients while they do nothing but flow ([`crate::exchange::flow`]). A commit may keep it for a moment; whoever
 //! connects meanwhile is answered by the accepting loop.
 //!
@@ -24,9 +24,9 @@ use mio::net::TcpStream;
 use super::connection::{Baggage, Connection};
 use super::intake::WholeRequest;
 use super::{Common, Front, LINKS, Plan, Role, Services};
-use crate::exchange::express::Express;
 use crate::exchange::flow::{FlowingMailbox, FlowingReplies};
 use crate::exchange::request::{Forwarding, Kind};
+use crate::exchange::short::ShortExchanges;
 use crate::limits::WORKER_STACK_BYTES;
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
@@ -95,7 +95,7 @@ impl Lanes {
     /// None is started yet.
     pub fn new(settings: &Settings) -> Lanes {
         let lane = || if FlowingReplies::are_possible(settings) { Lane::NotYet } else { Lane::Never };
-        Lanes { first: lane(), second: lane(), ask: Express::serves(settings), threads: Vec::new() }
+        Lanes { first: lane(), second: lane(), ask: ShortExchanges::serves(settings), threads: Vec::new() }
     }
 
     /// Whether this request's connection shall move to one of them.
@@ -165,10 +165,10 @@ impl Lane {
 fn start(common: Common) -> io::Result<(StartedLane, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let asks = Express::serves(&common.shared.settings);
-    let links = asks.then(|| Express::new(common.shared.clone(), common.pool.clone(), registry, LINKS));
+    let asks = ShortExchanges::serves(&common.shared.settings);
+    let short = asks.then(|| ShortExchanges::new(common.shared.clone(), common.pool.clone(), registry, LINKS));
     let stop = common.stop.clone();
-    let mut front = Front::new(poll, common, |waker| Role::Lane(Arrivals(Arc::new(Mailbox::new(waker)))), links)?;
+    let mut front = Front::new(poll, common, |waker| Role::Lane(Arrivals(Arc::new(Mailbox::new(waker)))), short)?;
     let Role::Lane(Arrivals(arrivals)) = &front.services.role else { unreachable!("made just now") };
     let started = StartedLane { arrivals: arrivals.clone(), flowing: front.services.flowing.mailbox().clone() };
     let returns = front.services.returns.clone();

@@ -37,12 +37,12 @@ use socket2::SockRef;
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
 use crate::counters::Counters;
 use crate::exchange::Shared;
-use crate::exchange::express::Express;
 use crate::exchange::flow::FlowingReplies;
-use crate::exchange::in_flight::Exchange;
 use crate::exchange::job::Workers;
 use crate::exchange::relay::Step;
+use crate::exchange::relayed::Exchange;
 use crate::exchange::request::ForwardedRequest;
+use crate::exchange::short::ShortExchanges;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
@@ -93,7 +93,7 @@ struct Services {
     stopping: Option<Stopping>,
     flowing: FlowingReplies,
     /// Asks short requests in this loop.
-    links: Option<Express>,
+    short: Option<ShortExchanges>,
     common: Common,
     role: Role,
 }
@@ -147,7 +147,7 @@ impl Front {
         poll: Poll,
         common: Common,
         role: impl FnOnce(Arc<Waker>) -> Role,
-        links: Option<Express>,
+        short: Option<ShortExchanges>,
     ) -> io::Result<Front> {
         let (registry, to_flowing) = (poll.registry().try_clone()?, poll.registry().try_clone()?);
         let (returns, waker) = returns(&poll)?;
@@ -162,7 +162,7 @@ impl Front {
             accept_failing: Outage::new(),
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            services: Services { registry, returns, stopping: None, flowing, links, common, role },
+            services: Services { registry, returns, stopping: None, flowing, short, common, role },
         })
     }
 
@@ -193,7 +193,7 @@ impl Front {
             let stops = self.services.common.stop.is_asked();
             let begins_to_stop = stops && self.services.stopping.is_none();
             let timeout = if begins_to_stop { Some(Duration::ZERO) } else { self.timeout() };
-            let may_look = self.services.links.is_some() && !self.services.flowing.is_any();
+            let may_look = self.services.short.is_some() && !self.services.flowing.is_any();
             match busy_poll.wait(&mut self.poll, &mut events, timeout, may_look) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -212,8 +212,8 @@ impl Front {
                             self.step(token - FLOWING, |connection, around, _| {
                                 connection.look_upstream(hung_up, around)
                             });
-                        } else if let Some(links) = &mut self.services.links {
-                            links.on_event(token, hung_up, &mut self.scratch);
+                        } else if let Some(short) = &mut self.services.short {
+                            short.on_event(token, hung_up, &mut self.scratch);
                         }
                     }
                     Token(token) => {
@@ -239,9 +239,9 @@ impl Front {
             self.check_deadlines();
             self.connections.end_turn();
             let over = stops && self.stopped();
-            if let Some(links) = &mut self.services.links {
-                links.settle();
-                links.rest();
+            if let Some(short) = &mut self.services.short {
+                short.settle();
+                short.rest();
             }
             if over {
                 return Ok(());
@@ -264,8 +264,8 @@ impl Front {
     }
 
     fn next_rest(&self) -> Option<Duration> {
-        let links = self.services.links.as_ref()?;
-        links.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
+        let short = self.services.short.as_ref()?;
+        short.next_rest().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Runs one step of a connection, and does what comes of it.
@@ -387,8 +387,8 @@ impl Services {
     /// Back the request comes when the queue is full.
     fn forward(&mut self, request: ForwardedRequest) -> Result<(), Box<Lend>> {
         let mut asked = Err(Box::new(request));
-        if let Some(links) = &mut self.links {
-            asked = asked.or_else(|request| links.ask(request));
+        if let Some(short) = &mut self.short {
+            asked = asked.or_else(|request| short.ask(request));
         }
         asked.or_else(|request| self.common.pool.lend(request)).map_err(|request| Box::new(request.lend))?;
         self.common.figures.note_room();

@@ -313,6 +313,27 @@ fn a_connection_that_upstream_closed_meanwhile_is_replaced() {
 }
 
 #[test]
+fn one_that_is_found_closed_when_it_is_asked_is_replaced() {
+    // The request and that end come together, the request first. No other place is free than the request's own.
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
+    let (mut client, mut link) = warm(&proxy, &upstream);
+    client.send(chat());
+    link.request();
+    link.send(chat_reply());
+    client.reply();
+    proxy.signal("STOP");
+    client.send(chat());
+    link.fin();
+    proxy.signal("CONT");
+    let mut link = upstream.accept();
+    link.request();
+    link.send(chat_reply());
+    assert_eq!(client.reply().text(), CHAT_REPLY);
+    assert!(proxy.rows().iter().all(|row| row.outcome == "completed"));
+}
+
+#[test]
 fn what_upstream_says_unasked_reaches_nobody() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);

@@ -11,7 +11,7 @@ use super::pool::InFlight;
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
 use super::unasked::Asking;
-use super::upstream::Upstream;
+use super::upstream::UpstreamConnection;
 use super::wire::WireState;
 use crate::client::Loan;
 use crate::http::chunked::words_of_reply;
@@ -43,7 +43,7 @@ pub struct Exchange {
     /// What it answers.
     pub request: Request,
     /// The way that the reply comes on.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConnection,
     /// The reply on its way.
     pub relay: Relay<Incoming>,
     /// Upstream's status.

@@ -1,16 +1,16 @@
-//! The express lane: short exchanges from the request to its row, on the one thread that also reads those clients.
+//! Short exchanges from the request to its row, on the one thread that also reads those clients: a lane's.
 //!
 //! ```text
 //!  request ──▶ ask ──▶ (poll) ──▶ a plain reply, whole ──▶ finished ──▶ settle: one commit for all, then their tails
-//!               │          └───────── anything else ──────────────┐
-//!               └───────── no connection, or not for this lane ───┴──▶ a worker, from where it stands
+//!               │ └─ not all was sent ──┴─ anything else ──▶ a worker goes on from where it stands
+//!               └─ no connection, not short, no room ──▶ a worker asks
 //! ```
 //!
 //! It does what is always the same: a request small enough for one send, asked on a connection that is there already,
-//! and a reply with a length that is there whole when it comes. Everything else goes to a worker, which begins, or goes
-//! on where the lane stopped ([`Begun`]): streams, long replies, errors, clients who left, an upstream that must be
-//! connected to, a database that keeps one waiting. So the rules of relaying are written once, and the lane waits for
-//! nothing but its poll and for commits that are quick.
+//! and a reply with a length that is there whole when it comes. Everything else is a worker's, which goes on where the
+//! lane stopped ([`Begun`]): streams, long replies, errors, clients who left, an upstream that must be connected to, a
+//! database that keeps one waiting. So the rules of relaying are written once, and the lane waits for nothing but its
+//! poll and for commits that are quick.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -22,12 +22,13 @@ use mio::{Interest, Registry, Token};
 
 use super::Shared;
 use super::draft::{Draft, Ending};
-use super::in_flight::{bug_on_purpose, ending};
+use super::flow::FlowingReplies;
 use super::job::{Job, Workers};
 use super::polled;
 use super::relay::{Ended, form};
+use super::relayed::{bug_on_purpose, ending};
 use super::request::{AskedBefore, ForwardedRequest, Kind};
-use super::upstream::Upstream;
+use super::upstream::UpstreamConnection;
 use super::wire::Begun;
 use super::worker::{forwarded, log_exchange};
 use crate::client::{Lend, Tail};
@@ -40,30 +41,30 @@ use crate::settings::{Scheme, Settings};
 use crate::slots::Slots;
 use crate::usage::{Form, Tap};
 
-/// The lane's connections to upstream, and the exchanges on them.
-pub struct Express {
+/// A lane's connections to upstream, and the exchanges on them.
+pub struct ShortExchanges {
     shared: Arc<Shared>,
     pool: Arc<Workers>,
     registry: Registry,
-    /// The token of the first way.
+    /// The token of the first connection.
     first_token: usize,
-    ways: Slots<Way>,
-    /// Ways without an exchange, the one used last on top.
+    links: Slots<UpstreamLink>,
+    /// Connections without an exchange, the one used last on top.
     idle: Vec<usize>,
     /// Replies that end when their rows are in.
     finished: Vec<(Row, Tail)>,
 }
 
 /// A connection to upstream, registered with the lane's poll.
-struct Way {
-    upstream: Upstream,
+struct UpstreamLink {
+    upstream: UpstreamConnection,
     socket: Arc<TcpStream>,
-    asked: Option<Asked>,
+    exchange: Option<ShortExchange>,
     idle_since: Instant,
 }
 
 /// An exchange on its way.
-struct Asked {
+struct ShortExchange {
     request: Box<ForwardedRequest>,
     /// Bytes that the socket took.
     sent: u64,
@@ -73,23 +74,29 @@ struct Asked {
 /// How far sending a request got.
 enum Sent {
     Whole,
-    /// The socket did not take the rest.
-    Partly(Begun),
-    /// Not a byte: it is not for this lane, or was called off.
+    /// The socket did not take this rest.
+    Partly(Vec<u8>),
+    /// Not a byte: it is too large, or was called off, or the connection is broken.
     Nothing,
-    /// Not a byte: the connection is broken.
-    Broken,
 }
 
-impl Express {
-    /// Whether exchanges with this upstream can be the lane's: TLS and time-outs are ureq's.
+impl ShortExchanges {
+    /// Whether exchanges with this upstream can be a lane's: TLS and time-outs are ureq's.
     pub fn serves(settings: &Settings) -> bool {
-        polled::IS_POSSIBLE && settings.upstream.scheme() == Scheme::Http && settings.upstream_idle_timeout.is_none()
+        settings.upstream.scheme() == Scheme::Http && FlowingReplies::are_possible(settings)
     }
 
-    /// A lane without connections. Those that it will have get the poll's tokens from `first_token` on.
-    pub fn new(shared: Arc<Shared>, pool: Arc<Workers>, registry: Registry, first_token: usize) -> Express {
-        Express { shared, pool, registry, first_token, ways: Slots::default(), idle: Vec::new(), finished: Vec::new() }
+    /// No connections yet. Those that there will be get the poll's tokens from `first_token` on.
+    pub fn new(shared: Arc<Shared>, pool: Arc<Workers>, registry: Registry, first_token: usize) -> ShortExchanges {
+        ShortExchanges {
+            shared,
+            pool,
+            registry,
+            first_token,
+            links: Slots::default(),
+            idle: Vec::new(),
+            finished: Vec::new(),
+        }
     }
 
     /// Sends the request on; back it comes where a worker must.
@@ -99,45 +106,44 @@ impl Express {
             return Err(request);
         }
         let Some(in_flight) = self.pool.begin() else { return Err(request) };
-        let Some(at) = self.free_way() else { return Err(request) };
+        let Some(at) = self.free_link() else { return Err(request) };
         request.in_flight = Some(in_flight);
-        let Some(way) = self.ways.get_mut(at) else { unreachable!("a free way is there") };
-        way.upstream.wire().begin(None);
-        way.asked = Some(Asked { request, sent: 0, draft: None });
+        let Some(link) = self.links.get_mut(at) else { unreachable!("a free connection is there") };
+        link.upstream.wire().begin(None);
+        link.exchange = Some(ShortExchange { request, sent: 0, draft: None });
         let shared = &self.shared;
-        match catch_unwind(AssertUnwindSafe(|| way.send(shared))) {
+        match catch_unwind(AssertUnwindSafe(|| link.send(shared))) {
             Ok(Sent::Whole) => {}
-            Ok(Sent::Partly(begun)) => self.go_on(at, begun),
-            Ok(Sent::Nothing) => self.begin_anew(at, false),
-            Ok(Sent::Broken) => self.begin_anew(at, true),
+            Ok(Sent::Partly(unsent)) => self.go_on(at, unsent, Vec::new()),
+            Ok(Sent::Nothing) => return self.give_back(at).map_or(Ok(()), Err),
             Err(_) => self.end_by_bug(at),
         }
         Ok(())
     }
 
-    /// An event of the way with this token. `hung_up`: upstream has ended its side. A reply that does not fit in
+    /// An event of the connection with this token. `hung_up`: upstream has ended its side. A reply that does not fit in
     /// `scratch` is relayed as it comes.
     pub fn on_event(&mut self, token: usize, hung_up: bool, scratch: &mut [u8]) {
         let at = token - self.first_token;
-        let Some(way) = self.ways.get(at) else { return };
-        if way.asked.is_some() {
+        let Some(link) = self.links.get(at) else { return };
+        if link.exchange.is_some() {
             if catch_unwind(AssertUnwindSafe(|| self.reply(at, hung_up, scratch))).is_err() {
                 self.end_by_bug(at);
             }
             return;
         }
         // Upstream has closed it, or says what nobody asked for. What told of a reply may come once more, behind it.
-        if !hung_up && is_quiet(&way.socket) {
+        if !hung_up && is_quiet(&link.socket) {
             return;
         }
-        way.upstream.manners().note_close();
+        link.upstream.manners().note_close();
         self.idle.retain(|idle| *idle != at);
         self.give_up(at);
     }
 
     /// At the end of a turn: commits the rows of all replies that are whole, then lets their last bytes go.
     pub fn settle(&mut self) {
-        self.ways.end_turn();
+        self.links.end_turn();
         if self.finished.is_empty() {
             return;
         }
@@ -153,7 +159,7 @@ impl Express {
 
     /// When an idle connection will be too old to be of use.
     pub fn next_rest(&self) -> Option<Instant> {
-        let eldest = self.idle.first().and_then(|at| self.ways.get(*at))?;
+        let eldest = self.idle.first().and_then(|at| self.links.get(*at))?;
         Some(eldest.idle_since + UPSTREAM_IDLE_TIME_MAX)
     }
 
@@ -166,71 +172,84 @@ impl Express {
         }
     }
 
-    // ---- ways --------------------------------------------------------------------------------------------------
+    // ---- connections -------------------------------------------------------------------------------------------
 
     /// A connection to ask on: one of its own, or one that a worker has put aside.
-    fn free_way(&mut self) -> Option<usize> {
+    fn free_link(&mut self) -> Option<usize> {
         if let Some(at) = self.take_idle() {
             return Some(at);
         }
-        let upstream = self.shared.shelf.take_connected()?;
+        let upstream = self.shared.idle.take_connected()?;
         let socket = upstream.wire().descriptor()?;
         upstream.wire().set_polled(true).ok()?;
-        let at = self.ways.reserve();
+        let at = self.links.reserve();
         let token = Token(self.first_token + at);
         if polled::register(&self.registry, &socket, token, Interest::READABLE).is_err() {
-            self.ways.give_back(at);
+            self.links.give_back(at);
             return None;
         }
-        self.ways.put(at, Way { upstream, socket, asked: None, idle_since: Instant::now() });
+        self.links.put(at, UpstreamLink { upstream, socket, exchange: None, idle_since: Instant::now() });
         Some(at)
     }
 
-    /// The idle way used last, of those that can be used again.
+    /// The idle connection used last, of those that can be used again.
     fn take_idle(&mut self) -> Option<usize> {
         self.rest();
         let is_proven =
-            |at: &usize| self.ways.get(*at).is_some_and(|way| way.upstream.is_proven(way.idle_since.elapsed()));
+            |at: &usize| self.links.get(*at).is_some_and(|link| link.upstream.is_proven(link.idle_since.elapsed()));
         let place = self.idle.iter().rposition(is_proven)?;
         Some(self.idle.remove(place))
     }
 
     fn is_kept(&self, at: usize) -> bool {
-        let way = |at: &usize| self.ways.get(*at);
-        let unproven =
-            || self.idle.iter().filter_map(way).filter(|way| !way.upstream.is_proven(way.idle_since.elapsed())).count();
-        way(&at).is_some_and(|way| way.upstream.is_kept(Duration::ZERO, unproven))
+        let link = |at: &usize| self.links.get(*at);
+        let unproven = || {
+            self.idle.iter().filter_map(link).filter(|way| !way.upstream.is_proven(way.idle_since.elapsed())).count()
+        };
+        link(&at).is_some_and(|link| link.upstream.is_kept(Duration::ZERO, unproven))
     }
 
-    /// Puts a connection aside for the worker that gets the next request, so that it need not make one.
+    /// Leaves a connection for the worker that gets the next request, so that it need not make one.
     fn share(&mut self) {
-        let Some(at) = self.take_idle() else { return };
-        let since = self.ways.get(at).map(|way| way.idle_since);
-        let (Some(since), Some((upstream, _))) = (since, self.leave(at)) else { return };
-        self.shared.shelf.put(upstream, since);
+        if let Some(at) = self.take_idle() {
+            self.give_back(at);
+        }
+    }
+
+    /// Leaves a connection on which nothing was sent to workers, and gives back the request that was to be.
+    fn give_back(&mut self, at: usize) -> Option<Box<ForwardedRequest>> {
+        let since = self.links.get(at)?.idle_since;
+        let (upstream, exchange) = self.leave(at)?;
+        let mut request = exchange.map(|exchange| exchange.request);
+        if let Some(request) = &mut request {
+            let _ = request.lend.loan.client().interrupts(None);
+            request.in_flight = None;
+        }
+        self.shared.idle.put(upstream, since);
+        request
     }
 
     /// Closes a connection. That takes it out of the poll.
     fn give_up(&mut self, at: usize) {
-        self.ways.remove(at);
+        self.links.remove(at);
     }
 
     /// Takes a connection out of the lane, to be used as any other.
-    fn leave(&mut self, at: usize) -> Option<(Upstream, Option<Asked>)> {
-        let Way { upstream, socket, asked, .. } = self.ways.remove(at)?;
+    fn leave(&mut self, at: usize) -> Option<(UpstreamConnection, Option<ShortExchange>)> {
+        let UpstreamLink { upstream, socket, exchange, .. } = self.links.remove(at)?;
         polled::deregister(&self.registry, &socket);
         // An error means that it is closed, and reading says so, too.
         let _ = upstream.wire().set_polled(false);
-        Some((upstream, asked))
+        Some((upstream, exchange))
     }
 
     // ---- exchanges ---------------------------------------------------------------------------------------------
 
     fn reply(&mut self, at: usize, hung_up: bool, scratch: &mut [u8]) {
-        let Some(way) = self.ways.get_mut(at) else { return };
-        let Some(asked) = &mut way.asked else { return };
+        let Some(link) = self.links.get_mut(at) else { return };
+        let Some(exchange) = &mut link.exchange else { return };
         // How a connection ends is read by who tells of it: the next read would not know any more.
-        let read = if hung_up { Ok(0) } else { (&*way.socket).read(scratch) };
+        let read = if hung_up { Ok(0) } else { (&*link.socket).read(scratch) };
         let n = match read {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -239,14 +258,13 @@ impl Express {
         let mut fields = NO_FIELDS;
         let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
-        let Some(whole) = whole.filter(|_| asked.request.lend.loan.client().interrupts(None).is_ok()) else {
-            let begun = Begun { sent: asked.sent, unsent: Vec::new(), received: scratch[..n].to_vec() };
-            return self.go_on(at, begun);
+        let Some(whole) = whole.filter(|_| exchange.request.lend.loan.client().interrupts(None).is_ok()) else {
+            return self.go_on(at, Vec::new(), scratch[..n].to_vec());
         };
-        let (bytes, row) = asked.end(&self.shared, &whole.0, whole.1);
-        way.idle_since = Instant::now();
-        way.upstream.carries(false);
-        let Some(Asked { request, .. }) = way.asked.take() else { return };
+        let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);
+        link.idle_since = Instant::now();
+        link.upstream.carries(false);
+        let Some(ShortExchange { request, .. }) = link.exchange.take() else { return };
         if self.is_kept(at) {
             self.idle.push(at)
         } else {
@@ -259,31 +277,20 @@ impl Express {
         }
     }
 
-    /// A worker goes on with what was begun.
-    fn go_on(&mut self, at: usize, begun: Begun) {
-        let Some((upstream, Some(Asked { mut request, draft, .. }))) = self.leave(at) else { return };
-        request.asked_before = Some(AskedBefore { upstream, begun, draft });
-        self.pool.give(Job::Exchange(request));
-    }
-
-    /// A worker begins anew: on this connection, or on another if it is `broken`.
-    fn begin_anew(&mut self, at: usize, broken: bool) {
-        let since = self.ways.get(at).map(|way| way.idle_since);
-        let (Some(since), Some((upstream, Some(Asked { request, .. })))) = (since, self.leave(at)) else { return };
-        let _ = request.lend.loan.client().interrupts(None);
-        if !broken {
-            self.shared.shelf.put(upstream, since);
-        }
+    /// A worker goes on from where the exchange stands.
+    fn go_on(&mut self, at: usize, unsent: Vec<u8>, received: Vec<u8>) {
+        let Some((upstream, Some(ShortExchange { mut request, sent, draft }))) = self.leave(at) else { return };
+        request.asked_before = Some(AskedBefore { upstream, begun: Begun { sent, unsent, received }, draft });
         self.pool.give(Job::Exchange(request));
     }
 
     /// A bug ends this exchange alone. Its client sees the connection cut, but tokens may have been spent.
     fn end_by_bug(&mut self, at: usize) {
         log::error!("an exchange ended by a bug of the proxy; its connection was cut");
-        // Whatever was done before, this way is nobody's any more.
-        let Some(Way { asked, .. }) = self.ways.remove(at) else { return };
+        // Whatever was done before, this connection is nobody's any more.
+        let Some(UpstreamLink { exchange, .. }) = self.links.remove(at) else { return };
         self.idle.retain(|idle| *idle != at);
-        let Some(Asked { request, draft, .. }) = asked else { return };
+        let Some(ShortExchange { request, draft, .. }) = exchange else { return };
         let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
         self.finished.push((row, Tail::new(request.lend.loan, Vec::new(), false)));
@@ -291,10 +298,10 @@ impl Express {
 }
 
 /// Also by a bug of the loop: then what was begun leaves its rows.
-impl Drop for Express {
+impl Drop for ShortExchanges {
     fn drop(&mut self) {
-        for at in self.ways.numbers() {
-            if matches!(self.ways.get(at), Some(Way { asked: Some(_), .. })) {
+        for at in self.links.numbers() {
+            if matches!(self.links.get(at), Some(UpstreamLink { exchange: Some(_), .. })) {
                 self.end_by_bug(at);
             }
         }
@@ -307,10 +314,10 @@ fn is_quiet(mut socket: &TcpStream) -> bool {
     matches!(socket.read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
-impl Way {
+impl UpstreamLink {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
     fn send(&mut self, shared: &Shared) -> Sent {
-        let Some(Asked { request, sent: taken, draft }) = &mut self.asked else { return Sent::Nothing };
+        let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else { return Sent::Nothing };
         let Lend { loan, head, body, began, start_ms, .. } = &request.lend;
         let recorded = request.forwarding.recorded;
         let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
@@ -318,7 +325,8 @@ impl Way {
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !is_quiet(&self.socket) {
             self.upstream.manners().note_close();
-            return Sent::Broken;
+            self.upstream.disconnect();
+            return Sent::Nothing;
         }
         self.upstream.manners().note_open();
         if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
@@ -327,12 +335,15 @@ impl Way {
         let n = match (&*self.socket).write(&bytes) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Sent::Broken,
+            Err(_) => {
+                self.upstream.disconnect();
+                return Sent::Nothing;
+            }
         };
         *taken = n as u64;
         let sent = match &bytes[n..] {
             [] => Sent::Whole,
-            unsent => Sent::Partly(Begun { sent: *taken, unsent: unsent.to_vec(), received: Vec::new() }),
+            unsent => Sent::Partly(unsent.to_vec()),
         };
         *draft = recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)));
         bug_on_purpose(head, "asking");
@@ -340,7 +351,7 @@ impl Way {
     }
 }
 
-impl Asked {
+impl ShortExchange {
     /// What the client gets, and the row, if the route is recorded.
     fn end(&mut self, shared: &Shared, reply: &ReplyHead, body: &[u8]) -> (Vec<u8>, Option<Row>) {
         let Lend { loan, head, began, .. } = &self.request.lend;

@@ -1,16 +1,16 @@
-//! The shelf where connections to upstream wait for the next exchange, and when one of them may be used again.
+//! Where idle connections to upstream wait for the next exchange, and when one of them may be used again.
 //!
 //! Some servers close a connection behind a reply without having announced it (llama.cpp's, behind every stream). Whoever
 //! sends the next request just then learns too late, and a POST is never sent twice. So a connection is used again at
 //! once only where that was never seen; otherwise it first has to stay open for a moment ([`Manners`]). Until then it
-//! stays on the shelf and another one is used, or made.
+//! stays idle and another one is used, or made.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::dial::Names;
-use super::upstream::Upstream;
+use super::upstream::UpstreamConnection;
 use crate::bell::lock;
 use crate::limits::*;
 use crate::settings::Settings;
@@ -50,23 +50,24 @@ impl Manners {
 
 /// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
 #[derive(Default)]
-pub struct Shelf {
+pub struct IdleConnections {
     /// In the order of time.
-    idle: Mutex<Vec<(Instant, Upstream)>>,
+    idle: Mutex<Vec<(Instant, UpstreamConnection)>>,
 }
 
-impl Shelf {
+impl IdleConnections {
     /// A way to upstream, with a connection if there is one to be used.
-    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> Upstream {
+    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> UpstreamConnection {
         let mut idle = self.idle();
         if let Some(connected) = take_connected(&mut idle) {
             return connected;
         }
         let now = Instant::now();
-        let is_idle = |(since, upstream): &(Instant, Upstream)| is_old(*since, now) || !upstream.wire().is_connected();
+        let is_idle =
+            |(since, upstream): &(Instant, UpstreamConnection)| is_old(*since, now) || !upstream.wire().is_connected();
         let Some(at) = idle.iter().rposition(is_idle) else {
             drop(idle);
-            return Upstream::new(settings, names);
+            return UpstreamConnection::new(settings, names);
         };
         let (_, mut upstream) = idle.remove(at);
         drop(idle);
@@ -75,16 +76,16 @@ impl Shelf {
     }
 
     /// The one used last whose connection can serve another exchange as it is.
-    pub fn take_connected(&self) -> Option<Upstream> {
+    pub fn take_connected(&self) -> Option<UpstreamConnection> {
         take_connected(&mut self.idle())
     }
 
     /// Keeps it for the next exchange. `since`: when it was used last. One that must wait is kept where it replaces none
     /// that is in use, and few others wait: those who began sooner are proven sooner.
-    pub fn put(&self, upstream: Upstream, since: Instant) {
+    pub fn put(&self, upstream: UpstreamConnection, since: Instant) {
         let now = Instant::now();
         let mut idle = self.idle();
-        let waits = |(since, upstream): &&(Instant, Upstream)| {
+        let waits = |(since, upstream): &&(Instant, UpstreamConnection)| {
             upstream.wire().is_connected() && !upstream.is_proven(now.saturating_duration_since(*since))
         };
         if !upstream.is_kept(now.saturating_duration_since(since), || idle.iter().filter(waits).count()) {
@@ -105,12 +106,12 @@ impl Shelf {
         drop(old);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, Upstream)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, UpstreamConnection)>> {
         lock(&self.idle)
     }
 }
 
-fn take_connected(idle: &mut Vec<(Instant, Upstream)>) -> Option<Upstream> {
+fn take_connected(idle: &mut Vec<(Instant, UpstreamConnection)>) -> Option<UpstreamConnection> {
     let now = Instant::now();
     let young = idle.iter().enumerate().rev().take_while(|(_, (since, _))| !is_old(*since, now));
     let (at, _) = { young }.find(|(_, (since, upstream))| {
@@ -164,12 +165,12 @@ mod tests {
         let (settings, _) = settings::read(one).expect("a valid setting");
         let names = Arc::new(Names::new(&settings).expect("a valid URL"));
         let kept = |is_stream: bool| {
-            let shelf = Shelf::default();
-            for mut upstream in [(); 3].map(|()| Upstream::new(&settings, &names)) {
+            let idle = IdleConnections::default();
+            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &names)) {
                 upstream.carries(is_stream);
-                shelf.put(upstream, Instant::now());
+                idle.put(upstream, Instant::now());
             }
-            shelf.idle().len()
+            idle.idle().len()
         };
         assert_eq!((kept(false), kept(true)), (3, 1));
         assert_eq!(names.ways.load(Ordering::Relaxed), 0, "each is counted out");
