@@ -52,6 +52,11 @@ pub fn tells_of_vanishing(error: &io::Error) -> bool {
     }
 }
 
+/// Whether it is a time-out of ours.
+pub fn is_own_timeout(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut && !tells_of_vanishing(error)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

@@ -206,7 +206,7 @@ impl Connector<()> for Tls {
         self.0.wire.set_deadline(None);
         let tls = tls.map_err(|e| match e {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ureq::Error::Other(e.into()),
-            _ if self.0.wire.timed_out.swap(false, Ordering::Relaxed) => ureq::Error::Timeout(Timeout::Connect),
+            ureq::Error::Io(e) if keepalive::is_own_timeout(&e) => ureq::Error::Timeout(Timeout::Connect),
             e => e,
         })?;
         socket.set_read_timeout(self.0.idle_timeout)?;

@@ -51,7 +51,7 @@ pub struct Exchange {
     /// The upstream socket does not block: a loop may take over.
     pub is_polled: bool,
     /// The row that was committed at the terminal event.
-    pub early: Option<Early>,
+    pub early: Option<Box<Early>>,
     /// While a loop has the exchange.
     pub draft: Option<Box<Draft>>,
 }

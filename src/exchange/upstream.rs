@@ -127,7 +127,6 @@ impl UpstreamConnection {
             let dials = self.wire.dials.load(Ordering::Relaxed);
             self.wire.sent.store(self.wire.sent_before(), Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
-            self.wire.timed_out.store(false, Ordering::Relaxed);
             self.make.aside.expect(method == "HEAD");
             let request = self.request(method, target, fields.clone(), body)?;
             // Without a length, ureq would send an empty body in chunks.
@@ -151,7 +150,8 @@ impl UpstreamConnection {
             let pooled = self.wire.dials.load(Ordering::Relaxed) == dials;
             let untaken = self.wire.sent.load(Ordering::Relaxed) == 0;
             let unanswered = self.wire.received.load(Ordering::Relaxed) == 0;
-            let wanted = !self.wire.timed_out() && !self.wire.is_called_off();
+            let timed_out = matches!(&error, ureq::Error::Io(e) if keepalive::is_own_timeout(e));
+            let wanted = !timed_out && !self.wire.is_called_off();
             if pooled && unanswered && wanted {
                 self.manners().note_close();
             }
@@ -224,7 +224,7 @@ impl UpstreamConnection {
 
     fn explain(&self, error: ureq::Error) -> NoReply {
         match error {
-            _ if self.wire.timed_out() => NoReply::TimedOut("it stayed silent".into()),
+            ureq::Error::Io(e) if keepalive::is_own_timeout(&e) => NoReply::TimedOut("it stayed silent".into()),
             ureq::Error::Timeout(Timeout::Resolve) => NoReply::TimedOut("its name was not looked up in time".into()),
             ureq::Error::Timeout(_) => NoReply::TimedOut("it did not accept a connection in time".into()),
             ureq::Error::HostNotFound => NoReply::Unreachable("its name is not known".into()),

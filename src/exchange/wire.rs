@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use self::state::Readiness;
 pub use self::state::{Begun, WireState, called_off};
 use super::idle::Manners;
 use super::permits::Permit;
@@ -138,20 +139,16 @@ impl Wire {
                 self.cut_short = true;
                 Ok(())
             }
-            Err(e) => Err(self.note(e)),
+            Err(e) => Err(told(e)),
         }
     }
 
-    /// Remembers a time-out, which looks different from one operating system to the next.
-    fn note(&self, e: io::Error) -> io::Error {
-        if keepalive::tells_of_vanishing(&e) {
-            return e;
+    /// A slow stream waits without a buffer; one that comes fast keeps what it has grown to.
+    fn release_input(&mut self) {
+        if self.start == self.end && self.input.len() <= INPUT_BYTES_MIN {
+            self.input = Vec::new();
+            (self.start, self.end) = (0, 0);
         }
-        if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            self.state.timed_out.store(true, Ordering::Relaxed);
-            return io::ErrorKind::TimedOut.into();
-        }
-        e
     }
 
     fn is_still_open(&self) -> bool {
@@ -171,6 +168,12 @@ impl Wire {
         self.socket.set_nonblocking(false)?;
         Ok(quiet)
     }
+}
+
+/// A time-out looks different from one operating system to the next.
+fn told(e: io::Error) -> io::Error {
+    let is_timeout = matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    if is_timeout && !keepalive::tells_of_vanishing(&e) { io::ErrorKind::TimedOut.into() } else { e }
 }
 
 impl Transport for Wire {
@@ -199,8 +202,9 @@ impl Transport for Wire {
         if came_before {
             return Ok(true);
         }
-        let polled = self.state.polled.load(Ordering::Relaxed);
-        if polled && self.state.drained.load(Ordering::Relaxed) {
+        let readiness = self.state.readiness();
+        if readiness == Readiness::Drained {
+            self.release_input();
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
         }
         let socket = self.socket.clone();
@@ -210,7 +214,7 @@ impl Transport for Wire {
             let left = deadline.saturating_duration_since(Instant::now());
             // A time-out of zero would be none, and a byte that is there already does not wait for one.
             if left.is_zero() {
-                return Err(self.note(io::ErrorKind::TimedOut.into()).into());
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
             }
             socket.set_read_timeout(Some(left))?;
         }
@@ -221,22 +225,26 @@ impl Transport for Wire {
                 Ok(n) => {
                     // A read that did not get all it wanted has drained the socket (epoll(7), question 9), but for an
                     // end that was told already.
-                    if polled && n < wanted && !self.state.hung_up.load(Ordering::Relaxed) {
-                        self.state.drained.store(true, Ordering::Relaxed);
+                    if readiness == Readiness::Ready && n < wanted {
+                        self.state.set_readiness(Readiness::Drained);
                     }
                     self.input_appended(n);
                     return Ok(n > 0);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if polled && e.kind() == io::ErrorKind::WouldBlock => {
-                    self.state.drained.store(true, Ordering::Relaxed);
+                Err(e) if readiness != Readiness::Blocking && e.kind() == io::ErrorKind::WouldBlock => {
+                    // An end that was told already would be told no more.
+                    if readiness == Readiness::Ready {
+                        self.state.set_readiness(Readiness::Drained);
+                    }
+                    self.release_input();
                     return Err(e.into());
                 }
                 // Not the end of a reply that the close ends, whoever reads it: it is cut short.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted) => {
                     return Err(io::Error::other("connection reset").into());
                 }
-                Err(e) => return Err(self.note(e).into()),
+                Err(e) => return Err(told(e).into()),
             }
         }
     }

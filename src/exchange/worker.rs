@@ -239,7 +239,7 @@ impl Worker {
         let Some(draft) = &mut self.draft else { return };
         let row = draft.row(ending(Ended::Whole, exchange.status, report));
         let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
-        exchange.early = Some((id, row));
+        exchange.early = Some(Box::new((id, row)));
     }
 
     fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) {
@@ -255,7 +255,7 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn finish(&mut self, request: Request, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Early>) {
+    fn finish(&mut self, request: Request, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Box<Early>>) {
         let Request { loan, head, .. } = request;
         log_exchange(&loan, &head, &ending, request.began);
         let tail = Tail::new(loan, tail, complete);
@@ -265,7 +265,8 @@ impl Worker {
         self.draft = None;
         match early {
             None => self.shared.recorder.finish(row, tail, |tails| self.pool.finish(tails)),
-            Some((id, before)) => {
+            Some(early) => {
+                let (id, before) = *early;
                 self.shared.recorder.correct(id, &before, row);
                 tail.send();
             }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::{self, Thread};
 use std::time::Instant;
@@ -25,14 +25,8 @@ pub struct WireState {
     pub(in crate::exchange) received: AtomicU64,
     /// How large a buffer the current request's head and body want.
     pub(in crate::exchange) output_bytes: AtomicUsize,
-    /// A read ran into `UPSTREAM_IDLE_TIMEOUT_S`.
-    pub(in crate::exchange) timed_out: AtomicBool,
-    /// The socket does not block: whoever reads is told when there is something.
-    pub(super) polled: AtomicBool,
-    /// Nothing is left in the polled socket until its next event.
-    pub(super) drained: AtomicBool,
-    /// Upstream has ended its side: no further event will tell so.
-    pub(super) hung_up: AtomicBool,
+    /// How reads of the socket go, as [`Readiness`].
+    readiness: AtomicU8,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
     /// What others wait for until a connection is on its way.
@@ -49,6 +43,20 @@ pub struct Begun {
     pub unsent: Vec<u8>,
     /// What has come of the reply.
     pub received: Vec<u8>,
+}
+
+/// How reads of a socket go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Readiness {
+    /// They wait.
+    Blocking,
+    /// It is polled, and nothing is left in it until its next event.
+    Drained,
+    /// It is polled, and there is something.
+    Ready,
+    /// Upstream has ended its side as well: no further event will tell so.
+    HungUp,
 }
 
 /// What calling off an exchange needs.
@@ -124,22 +132,32 @@ impl WireState {
     /// From now on reads do not wait, and see nothing that comes before the next [`WireState::ready`]; or they do
     /// again.
     pub fn set_polled(&self, polled: bool) -> io::Result<()> {
-        // The flags outlive a socket: the next one blocks.
-        self.polled.store(false, Ordering::Relaxed);
+        // It outlives a socket: the next one blocks.
+        self.set_readiness(Readiness::Blocking);
         let socket = self.link().socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         socket.set_nonblocking(polled)?;
-        self.polled.store(polled, Ordering::Relaxed);
-        self.drained.store(polled, Ordering::Relaxed);
-        self.hung_up.store(false, Ordering::Relaxed);
+        if polled {
+            self.set_readiness(Readiness::Drained);
+        }
         Ok(())
     }
 
     /// An event of the polled socket. `hung_up`: upstream has ended its side.
     pub fn ready(&self, hung_up: bool) {
-        self.drained.store(false, Ordering::Relaxed);
         if hung_up {
-            self.hung_up.store(true, Ordering::Relaxed);
+            self.set_readiness(Readiness::HungUp);
+        } else if self.readiness() == Readiness::Drained {
+            self.set_readiness(Readiness::Ready);
         }
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        use Readiness::*;
+        [Blocking, Drained, Ready, HungUp][usize::from(self.readiness.load(Ordering::Relaxed))]
+    }
+
+    pub(super) fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.store(readiness as u8, Ordering::Relaxed);
     }
 
     /// Whether there is a socket, still open on this side.
@@ -154,11 +172,6 @@ impl WireState {
 
     pub(super) fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
         lock(&self.begun)
-    }
-
-    /// Whether a read ended by `UPSTREAM_IDLE_TIMEOUT_S`.
-    pub fn timed_out(&self) -> bool {
-        self.timed_out.load(Ordering::Relaxed)
     }
 }
 
