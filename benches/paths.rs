@@ -133,6 +133,32 @@ fn tap_per_event(bencher: Bencher, (kept_bytes, strip): (usize, bool)) {
     });
 }
 
+/// Events that differ in more than their words, so that each is walked: a chat whose chunks tell the time, and numbered
+/// events of a response.
+#[divan::bench(args = ["chat", "responses"])]
+fn tap_walked(bencher: Bencher, kind: &str) {
+    let chunk = |n: usize| String::from_utf8_lossy(&event(n)).replace("1747835957", &(1_747_835_957 + n).to_string());
+    let delta = |n: usize| {
+        format!(
+            "event: response.output_text.delta\ndata: {{\"type\":\"response.output_text.delta\",\"sequence_number\":{n},\
+             \"item_id\":\"msg_1\",\"output_index\":0,\"content_index\":0,\"delta\":\" word{n}\",\"logprobs\":[]}}\n\n"
+        )
+    };
+    let (dialect, events): (Dialect, Vec<String>) = match kind {
+        "chat" => (Dialect::Chat, (0..EVENTS).map(chunk).collect()),
+        _ => (Dialect::Responses, (0..EVENTS).map(delta).collect()),
+    };
+    let mut out = Vec::with_capacity(4096);
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        let mut tap = Tap::new(dialect, Form::Events, false, 262_144);
+        for (n, event) in events.iter().enumerate() {
+            out.clear();
+            tap.feed(black_box(event.as_bytes()), n as u64, &mut out);
+        }
+        tap
+    });
+}
+
 /// The same events in reads of 4 KiB, as a flooded stream comes.
 #[divan::bench(args = [0, 262_144])]
 fn tap_flooded(bencher: Bencher, kept_bytes: usize) {

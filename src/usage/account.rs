@@ -143,7 +143,8 @@ impl Account {
 }
 
 fn replace(known: &mut Vec<u8>, later: &[u8]) {
-    if !later.is_empty() {
+    // Nearly every event tells the same as the one before.
+    if !later.is_empty() && known != later {
         later.clone_into(known);
     }
 }
