@@ -164,7 +164,7 @@ impl DocumentFacts {
             ToolId => &mut self.calls.current().id,
             ItemId => return self.calls.item(value),
             ToolName => {
-                self.has_call();
+                self.note_call();
                 &mut self.calls.current().name
             }
             _ => return self.error.tell(at, value),
@@ -184,7 +184,8 @@ impl DocumentFacts {
         }
     }
 
-    fn has_call(&mut self) {
+    /// A piece of a tool call came.
+    fn note_call(&mut self) {
         (self.has_content, self.carries) = (true, true);
     }
 
@@ -232,7 +233,7 @@ impl JsonSink for DocumentFacts {
             // So are thoughts, and each part of those is one.
             Reasoning | Unkept => at,
             UnkeptCalls => {
-                self.has_call();
+                self.note_call();
                 Skip
             }
             // Lists of errors, and of what is wrong.
@@ -251,8 +252,8 @@ impl JsonSink for DocumentFacts {
                 self.calls.begin_item();
                 self.words.begin_item();
             }
-            ToolCall => self.has_call(),
-            UnkeptCalls if is_object => self.has_call(),
+            ToolCall => self.note_call(),
+            UnkeptCalls if is_object => self.note_call(),
             _ => {}
         }
     }

@@ -110,7 +110,7 @@ impl ToldError {
     }
 
     /// The document is the reply to a request that failed: what it says is an error, however it says it.
-    pub fn is_of_a_failure(&mut self) {
+    pub fn request_failed(&mut self) {
         self.is_told |= !self.note.is_empty() || !self.detail.is_empty();
     }
 

@@ -47,7 +47,7 @@ impl Excerpt {
         self.total += bytes.len() as u64;
         let (fits, bytes) = bytes.split_at(bytes.len().min(self.bytes_max - self.kept.len()));
         self.kept.extend_from_slice(fits);
-        if bytes.is_empty() {
+        if bytes.is_empty() || self.bytes_max == 0 {
             return;
         }
         let ring = &mut self.kept[self.bytes_max / 2..];

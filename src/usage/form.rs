@@ -1,8 +1,8 @@
 //! The fields of a form, as audio is sent: `multipart/form-data` (RFC 7578; delimiters: RFC 2046 §5.1.1).
 //!
 //! The delimiter is read from the body itself, which begins with it, perhaps behind an empty line (each delimiter has a
-//! line end before it); a JSON body cannot begin so. A form without its last delimiter tells the fields that came whole.
-//! One pass over the body; nothing is copied.
+//! line end before it); a JSON body cannot begin so. A form without its last delimiter tells the fields that came
+//! whole. One pass over the body; nothing is copied.
 
 use memchr::memmem;
 

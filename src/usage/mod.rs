@@ -17,7 +17,9 @@
 //! # What a request says
 //!
 //! request_facts reads the members of its body that the row or the relay needs, inject makes it ask for usage, prompt
-//! keeps it without its payloads, client tells who asked.
+//! keeps it without its payloads, client tells who asked. Beneath them: members (a JSON object as spans), form.
+//!
+//! Both use escapes (of JSON strings), text (bytes as text) and excerpt (a text kept within a bound).
 
 mod account;
 mod chat;

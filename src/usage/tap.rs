@@ -91,7 +91,7 @@ pub struct Tap {
     /// That were asked for. A server may give fewer, and its reply be whole.
     choices: u64,
     /// The beginning of the body, where the request failed.
-    words: Option<Vec<u8>>,
+    failed_body: Option<Vec<u8>>,
     /// Of the latest feed.
     now_us: u64,
 }
@@ -122,14 +122,14 @@ impl Tap {
             has_field: false,
             documents: 0,
             choices: 1,
-            words: None,
+            failed_body: None,
             now_us: 0,
         }
     }
 
     /// The request failed: whatever the body says is an error.
     pub fn of_a_failure(mut self) -> Tap {
-        self.words = Some(Vec::new());
+        self.failed_body = Some(Vec::new());
         self
     }
 
@@ -147,8 +147,8 @@ impl Tap {
             out.extend_from_slice(input);
             return Flow::Open;
         }
-        if let Some(words) = &mut self.words {
-            append_up_to(words, input, plain::BODY_BYTES_MAX);
+        if let Some(body) = &mut self.failed_body {
+            append_up_to(body, input, plain::BODY_BYTES_MAX);
         }
         let mut at = 0;
         if let Shape::Unknown { mark } = self.shape {
@@ -189,7 +189,7 @@ impl Tap {
             }
         }
         if let Some(words) =
-            self.words.take().filter(|_| !self.account.has_error()).and_then(|body| plain::words(&body))
+            self.failed_body.take().filter(|_| !self.account.has_error()).and_then(|body| plain::words(&body))
         {
             self.account.error(words.as_bytes());
         }
@@ -270,8 +270,8 @@ impl Tap {
     fn settle(&mut self) {
         self.facts.end(&self.event.name);
         self.dialect.settle(&mut self.facts);
-        if self.words.is_some() {
-            self.facts.error.is_of_a_failure();
+        if self.failed_body.is_some() {
+            self.facts.error.request_failed();
         }
         self.account.merge(&self.facts, self.now_us);
     }

@@ -7,10 +7,9 @@ use super::excerpt::Excerpt;
 use super::role::JsonRole::{self, *};
 
 /// How a document tells its words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Telling {
     /// They follow those before.
-    #[default]
     Delta,
     /// They stand for the deltas since the last such event, and count where there were none (`….done`).
     Whole,
@@ -19,10 +18,9 @@ pub enum Telling {
 }
 
 /// The pieces of words in a document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WordPieces {
     /// None so far.
-    #[default]
     None,
     /// One: its role, the address of its first byte, its length. The address is only compared, to find it again in
     /// the bytes that were fed.
