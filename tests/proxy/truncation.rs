@@ -200,7 +200,8 @@ fn a_bug_resets_it_too() {
         link.send([CLOSING_STREAM_HEAD, &event("One")].concat());
         client.wait_for("\r\n\r\n");
         link.try_send(event("Two"));
-        link.fin();
+        // The proxy may have cut it already.
+        drop(link);
         assert_eq!(client.reply().ended, Ended::Cut, "{place}");
         assert_eq!(proxy.wait_for_rows(count + 1)[count].outcome, "truncated", "{place}");
     }
