@@ -65,12 +65,15 @@
 //! - [`routes`]: what each path is for, one line a route.
 //! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
 //! - [`usage`]: what each dialect says about tokens (pure).
+//! - [`clock`]: what the clock on the wall can be believed (pure).
+//! - [`packs`]: what requests come to, in few bytes (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
 //! - [`stats`]: questions and answers about what was recorded.
 
 pub mod bell;
 pub mod calendar;
 pub mod client;
+pub mod clock;
 pub mod counters;
 pub mod descriptors;
 pub mod exchange;
@@ -81,6 +84,7 @@ pub mod limits;
 pub mod logging;
 pub mod mailbox;
 pub mod outage;
+pub mod packs;
 pub mod proxy;
 pub mod record;
 pub mod routes;

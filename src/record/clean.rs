@@ -16,7 +16,7 @@
 //! - What came with an upgrade (`came_until`, see [`schema`](super::schema)) is out of reach of a limit that is only
 //!   this version's default.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
-//! - A clock that leaps removes nothing until it is believed ([`super::clock`]); what was seen of it is in `meta`, too. A
+//! - A clock that leaps removes nothing until it is believed ([`crate::clock`]); what was seen of it is in `meta`, too. A
 //!   row whose date cannot be true goes as soon as one that was recorded after it is too old.
 //!
 //! How long a step holds the writer, and so a commit, is in `limits.rs` beside the sizes of a step.
@@ -37,12 +37,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use self::walk::Walk;
 
-use super::clock::{Doubt, Seen};
 use super::meta::{number, set};
 use super::packing::note_rows_changed;
 use super::recorder::Recorder;
 use super::schema::CAME_UNTIL;
 use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, text_of_ms};
+use crate::clock::{Doubt, Seen};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_PAGES_MAX, CLEAN_ROWS_MAX, CLOCK_AGREES_MS};
 use crate::settings::Limit;
 

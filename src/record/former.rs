@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::meta::{number, set};
-use super::pack::{Latencies, Measured, Packs};
-use super::packing::{Folded, PACKED_UNTIL};
+use super::packing::{Folded, PACKED_UNTIL, Packs};
 use super::schema::{VERSION, columns_of};
 use super::series::SeriesIds;
-use super::sums::{Known, Sums};
 use crate::calendar::{HOUR_MS, text_of_ms};
+use crate::packs::sums::{Known, Sums};
+use crate::packs::{Latencies, Measured};
 
 /// Columns that version 2 did not have. They come last, where SQLite adds them.
 const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
@@ -124,8 +124,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::record::pack::{self, packs_of_hour};
-    use crate::record::packing::State;
+    use crate::packs::{in_former_form, packs_of_hour};
+    use crate::record::packing::{State, read_pack};
     use crate::record::row::Row;
     use crate::record::schema::CAME_UNTIL;
     use crate::record::store::{DbSync, Store};
@@ -177,7 +177,7 @@ mod tests {
             .expect("a query");
         let mut packs = Packs::default();
         for hour in hours.into_iter().filter(|hour| *hour >= rolled_until) {
-            for (series, measured) in pack::read(&conn, packs_of_hour(hour)[0]).expect("a pack") {
+            for (series, measured) in read_pack(&conn, packs_of_hour(hour)[0]).expect("a pack") {
                 packs.add(&conn, hour, series, &measured, -1).expect("taken away");
             }
         }
@@ -191,7 +191,14 @@ mod tests {
         ))
         .expect("written");
         if version < 3 {
-            pack::write_former_form(&conn).expect("written");
+            let packs: Vec<(i64, Vec<u8>)> = conn
+                .prepare("SELECT id, pack FROM packed_sums")
+                .and_then(|mut packs| packs.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+                .expect("a query");
+            for (id, pack) in packs {
+                let pack = in_former_form(&pack);
+                conn.execute("UPDATE packed_sums SET pack = ?2 WHERE id = ?1", params![id, pack]).expect("written");
+            }
             for (table, column, _) in ADDED_COLUMNS {
                 conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
             }

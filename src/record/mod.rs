@@ -9,20 +9,17 @@
 //! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do
 //! so; what becomes of its files is watched by its [`database_file`]. The less [`room`] there is on the disk, the earlier its log is
 //! moved. What it does not take before the end goes into a file beside it ([`unsaved`]). How far the clock on the wall can
-//! be believed, [`clock`] judges.
+//! be believed, [`crate::clock`] judges.
 
 pub mod clean;
-pub mod clock;
 pub mod connections;
 pub mod database_file;
 mod extras;
 mod former;
-pub mod histogram;
 pub mod keeper;
 pub mod lock;
 mod meta;
 pub mod open;
-pub mod pack;
 pub mod packing;
 pub mod recorder;
 mod reopen;
@@ -32,10 +29,8 @@ pub mod schema;
 pub mod series;
 pub mod signals;
 pub mod store;
-pub mod sums;
 pub(crate) mod table;
 mod unsaved;
 pub mod upgrade;
-mod varint;
 mod wal;
 mod writer;

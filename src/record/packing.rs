@@ -12,15 +12,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, Params, Row};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::meta::{number, set};
-use super::pack::{Measured, Packs, Sample};
 use super::series::{Names, Series, SeriesIds};
-use super::sums::{Known, Sums};
 use super::table::{integer, real, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
+use crate::packs::sums::{Known, Sums};
+use crate::packs::{
+    DamagedPack, Latencies, Measured, encode_latencies, encode_sums, packs_of_hour, visit_latencies, visit_sums,
+};
 
 /// Name in `meta` of the id up to which packs hold every row.
 pub const PACKED_UNTIL: &str = "packed_until";
@@ -117,14 +120,10 @@ impl Folded {
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
         let known = |column: usize| integer(row, column).map_or(Known::default(), |sum| Known { sum, rows: 1 });
-        let sample = Sample {
-            duration_ms: integer(row, 7).unwrap_or(0),
-            first_token_ms: integer(row, 14),
-            tokens_per_second: real(row, 15),
-        };
+        let speed = real(row, 15);
         let sums = Sums {
             requests: 1,
-            duration_ms: sample.duration_ms,
+            duration_ms: integer(row, 7).unwrap_or(0),
             input: known(8),
             output: known(9),
             total: known(10),
@@ -132,8 +131,8 @@ impl Folded {
             cache_write: known(12),
             reasoning: known(13),
             first_token_ms: known(14),
-            tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
-            tokens_per_second_known: i64::from(sample.tokens_per_second.is_some()),
+            tokens_per_second: speed.unwrap_or(0.0),
+            tokens_per_second_known: i64::from(speed.is_some()),
             first_id: id,
             last_id: id,
         };
@@ -145,9 +144,7 @@ impl Folded {
             outcome: text(row, 6),
         });
         let hour = hour_of_ms(ms_of_text(text(row, 1)).unwrap_or(0));
-        let measured = Measured::entry(&mut self.measured, (hour, series), &sums);
-        measured.sums.add(&sums, 1);
-        measured.latencies.count(&sample);
+        Measured::entry(&mut self.measured, (hour, series), &sums).count(&sums);
         (self.last, self.rows) = (id, self.rows + 1);
         Ok(())
     }
@@ -226,10 +223,78 @@ pub(super) fn change(
     note_rows_changed(conn)
 }
 
+/// Packs that are being added to: read once, written once.
+#[derive(Debug, Default)]
+pub(super) struct Packs {
+    packs: HashMap<i64, BTreeMap<i64, Measured>>,
+}
+
+/// Packs held at once. Rows come in the order of time, nearly, so that few are needed again.
+const PACKS_HELD: usize = 64;
+
+impl Packs {
+    /// Adds to the four packs of an hour what rows of one series come to, or takes it away with a sign of -1.
+    pub(super) fn add(
+        &mut self,
+        conn: &Connection,
+        hour: i64,
+        series: i64,
+        measured: &Measured,
+        sign: i64,
+    ) -> rusqlite::Result<()> {
+        if self.packs.len() > PACKS_HELD {
+            self.write(conn)?;
+        }
+        for id in packs_of_hour(hour) {
+            let pack = match self.packs.entry(id) {
+                std::collections::hash_map::Entry::Occupied(pack) => pack.into_mut(),
+                std::collections::hash_map::Entry::Vacant(place) => place.insert(read_pack(conn, id)?),
+            };
+            Measured::entry(pack, series, &measured.sums).add(measured, sign);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.packs.is_empty() {
+            return Ok(());
+        }
+        let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
+        let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
+        for (id, pack) in self.packs.drain() {
+            write_sums.execute(params![id, encode_sums(&pack)])?;
+            write_latencies.execute(params![id, encode_latencies(&pack)])?;
+        }
+        Ok(())
+    }
+}
+
+/// A pack as it is stored; none is an empty one.
+pub(super) fn read_pack(conn: &Connection, id: i64) -> rusqlite::Result<BTreeMap<i64, Measured>> {
+    let blob = |query: &str| {
+        let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
+        blob.map(Option::unwrap_or_default)
+    };
+    let mut pack: BTreeMap<i64, Measured> = BTreeMap::new();
+    visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
+        pack.insert(series, Measured { sums: sums.clone(), latencies: Latencies::default() });
+    })?;
+    visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
+        packed.add_to(&mut pack.entry(series).or_default().latencies)
+    })?;
+    Ok(pack)
+}
+
+impl From<DamagedPack> for rusqlite::Error {
+    fn from(_: DamagedPack) -> rusqlite::Error {
+        rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, "a damaged pack".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::pack::{SPAN_ALL, SPAN_HOUR, pack_id, read};
+    use crate::packs::{SPAN_ALL, SPAN_HOUR, pack_id};
     use crate::record::row::Row as Recorded;
     use crate::record::schema;
     use crate::record::table::{Entry, Inserts};
@@ -249,7 +314,7 @@ mod tests {
     }
 
     fn requests(conn: &Connection, id: i64) -> i64 {
-        read(conn, id).expect("a pack").values().map(|measured| measured.sums.requests).sum()
+        read_pack(conn, id).expect("a pack").values().map(|measured| measured.sums.requests).sum()
     }
 
     #[test]
@@ -277,7 +342,7 @@ mod tests {
         conn.execute_batch(odd).expect("written");
         pack_all(&conn, &mut SeriesIds::default()).expect("packs");
         assert_eq!((requests(&conn, pack_id(SPAN_ALL, 0)), requests(&conn, pack_id(SPAN_HOUR, 0))), (2, 1));
-        let all = read(&conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        let all = read_pack(&conn, pack_id(SPAN_ALL, 0)).expect("a pack");
         assert_eq!(all.values().map(|measured| measured.sums.input.sum).sum::<i64>(), 85);
     }
 
@@ -314,11 +379,8 @@ mod tests {
         let mut packs = Packs::default();
         folded.add_to(&mut packs, &fresh, &mut SeriesIds::default(), 1).expect("adds");
         packs.write(&fresh).expect("writes");
-        for (id, expected) in folded
-            .measured
-            .keys()
-            .flat_map(|(hour, _)| super::super::pack::packs_of_hour(*hour))
-            .map(|id| (id, read(&fresh, id)))
+        for (id, expected) in
+            folded.measured.keys().flat_map(|(hour, _)| packs_of_hour(*hour)).map(|id| (id, read_pack(&fresh, id)))
         {
             let counted = |pack: BTreeMap<i64, Measured>| {
                 let counted = pack.into_iter().filter(|(_, measured)| measured.sums.requests != 0);
@@ -330,7 +392,7 @@ mod tests {
                 });
                 figures.collect::<Vec<_>>()
             };
-            assert_eq!(counted(read(&conn, id).expect("a pack")), counted(expected.expect("a pack")));
+            assert_eq!(counted(read_pack(&conn, id).expect("a pack")), counted(expected.expect("a pack")));
         }
     }
 }

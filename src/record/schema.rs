@@ -79,7 +79,7 @@ CREATE TABLE series (
     outcome TEXT NOT NULL,
     UNIQUE (endpoint, model, client, key, outcome)
 );
--- Sums, and the distributions of durations, of many series for one span of time: see pack.rs.
+-- Sums, and the distributions of durations, of many series for one span of time: see packs.
 -- id: span << 32 | start. span: 0 all time (start 0), 1 a day, 2 an hour, 3 a month; start: hours since 1970-01-01T00:00Z.
 CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);

@@ -32,13 +32,13 @@ use super::lock::{DatabaseLock, Holder};
 use super::meta;
 use super::open;
 pub use super::open::{DbSync, OpenError};
-use super::pack::{SPAN_ALL, pack_id, visit_totals};
 use super::packing::{self, Folded};
 use super::row::Row;
 use super::series::SeriesIds;
 use super::table::{Entry, Inserts, overwrite};
 use crate::calendar::{now_ms, text_of_ms};
 use crate::limits::{COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
+use crate::packs::{SPAN_ALL, pack_id, visit_totals};
 
 /// The one writing connection.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ impl Store {
         let mut requests = 0;
         self.conn.query_row(query, [pack_id(SPAN_ALL, 0)], |row| {
             requests = row.get(1)?;
-            visit_totals(row.get_ref(0)?.as_blob()?, |_, sums| requests += sums.requests)
+            Ok(visit_totals(row.get_ref(0)?.as_blob()?, |_, sums| requests += sums.requests)?)
         })?;
         Ok(i64::unsigned_abs(requests))
     }
@@ -332,7 +332,7 @@ mod tests {
 
     /// Requests in packs.
     fn packed(store: &Store) -> i64 {
-        let pack = crate::record::pack::read(&store.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        let pack = packing::read_pack(&store.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
         pack.values().map(|measured| measured.sums.requests).sum()
     }
 
@@ -405,7 +405,7 @@ mod tests {
         one.pack(&outdated).expect("has come too late");
         assert_eq!(packed(&one), 6);
         check_counted(&mut one, 7);
-        let pack = crate::record::pack::read(&one.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
+        let pack = packing::read_pack(&one.conn, pack_id(SPAN_ALL, 0)).expect("a pack");
         assert_eq!(pack.values().map(|measured| measured.sums.duration_ms).sum::<i64>(), 6 * 850 + 1);
     }
 

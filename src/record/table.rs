@@ -5,8 +5,23 @@ use rusqlite::{CachedStatement, Connection, params};
 
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
-use super::sums::{duration, figure, rate};
 use crate::calendar::text_of_ms;
+use crate::limits::FIGURE_MAX;
+
+/// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
+fn figure(value: Option<u64>) -> Option<i64> {
+    value.filter(|value| *value <= FIGURE_MAX).map(|value| value as i64)
+}
+
+/// A duration as it is stored; an impossible one is cut.
+pub(super) fn duration(ms: u64) -> i64 {
+    ms.min(FIGURE_MAX) as i64
+}
+
+/// A rate as it is stored: infinite or negative is unknown.
+fn rate(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite() && *value >= 0.0 && *value <= FIGURE_MAX as f64)
+}
 
 /// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
 pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {

@@ -13,8 +13,7 @@ use super::packing;
 use super::row::{Content, Outcome, Row};
 use super::schema;
 use super::series::SeriesIds;
-use super::sums::duration;
-use super::table::{Entry, Inserts};
+use super::table::{Entry, Inserts, duration};
 use crate::calendar::{ms_of_text, text_of_ms};
 
 /// Converts the table `requests`, inside the caller's transaction.

@@ -5,7 +5,7 @@ use time::format_description::well_known::Iso8601;
 
 use super::answers::By;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
-use crate::record::clock::latest_true_ms;
+use crate::clock::latest_true_ms;
 use crate::record::row::Outcome;
 use crate::record::series::{Names, OTHER};
 

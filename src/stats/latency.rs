@@ -10,11 +10,11 @@ use super::range::{Cut, cut};
 use super::reader::{Reader, RowFigures, RowRead};
 use super::totals::one_decimal;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
-use crate::record::histogram::Histogram;
-use crate::record::pack::{Latencies, Measured, visit_latencies, visit_sums};
+use crate::packs::histogram::Histogram;
+use crate::packs::sums::Known;
+use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::Series;
-use crate::record::sums::Known;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
 const ERROR_MAX_PERCENT: u32 = 5;
@@ -85,18 +85,16 @@ impl Reader {
             let mut add = |row: &RowRead| {
                 let names = row.names();
                 if filter.matches(&names) {
-                    let (sample, sums) = row.sample();
                     let at = models.place(names.model);
-                    models.list[at].1.latencies.count(&sample);
-                    models.list[at].1.sums.add(&sums, 1);
+                    models.list[at].1.count(&row.timings());
                 }
                 Ok(())
             };
             for edge in pieces.rows {
-                self.visit_packed_rows(packed, edge, needs, RowFigures::Sample, &mut add)?;
+                self.visit_packed_rows(packed, edge, needs, RowFigures::Timings, &mut add)?;
             }
             let range = (filter.from_ms, filter.to_ms);
-            self.visit_unpacked_rows(packed, range, needs, RowFigures::Sample, &mut add)?;
+            self.visit_unpacked_rows(packed, range, needs, RowFigures::Timings, &mut add)?;
             Ok(models.list.into_iter().collect())
         })
     }

@@ -15,10 +15,10 @@ use super::filter::Filter;
 use super::reader::{Reader, RowFigures};
 use crate::exchange::pool::Load;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
-use crate::record::histogram::Histogram;
-use crate::record::pack::{Measured, SPAN_ALL, pack_id, visit_totals};
+use crate::packs::histogram::Histogram;
+use crate::packs::sums::Sums;
+use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
 use crate::record::series::{Names as SeriesNames, OTHER};
-use crate::record::sums::Sums;
 
 /// The type of the reply, with the version that scrapers look for.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

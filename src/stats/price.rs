@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::limits::PRICE_FILE_BYTES_MAX;
-use crate::record::sums::Sums;
+use crate::packs::sums::Sums;
 
 /// The list of `MODEL_PRICES`.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@
 //! cut without.
 
 use crate::calendar::{HOUR_MS, day_of_hour, month_after, month_of_hour};
-use crate::record::pack::{SPAN_ALL, SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
+use crate::packs::{SPAN_ALL, SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
 use crate::record::packing::State;
 
 /// Whether packs may be taken away again.

@@ -13,10 +13,10 @@ use super::range::Packed;
 use super::tally::Kept;
 use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
-use crate::record::pack::{SPAN_HOUR, Sample, pack_id, visit_sums};
+use crate::packs::sums::{Known, Sums};
+use crate::packs::{DamagedPack, SPAN_HOUR, pack_id, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::{Names, Series};
-use crate::record::sums::{Known, Sums};
 use crate::record::table::{integer, real, text};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
@@ -150,12 +150,12 @@ impl Reader {
         &self,
         query: &str,
         id: i64,
-        read: impl FnOnce(&[u8]) -> rusqlite::Result<()>,
+        read: impl FnOnce(&[u8]) -> Result<(), DamagedPack>,
     ) -> rusqlite::Result<()> {
         let mut statement = self.conn.prepare_cached(query)?;
         let mut rows = statement.query([id])?;
         match rows.next()? {
-            Some(row) => read(row.get_ref(0)?.as_blob()?),
+            Some(row) => Ok(read(row.get_ref(0)?.as_blob()?)?),
             None => Ok(()),
         }
     }
@@ -232,8 +232,8 @@ const HOUR_MAX: i64 = 0xFFFF_FFFF;
 pub(super) enum RowFigures {
     /// For [`RowRead::totals`].
     Totals,
-    /// For [`RowRead::sample`].
-    Sample,
+    /// For [`RowRead::timings`].
+    Timings,
 }
 
 impl RowFigures {
@@ -242,7 +242,7 @@ impl RowFigures {
             RowFigures::Totals => {
                 "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
             }
-            RowFigures::Sample => "duration_ms, time_to_first_token_ms, tokens_per_second",
+            RowFigures::Timings => "duration_ms, time_to_first_token_ms, tokens_per_second",
         }
     }
 }
@@ -268,7 +268,7 @@ impl RowRead<'_> {
         Names { endpoint, model, client, key, outcome }
     }
 
-    /// Sums of one, without what [`crate::record::pack::visit_totals`] leaves out.
+    /// Sums of one, without what [`crate::packs::visit_totals`] leaves out.
     pub fn totals(&self) -> Sums {
         let first = self.first_figure();
         Sums {
@@ -284,23 +284,18 @@ impl RowRead<'_> {
         }
     }
 
-    /// What it adds to distributions, and to the sums that go with them.
-    pub fn sample(&self) -> (Sample, Sums) {
+    /// Sums of one that distributions are made of.
+    pub fn timings(&self) -> Sums {
         let first = self.first_figure();
-        let sample = Sample {
-            duration_ms: integer(self.row, first).unwrap_or(0),
-            first_token_ms: integer(self.row, first + 1),
-            tokens_per_second: real(self.row, first + 2),
-        };
-        let sums = Sums {
+        let speed = real(self.row, first + 2);
+        Sums {
             requests: 1,
-            duration_ms: sample.duration_ms,
+            duration_ms: integer(self.row, first).unwrap_or(0),
             first_token_ms: self.known(first + 1),
-            tokens_per_second: sample.tokens_per_second.unwrap_or(0.0),
-            tokens_per_second_known: i64::from(sample.tokens_per_second.is_some()),
+            tokens_per_second: speed.unwrap_or(0.0),
+            tokens_per_second_known: i64::from(speed.is_some()),
             ..Sums::default()
-        };
-        (sample, sums)
+        }
     }
 
     fn first_figure(&self) -> usize {

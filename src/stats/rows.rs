@@ -15,7 +15,7 @@ use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
-use crate::record::pack::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id, visit_sums};
+use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id, visit_sums};
 
 /// What [`Reader::request_of`] reads.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,

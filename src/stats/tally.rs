@@ -12,11 +12,11 @@ use super::filter::Filter;
 use super::price::{Price, Prices};
 use crate::calendar::HOUR_MS;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
-use crate::record::pack::{SPAN_HOUR, pack_id, packs_of_hour};
+use crate::packs::sums::Sums;
+use crate::packs::{SPAN_HOUR, pack_id, packs_of_hour};
 use crate::record::packing::State;
 use crate::record::row::Outcome;
 use crate::record::series::{Names, Series};
-use crate::record::sums::Sums;
 use crate::routes::generates;
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
@@ -327,7 +327,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::pack::{SPAN_ALL, SPAN_DAY};
+    use crate::packs::{SPAN_ALL, SPAN_DAY};
 
     const DAY: i64 = 490_000 - 490_000 % 24;
     const STATE: State = State { until: 100, changes: 7 };

@@ -9,10 +9,10 @@ use super::export::Pages;
 use super::totals::{average, one_decimal};
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS};
-use crate::record::pack::visit_sums;
+use crate::packs::sums::Sums;
+use crate::packs::visit_sums;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::{DbSync, Store};
-use crate::record::sums::Sums;
 use crate::testing::{Folder, Random, random_row, row};
 
 /// Model-2 and unknown models have no price.

@@ -11,9 +11,9 @@ use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Figures, Part, Piece, Tally};
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text, next_month};
+use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
-use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
-use crate::record::pack::visit_totals;
+use crate::packs::visit_totals;
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;

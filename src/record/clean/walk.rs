@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Aged, Batch, LOOK_ROWS, Phase};
 use crate::calendar::text_of_ms;
-use crate::record::clock::{EARLIEST_TRUE_MS, latest_true_ms};
+use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::packing::State;
 use crate::record::recorder::Recorder;
 

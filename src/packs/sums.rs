@@ -1,22 +1,5 @@
 //! Sums of figures: what rows come to, apart from their distributions.
 
-use crate::limits::FIGURE_MAX;
-
-/// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
-pub fn figure(value: Option<u64>) -> Option<i64> {
-    value.filter(|value| *value <= FIGURE_MAX).map(|value| value as i64)
-}
-
-/// A duration as it is stored; an impossible one is cut.
-pub fn duration(ms: u64) -> i64 {
-    ms.min(FIGURE_MAX) as i64
-}
-
-/// A rate as it is stored: infinite or negative is unknown.
-pub fn rate(value: Option<f64>) -> Option<f64> {
-    value.filter(|value| value.is_finite() && *value >= 0.0 && *value <= FIGURE_MAX as f64)
-}
-
 /// The sums of one series in one span of time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {

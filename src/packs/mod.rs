@@ -1,4 +1,5 @@
-//! Packs: the sums and distributions of all series for one span of time, in one blob each.
+//! Packs: what the requests of one span of time come to, series by series: sums, and distributions of durations and
+//! speeds, in one blob each. Pure: no connection, file or clock.
 //!
 //! A year has 8760 hours; with a hundred series that is a million sums, too many to read for an answer one by one. As
 //! packs the same year is twelve blobs of some kilobytes, its hours a hundredth of the time that rows take. An hour's
@@ -7,13 +8,15 @@
 //! Packs of sums begin with [`FORM`]. Those from before there was one are read as they are, and written in this form
 //! when they grow.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod histogram;
+pub mod sums;
+mod varint;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
 
-use super::histogram::Histogram;
-use super::sums::{Known, Sums};
-use super::varint::{Bytes, push, push_signed};
+use self::histogram::Histogram;
+use self::sums::{Known, Sums};
+use self::varint::{Bytes, push, push_signed};
 use crate::calendar::{day_of_hour, month_of_hour};
 
 /// `span` of the pack of all time.
@@ -47,26 +50,15 @@ pub struct Latencies {
     pub speed: Histogram,
 }
 
-/// What one row adds to the distributions.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// Milliseconds.
-    pub duration_ms: i64,
-    /// Milliseconds.
-    pub first_token_ms: Option<i64>,
-    /// Tokens per second.
-    pub tokens_per_second: Option<f64>,
-}
-
 impl Latencies {
-    /// Counts one row.
-    pub fn count(&mut self, sample: &Sample) {
-        self.duration_ms.count(sample.duration_ms);
-        if let Some(value) = sample.first_token_ms {
-            self.first_token_ms.count(value);
+    /// Counts one row, whose sums these are.
+    fn count(&mut self, row: &Sums) {
+        self.duration_ms.count(row.duration_ms);
+        if row.first_token_ms.rows > 0 {
+            self.first_token_ms.count(row.first_token_ms.sum);
         }
-        if let Some(value) = sample.tokens_per_second {
-            self.speed.count((value * 1000.0).round() as i64);
+        if row.tokens_per_second_known > 0 {
+            self.speed.count((row.tokens_per_second * 1000.0).round() as i64);
         }
     }
 
@@ -105,6 +97,12 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Counts one row, whose sums these are.
+    pub fn count(&mut self, row: &Sums) {
+        self.sums.add(row, 1);
+        self.latencies.count(row);
+    }
+
     /// Adds others, or takes them away with a sign of -1.
     pub fn add(&mut self, other: &Measured, sign: i64) {
         self.sums.add(&other.sums, sign);
@@ -112,7 +110,7 @@ impl Measured {
     }
 
     /// Those of a key. Where there are none yet, of no rows, in the range of ids of what is about to be added.
-    pub(super) fn entry<'a, K: Ord>(all: &'a mut BTreeMap<K, Measured>, key: K, added: &Sums) -> &'a mut Measured {
+    pub fn entry<'a, K: Ord>(all: &'a mut BTreeMap<K, Measured>, key: K, added: &Sums) -> &'a mut Measured {
         all.entry(key).or_insert_with(|| Measured {
             sums: Sums { first_id: added.first_id, last_id: added.last_id, ..Sums::default() },
             latencies: Latencies::default(),
@@ -124,18 +122,17 @@ impl Measured {
 /// of a series, which is above 0.
 const FORM: u8 = 0;
 
-/// The bytes in the database are no pack.
-fn damaged() -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, "a damaged pack of sums".into())
-}
+/// The bytes are no pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedPack;
 
 /// Reads every entry of a pack of sums.
-pub fn visit_sums(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+pub fn visit_sums(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> Result<(), DamagedPack> {
     visit_entries(bytes, decode_sums, visit)
 }
 
 /// The same without first tokens, speeds and ids, which totals do not tell: a third of the figures.
-pub fn visit_totals(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> rusqlite::Result<()> {
+pub fn visit_totals(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> Result<(), DamagedPack> {
     visit_entries(bytes, decode_totals, visit)
 }
 
@@ -143,7 +140,7 @@ fn visit_entries(
     bytes: &[u8],
     decode: impl Fn(&mut Bytes, bool) -> Option<Sums>,
     mut visit: impl FnMut(i64, &Sums),
-) -> rusqlite::Result<()> {
+) -> Result<(), DamagedPack> {
     let (mut bytes, tells_cache_write) = match bytes.strip_prefix(&[FORM]) {
         Some(entries) => (Bytes::new(entries), true),
         None => (Bytes::new(bytes), false),
@@ -151,7 +148,7 @@ fn visit_entries(
     let mut series = 0;
     while !bytes.is_empty() {
         let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, decode(&mut bytes, tells_cache_write)?));
-        let (distance, sums) = entry().ok_or_else(damaged)?;
+        let (distance, sums) = entry().ok_or(DamagedPack)?;
         series += distance;
         visit(series, &sums);
     }
@@ -160,20 +157,20 @@ fn visit_entries(
 
 /// The distributions of one series as they lie in a pack, not read yet.
 #[derive(Debug)]
-pub struct Packed<'a>(Bytes<'a>);
+pub struct PackedLatencies<'a>(Bytes<'a>);
 
-impl Packed<'_> {
+impl PackedLatencies<'_> {
     /// Adds them to others.
-    pub fn add_to(self, latencies: &mut Latencies) -> rusqlite::Result<()> {
-        latencies.add_encoded(self.0).ok_or_else(damaged)
+    pub fn add_to(self, latencies: &mut Latencies) -> Result<(), DamagedPack> {
+        latencies.add_encoded(self.0).ok_or(DamagedPack)
     }
 }
 
 /// Reads every entry of a pack of distributions; those that are not wanted cost next to nothing.
 pub fn visit_latencies(
     bytes: &[u8],
-    mut visit: impl FnMut(i64, Packed) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+    mut visit: impl FnMut(i64, PackedLatencies) -> Result<(), DamagedPack>,
+) -> Result<(), DamagedPack> {
     let mut bytes = Bytes::new(bytes);
     let mut series = 0;
     while !bytes.is_empty() {
@@ -182,9 +179,9 @@ pub fn visit_latencies(
             let length = usize::try_from(bytes.number()?).ok()?;
             Some((distance, bytes.take(length)?))
         };
-        let (distance, entry) = entry().ok_or_else(damaged)?;
+        let (distance, entry) = entry().ok_or(DamagedPack)?;
         series += distance;
-        visit(series, Packed(entry))?;
+        visit(series, PackedLatencies(entry))?;
     }
     Ok(())
 }
@@ -235,7 +232,8 @@ fn decode_known(bytes: &mut Bytes) -> Option<Known> {
     Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
 }
 
-fn encode_sums(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
+/// The sums of a pack as they are stored.
+pub fn encode_sums(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + pack.len() * 40);
     out.push(FORM);
     let mut before = 0;
@@ -264,24 +262,21 @@ fn encode_entry(out: &mut Vec<u8>, sums: &Sums, known: &[Known]) {
     push_signed(out, sums.last_id - sums.first_id);
 }
 
-/// Writes every pack of sums as version 2 of the tables had it.
+/// As version 2 of the tables had it.
 #[cfg(test)]
-pub(super) fn write_former_form(conn: &Connection) -> rusqlite::Result<()> {
-    let mut statement = conn.prepare("SELECT id, pack FROM packed_sums")?;
-    let packs = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    for (id, pack) in packs.collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()? {
-        let (mut former, mut before) = (Vec::new(), 0);
-        visit_sums(&pack, |series, sums| {
-            push(&mut former, (series - before) as u64);
-            before = series;
-            encode_entry(&mut former, sums, &sums.known()[..6]);
-        })?;
-        conn.execute("UPDATE packed_sums SET pack = ?2 WHERE id = ?1", params![id, former])?;
-    }
-    Ok(())
+pub(crate) fn in_former_form(pack: &[u8]) -> Vec<u8> {
+    let (mut former, mut before) = (Vec::new(), 0);
+    let read = visit_sums(pack, |series, sums| {
+        push(&mut former, (series - before) as u64);
+        before = series;
+        encode_entry(&mut former, sums, &sums.known()[..6]);
+    });
+    read.expect("a pack");
+    former
 }
 
-fn encode_latencies(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
+/// The distributions of a pack as they are stored.
+pub fn encode_latencies(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     let mut out = Vec::with_capacity(pack.len() * 128);
     let (mut before, mut entry) = (0, Vec::new());
     for (series, Measured { latencies, .. }) in pack {
@@ -293,66 +288,4 @@ fn encode_latencies(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
         out.extend_from_slice(&entry);
     }
     out
-}
-
-/// Packs that are being added to: read once, written once.
-#[derive(Debug, Default)]
-pub(super) struct Packs {
-    packs: HashMap<i64, BTreeMap<i64, Measured>>,
-}
-
-/// Packs held at once. Rows come in the order of time, nearly, so that few are needed again.
-const PACKS_HELD: usize = 64;
-
-impl Packs {
-    /// Adds to the four packs of an hour what rows of one series come to, or takes it away with a sign of -1.
-    pub(super) fn add(
-        &mut self,
-        conn: &Connection,
-        hour: i64,
-        series: i64,
-        measured: &Measured,
-        sign: i64,
-    ) -> rusqlite::Result<()> {
-        if self.packs.len() > PACKS_HELD {
-            self.write(conn)?;
-        }
-        for id in packs_of_hour(hour) {
-            let pack = match self.packs.entry(id) {
-                std::collections::hash_map::Entry::Occupied(pack) => pack.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => place.insert(read(conn, id)?),
-            };
-            Measured::entry(pack, series, &measured.sums).add(measured, sign);
-        }
-        Ok(())
-    }
-
-    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        if self.packs.is_empty() {
-            return Ok(());
-        }
-        let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
-        let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
-        for (id, pack) in self.packs.drain() {
-            write_sums.execute(params![id, encode_sums(&pack)])?;
-            write_latencies.execute(params![id, encode_latencies(&pack)])?;
-        }
-        Ok(())
-    }
-}
-
-/// A pack as it is stored; none is an empty one.
-pub(super) fn read(conn: &Connection, id: i64) -> rusqlite::Result<BTreeMap<i64, Measured>> {
-    let blob = |query: &str| {
-        let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
-        blob.map(Option::unwrap_or_default)
-    };
-    let mut pack: BTreeMap<i64, Measured> = BTreeMap::new();
-    visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
-        pack.insert(series, Measured { sums: sums.clone(), latencies: Latencies::default() });
-    })?;
-    visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
-        packed.add_to(&mut pack.entry(series).or_default().latencies)
-    })?;
-    Ok(pack)
 }
