@@ -15,7 +15,7 @@ mod varint;
 use std::collections::BTreeMap;
 
 use self::histogram::Histogram;
-use self::sums::{Known, Sums};
+use self::sums::{KnownSum, Sums};
 use self::varint::{Bytes, push, push_signed};
 use crate::calendar::{day_of_hour, month_of_hour};
 
@@ -227,9 +227,9 @@ fn decode_totals(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
 
 /// Often nobody tells a figure: then its sum is not there either.
 #[inline(always)]
-fn decode_known(bytes: &mut Bytes) -> Option<Known> {
+fn decode_known(bytes: &mut Bytes) -> Option<KnownSum> {
     let rows = bytes.signed()?;
-    Some(Known { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
+    Some(KnownSum { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
 }
 
 /// The sums of a pack as they are stored.
@@ -245,10 +245,10 @@ pub fn encode_sums(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     out
 }
 
-fn encode_entry(out: &mut Vec<u8>, sums: &Sums, known: &[Known]) {
+fn encode_entry(out: &mut Vec<u8>, sums: &Sums, known: &[KnownSum]) {
     push_signed(out, sums.requests);
     push_signed(out, sums.duration_ms);
-    for Known { sum, rows } in known {
+    for KnownSum { sum, rows } in known {
         push_signed(out, *rows);
         if *rows != 0 {
             push_signed(out, *sum);

@@ -8,19 +8,19 @@ pub struct Sums {
     /// Milliseconds.
     pub duration_ms: i64,
     /// Tokens of prompts.
-    pub input: Known,
+    pub input: KnownSum,
     /// Tokens of answers.
-    pub output: Known,
+    pub output: KnownSum,
     /// Both.
-    pub total: Known,
+    pub total: KnownSum,
     /// Prompt tokens that came from a cache.
-    pub cached: Known,
+    pub cached: KnownSum,
     /// Prompt tokens that were written to a cache.
-    pub cache_write: Known,
+    pub cache_write: KnownSum,
     /// Answer tokens spent on reasoning.
-    pub reasoning: Known,
+    pub reasoning: KnownSum,
     /// Milliseconds from request to first content.
-    pub first_token_ms: Known,
+    pub first_token_ms: KnownSum,
     /// Added up, for a mean.
     pub tokens_per_second: f64,
     /// Rows that know their speed.
@@ -33,15 +33,15 @@ pub struct Sums {
 
 /// The sum of a figure, and how many rows knew it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownSum {
     /// The sum.
     pub sum: i64,
     /// The rows.
     pub rows: i64,
 }
 
-impl Known {
-    fn add(&mut self, other: Known, sign: i64) {
+impl KnownSum {
+    fn add(&mut self, other: KnownSum, sign: i64) {
         self.sum += sign * other.sum;
         self.rows += sign * other.rows;
     }
@@ -62,11 +62,11 @@ impl Sums {
     }
 
     /// Those of every figure, in the order in which packs tell them: what came later stands last.
-    pub(super) fn known(&self) -> [Known; 7] {
+    pub(super) fn known(&self) -> [KnownSum; 7] {
         [self.input, self.output, self.total, self.cached, self.reasoning, self.first_token_ms, self.cache_write]
     }
 
-    pub(super) fn known_mut(&mut self) -> [&mut Known; 7] {
+    pub(super) fn known_mut(&mut self) -> [&mut KnownSum; 7] {
         [
             &mut self.input,
             &mut self.output,

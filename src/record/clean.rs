@@ -270,7 +270,7 @@ impl Cleaner {
         if excess <= 0 {
             return Ok(Phase::Space(None));
         }
-        let mut batch = Batch::default();
+        let mut batch = CleanBatch::default();
         let mut oldest = own.prepare_cached(concat!(
             "SELECT id, ",
             octets!(),
@@ -359,12 +359,12 @@ fn age_from_ms(own: &Connection, recorder: &Recorder, now_ms: i64) -> rusqlite::
 
 /// What one step removes.
 #[derive(Debug, Default)]
-struct Batch {
+struct CleanBatch {
     ids: Vec<i64>,
     bytes: i64,
 }
 
-impl Batch {
+impl CleanBatch {
     /// Whether it fits; one always does.
     fn take(&mut self, id: i64, bytes: i64) -> bool {
         let full = self.ids.len() >= CLEAN_ROWS_MAX || self.bytes + bytes > CLEAN_BYTES_MAX;
@@ -461,14 +461,14 @@ mod tests {
         Limit { max, is_set: true }
     }
 
-    struct Bench {
+    struct CleanBench {
         recorder: Recorder,
         own: Connection,
         folder: Folder,
     }
 
-    impl Bench {
-        fn new(rows: &[Row]) -> Bench {
+    impl CleanBench {
+        fn new(rows: &[Row]) -> CleanBench {
             let folder = Folder::new();
             let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
             for batch in rows.chunks(100) {
@@ -476,7 +476,7 @@ mod tests {
             }
             store.pack_all().expect("packs");
             let own = Connection::open(folder.join("metrics.db")).expect("opens");
-            Bench { recorder: Recorder::new(store), own, folder }
+            CleanBench { recorder: Recorder::new(store), own, folder }
         }
 
         fn write(&self, row: Row) -> i64 {
@@ -530,7 +530,7 @@ mod tests {
 
     /// Cleans rows of three days in any order; what is left, as plain SQL, and the packs as they were.
     fn check(retention: Retention, rows_left: &str, content_left: &str) {
-        let bench = Bench::new(&random_rows(250));
+        let bench = CleanBench::new(&random_rows(250));
         let cut = |days: u64| text_of_ms(if days == 0 { 0 } else { NOW_MS - days as i64 * DAY_MS });
         let expected = |table: &str, condition: &str| {
             let condition = condition
@@ -574,7 +574,7 @@ mod tests {
     #[test]
     fn content_beyond_the_size_is_removed_oldest_first_and_no_more() {
         for max in [1, 100_000, 500_000, u64::MAX] {
-            let bench = Bench::new(&random_rows(250));
+            let bench = CleanBench::new(&random_rows(250));
             let all = bench.ids("content");
             bench.clean(Retention { content_bytes_max: set_to(max), ..NONE }, NOW_MS);
             let (left, bytes) = (bench.ids("content"), bench.content_bytes());
@@ -589,7 +589,7 @@ mod tests {
 
     #[test]
     fn the_newest_row_stays_until_another_comes_and_no_id_is_used_twice() {
-        let bench = Bench::new(&[row(), row(), row()]);
+        let bench = CleanBench::new(&[row(), row(), row()]);
         let retention = Retention { days: set_to(1), ..NONE };
         bench.clean(retention, NOW_MS);
         assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("3", ""));
@@ -601,7 +601,7 @@ mod tests {
 
     #[test]
     fn a_row_that_comes_late_for_a_cleaned_hour_is_removed() {
-        let bench = Bench::new(&random_rows(10));
+        let bench = CleanBench::new(&random_rows(10));
         let retention = Retention { days: set_to(1), ..NONE };
         bench.clean(retention, NOW_MS);
         bench.write(row());
@@ -612,7 +612,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_leaps_ahead_removes_nothing_and_goes_on_where_it_was() {
-        let bench = Bench::new(&random_rows(50));
+        let bench = CleanBench::new(&random_rows(50));
         let retention = Retention { days: set_to(30), content_days: set_to(30), ..NONE };
         let (rows, content) = (bench.ids("requests"), bench.ids("content"));
         bench.clean(retention, NOW_MS);
@@ -637,13 +637,13 @@ mod tests {
     fn rows_of_1970_stay_as_long_as_those_recorded_beside_them() {
         let of_1970 = || Row { start_ms: 60_000, ..row() };
         let bench =
-            Bench::new(&[row(), of_1970(), of_1970(), Row { start_ms: row().start_ms + DAY_MS, ..row() }, row()]);
+            CleanBench::new(&[row(), of_1970(), of_1970(), Row { start_ms: row().start_ms + DAY_MS, ..row() }, row()]);
         let after = row().start_ms + DAY_MS;
         bench.clean(Retention { days: set_to(30), content_days: set_to(30), ..NONE }, NOW_MS);
         assert_eq!((bench.ids("requests").as_str(), bench.ids("content").as_str()), ("1; 2; 3; 4; 5", "1; 2; 3; 4; 5"));
         bench.clean(Retention { content_days: set_to(1), ..NONE }, after + DAY_MS);
         assert_eq!(bench.ids("content"), "4");
-        let bench = Bench::new(&[of_1970(), row(), of_1970(), Row { start_ms: after, ..row() }]);
+        let bench = CleanBench::new(&[of_1970(), row(), of_1970(), Row { start_ms: after, ..row() }]);
         bench.clean(Retention { content_days: set_to(1), ..NONE }, after + DAY_MS);
         assert_eq!(bench.ids("content"), "3; 4");
         bench.clean(Retention { content_days: set_to(1), ..NONE }, after + 3 * DAY_MS);
@@ -654,10 +654,10 @@ mod tests {
     fn killed_between_any_two_steps_it_goes_on_where_it_was() {
         let retention = Retention { days: set_to(4), content_days: set_to(3), content_bytes_max: set_to(300_000) };
         let rows = random_rows(150);
-        let whole = Bench::new(&rows);
+        let whole = CleanBench::new(&rows);
         let steps = whole.clean(retention, NOW_MS);
         for killed_after in (0..steps).step_by(11) {
-            let bench = Bench::new(&rows);
+            let bench = CleanBench::new(&rows);
             let mut cleaner = Cleaner::new(retention);
             cleaner.begin(0);
             for _ in 0..killed_after {
@@ -679,7 +679,7 @@ mod tests {
 
     #[test]
     fn no_step_removes_more_than_its_share() {
-        let bench = Bench::new(&vec![sized(200_000); 40]);
+        let bench = CleanBench::new(&vec![sized(200_000); 40]);
         let mut cleaner = Cleaner::new(Retention { days: set_to(1), ..NONE });
         cleaner.begin(0);
         let (mut bytes, mut pages) = (bench.content_bytes(), bench.number("PRAGMA page_count"));
@@ -696,7 +696,7 @@ mod tests {
 
     #[test]
     fn freed_space_goes_back_to_the_file_system_but_for_what_is_to_be_spared() {
-        let bench = Bench::new(&vec![sized(100_000); 100]);
+        let bench = CleanBench::new(&vec![sized(100_000); 100]);
         let size = || std::fs::metadata(bench.folder.join("metrics.db")).expect("is there").len();
         let checkpoint = || bench.own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
         checkpoint();
@@ -717,7 +717,7 @@ mod tests {
 
     #[test]
     fn content_removed_by_hand_costs_no_new_content() {
-        let bench = Bench::new(&vec![sized(1000); 10]);
+        let bench = CleanBench::new(&vec![sized(1000); 10]);
         let retention = Retention { content_bytes_max: set_to(10_000), ..NONE };
         bench.clean(retention, NOW_MS);
         bench.own.execute_batch("DELETE FROM content").expect("removed");
@@ -728,7 +728,7 @@ mod tests {
 
     #[test]
     fn a_database_that_refuses_ends_the_pass_and_the_next_one_cleans() {
-        let bench = Bench::new(&[row(), row()]);
+        let bench = CleanBench::new(&[row(), row()]);
         let retention = Retention { days: set_to(1), ..NONE };
         let mut cleaner = Cleaner::new(retention);
         cleaner.begin(0);
@@ -750,7 +750,7 @@ mod tests {
             (Retention { content_days: default(1), ..NONE }, Retention { content_days: set_to(1), ..NONE }),
             (Retention { content_bytes_max: default(1), ..NONE }, Retention { content_bytes_max: set_to(1), ..NONE }),
         ] {
-            let bench = Bench::new(&vec![sized(1000); 10]);
+            let bench = CleanBench::new(&vec![sized(1000); 10]);
             came(&bench.own).expect("marked");
             let all = bench.ids("content");
             // Twice, as over a restart.
@@ -778,7 +778,7 @@ mod tests {
 
     #[test]
     fn a_default_size_is_that_of_what_did_not_come_with_an_upgrade() {
-        let bench = Bench::new(&vec![sized(1000); 10]);
+        let bench = CleanBench::new(&vec![sized(1000); 10]);
         let assumed = Retention { content_bytes_max: Limit { max: 3000, is_set: false }, ..NONE };
         let set = Retention { content_bytes_max: set_to(5000), ..NONE };
         bench.clean(Retention { content_bytes_max: set_to(100_000), ..NONE }, NOW_MS);
@@ -805,7 +805,7 @@ mod tests {
 
     #[test]
     fn ids_that_are_used_again_did_not_come_with_an_upgrade() {
-        let bench = Bench::new(&[row(), row(), row()]);
+        let bench = CleanBench::new(&[row(), row(), row()]);
         came(&bench.own).expect("marked");
         bench
             .own

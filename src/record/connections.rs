@@ -24,7 +24,7 @@ pub struct Connections {
 
 /// Where a connection lies, or what reads through it; empty until it is wanted, and again when it was closed.
 #[derive(Debug)]
-pub struct Slot<T> {
+pub struct ConnectionSlot<T> {
     all: Arc<Connections>,
     held: Arc<Mutex<Option<T>>>,
 }
@@ -41,13 +41,13 @@ impl<T: Send + std::fmt::Debug> Close for Mutex<Option<T>> {
 
 impl Connections {
     /// A new one, empty.
-    pub fn slot<T: Send + std::fmt::Debug + 'static>(self: &Arc<Connections>) -> Slot<T> {
+    pub fn slot<T: Send + std::fmt::Debug + 'static>(self: &Arc<Connections>) -> ConnectionSlot<T> {
         let held = Arc::new(Mutex::new(None));
         let mut slots = self.slots();
         slots.retain(|slot| slot.strong_count() > 0);
         let own: Arc<dyn Close> = held.clone();
         slots.push(Arc::downgrade(&own));
-        Slot { all: self.clone(), held }
+        ConnectionSlot { all: self.clone(), held }
     }
 
     /// Closes all of them; none is opened before the answer is dropped. `None` where one is in use for longer than
@@ -71,13 +71,13 @@ impl Connections {
     }
 }
 
-impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Slot<T> {
-        Slot { all: self.all.clone(), held: self.held.clone() }
+impl<T> Clone for ConnectionSlot<T> {
+    fn clone(&self) -> ConnectionSlot<T> {
+        ConnectionSlot { all: self.all.clone(), held: self.held.clone() }
     }
 }
 
-impl<T> Slot<T> {
+impl<T> ConnectionSlot<T> {
     /// Uses what lies there, or puts something there.
     pub fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
         let _used = self.all.used.read().unwrap_or_else(PoisonError::into_inner);

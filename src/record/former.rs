@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::meta::{number, set};
-use super::packing::{Folded, PACKED_UNTIL, Packs};
+use super::packing::{Folded, OpenPacks, PACKED_UNTIL};
 use super::schema::{VERSION, columns_of};
 use super::series::SeriesIds;
 use crate::calendar::{HOUR_MS, text_of_ms};
-use crate::packs::sums::{Known, Sums};
+use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{Latencies, Measured};
 
 /// Columns that version 2 did not have. They come last, where SQLite adds them.
@@ -55,7 +55,7 @@ pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
 
 fn pack_open_hours(conn: &Connection, summed_until: i64) -> rusqlite::Result<()> {
     let rolled_until = number(conn, "rolled_until")?.unwrap_or(0);
-    let mut packs = Packs::default();
+    let mut packs = OpenPacks::default();
     for (hour, mut measured) in open_hours(conn, rolled_until)? {
         add_latencies(conn, hour, summed_until, &mut measured)?;
         for (series, measured) in measured {
@@ -78,7 +78,7 @@ fn open_hours(conn: &Connection, rolled_until: i64) -> rusqlite::Result<BTreeMap
     let mut hours: BTreeMap<i64, BTreeMap<i64, Measured>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let known =
-            |column: usize| Ok::<_, rusqlite::Error>(Known { sum: row.get(column)?, rows: row.get(column + 1)? });
+            |column: usize| Ok::<_, rusqlite::Error>(KnownSum { sum: row.get(column)?, rows: row.get(column + 1)? });
         let sums = Sums {
             requests: row.get(2)?,
             duration_ms: row.get(3)?,
@@ -175,7 +175,7 @@ mod tests {
             .prepare("SELECT id & 0xFFFFFFFF FROM packed_sums WHERE id >> 32 = 2")
             .and_then(|mut hours| hours.query_map([], |row| row.get(0))?.collect())
             .expect("a query");
-        let mut packs = Packs::default();
+        let mut packs = OpenPacks::default();
         for hour in hours.into_iter().filter(|hour| *hour >= rolled_until) {
             for (series, measured) in read_pack(&conn, packs_of_hour(hour)[0]).expect("a pack") {
                 packs.add(&conn, hour, series, &measured, -1).expect("taken away");

@@ -18,7 +18,7 @@ use std::{io, thread};
 use rusqlite::{Connection, OpenFlags};
 
 use super::clean::{Cleaner, Retention};
-use super::connections::Slot;
+use super::connections::ConnectionSlot;
 use super::database_file::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
@@ -372,7 +372,7 @@ fn move_log(own: &Own, recorder: &Recorder) {
 /// done to a file that was moved away or deleted is not done to the database.
 struct Own<'a> {
     path: &'a Path,
-    slot: Slot<(Option<FileId>, Connection)>,
+    slot: ConnectionSlot<(Option<FileId>, Connection)>,
     /// A reader keeps the log from being moved.
     held_open: Outage,
 }

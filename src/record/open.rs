@@ -20,7 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::clean;
 use super::database_file::{LogBytes, beside, resolved};
 use super::former;
-use super::schema::{self, Found};
+use super::schema::{self, FoundTables};
 use super::upgrade;
 use super::wal;
 use crate::limits::{COMMIT_WAIT_MAX, WAL_BYTES_MAX, WAL_CHECKPOINT_BYTES};
@@ -135,16 +135,16 @@ fn log_has_bytes(path: &Path) -> bool {
     fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
+fn accepted(path: &Path, found: FoundTables) -> Result<FoundTables, OpenError> {
     match found {
-        Found::Empty | Found::Earlier | Found::Former(_) | Found::Ours => Ok(found),
-        Found::Newer(version) => Err(OpenError(format!(
+        FoundTables::Empty | FoundTables::Earlier | FoundTables::Former(_) | FoundTables::Ours => Ok(found),
+        FoundTables::Newer(version) => Err(OpenError(format!(
             "{} was written by a newer version of this program (schema {version}, this one knows {}; left as it is): use \
              that version, or choose another file in DATABASE_URL",
             path.display(),
             schema::VERSION
         ))),
-        Found::Foreign => Err(OpenError(format!(
+        FoundTables::Foreign => Err(OpenError(format!(
             "{} is the database of another program (left as it is): choose another file in DATABASE_URL",
             path.display()
         ))),
@@ -154,14 +154,14 @@ fn accepted(path: &Path, found: Found) -> Result<Found, OpenError> {
 fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |error: rusqlite::Error| explain(path, &error);
     let found = accepted(path, schema::inspect(conn).map_err(failed)?)?;
-    if found == Found::Empty {
+    if found == FoundTables::Empty {
         schema::prepare_empty(conn).map_err(failed)?;
     }
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
     if mode != "wal" {
         return Err(OpenError::failed(path, "its file system cannot share memory between connections"));
     }
-    if found == Found::Ours {
+    if found == FoundTables::Ours {
         return Ok(());
     }
     let upgraded_from = {
@@ -169,25 +169,25 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let found = accepted(path, schema::inspect(&transaction).map_err(failed)?)?;
         let from = match found {
-            Found::Empty => {
+            FoundTables::Empty => {
                 schema::create(&transaction).map_err(failed)?;
                 None
             }
-            Found::Earlier => {
+            FoundTables::Earlier => {
                 upgrade::upgrade(&transaction).map_err(failed)?;
                 Some("the earlier program's".to_owned())
             }
-            Found::Former(version) => {
+            FoundTables::Former(version) => {
                 former::upgrade(&transaction, version).map_err(failed)?;
                 Some(format!("version {version}'s"))
             }
-            Found::Ours | Found::Newer(_) | Found::Foreign => None,
+            FoundTables::Ours | FoundTables::Newer(_) | FoundTables::Foreign => None,
         };
         if from.is_some() {
             clean::came(&transaction).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
-        if found == Found::Earlier {
+        if found == FoundTables::Earlier {
             upgrade::tidy(conn);
         }
         from

@@ -16,11 +16,11 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::meta::{number, set};
-use super::series::{Names, Series, SeriesIds};
+use super::series::{Series, SeriesIds, SeriesNames};
 use super::table::{integer, real, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
-use crate::packs::sums::{Known, Sums};
+use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{
     DamagedPack, Latencies, Measured, encode_latencies, encode_sums, packs_of_hour, visit_latencies, visit_sums,
 };
@@ -119,7 +119,7 @@ impl Folded {
     /// What somebody else has written into a row does not keep the others from being counted.
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
-        let known = |column: usize| integer(row, column).map_or(Known::default(), |sum| Known { sum, rows: 1 });
+        let known = |column: usize| integer(row, column).map_or(KnownSum::default(), |sum| KnownSum { sum, rows: 1 });
         let speed = real(row, 15);
         let sums = Sums {
             requests: 1,
@@ -136,7 +136,7 @@ impl Folded {
             first_id: id,
             last_id: id,
         };
-        let series = self.place(Names {
+        let series = self.place(SeriesNames {
             endpoint: text(row, 2),
             model: text(row, 3),
             client: text(row, 4),
@@ -149,8 +149,8 @@ impl Folded {
         Ok(())
     }
 
-    fn place(&mut self, names: Names) -> usize {
-        let Names { endpoint, model, client, key, outcome } = names;
+    fn place(&mut self, names: SeriesNames) -> usize {
+        let SeriesNames { endpoint, model, client, key, outcome } = names;
         let joined = [endpoint, model, client, key, outcome].join("\0");
         *self.places.entry(joined).or_insert_with(|| {
             self.series.push(names.to_series());
@@ -170,7 +170,7 @@ impl Folded {
     }
 
     /// Adds them to packs, or takes them away with a sign of -1.
-    fn add_to(&self, packs: &mut Packs, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
+    fn add_to(&self, packs: &mut OpenPacks, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
         self.by_series(conn, ids)?
             .try_for_each(|(hour, series, measured)| packs.add(conn, hour, series, measured, sign))
     }
@@ -190,7 +190,7 @@ pub(super) fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> r
     if State::of(conn)? != folded.state {
         return Ok(());
     }
-    let mut packs = Packs::default();
+    let mut packs = OpenPacks::default();
     folded.add_to(&mut packs, conn, ids, 1)?;
     packs.write(conn)?;
     set(conn, PACKED_UNTIL, folded.last)
@@ -212,7 +212,7 @@ pub(super) fn change(
     change: impl FnOnce() -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     if id <= State::of(conn)?.until {
-        let mut packs = Packs::default();
+        let mut packs = OpenPacks::default();
         Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, -1)?;
         change()?;
         Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, 1)?;
@@ -225,14 +225,14 @@ pub(super) fn change(
 
 /// Packs that are being added to: read once, written once.
 #[derive(Debug, Default)]
-pub(super) struct Packs {
+pub(super) struct OpenPacks {
     packs: HashMap<i64, BTreeMap<i64, Measured>>,
 }
 
 /// Packs held at once. Rows come in the order of time, nearly, so that few are needed again.
 const PACKS_HELD: usize = 64;
 
-impl Packs {
+impl OpenPacks {
     /// Adds to the four packs of an hour what rows of one series come to, or takes it away with a sign of -1.
     pub(super) fn add(
         &mut self,
@@ -366,7 +366,7 @@ mod tests {
             conn.prepare("SELECT endpoint, model, client, key, outcome FROM series ORDER BY id").expect("a query");
         let mut all = all.query([]).expect("a query");
         while let Some(row) = all.next().expect("a query") {
-            let names = Names {
+            let names = SeriesNames {
                 endpoint: text(row, 0),
                 model: text(row, 1),
                 client: text(row, 2),
@@ -376,7 +376,7 @@ mod tests {
             SeriesIds::default().id(&fresh, &names.to_series()).expect("an id");
         }
         let folded = Folded::of_rows(&conn, "id > ?1", [0]).expect("reads");
-        let mut packs = Packs::default();
+        let mut packs = OpenPacks::default();
         folded.add_to(&mut packs, &fresh, &mut SeriesIds::default(), 1).expect("adds");
         packs.write(&fresh).expect("writes");
         for (id, expected) in

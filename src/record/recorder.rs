@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
-use super::connections::{Connections, Slot};
+use super::connections::{ConnectionSlot, Connections};
 use super::packing;
 use super::row::Row;
-use super::signals::{COMMIT_LOG_BYTES, Figures, NewRows, Signals};
+use super::signals::{COMMIT_LOG_BYTES, CommitFigures, NewRows, Signals};
 use super::store::Store;
 use super::writer::Writer;
 use crate::bell::{Bell, lock};
@@ -34,11 +34,11 @@ use crate::outage::Outage;
 /// A row on its way into the database.
 struct Arrival {
     row: Row,
-    then: Then,
+    then: AfterCommit,
 }
 
 /// What happens when the row is committed, or cannot be.
-enum Then {
+enum AfterCommit {
     /// The reply ends.
     Send(Tail),
     /// The worker that waits goes on.
@@ -64,7 +64,7 @@ impl Drop for CommitAnswer {
 }
 
 #[derive(Default)]
-struct Arrivals {
+struct ArrivedRows {
     waiting: VecDeque<Arrival>,
     /// Somebody is committing and will take what arrives.
     committing: bool,
@@ -72,7 +72,7 @@ struct Arrivals {
 
 /// Takes rows from any thread.
 pub struct Recorder {
-    arrivals: Mutex<Arrivals>,
+    arrivals: Mutex<ArrivedRows>,
     writer: Mutex<Writer>,
     connections: Arc<Connections>,
     pub(super) signals: Arc<Signals>,
@@ -99,7 +99,7 @@ impl Recorder {
     /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
     /// should send are handed to `pass_on`.
     pub fn finish(&self, row: Row, tail: Tail, pass_on: impl Fn(Vec<Tail>)) {
-        if self.arrive([Arrival { row, then: Then::Send(tail) }]) {
+        if self.arrive([Arrival { row, then: AfterCommit::Send(tail) }]) {
             self.commit_arrivals(pass_on);
         }
     }
@@ -108,7 +108,7 @@ impl Recorder {
     /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
     /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
     pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>), hand_over: impl Fn() -> bool) {
-        if self.arrive(replies.into_iter().map(|(row, tail)| Arrival { row, then: Then::Send(tail) })) {
+        if self.arrive(replies.into_iter().map(|(row, tail)| Arrival { row, then: AfterCommit::Send(tail) })) {
             self.run_shift(pass_on, Some(hand_over));
         }
     }
@@ -122,7 +122,7 @@ impl Recorder {
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
         let answer = Arc::new(Bell::default());
-        if self.arrive([Arrival { row, then: Then::Tell(CommitAnswer(answer.clone())) }]) {
+        if self.arrive([Arrival { row, then: AfterCommit::Tell(CommitAnswer(answer.clone())) }]) {
             self.commit_arrivals(pass_on);
         }
         answer.wait(|answer| *answer)
@@ -192,7 +192,7 @@ impl Recorder {
     }
 
     /// Where another connection of this process to the database lies.
-    pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> Slot<T> {
+    pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> ConnectionSlot<T> {
         self.connections.slot()
     }
 
@@ -202,7 +202,7 @@ impl Recorder {
     }
 
     /// Counters.
-    pub fn figures(&self) -> &Figures {
+    pub fn figures(&self) -> &CommitFigures {
         &self.signals.figures
     }
 
@@ -239,7 +239,8 @@ impl Recorder {
     }
 
     fn commit_batch(&self, batch: Vec<Arrival>, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Vec<Arrival>> {
-        let (rows, thens): (Vec<Row>, Vec<Then>) = batch.into_iter().map(|arrival| (arrival.row, arrival.then)).unzip();
+        let (rows, thens): (Vec<Row>, Vec<AfterCommit>) =
+            batch.into_iter().map(|arrival| (arrival.row, arrival.then)).unzip();
         let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(|row| row.size() + row.content.size()).sum::<usize>();
         let began = Instant::now();
         let written = if at_once { self.write_now(rows) } else { Ok(self.writer().write(rows)) };
@@ -251,8 +252,8 @@ impl Recorder {
         for then in thens {
             let id = ids.next();
             match then {
-                Then::Send(tail) => tails.push(tail),
-                Then::Tell(answer) => answer.give(id),
+                AfterCommit::Send(tail) => tails.push(tail),
+                AfterCommit::Tell(answer) => answer.give(id),
             }
         }
         self.signals.note_log_growth(log_bytes);
@@ -272,7 +273,7 @@ impl Recorder {
         writer.write_now(&rows).ok_or(rows)
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+    fn arrivals(&self) -> MutexGuard<'_, ArrivedRows> {
         lock(&self.arrivals)
     }
 

@@ -91,7 +91,7 @@ INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('packed_until', 0)
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundTables {
     /// No table at all: a new database.
     Empty,
     /// The table of the earlier program, to be upgraded.
@@ -129,7 +129,7 @@ pub(super) const EARLIER_COLUMNS: [&str; 17] = [
 
 /// Looks at the database without changing it. Of our own, the newest page of every growing table is read, so that a
 /// truncated file is noticed now and not at the first request.
-pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
+pub fn inspect(conn: &Connection) -> rusqlite::Result<FoundTables> {
     let application_id: i32 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match (application_id, version) {
@@ -144,29 +144,29 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<Found> {
             ] {
                 conn.query_row(probe, [], |_| Ok(())).optional()?;
             }
-            Ok(if version == VERSION { Found::Ours } else { Found::Former(version) })
+            Ok(if version == VERSION { FoundTables::Ours } else { FoundTables::Former(version) })
         }
-        (APPLICATION_ID, newer) if newer > VERSION => Ok(Found::Newer(newer)),
+        (APPLICATION_ID, newer) if newer > VERSION => Ok(FoundTables::Newer(newer)),
         (0, 0) => inspect_unmarked(conn),
-        _ => Ok(Found::Foreign),
+        _ => Ok(FoundTables::Foreign),
     }
 }
 
-fn inspect_unmarked(conn: &Connection) -> rusqlite::Result<Found> {
+fn inspect_unmarked(conn: &Connection) -> rusqlite::Result<FoundTables> {
     let tables: i64 =
         conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", [], |row| {
             row.get(0)
         })?;
     if tables == 0 {
-        return Ok(Found::Empty);
+        return Ok(FoundTables::Empty);
     }
     let columns = columns_of(conn, "requests")?;
     if !EARLIER_COLUMNS[..9].iter().all(|wanted| columns.iter().any(|column| column == wanted)) {
-        return Ok(Found::Foreign);
+        return Ok(FoundTables::Foreign);
     }
     // Our ids are integers; a table that numbers its rows in another way cannot keep them.
     let odd_id = conn.query_row("SELECT 1 FROM requests WHERE typeof(id) <> 'integer' LIMIT 1", [], |_| Ok(()));
-    Ok(if odd_id.optional()?.is_some() { Found::Foreign } else { Found::Earlier })
+    Ok(if odd_id.optional()?.is_some() { FoundTables::Foreign } else { FoundTables::Earlier })
 }
 
 /// Names of a table's columns in lower case; none if there is no such table.

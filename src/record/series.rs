@@ -21,7 +21,7 @@ pub(crate) struct Series {
 
 /// What a request is filed under: the same names where they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Names<'a> {
+pub struct SeriesNames<'a> {
     /// Path.
     pub endpoint: &'a str,
     /// Model, or `unknown`.
@@ -34,7 +34,7 @@ pub struct Names<'a> {
     pub outcome: &'a str,
 }
 
-impl Names<'_> {
+impl SeriesNames<'_> {
     pub(super) fn to_series(self) -> Series {
         Series {
             endpoint: self.endpoint.to_owned(),
@@ -47,8 +47,8 @@ impl Names<'_> {
 }
 
 impl Series {
-    pub(crate) fn names(&self) -> Names<'_> {
-        Names {
+    pub(crate) fn names(&self) -> SeriesNames<'_> {
+        SeriesNames {
             endpoint: &self.endpoint,
             model: &self.model,
             client: &self.client,

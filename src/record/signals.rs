@@ -11,9 +11,9 @@ use crate::limits::WAL_CHECKPOINT_BYTES;
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
 pub(super) const COMMIT_LOG_BYTES: usize = 12 * 1024;
 
-/// Figures of the recorder, for health and metrics.
+/// CommitFigures of the recorder, for health and metrics.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct CommitFigures {
     /// Rows committed since the start.
     pub written: AtomicU64,
     /// Rows given up because too many waited or the database refused them for good.
@@ -99,7 +99,7 @@ impl NewRowsState {
 
 /// All of it, changed by who holds the writer.
 pub(super) struct Signals {
-    pub(super) figures: Figures,
+    pub(super) figures: CommitFigures,
     /// Wakes the keeper: rows wait, or came, or the log has grown.
     pub(super) keeper: Bell<KeeperWork>,
     /// Tells that rows are in.
@@ -117,7 +117,7 @@ pub(super) struct Signals {
 impl Default for Signals {
     fn default() -> Signals {
         Signals {
-            figures: Figures::default(),
+            figures: CommitFigures::default(),
             keeper: Bell::default(),
             new_rows: NewRows::default(),
             rows_came: AtomicBool::new(false),

@@ -7,7 +7,7 @@
 //!  {"content":{"of":1,"prompt":"…","output":"…"}}
 //! ```
 //!
-//! Figures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
+//! CommitFigures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
 //! room for all, figures go last. What is null is left out. A line that was not written whole is none.
 //!
 //! Invariant: each row is taken in once. How many of a file's rows are in the database stands there (`unsaved:ID` in
@@ -62,7 +62,7 @@ struct Head {
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Line<'a> {
+enum SavedLine<'a> {
     Row(Box<Cow<'a, Row>>),
     Content {
         of: usize,
@@ -93,7 +93,7 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     let head = Head { format: FORMAT.to_owned(), version: VERSION, id: new_id()?, rows: rows.len() };
     lines.write(&head)?;
     for (at, row) in rows.iter().enumerate() {
-        match lines.write(&Line::Row(Box::new(Cow::Borrowed(row)))) {
+        match lines.write(&SavedLine::Row(Box::new(Cow::Borrowed(row)))) {
             Ok(()) => {}
             Err(e) if at == 0 => return Err(e),
             Err(_) => return Ok((at, 0)),
@@ -101,7 +101,7 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     }
     let mut contents = 0;
     for (of, row) in rows.iter().enumerate().rev().filter(|(_, row)| !row.content.is_empty()) {
-        if lines.write(&Line::Content { of, content: Cow::Borrowed(&row.content) }).is_err() {
+        if lines.write(&SavedLine::Content { of, content: Cow::Borrowed(&row.content) }).is_err() {
             break;
         }
         contents += 1;
@@ -189,8 +189,8 @@ impl Unsaved {
         let mut rows: Vec<Row> = Vec::new();
         while let Some(line) = next_line(&mut file)? {
             match serde_json::from_slice(&line) {
-                Ok(Line::Row(row)) => rows.push(row.into_owned()),
-                Ok(Line::Content { of, content }) => {
+                Ok(SavedLine::Row(row)) => rows.push(row.into_owned()),
+                Ok(SavedLine::Content { of, content }) => {
                     if let Some(row) = rows.get_mut(of) {
                         row.content = content.into_owned();
                     }

@@ -17,7 +17,7 @@ use rusqlite::ErrorCode;
 
 use super::database_file::FileState;
 use super::row::{Content, Row};
-use super::signals::{COMMIT_LOG_BYTES, Figures, Signals};
+use super::signals::{COMMIT_LOG_BYTES, CommitFigures, Signals};
 use super::store::{Store, gone, is_gone};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 use crate::outage::Outage;
@@ -26,7 +26,7 @@ use crate::outage::Outage;
 pub(super) struct Writer {
     pub(super) store: Store,
     signals: Arc<Signals>,
-    waiting: Waiting,
+    waiting: WaitingRows,
     /// What became of the database, until another one is open.
     file_state: Option<FileState>,
     /// There was no room for the last rows.
@@ -50,7 +50,7 @@ pub enum Progress {
 
 /// Rows that the database did not take yet.
 #[derive(Default)]
-struct Waiting {
+struct WaitingRows {
     rows: VecDeque<Row>,
     /// So many of the oldest had their content dropped.
     bare: usize,
@@ -72,7 +72,7 @@ impl Writer {
         Writer {
             store,
             signals,
-            waiting: Waiting::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
+            waiting: WaitingRows::within(WAITING_ROWS_BYTES_MAX, WAITING_CONTENT_BYTES_MAX),
             file_state: None,
             disk_full: false,
             log_cut: false,
@@ -250,14 +250,6 @@ struct Refused {
 }
 
 impl Refused {
-    fn note_content(&self, error: &rusqlite::Error) {
-        self.contents.warn(format_args!("what was said in a request is not kept: {error}"));
-    }
-
-    fn note_row(&self, error: &rusqlite::Error) {
-        self.rows.error(format_args!("a row was given up: {error}"));
-    }
-
     /// Rows are taken as they are.
     fn note_taken(&self) {
         self.contents.over(|count| format!("what is said in requests is kept again; that of {count} was not"));
@@ -265,9 +257,9 @@ impl Refused {
     }
 }
 
-impl Waiting {
-    fn within(bytes_max: usize, content_bytes_max: usize) -> Waiting {
-        Waiting { bytes_max, content_bytes_max, ..Waiting::default() }
+impl WaitingRows {
+    fn within(bytes_max: usize, content_bytes_max: usize) -> WaitingRows {
+        WaitingRows { bytes_max, content_bytes_max, ..WaitingRows::default() }
     }
 
     fn fail(&mut self, error: &dyn fmt::Display) {
@@ -318,7 +310,7 @@ impl Waiting {
     }
 
     /// Drops the oldest content while there is too much.
-    fn fit_content(&mut self, figures: &Figures) {
+    fn fit_content(&mut self, figures: &CommitFigures) {
         while self.content_bytes > self.content_bytes_max
             && let Some(row) = self.rows.get_mut(self.bare)
         {
@@ -341,7 +333,7 @@ impl Waiting {
     }
 
     /// Returns how many bytes they had.
-    fn remove(&mut self, count: usize, figures: &Figures) -> usize {
+    fn remove(&mut self, count: usize, figures: &CommitFigures) -> usize {
         let before = self.bytes + self.content_bytes;
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
@@ -366,7 +358,7 @@ struct Dealt {
 /// many of all are dealt with then.
 fn write_first(
     rows: &[Row],
-    (figures, said): (&Figures, &Refused),
+    (figures, said): (&CommitFigures, &Refused),
     mut write: impl FnMut(&[Row], usize) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Dealt> {
     let mut attempt = |rows: &[Row], count: usize| {
@@ -387,7 +379,7 @@ fn write_first(
     } else {
         match attempt(&[Row { content: Content::default(), ..rows[0].clone() }], 1) {
             Ok(dealt) => {
-                said.note_content(&refused);
+                said.contents.warn(format_args!("what was said in a request is not kept: {refused}"));
                 figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
                 return Ok(dealt);
             }
@@ -396,7 +388,7 @@ fn write_first(
         }
     };
     let dealt = attempt(&[], 1)?;
-    said.note_row(&refused);
+    said.rows.error(format_args!("a row was given up: {refused}"));
     figures.dropped.fetch_add(1, Ordering::Relaxed);
     Ok(dealt)
 }
@@ -437,19 +429,19 @@ mod tests {
     }
 
     /// Numbers of the rows whose content is still there.
-    fn with_content(waiting: &Waiting) -> Vec<usize> {
+    fn with_content(waiting: &WaitingRows) -> Vec<usize> {
         (0..waiting.rows.len()).filter(|at| !waiting.rows[*at].content.is_empty()).collect()
     }
 
     fn dropped(signals: &Signals) -> (u64, u64) {
-        let Figures { dropped, contents_dropped, .. } = &signals.figures;
+        let CommitFigures { dropped, contents_dropped, .. } = &signals.figures;
         (dropped.load(Ordering::Relaxed), contents_dropped.load(Ordering::Relaxed))
     }
 
     #[test]
     fn content_goes_before_figures_and_the_oldest_first() {
         let signals = Signals::default();
-        let mut waiting = Waiting::within(10 * said(0).size(), 1000);
+        let mut waiting = WaitingRows::within(10 * said(0).size(), 1000);
         for _ in 0..3 {
             waiting.keep(vec![said(400)], &signals);
         }

@@ -4,7 +4,7 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::record::series::Names;
+use crate::record::series::SeriesNames;
 
 /// What it would have cost; absent where there are no prices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,7 +93,7 @@ impl By {
     }
 
     /// The one of these names that it is about.
-    pub fn of<'a>(self, names: &Names<'a>) -> &'a str {
+    pub fn of<'a>(self, names: &SeriesNames<'a>) -> &'a str {
         match self {
             By::Model => names.model,
             By::Endpoint => names.endpoint,

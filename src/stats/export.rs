@@ -20,7 +20,7 @@ use crate::client::Lend;
 use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
-use crate::record::connections::Slot;
+use crate::record::connections::ConnectionSlot;
 
 /// Ids looked at in one transaction; milliseconds.
 const PAGE_IDS: i64 = 1000;
@@ -67,7 +67,7 @@ pub struct Export {
     /// The database.
     pub path: PathBuf,
     /// Where its connection lies.
-    pub slot: Slot<Pages>,
+    pub slot: ConnectionSlot<Pages>,
     /// For a column of costs.
     pub prices: Option<Arc<Prices>>,
     /// Which rows.

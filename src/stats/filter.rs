@@ -7,7 +7,7 @@ use super::answers::By;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
 use crate::clock::latest_true_ms;
 use crate::record::row::Outcome;
-use crate::record::series::{Names, OTHER};
+use crate::record::series::{OTHER, SeriesNames};
 
 /// What a request must be to count. Empty lists and absent ends ask for nothing; several names mean any of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,16 +60,16 @@ impl Filter {
     }
 
     /// Whether a request of these names counts. Unknown client and key are empty.
-    pub fn matches(&self, names: &Names) -> bool {
+    pub fn matches(&self, names: &SeriesNames) -> bool {
         self.lets_pass(names, |wanted, name| wanted == name)
     }
 
     /// Whether any of the requests of a series can count: names that were folded into [`OTHER`] may be any.
-    pub(super) fn may_match(&self, series: &Names) -> bool {
+    pub(super) fn may_match(&self, series: &SeriesNames) -> bool {
         self.lets_pass(series, |wanted, name| wanted == name || name == OTHER)
     }
 
-    fn lets_pass(&self, names: &Names, fits: impl Fn(&str, &str) -> bool) -> bool {
+    fn lets_pass(&self, names: &SeriesNames, fits: impl Fn(&str, &str) -> bool) -> bool {
         let any = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted, name));
         any(&self.endpoints, names.endpoint)
             && any(&self.models, names.model)

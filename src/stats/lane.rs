@@ -29,7 +29,7 @@ use crate::http::reply::Reply;
 use crate::limits::{LANE_QUEUE_LENGTH_MAX, TALLIES_KEPT_TIME_MAX};
 use crate::logging;
 use crate::outage::Outage;
-use crate::record::connections::Slot;
+use crate::record::connections::ConnectionSlot;
 use crate::record::database_file::{FileId, beside};
 use crate::record::recorder::Recorder;
 use crate::routes::Local;
@@ -56,7 +56,7 @@ struct Desk {
     path: PathBuf,
     recorder: Arc<Recorder>,
     prices: Option<Arc<Prices>>,
-    reader: Slot<Reader>,
+    reader: ConnectionSlot<Reader>,
     /// The file that it reads.
     file: Option<FileId>,
     exports: Exports,

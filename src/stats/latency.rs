@@ -6,12 +6,13 @@ use std::mem::size_of;
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
+use super::kept::Keep;
 use super::range::{Cut, cut};
 use super::reader::{Reader, RowFigures, RowRead};
 use super::totals::one_decimal;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::packs::histogram::Histogram;
-use crate::packs::sums::Known;
+use crate::packs::sums::KnownSum;
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::Series;
@@ -21,8 +22,8 @@ const ERROR_MAX_PERCENT: u32 = 5;
 
 fn distributions(measured: &Measured) -> Distributions {
     let Measured { sums, latencies: Latencies { duration_ms, first_token_ms, speed } } = measured;
-    let durations = Known { sum: sums.duration_ms, rows: sums.requests };
-    let mean = |known: Known| (known.rows > 0).then(|| one_decimal(known.sum as f64 / known.rows as f64));
+    let durations = KnownSum { sum: sums.duration_ms, rows: sums.requests };
+    let mean = |known: KnownSum| (known.rows > 0).then(|| one_decimal(known.sum as f64 / known.rows as f64));
     let speed_mean = (sums.tokens_per_second_known > 0)
         .then(|| hundredths(sums.tokens_per_second / sums.tokens_per_second_known as f64));
     Distributions {
@@ -77,7 +78,12 @@ impl Reader {
                 packs: pieces.packs,
                 state: packed.state,
             };
-            let known = self.kept_latencies.borrow_mut().take(&of);
+            let known = {
+                let mut kept = self.kept_latencies.borrow_mut();
+                // What was true of another state of the database will not be true again.
+                kept.retain(|kept| kept.of.state == of.state);
+                kept.take(|kept| kept.of == of)
+            };
             let kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
             let mut models = kept.models.clone();
             self.kept_latencies.borrow_mut().put(kept);
@@ -99,7 +105,7 @@ impl Reader {
         })
     }
 
-    fn packed_latencies(&self, of: Body) -> rusqlite::Result<Kept> {
+    fn packed_latencies(&self, of: Body) -> rusqlite::Result<KeptLatencies> {
         let (series, mut models) = (self.series()?, Models::default());
         let chosen = |series: &Option<Series>| {
             let names = series.as_ref()?.names();
@@ -122,7 +128,7 @@ impl Reader {
                 })
             })?;
         }
-        Ok(Kept { of, models })
+        Ok(KeptLatencies { of, models })
     }
 }
 
@@ -158,36 +164,19 @@ struct Body {
     state: State,
 }
 
-/// What a body came to.
+/// What a body came to. Adding up a month of packs takes milliseconds; pages and Prometheus ask for the same again and
+/// again.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct KeptLatencies {
     of: Body,
     models: Models,
 }
 
-/// Distributions for the next question of the same kind, the last one first. Adding up a month of packs takes
-/// milliseconds; pages and Prometheus ask for the same again and again.
-#[derive(Debug, Default)]
-pub(super) struct KeptLatencies(Vec<Kept>);
+impl Keep for KeptLatencies {
+    const COUNT_MAX: usize = LATENCIES_KEPT_MAX;
+    const BYTES_MAX: usize = LATENCIES_KEPT_BYTES_MAX;
 
-impl KeptLatencies {
-    fn take(&mut self, of: &Body) -> Option<Kept> {
-        // What was true of another state of the database will not be true again.
-        self.0.retain(|kept| kept.of.state == of.state);
-        self.0.iter().position(|kept| kept.of == *of).map(|at| self.0.remove(at))
-    }
-
-    fn put(&mut self, kept: Kept) {
-        self.0.insert(0, kept);
-        while self.0.len() > LATENCIES_KEPT_MAX
-            || self.0.iter().map(|kept| kept.models.bytes()).sum::<usize>() > LATENCIES_KEPT_BYTES_MAX
-        {
-            self.0.pop();
-        }
-    }
-
-    /// Whether there is anything to let go of.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn bytes(&self) -> usize {
+        self.models.bytes()
     }
 }

@@ -30,10 +30,10 @@ use crate::client::{Interrupt, Lend, Loan};
 use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::limits::{LISTENER_BYTES_MAX, LISTENER_RETRY_S, LISTENERS_MAX, WORKER_STACK_BYTES};
 use crate::outage::Outage;
-use crate::record::connections::Slot;
+use crate::record::connections::ConnectionSlot;
 use crate::record::database_file::FileId;
 use crate::record::recorder::Recorder;
-use crate::record::series::Names;
+use crate::record::series::SeriesNames;
 use crate::record::signals::NewRows;
 
 /// A comment is sent after so long a silence. Proxies in between give up after 30 to 60 s.
@@ -155,7 +155,7 @@ fn head(lend: &Lend, chunked: bool) -> Vec<u8> {
 /// The teller's thread.
 fn tell(live: &Live, path: &Path, prices: Option<&Arc<Prices>>) {
     let mut listeners: Vec<Listener> = Vec::new();
-    let source: Slot<Reader> = live.recorder.slot();
+    let source: ConnectionSlot<Reader> = live.recorder.slot();
     let mut told_until = None;
     let mut spoke = Instant::now();
     let unreadable = Outage::new();
@@ -259,7 +259,7 @@ impl Told {
 impl Listener {
     fn hear(&mut self, told: &Told) {
         let Told { request, start_ms, event } = told;
-        let names = Names {
+        let names = SeriesNames {
             endpoint: &request.endpoint,
             model: &request.model,
             client: request.client.as_deref().unwrap_or_default(),

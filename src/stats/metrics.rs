@@ -18,7 +18,7 @@ use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::Sums;
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
-use crate::record::series::{Names as SeriesNames, OTHER};
+use crate::record::series::{OTHER, SeriesNames};
 
 /// The type of the reply, with the version that scrapers look for.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -81,10 +81,10 @@ pub fn text_without_database(process: &Process) -> String {
 }
 
 /// The first so many names, by when they were first seen; every other one is `other`.
-struct Names(HashMap<String, ()>);
+struct MetricNames(HashMap<String, ()>);
 
-impl Names {
-    fn first(seen: impl Iterator<Item = (i64, String)>, most: usize) -> Names {
+impl MetricNames {
+    fn first(seen: impl Iterator<Item = (i64, String)>, most: usize) -> MetricNames {
         let mut firsts: HashMap<String, i64> = HashMap::new();
         for (series, name) in seen {
             let first = firsts.entry(name).or_insert(series);
@@ -92,7 +92,7 @@ impl Names {
         }
         let mut ordered: Vec<(i64, String)> = firsts.into_iter().map(|(name, first)| (first, name)).collect();
         ordered.sort_unstable();
-        Names(ordered.into_iter().take(most).map(|(_, name)| (name, ())).collect())
+        MetricNames(ordered.into_iter().take(most).map(|(_, name)| (name, ())).collect())
     }
 
     fn name(&self, name: String) -> String {
@@ -107,7 +107,7 @@ type Figure = fn(&Sums) -> i64;
 type Labels = (String, String, String);
 
 /// What was ever recorded, from the pack of all time and the rows that are not packed yet.
-fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Sums>)> {
+fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Sums>)> {
     // With what was seen first of each.
     let mut counted: BTreeMap<Labels, (i64, Sums)> = BTreeMap::new();
     let mut count = |seen: i64, names: SeriesNames, sums: &Sums| {
@@ -135,9 +135,9 @@ fn counts(reader: &Reader) -> rusqlite::Result<(Names, BTreeMap<Labels, Sums>)> 
         })
     })?;
     let models = counted.iter().map(|((model, _, _), (first, _))| (*first, model.clone()));
-    let models = Names::first(models, METRICS_MODELS_MAX);
+    let models = MetricNames::first(models, METRICS_MODELS_MAX);
     let endpoints = counted.iter().map(|((_, endpoint, _), (first, _))| (*first, endpoint.clone()));
-    let endpoints = Names::first(endpoints, METRICS_ENDPOINTS_MAX);
+    let endpoints = MetricNames::first(endpoints, METRICS_ENDPOINTS_MAX);
     let mut told: BTreeMap<Labels, Sums> = BTreeMap::new();
     for ((model, endpoint, outcome), (_, sums)) in counted {
         told.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default().add(&sums, 1);

@@ -32,6 +32,7 @@
 pub mod answers;
 pub mod export;
 pub mod filter;
+mod kept;
 pub mod lane;
 pub mod latency;
 pub mod live;

@@ -63,7 +63,7 @@ pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how:
     {
         pieces.rows.push((hour * HOUR_MS, ms));
     }
-    let mut packs = Packs { list: Vec::new(), how };
+    let mut packs = PackList { list: Vec::new(), how };
     let until = |hour: i64| hour.min(packed.end);
     match (from, to) {
         (None, None) => packs.list.push((pack_id(SPAN_ALL, 0), 1)),
@@ -81,12 +81,12 @@ pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how:
     pieces
 }
 
-struct Packs {
+struct PackList {
     list: Vec<(i64, i64)>,
     how: Cut,
 }
 
-impl Packs {
+impl PackList {
     /// The hours from `from` to `to`, from the packs of hours, days and months.
     fn hours(&mut self, from: i64, to: i64, sign: i64) {
         let (first, last) = (

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 
+use super::kept::KeptAnswers;
 use super::latency::KeptLatencies;
 use super::price::Prices;
 use super::range::Packed;
-use super::tally::Kept;
+use super::tally::KeptTallies;
 use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
-use crate::packs::sums::{Known, Sums};
+use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{DamagedPack, SPAN_HOUR, pack_id, visit_sums};
 use crate::record::packing::State;
-use crate::record::series::{Names, Series};
+use crate::record::series::{Series, SeriesNames};
 use crate::record::table::{integer, real, text};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
@@ -54,8 +55,8 @@ pub struct Reader {
     pub(super) conn: Connection,
     pub(super) prices: Option<Arc<Prices>>,
     series: RefCell<Vec<Option<Series>>>,
-    pub(super) kept: RefCell<Kept>,
-    pub(super) kept_latencies: RefCell<KeptLatencies>,
+    pub(super) kept: RefCell<KeptTallies>,
+    pub(super) kept_latencies: RefCell<KeptAnswers<KeptLatencies>>,
 }
 
 impl Reader {
@@ -259,13 +260,13 @@ impl RowRead<'_> {
         text(self.row, 0)
     }
 
-    pub fn names(&self) -> Names<'_> {
+    pub fn names(&self) -> SeriesNames<'_> {
         let mut column = 0;
         let [model, endpoint, client, key, outcome] = self.needs.map(|needed| {
             column += usize::from(needed);
             if needed { text(self.row, column) } else { "" }
         });
-        Names { endpoint, model, client, key, outcome }
+        SeriesNames { endpoint, model, client, key, outcome }
     }
 
     /// Sums of one, without what [`crate::packs::visit_totals`] leaves out.
@@ -302,8 +303,8 @@ impl RowRead<'_> {
         1 + self.needs.iter().filter(|needed| **needed).count()
     }
 
-    fn known(&self, column: usize) -> Known {
-        integer(self.row, column).map_or(Known::default(), |sum| Known { sum, rows: 1 })
+    fn known(&self, column: usize) -> KnownSum {
+        integer(self.row, column).map_or(KnownSum::default(), |sum| KnownSum { sum, rows: 1 })
     }
 }
 

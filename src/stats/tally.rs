@@ -9,6 +9,7 @@ use std::mem::{self, size_of};
 
 use super::answers::By;
 use super::filter::Filter;
+use super::kept::{Keep, KeptAnswers};
 use super::price::{Price, Prices};
 use crate::calendar::HOUR_MS;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
@@ -16,7 +17,7 @@ use crate::packs::sums::Sums;
 use crate::packs::{SPAN_HOUR, pack_id, packs_of_hour};
 use crate::record::packing::State;
 use crate::record::row::Outcome;
-use crate::record::series::{Names, Series};
+use crate::record::series::{Series, SeriesNames};
 use crate::routes::generates;
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
@@ -30,7 +31,7 @@ const ROWS_FOLLOWED_MAX: i64 = 100_000;
 
 /// The totals of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Figures {
+pub(super) struct Totals {
     pub requests: i64,
     pub completed: i64,
     pub cancelled: i64,
@@ -48,9 +49,9 @@ pub(super) struct Figures {
     pub priced: i64,
 }
 
-impl Figures {
+impl Totals {
     /// Adds others, or takes them away with a sign of -1.
-    pub fn add(&mut self, other: &Figures, sign: i64) {
+    pub fn add(&mut self, other: &Totals, sign: i64) {
         self.requests += sign * other.requests;
         self.completed += sign * other.completed;
         self.cancelled += sign * other.cancelled;
@@ -67,7 +68,7 @@ impl Figures {
     }
 
     /// Adds the sums of one series.
-    pub fn add_sums(&mut self, sums: &Sums, slot: &Slot) {
+    pub fn add_sums(&mut self, sums: &Sums, slot: &SeriesSlot) {
         self.requests += sums.requests;
         self.with_usage += if slot.generates { sums.total.rows } else { sums.requests };
         self.duration_ms += sums.duration_ms;
@@ -78,9 +79,9 @@ impl Figures {
         self.cache_write += sums.cache_write.sum;
         self.reasoning += sums.reasoning.sum;
         match slot.ended {
-            Ended::Completed => self.completed += sums.requests,
-            Ended::Cancelled => self.cancelled += sums.requests,
-            Ended::Failed => {}
+            EndedAs::Completed => self.completed += sums.requests,
+            EndedAs::Cancelled => self.cancelled += sums.requests,
+            EndedAs::Failed => {}
         }
         if let Some(price) = &slot.price {
             self.cost += price.of_sums(sums);
@@ -91,16 +92,16 @@ impl Figures {
 
 /// Where a series counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
+pub(super) struct SeriesSlot {
     pub group: u32,
-    ended: Ended,
+    ended: EndedAs,
     /// Whether such requests generate, so that their usage is missed.
     generates: bool,
     price: Option<Price>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum EndedAs {
     Completed,
     Cancelled,
     Failed,
@@ -117,13 +118,13 @@ pub(super) enum Piece {
 
 /// What questions have left for later ones, the last one first.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    tallies: Vec<Tally>,
+pub(super) struct KeptTallies {
+    tallies: KeptAnswers<Tally>,
     /// What was packed when they were asked.
     state: State,
 }
 
-impl Kept {
+impl KeptTallies {
     /// Hands out what is kept for questions of this kind, whatever their time, and is still true. `hours` tells to which
     /// hours rows were added that were packed since, by their ids: behind one, up to another.
     pub fn take<E>(
@@ -136,30 +137,43 @@ impl Kept {
         let before = mem::replace(&mut self.state, state);
         let follows = before.until <= state.until && state.until - before.until <= ROWS_FOLLOWED_MAX;
         if before.changes != state.changes || !follows {
-            self.tallies.clear();
+            self.tallies.retain(|_| false);
         } else if before.until < state.until && !self.tallies.is_empty() {
-            let kept = mem::take(&mut self.tallies);
+            // Should the hours not be told, nothing is kept.
+            let mut kept = mem::take(&mut self.tallies);
             let changed: HashSet<i64> = hours(before.until, state.until)?.into_iter().flat_map(packs_of_hour).collect();
+            kept.retain(|tally| {
+                tally.forget(&changed);
+                true
+            });
             self.tallies = kept;
-            self.tallies.iter_mut().for_each(|tally| tally.forget(&changed));
         }
         let filter = Filter { from_ms: None, to_ms: None, ..filter.clone() };
-        let known = self.tallies.iter().position(|tally| tally.by == by && tally.filter == filter);
-        Ok(known.map(|at| self.tallies.remove(at)).unwrap_or_else(|| Tally::new(filter, by)))
+        let known = self.tallies.take(|tally| tally.by == by && tally.filter == filter);
+        Ok(known.unwrap_or_else(|| Tally::new(filter, by)))
     }
 
-    /// Takes it back, and lets go of what was not asked for the longest where there is too much.
+    /// Takes it back.
     pub fn put(&mut self, tally: Tally) {
-        self.tallies.insert(0, tally);
-        while self.tallies.len() > TALLIES_KEPT_MAX || self.tallies.iter().map(Tally::bytes).sum::<usize>() > BYTES_MAX
-        {
-            self.tallies.pop();
-        }
+        self.tallies.put(tally);
     }
 
     /// Whether there is anything to let go of.
     pub fn is_empty(&self) -> bool {
         self.tallies.is_empty()
+    }
+}
+
+impl Keep for Tally {
+    const COUNT_MAX: usize = TALLIES_KEPT_MAX;
+    const BYTES_MAX: usize = BYTES_MAX;
+
+    fn bytes(&self) -> usize {
+        let names: usize = self.groups.iter().map(|name| 2 * (name.len() + size_of::<String>())).sum();
+        names
+            + self.slots.len() * size_of::<Option<SeriesSlot>>()
+            + self.places.len() * PLACE_BYTES
+            + self.figures.len() * size_of::<(u32, Totals)>()
     }
 }
 
@@ -172,16 +186,16 @@ pub(super) struct Tally {
     pub groups: Vec<String>,
     known: HashMap<String, u32>,
     /// By the id of the series; `None`: it does not count.
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<SeriesSlot>>,
     /// Where the figures of a piece are: from, up to but without.
     places: HashMap<Piece, (u32, u32)>,
     /// Of each piece those of its groups. Behind `kept` are those of a piece that is not kept.
-    figures: Vec<(u32, Figures)>,
+    figures: Vec<(u32, Totals)>,
     kept: usize,
     /// There was no room for a piece.
     is_full: bool,
     /// By group, of the piece that is being read and of the one read along with it.
-    current: [Vec<Option<Figures>>; 2],
+    current: [Vec<Option<Totals>>; 2],
 }
 
 /// Which of two pieces that are read at once.
@@ -219,12 +233,12 @@ impl Tally {
 
     /// Where the series of this id counts.
     #[inline]
-    pub fn slot_of(&self, series: i64) -> Option<Slot> {
+    pub fn slot_of(&self, series: i64) -> Option<SeriesSlot> {
         usize::try_from(series).ok().and_then(|series| self.slots.get(series).copied()?)
     }
 
     /// Where a row of these names counts, if it passes.
-    pub fn slot_of_row(&mut self, names: &Names, prices: Option<&Prices>) -> Option<Slot> {
+    pub fn slot_of_row(&mut self, names: &SeriesNames, prices: Option<&Prices>) -> Option<SeriesSlot> {
         if !self.filter.matches(names) {
             return None;
         }
@@ -236,12 +250,12 @@ impl Tally {
             group
         });
         let ended = match names.outcome {
-            done if done == Outcome::Completed.as_str() => Ended::Completed,
-            left if left == Outcome::ClientClosed.as_str() => Ended::Cancelled,
-            _ => Ended::Failed,
+            done if done == Outcome::Completed.as_str() => EndedAs::Completed,
+            left if left == Outcome::ClientClosed.as_str() => EndedAs::Cancelled,
+            _ => EndedAs::Failed,
         };
         let generates = generates(names.endpoint);
-        Some(Slot { group, ended, generates, price: prices.and_then(|prices| prices.of(names.model)) })
+        Some(SeriesSlot { group, ended, generates, price: prices.and_then(|prices| prices.of(names.model)) })
     }
 
     /// Which names of rows tell where they count, in the order of [`By::ALL`].
@@ -254,7 +268,7 @@ impl Tally {
 
     /// Counts a series or a row of the piece that is being read.
     #[inline]
-    pub fn count(&mut self, part: Part, sums: &Sums, slot: &Slot) {
+    pub fn count(&mut self, part: Part, sums: &Sums, slot: &SeriesSlot) {
         let (group, current) = (slot.group as usize, &mut self.current[part as usize]);
         if current.len() <= group {
             current.resize(group + 1, None);
@@ -270,7 +284,7 @@ impl Tally {
         along: Option<Piece>,
         keeps: bool,
         read: impl FnOnce(&mut Tally) -> Result<(), E>,
-    ) -> Result<&[(u32, Figures)], E> {
+    ) -> Result<&[(u32, Totals)], E> {
         if let Some((from, to)) = self.places.get(&piece) {
             return Ok(&self.figures[*from as usize..*to as usize]);
         }
@@ -313,15 +327,6 @@ impl Tally {
             Piece::Rows(from_ms, _) => !packs.contains(&pack_id(SPAN_HOUR, from_ms / HOUR_MS)),
         });
     }
-
-    /// Memory that it takes, nearly.
-    fn bytes(&self) -> usize {
-        let names: usize = self.groups.iter().map(|name| 2 * (name.len() + size_of::<String>())).sum();
-        names
-            + self.slots.len() * size_of::<Option<Slot>>()
-            + self.places.len() * PLACE_BYTES
-            + self.figures.len() * size_of::<(u32, Figures)>()
-    }
 }
 
 #[cfg(test)]
@@ -332,12 +337,12 @@ mod tests {
     const DAY: i64 = 490_000 - 490_000 % 24;
     const STATE: State = State { until: 100, changes: 7 };
 
-    fn take(kept: &mut Kept, filter: &Filter, by: Option<By>, state: State, changed: &[i64]) -> Tally {
+    fn take(kept: &mut KeptTallies, filter: &Filter, by: Option<By>, state: State, changed: &[i64]) -> Tally {
         kept.take(filter, by, state, |_, _| Ok::<_, ()>(changed.to_vec())).expect("hours are told")
     }
 
     fn one_request(tally: &mut Tally) -> Result<(), ()> {
-        let names = Names { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
+        let names = SeriesNames { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
         let slot = tally.slot_of_row(&names, None).expect("passes");
         tally.count(Part::Asked, &Sums { requests: 1, ..Sums::default() }, &slot);
         tally.count(Part::Along, &Sums { requests: 2, ..Sums::default() }, &slot);
@@ -354,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_piece_is_read_once_until_it_changes() {
-        let mut kept = Kept::default();
+        let mut kept = KeptTallies::default();
         let model = Filter { models: vec!["a".to_owned()], ..Filter::since(5) };
         let hour = Piece::Pack(pack_id(SPAN_HOUR, DAY + 4));
         let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, DAY)), Piece::Pack(pack_id(SPAN_ALL, 0)));
@@ -389,24 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_in_kinds_and_bytes() {
-        let mut kept = Kept::default();
-        for kind in 0..3 * TALLIES_KEPT_MAX {
-            let filter = Filter { models: vec![kind.to_string(), "a".to_owned()], ..Filter::default() };
-            let mut tally = take(&mut kept, &filter, None, STATE, &[]);
-            for pack in 0..kind as i64 * 20 {
-                assert_eq!(requests(&mut tally, Piece::Pack(pack), None, true), Some(1));
-            }
-            kept.put(tally);
-            assert!(kept.tallies.len() <= TALLIES_KEPT_MAX);
-            assert!(kept.tallies.iter().map(Tally::bytes).sum::<usize>() <= BYTES_MAX);
-        }
-        assert!(!kept.is_empty());
-    }
-
-    #[test]
     fn a_full_room_is_emptied_when_rows_are_packed() {
-        let mut kept = Kept::default();
+        let mut kept = KeptTallies::default();
         let (all, late) = (Filter::default(), Piece::Rows(1, 2));
         let mut tally = take(&mut kept, &all, None, STATE, &[]);
         for pack in 0..1000 {

@@ -9,7 +9,7 @@ use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
 use super::filter::{Filter, Zone};
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
-use super::tally::{Figures, Part, Piece, Tally};
+use super::tally::{Part, Piece, Tally, Totals};
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text, next_month};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
@@ -91,19 +91,19 @@ impl Bucket {
 /// Totals by bucket of time, then by group.
 struct Table {
     tally: Tally,
-    cells: Vec<Vec<Figures>>,
+    cells: Vec<Vec<Totals>>,
 }
 
 impl Table {
-    fn cell(&mut self, bucket: usize, group: u32) -> &mut Figures {
+    fn cell(&mut self, bucket: usize, group: u32) -> &mut Totals {
         cell(&mut self.cells[bucket], group)
     }
 }
 
-fn cell(cells: &mut Vec<Figures>, group: u32) -> &mut Figures {
+fn cell(cells: &mut Vec<Totals>, group: u32) -> &mut Totals {
     let group = group as usize;
     if cells.len() <= group {
-        cells.resize_with(group + 1, Figures::default);
+        cells.resize_with(group + 1, Totals::default);
     }
     &mut cells[group]
 }
@@ -280,12 +280,7 @@ impl Reader {
         })
     }
 
-    fn figures<'a>(
-        &self,
-        tally: &'a mut Tally,
-        piece: Piece,
-        packed: Packed,
-    ) -> rusqlite::Result<&'a [(u32, Figures)]> {
+    fn figures<'a>(&self, tally: &'a mut Tally, piece: Piece, packed: Packed) -> rusqlite::Result<&'a [(u32, Totals)]> {
         match piece {
             Piece::Pack(id) => tally.figures(piece, None, true, |tally| {
                 self.pack("SELECT pack FROM packed_sums WHERE id = ?1", id, |pack| {
@@ -306,7 +301,7 @@ impl Reader {
         from_ms: i64,
         to_ms: i64,
         packed: Packed,
-    ) -> rusqlite::Result<&'a [(u32, Figures)]> {
+    ) -> rusqlite::Result<&'a [(u32, Totals)]> {
         // Of a moment that nobody will ask for again nothing is kept.
         let all = |unit_ms: i64| from_ms % unit_ms == 0 && to_ms % unit_ms == 0;
         let keeps = all(MINUTE_MS);
@@ -334,7 +329,7 @@ impl Reader {
         })
     }
 
-    fn summary_of(&self, figures: &Figures) -> Summary {
+    fn summary_of(&self, figures: &Totals) -> Summary {
         Summary {
             total_requests: figures.requests,
             successful_requests: figures.completed,
@@ -379,7 +374,7 @@ impl Reader {
         Groups { by, groups }
     }
 
-    fn cost_of(&self, figures: &Figures) -> Option<Cost> {
+    fn cost_of(&self, figures: &Totals) -> Option<Cost> {
         // No requests cost nothing; requests without any price cost nobody knows what.
         let known = figures.priced > 0 || figures.requests == 0;
         self.cost(known.then_some(figures.cost))
@@ -395,8 +390,8 @@ impl Reader {
     }
 }
 
-fn merged(cells: &[Figures]) -> Figures {
-    let mut all = Figures::default();
+fn merged(cells: &[Totals]) -> Totals {
+    let mut all = Totals::default();
     cells.iter().for_each(|figures| all.add(figures, 1));
     all
 }

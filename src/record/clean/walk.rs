@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Aged, Batch, LOOK_ROWS, Phase};
+use super::{Aged, CleanBatch, LOOK_ROWS, Phase};
 use crate::calendar::text_of_ms;
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::packing::State;
@@ -56,7 +56,7 @@ impl Walk {
         let mut size = own.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
         let mut found = look.query(params![self.after, until, LOOK_ROWS])?;
         let (mut batch, mut untrue, mut looked, mut last, mut some_stay) =
-            (Batch::default(), Vec::new(), 0, self.after, false);
+            (CleanBatch::default(), Vec::new(), 0, self.after, false);
         'look: while let Some(row) = found.next()? {
             let (id, start_time): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
             (looked, last) = (looked + 1, id);
