@@ -651,6 +651,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_true_date_hold_up_no_clean_up_however_many_they_are() {
+        let untrue = |at: i64| Row { start_ms: [60_000, 4_070_908_800_000][at as usize % 2], ..row() };
+        let mut rows: Vec<Row> = (0..2 * LOOK_ROWS + 100).map(untrue).collect();
+        rows.extend([row(), row(), Row { start_ms: row().start_ms + DAY_MS, ..row() }]);
+        rows.extend((0..LOOK_ROWS).map(untrue));
+        let bench = CleanBench::new(&rows);
+        let retention = Retention { days: set_to(1), content_days: set_to(1), ..NONE };
+        let count = |table: &str| bench.number(&format!("SELECT count(*) FROM {table}"));
+        bench.clean(retention, row().start_ms + DAY_MS / 2);
+        assert_eq!((count("requests"), count("content")), (rows.len() as i64, rows.len() as i64));
+        // Two are too old: so is whatever was recorded before them.
+        bench.clean(retention, row().start_ms + 2 * DAY_MS);
+        assert_eq!((count("requests"), count("content")), (LOOK_ROWS + 1, LOOK_ROWS + 1));
+        assert_eq!(bench.number("SELECT min(id) FROM requests"), 2 * LOOK_ROWS + 103);
+    }
+
+    #[test]
     fn killed_between_any_two_steps_it_goes_on_where_it_was() {
         let retention = Retention { days: set_to(4), content_days: set_to(3), content_bytes_max: set_to(300_000) };
         let rows = random_rows(150);

@@ -48,10 +48,10 @@ impl FileId {
 /// connections share.
 #[derive(Debug)]
 pub struct DatabaseFile {
-    path: PathBuf,
-    log_path: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) log_path: PathBuf,
     index_path: PathBuf,
-    file: Option<FileId>,
+    pub(super) file: Option<FileId>,
     log: Option<FileId>,
     index: Option<FileId>,
     log_bytes: LogBytes,
@@ -88,21 +88,6 @@ impl DatabaseFile {
         let (log_path, index_path) = (beside(path, "-wal"), beside(path, "-shm"));
         let (file, log, index) = (FileId::of(path), FileId::of(&log_path), FileId::of(&index_path));
         DatabaseFile { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
-    }
-
-    /// The file.
-    pub(super) fn file(&self) -> Option<FileId> {
-        self.file
-    }
-
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The write-ahead log.
-    pub(super) fn log_path(&self) -> &Path {
-        &self.log_path
     }
 
     /// Whether what is committed now can be found again. Two system calls, about a microsecond each; the index, without

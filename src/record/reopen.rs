@@ -35,7 +35,7 @@ impl Store {
 
     /// What became of the files.
     pub fn file_state(&self) -> FileState {
-        match self.place.file_state() {
+        match self.files.file_state() {
             _ if self.closed => FileState::Held,
             FileState::LogShort if self.is_log_whole() => FileState::Held,
             state => state,
@@ -43,7 +43,7 @@ impl Store {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        !self.closed && (self.place.is_held() || self.file_state() == FileState::Held)
+        !self.closed && (self.files.is_held() || self.file_state() == FileState::Held)
     }
 
     /// Whether the log has all that is in use of it: another process may have emptied it into the database.
@@ -52,7 +52,7 @@ impl Store {
         if let Ok(in_use) = in_use {
             let whole = self.log_length() >= in_use;
             if whole {
-                self.place.note_log_bytes(in_use)
+                self.files.note_log_bytes(in_use)
             }
             return whole;
         }
@@ -67,7 +67,7 @@ impl Store {
         if let Some(lock) = &mut self.lock {
             lock.renew()?;
         }
-        let path = self.place.path().to_owned();
+        let path = self.files.path.clone();
         let connections = self.connections.clone();
         let in_use =
             || OpenError(format!("{} is still being read, and is opened anew as soon as it is not", path.display()));
@@ -87,22 +87,22 @@ impl Store {
 
     /// Saves what is at hand of the database that is open, and closes it.
     fn part(&mut self) -> Result<(), OpenError> {
-        let path = self.place.path().to_owned();
+        let path = self.files.path.clone();
         let failed = |e: rusqlite::Error| open::explain(&path, &e);
         let aside = |e: io::Error| OpenError::unwritable(&path, e);
         match self.file_state() {
             FileState::Held => {}
             FileState::LogGone => {
                 wal::empty(&self.conn).map_err(failed)?;
-                if !self.place.has_its_log() {
-                    self.place.put_log_aside().map_err(aside)?;
+                if !self.files.has_its_log() {
+                    self.files.put_log_aside().map_err(aside)?;
                 }
             }
             FileState::LogShort => {
                 let (frames, moved) = wal::frames_of(&self.conn).map_err(failed)?;
                 // What is left of the log would take the database back to before its last checkpoint.
                 if moved == frames || self.log_length() < self.log_length_of(moved).map_err(failed)? {
-                    self.place.put_log_aside().map_err(aside)?;
+                    self.files.put_log_aside().map_err(aside)?;
                 }
             }
             FileState::Taken | FileState::Gone => {
@@ -113,7 +113,7 @@ impl Store {
                     Ok(()) | Err(_) => {}
                 }
                 open::look(&path)?;
-                self.place.clear();
+                self.files.clear();
             }
         }
         // What there was to save is saved; closing shall not touch files that may be another database's.
@@ -123,7 +123,7 @@ impl Store {
     }
 
     fn log_length(&self) -> u64 {
-        fs::metadata(self.place.log_path()).map_or(0, |log| log.len())
+        fs::metadata(&self.files.log_path).map_or(0, |log| log.len())
     }
 
     fn log_length_of(&self, frames: u64) -> rusqlite::Result<u64> {

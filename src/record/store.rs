@@ -47,7 +47,7 @@ pub struct Store {
     pub(super) series: SeriesIds,
     /// Of the last row that was written.
     pub(super) last_id: Option<i64>,
-    pub(super) place: DatabaseFile,
+    pub(super) files: DatabaseFile,
     pub(super) sync: DbSync,
     /// How long a transaction waits for another process's lock.
     pub(super) lock_wait: Duration,
@@ -87,14 +87,14 @@ impl Store {
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
         let log_bytes = LogBytes::default();
         let conn = open::open(path, sync, &log_bytes)?;
-        let (series, place) = (SeriesIds::default(), DatabaseFile::of(path, log_bytes));
+        let (series, files) = (SeriesIds::default(), DatabaseFile::of(path, log_bytes));
         // As `open` has set it.
         let lock_wait = COMMIT_WAIT_MAX;
         let mut store = Store {
             conn,
             series,
             last_id: None,
-            place,
+            files,
             sync,
             lock_wait,
             damaged: false,

@@ -86,14 +86,14 @@ impl Writer {
         if !self.store.must_reopen() {
             return true;
         }
-        let path = self.store.place.path().display().to_string();
+        let path = self.store.files.path.display().to_string();
         let (stuck, state) = (self.store.is_stuck(), self.store.file_state());
         let state = *self.file_state.get_or_insert(state);
         match self.store.reopen() {
             Ok(()) => {
                 self.file_state = None;
                 if let Ok(newest_id) = self.store.newest_id() {
-                    self.signals.new_rows.note_begun(self.store.place.file(), newest_id);
+                    self.signals.new_rows.note_begun(self.store.files.file, newest_id);
                 }
                 match state {
                     FileState::Held if stuck => {
@@ -130,7 +130,7 @@ impl Writer {
             return;
         }
         if self.store.damaged {
-            let path = self.store.place.path().display();
+            let path = self.store.files.path.display();
             self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
         } else {
             self.waiting.fail(error);
