@@ -17,11 +17,12 @@ use crate::exchange::worker;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
-use crate::record::keeper::{self, Keeper};
+use crate::record::keeper::Keeper;
 use crate::record::lock::Holder;
 use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
+use crate::record::unsaved;
 use crate::settings::{SettingError, Settings};
 use crate::stats::lane::{Lane, Sources};
 use crate::stats::price::{PriceError, Prices};
@@ -99,7 +100,7 @@ impl LastWords {
         let (recorder, database, (done, is_done)) = (self.recorder.clone(), self.database.clone(), mpsc::channel());
         // Who holds the writer, or the disk, may be what does not answer.
         let saves = thread::Builder::new().spawn(move || {
-            keeper::save(&database, &recorder);
+            unsaved::save(&database, &recorder);
             let _ = done.send(());
         });
         if saves.is_err() || is_done.recv_timeout(AT_ONCE_TIME_MAX).is_err() || waiting() > 0 {

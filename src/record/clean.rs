@@ -33,7 +33,7 @@ mod walk;
 
 use std::mem;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use self::walk::Walk;
 
@@ -423,23 +423,6 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The rows there are, and what was said, come with an upgrade that takes place in the caller's transaction.
-pub(super) fn came(conn: &Connection) -> rusqlite::Result<()> {
-    let newest = "SELECT max((SELECT coalesce(max(id), 0) FROM requests), (SELECT coalesce(max(id), 0) FROM content))";
-    let newest: i64 = conn.query_row(newest, [], |row| row.get(0))?;
-    if newest > 0 {
-        set(conn, CAME_UNTIL, newest)?;
-    }
-    Ok(())
-}
-
-/// Ids from this one on are given anew, inside the caller's transaction: they did not come with an upgrade.
-pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
-        .execute(params![first - 1, CAME_UNTIL])?;
-    Ok(())
-}
-
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
@@ -448,6 +431,7 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
 mod tests {
     use super::*;
     use crate::record::row::{Content, Row};
+    use crate::record::schema::came;
     use crate::record::store::{DbSync, Store};
     use crate::testing::{Folder, Random, random_row, row};
 

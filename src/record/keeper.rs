@@ -9,7 +9,6 @@
 //! clean-up comes as often as content does), or after `WAKE_GAP`. While clean-up is at work, it rests after each step,
 //! so that commits take their turn and relaying has the processor.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use super::database_file::{FileId, beside};
 use super::recorder::Recorder;
 use super::room;
 use super::signals::KeeperWork;
-use super::unsaved::{self, Unsaved};
+use super::unsaved::{self, TakeIn};
 use super::wal;
 use super::writer::Progress;
 use crate::calendar::now_ms;
@@ -93,7 +92,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     cleaner.begin(0);
     loop {
         if !rows_wait {
-            unsaved.step(&own, recorder);
+            unsaved.step(recorder, || own.with(wal::move_on));
         }
         let rest = match (rows_wait || unsaved.waits(), cleaner.is_at_work()) {
             // A database that takes no rows is not cleaned either.
@@ -137,7 +136,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let deadline = Instant::now() + LAST_TRY;
     while !write_waiting(&own, recorder) {
         if Instant::now() >= deadline {
-            save(path, recorder);
+            unsaved::save(path, recorder);
             break;
         }
         thread::sleep(Duration::from_millis(100));
@@ -169,89 +168,6 @@ fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
             Progress::Refused => return false,
             Progress::More => cut_log(own, recorder),
         }
-    }
-}
-
-/// Keeps what the database has not taken in a file beside it.
-pub fn save(path: &Path, recorder: &Recorder) {
-    let rows = recorder.writer().take_waiting();
-    room::release_reserve(path);
-    let said = rows.iter().filter(|row| !row.content.is_empty()).count();
-    match unsaved::write(path, &rows) {
-        Ok(kept) => {
-            let file = kept.path.display();
-            log::warn!("{} rows that the database did not take are kept in {file} until the next start", kept.rows);
-            if kept.rows < rows.len() {
-                log::error!("{} rows are lost: there is no room for them in {file}", rows.len() - kept.rows);
-            }
-            if kept.contents < said {
-                log::warn!("what was said in {} of them is lost: there is no room for it", said - kept.contents);
-            }
-        }
-        Err(e) => log::error!(
-            "{} rows are lost: the database did not take them before the end, nor can a file beside it be written ({e})",
-            rows.len()
-        ),
-    }
-}
-
-/// What earlier runs have kept in files, on its way into the database.
-struct TakeIn {
-    files: VecDeque<PathBuf>,
-    /// The one that is read, and how many of its rows are in.
-    open: Option<(Unsaved, usize)>,
-}
-
-impl TakeIn {
-    fn find(path: &Path) -> TakeIn {
-        TakeIn { files: unsaved::files(path).into(), open: None }
-    }
-
-    fn waits(&self) -> bool {
-        self.open.is_some() || !self.files.is_empty()
-    }
-
-    /// Takes in as much as the database takes now.
-    fn step(&mut self, own: &Own, recorder: &Recorder) {
-        while self.waits() {
-            if let Err(e) = self.take_in(own, recorder) {
-                log::debug!("rows of an earlier run are taken in later: {e}");
-                return;
-            }
-        }
-    }
-
-    /// Some rows, or the next file, or the end of one.
-    fn take_in(&mut self, own: &Own, recorder: &Recorder) -> rusqlite::Result<()> {
-        let Some((unsaved, done)) = &mut self.open else {
-            let Some(path) = self.files.front() else { return Ok(()) };
-            match Unsaved::read(path) {
-                Ok(unsaved) => {
-                    let done = recorder.writer().store.taken_in(&unsaved.mark)?;
-                    self.open = Some((unsaved, done));
-                }
-                Err(e) => log::error!("{} is left as it is, for it cannot be read: {e}", path.display()),
-            }
-            self.files.pop_front();
-            return Ok(());
-        };
-        if *done < unsaved.rows.len() {
-            *done = recorder.writer().take_in(&unsaved.mark, &unsaved.rows, *done)?;
-            return Ok(());
-        }
-        // They are on the disk before the file is gone.
-        own.with(wal::move_on)?;
-        let (rows, file) = (unsaved.rows.len(), unsaved.path.display());
-        match unsaved.remove() {
-            Ok(()) => {
-                log::info!("{rows} rows that an earlier run kept in {file} are in the database");
-                recorder.clean(0, |conn| conn.execute("DELETE FROM meta WHERE name = ?1", [&unsaved.mark]))?;
-            }
-            // The next start finds that they are in.
-            Err(e) => log::warn!("{rows} rows are in the database, but {file} cannot be removed: {e}"),
-        }
-        self.open = None;
-        Ok(())
     }
 }
 
@@ -419,103 +335,5 @@ fn cut_log(own: &Own, recorder: &Recorder) {
     });
     if let Err(e) = cut {
         log::debug!("the write-ahead log was not cut: {e}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::row::{Content, Row};
-    use crate::record::store::{DbSync, Store};
-    use crate::testing::{Folder, row};
-
-    fn count(path: &Path, what: &str) -> i64 {
-        let connection = Connection::open(path).expect("opens");
-        connection.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).expect("a query")
-    }
-
-    fn recorder(path: &Path) -> Recorder {
-        Recorder::new(Store::open(path, DbSync::Normal).expect("opens"))
-    }
-
-    /// Rows that make several transactions.
-    fn rows(count: usize) -> Vec<Row> {
-        let said = Content { prompt: Some("x".repeat(300_000)), ..Content::default() };
-        vec![Row { content: said, ..row() }; count]
-    }
-
-    #[test]
-    fn killed_at_any_point_of_taking_rows_in_none_is_doubled_or_lost() {
-        // So many steps are made before the kill; the last of them does not get to remove the file.
-        for steps in 0..7 {
-            for file_stays in [false, true] {
-                let folder = Folder::new();
-                let path = folder.join("metrics.db");
-                let kept = unsaved::write(&path, &rows(10)).expect("there is room");
-                let bytes = std::fs::read(&kept.path).expect("is there");
-                let first = recorder(&path);
-                let own = Own { path: &path, held_open: Outage::new(), slot: first.slot() };
-                let mut taken = TakeIn::find(&path);
-                for _ in 0..steps {
-                    taken.take_in(&own, &first).expect("takes in");
-                }
-                let is_in = steps == 6;
-                assert_eq!(taken.waits(), !is_in, "four transactions between reading and the end");
-                if file_stays && is_in {
-                    // Its name in the database goes only after the file.
-                    std::fs::write(&kept.path, &bytes).expect("written");
-                    let mark = Unsaved::read(&kept.path).expect("is ours").mark;
-                    first.clean(0, |conn| crate::record::meta::set(conn, &mark, 10)).expect("written");
-                }
-                drop((own, first));
-                let second = recorder(&path);
-                let own = Own { path: &path, held_open: Outage::new(), slot: second.slot() };
-                let mut taken = TakeIn::find(&path);
-                taken.step(&own, &second);
-                assert!(!taken.waits());
-                assert_eq!((count(&path, "requests"), count(&path, "content")), (10, 10), "{steps} {file_stays}");
-                assert_eq!(count(&path, "meta WHERE name LIKE 'unsaved:%'"), 0);
-                assert_eq!(unsaved::files(&path), Vec::<PathBuf>::new());
-            }
-        }
-    }
-
-    #[test]
-    fn rows_that_cannot_be_taken_in_now_are_tried_again_and_a_file_that_cannot_be_read_stays() {
-        let folder = Folder::new();
-        let path = folder.join("metrics.db");
-        let foreign = unsaved::write(&path, &rows(1)).expect("there is room").path;
-        std::fs::write(&foreign, "something else\n").expect("written");
-        unsaved::write(&path, &rows(3)).expect("there is room");
-        let recorder = recorder(&path);
-        let own = Own { path: &path, held_open: Outage::new(), slot: recorder.slot() };
-        let other = Connection::open(&path).expect("opens");
-        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        let mut taken = TakeIn::find(&path);
-        taken.step(&own, &recorder);
-        assert!(taken.waits());
-        other.execute_batch("ROLLBACK").expect("unlocks");
-        taken.step(&own, &recorder);
-        assert!(!taken.waits());
-        assert_eq!((count(&path, "requests"), unsaved::files(&path)), (3, vec![foreign]));
-    }
-
-    #[test]
-    fn a_row_that_is_refused_does_not_keep_the_others_out() {
-        let folder = Folder::new();
-        let path = folder.join("metrics.db");
-        let recorder = recorder(&path);
-        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON requests WHEN new.model = 'refused'
-             BEGIN SELECT RAISE(ABORT, 'no'); END;
-             CREATE TRIGGER unsaid BEFORE INSERT ON content WHEN new.output = 'unsaid'
-             BEGIN SELECT RAISE(ABORT, 'no'); END";
-        Connection::open(&path).expect("opens").execute_batch(refuse).expect("made");
-        let unsaid = Row { content: Content { output: Some("unsaid".to_owned()), ..Content::default() }, ..row() };
-        let refused = Row { model: Some("refused".to_owned()), ..row() };
-        unsaved::write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
-        let own = Own { path: &path, held_open: Outage::new(), slot: recorder.slot() };
-        TakeIn::find(&path).step(&own, &recorder);
-        assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
-        assert_eq!(unsaved::files(&path), Vec::<PathBuf>::new());
     }
 }

@@ -30,7 +30,7 @@ pub mod series;
 pub mod signals;
 pub mod store;
 pub(crate) mod table;
-mod unsaved;
+pub mod unsaved;
 pub mod upgrade;
 mod wal;
 mod writer;

@@ -17,7 +17,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::clean;
 use super::database_file::{LogBytes, beside, resolved};
 use super::former;
 use super::schema::{self, FoundTables};
@@ -184,7 +183,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
             FoundTables::Ours | FoundTables::Newer(_) | FoundTables::Foreign => None,
         };
         if from.is_some() {
-            clean::came(&transaction).map_err(failed)?;
+            schema::came(&transaction).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
         if found == FoundTables::Earlier {

@@ -16,6 +16,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::meta::{number, set};
+use super::schema::CAME_UNTIL;
 use super::series::{Series, SeriesIds, SeriesNames};
 use super::table::{integer, real, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
@@ -55,8 +56,11 @@ pub(super) fn note_rows_changed(conn: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Ids from this one on are given anew, inside the caller's transaction: packs hold none of these rows.
+/// Ids from this one on are given anew, inside the caller's transaction: packs hold none of these rows, and none came
+/// with an upgrade.
 pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
+        .execute(params![first - 1, CAME_UNTIL])?;
     if State::of(conn)?.until < first {
         return Ok(());
     }

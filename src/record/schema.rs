@@ -11,6 +11,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::meta::set;
+
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
 /// The version of the tables below, kept in `user_version`. Those before had sums of their own beside packs, see
@@ -187,4 +189,14 @@ pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
+}
+
+/// The rows there are, and what was said, come with an upgrade that takes place in the caller's transaction.
+pub(super) fn came(conn: &Connection) -> rusqlite::Result<()> {
+    let newest = "SELECT max((SELECT coalesce(max(id), 0) FROM requests), (SELECT coalesce(max(id), 0) FROM content))";
+    let newest: i64 = conn.query_row(newest, [], |row| row.get(0))?;
+    if newest > 0 {
+        set(conn, CAME_UNTIL, newest)?;
+    }
+    Ok(())
 }

@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::clean;
 use super::connections::Connections;
 use super::database_file::{DatabaseFile, LogBytes};
 use super::lock::{DatabaseLock, Holder};
@@ -165,7 +164,6 @@ impl Store {
             if let Some(first) = ids.first().filter(|first| last_id.is_none_or(|last| **first != last + 1)) {
                 // Somebody else has written rows, or has removed the newest: then their ids are used again.
                 packing::reused(conn, *first)?;
-                clean::reused(conn, *first)?;
             }
             also(conn)?;
             Ok(ids)

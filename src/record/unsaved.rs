@@ -15,6 +15,7 @@
 //! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::database_file::beside;
+use super::recorder::Recorder;
+use super::room;
 use super::row::{Content, Row};
 use crate::limits::UNSAVED_LINE_BYTES_MAX;
 
@@ -230,9 +233,95 @@ fn sync_folder(path: &Path) {
     let _ = path;
 }
 
+/// Keeps what the database has not taken in a file beside it.
+pub fn save(path: &Path, recorder: &Recorder) {
+    let rows = recorder.writer().take_waiting();
+    room::release_reserve(path);
+    let said = rows.iter().filter(|row| !row.content.is_empty()).count();
+    match write(path, &rows) {
+        Ok(kept) => {
+            let file = kept.path.display();
+            log::warn!("{} rows that the database did not take are kept in {file} until the next start", kept.rows);
+            if kept.rows < rows.len() {
+                log::error!("{} rows are lost: there is no room for them in {file}", rows.len() - kept.rows);
+            }
+            if kept.contents < said {
+                log::warn!("what was said in {} of them is lost: there is no room for it", said - kept.contents);
+            }
+        }
+        Err(e) => log::error!(
+            "{} rows are lost: the database did not take them before the end, nor can a file beside it be written ({e})",
+            rows.len()
+        ),
+    }
+}
+
+/// What earlier runs have kept in files, on its way into the database.
+pub(super) struct TakeIn {
+    files: VecDeque<PathBuf>,
+    /// The one that is read, and how many of its rows are in.
+    open: Option<(Unsaved, usize)>,
+}
+
+impl TakeIn {
+    pub(super) fn find(path: &Path) -> TakeIn {
+        TakeIn { files: files(path).into(), open: None }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.open.is_some() || !self.files.is_empty()
+    }
+
+    /// Takes in as much as the database takes now. `move_log` has what is in the log moved into it.
+    pub(super) fn step(&mut self, recorder: &Recorder, move_log: impl Fn() -> rusqlite::Result<u64>) {
+        while self.waits() {
+            if let Err(e) = self.take_in(recorder, &move_log) {
+                log::debug!("rows of an earlier run are taken in later: {e}");
+                return;
+            }
+        }
+    }
+
+    /// Some rows, or the next file, or the end of one.
+    fn take_in(&mut self, recorder: &Recorder, move_log: impl Fn() -> rusqlite::Result<u64>) -> rusqlite::Result<()> {
+        let Some((unsaved, done)) = &mut self.open else {
+            let Some(path) = self.files.front() else { return Ok(()) };
+            match Unsaved::read(path) {
+                Ok(unsaved) => {
+                    let done = recorder.writer().store.taken_in(&unsaved.mark)?;
+                    self.open = Some((unsaved, done));
+                }
+                Err(e) => log::error!("{} is left as it is, for it cannot be read: {e}", path.display()),
+            }
+            self.files.pop_front();
+            return Ok(());
+        };
+        if *done < unsaved.rows.len() {
+            *done = recorder.writer().take_in(&unsaved.mark, &unsaved.rows, *done)?;
+            return Ok(());
+        }
+        // They are on the disk before the file is gone.
+        move_log()?;
+        let (rows, file) = (unsaved.rows.len(), unsaved.path.display());
+        match unsaved.remove() {
+            Ok(()) => {
+                log::info!("{rows} rows that an earlier run kept in {file} are in the database");
+                recorder.clean(0, |conn| conn.execute("DELETE FROM meta WHERE name = ?1", [&unsaved.mark]))?;
+            }
+            // The next start finds that they are in.
+            Err(e) => log::warn!("{rows} rows are in the database, but {file} cannot be removed: {e}"),
+        }
+        self.open = None;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
     use super::*;
+    use crate::record::store::{DbSync, Store};
     use crate::testing::{Folder, Random, random_row, row};
 
     fn random_rows(count: usize) -> Vec<Row> {
@@ -306,5 +395,91 @@ mod tests {
         check(&head("something else", VERSION), false);
         check(&(head(FORMAT, VERSION) + "{\"row\":{}}\n"), false);
         check("", false);
+    }
+
+    fn count(path: &Path, what: &str) -> i64 {
+        let connection = Connection::open(path).expect("opens");
+        connection.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).expect("a query")
+    }
+
+    fn recorder(path: &Path) -> Recorder {
+        Recorder::new(Store::open(path, DbSync::Normal).expect("opens"))
+    }
+
+    /// Rows that make several transactions.
+    fn rows(count: usize) -> Vec<Row> {
+        let said = Content { prompt: Some("x".repeat(300_000)), ..Content::default() };
+        vec![Row { content: said, ..row() }; count]
+    }
+
+    #[test]
+    fn killed_at_any_point_of_taking_rows_in_none_is_doubled_or_lost() {
+        // So many steps are made before the kill; the last of them does not get to remove the file.
+        for steps in 0..7 {
+            for file_stays in [false, true] {
+                let folder = Folder::new();
+                let path = folder.join("metrics.db");
+                let kept = write(&path, &rows(10)).expect("there is room");
+                let bytes = std::fs::read(&kept.path).expect("is there");
+                let first = recorder(&path);
+                let mut taken = TakeIn::find(&path);
+                for _ in 0..steps {
+                    taken.take_in(&first, || Ok(0)).expect("takes in");
+                }
+                let is_in = steps == 6;
+                assert_eq!(taken.waits(), !is_in, "four transactions between reading and the end");
+                if file_stays && is_in {
+                    // Its name in the database goes only after the file.
+                    std::fs::write(&kept.path, &bytes).expect("written");
+                    let mark = Unsaved::read(&kept.path).expect("is ours").mark;
+                    first.clean(0, |conn| crate::record::meta::set(conn, &mark, 10)).expect("written");
+                }
+                drop(first);
+                let second = recorder(&path);
+                let mut taken = TakeIn::find(&path);
+                taken.step(&second, || Ok(0));
+                assert!(!taken.waits());
+                assert_eq!((count(&path, "requests"), count(&path, "content")), (10, 10), "{steps} {file_stays}");
+                assert_eq!(count(&path, "meta WHERE name LIKE 'unsaved:%'"), 0);
+                assert_eq!(files(&path), Vec::<PathBuf>::new());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_cannot_be_taken_in_now_are_tried_again_and_a_file_that_cannot_be_read_stays() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let foreign = write(&path, &rows(1)).expect("there is room").path;
+        std::fs::write(&foreign, "something else\n").expect("written");
+        write(&path, &rows(3)).expect("there is room");
+        let recorder = recorder(&path);
+        let other = Connection::open(&path).expect("opens");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        let mut taken = TakeIn::find(&path);
+        taken.step(&recorder, || Ok(0));
+        assert!(taken.waits());
+        other.execute_batch("ROLLBACK").expect("unlocks");
+        taken.step(&recorder, || Ok(0));
+        assert!(!taken.waits());
+        assert_eq!((count(&path, "requests"), files(&path)), (3, vec![foreign]));
+    }
+
+    #[test]
+    fn a_row_that_is_refused_does_not_keep_the_others_out() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let recorder = recorder(&path);
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON requests WHEN new.model = 'refused'
+             BEGIN SELECT RAISE(ABORT, 'no'); END;
+             CREATE TRIGGER unsaid BEFORE INSERT ON content WHEN new.output = 'unsaid'
+             BEGIN SELECT RAISE(ABORT, 'no'); END";
+        Connection::open(&path).expect("opens").execute_batch(refuse).expect("made");
+        let unsaid = Row { content: Content { output: Some("unsaid".to_owned()), ..Content::default() }, ..row() };
+        let refused = Row { model: Some("refused".to_owned()), ..row() };
+        write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
+        TakeIn::find(&path).step(&recorder, || Ok(0));
+        assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
+        assert_eq!(files(&path), Vec::<PathBuf>::new());
     }
 }
