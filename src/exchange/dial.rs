@@ -13,11 +13,11 @@ use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
 use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, RustlsConnector};
 
 use super::addresses::{Addresses, Resolve};
+use super::head_reader::{Aside, HeadReader};
 use super::idle::Manners;
-use super::incoming::{Aside, HeadReader};
 use super::permits::Permit;
 use super::permits::Permits;
 use super::wire::{Wire, WireState, called_off};
@@ -196,7 +196,7 @@ impl Connector<()> for Tls {
         let deadline = Instant::now() + self.0.connect_timeout;
         let mut wire = self.0.connect(deadline)?;
         if !details.needs_tls() {
-            return Ok(Some(HeadReader::new(Either::A(wire), false, self.0.aside.clone())));
+            return Ok(Some(HeadReader::new(Box::new(wire), false, self.0.aside.clone())));
         }
         wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
@@ -210,7 +210,7 @@ impl Connector<()> for Tls {
             e => e,
         })?;
         socket.set_read_timeout(self.0.idle_timeout)?;
-        Ok(tls.map(|tls| HeadReader::new(Either::B(Box::new(tls)), true, self.0.aside.clone())))
+        Ok(tls.map(|tls| HeadReader::new(Box::new(tls), true, self.0.aside.clone())))
     }
 }
 

@@ -26,6 +26,7 @@ pub mod credential;
 pub mod dial;
 mod draft;
 pub mod flow;
+pub mod head_reader;
 pub mod idle;
 pub mod incoming;
 pub mod job;

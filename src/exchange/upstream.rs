@@ -11,8 +11,8 @@ use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, Timeout};
 
 use super::dial::{Dial, Elsewhere, Names, Tls};
+use super::head_reader::UpstreamReply;
 use super::idle::Manners;
-use super::incoming::UpstreamReply;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::UPSTREAM_UNPROVEN_MAX;
