@@ -109,7 +109,7 @@ impl FlowingReplies {
 
     /// Those left since the last call, each with the token of its connection.
     pub fn take(&self) -> Vec<(usize, Box<Exchange>)> {
-        self.mailbox.take().into_iter().map(|exchange| (exchange.request.loan.client().token(), exchange)).collect()
+        self.mailbox.take().into_iter().map(|exchange| (exchange.request.client().token(), exchange)).collect()
     }
 
     /// Whether there are any.
@@ -126,7 +126,7 @@ impl FlowingReplies {
 
     /// From now on upstream's events are told. Registering tells of what has come meanwhile, too.
     pub fn watch(&mut self, exchange: &Exchange) -> io::Result<()> {
-        let token = Token(self.first_token + exchange.request.loan.client().token());
+        let token = Token(self.first_token + exchange.request.client().token());
         let socket = exchange.wire().descriptor().ok_or(io::ErrorKind::NotConnected)?;
         polled::register(&self.registry, &socket, token, Interest::READABLE)?;
         self.count += 1;

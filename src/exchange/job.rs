@@ -48,6 +48,6 @@ impl QueuedRequest for Box<ForwardedRequest> {
     }
 
     fn is_called_off(&self) -> bool {
-        self.lend.loan.client().called_off().is_some()
+        self.client().called_off().is_some()
     }
 }

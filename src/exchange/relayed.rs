@@ -1,48 +1,21 @@
-//! An exchange whose reply is being relayed: what a worker and a loop hand to each other, and how it
-//! ended.
-
-use std::sync::Arc;
-use std::time::Instant;
+//! An exchange whose reply is being relayed: what a worker and a loop hand to each other, and how it ended.
 
 use super::draft::{Draft, Ending};
-use super::flow::FlowingMailbox;
 use super::incoming::Incoming;
-use super::pool::InFlight;
 use super::relay::{Ended, Relay, Scratch, Step};
-use super::request::Forwarding;
-use super::unasked::Asking;
+use super::request::ForwardedRequest;
 use super::upstream::UpstreamConnection;
 use super::wire::WireState;
-use crate::client::Loan;
 use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
-use crate::http::reply::Persistence;
 use crate::record::row::{Outcome, Row};
 use crate::usage::UsageReport;
-
-/// What stays of a request while its reply is relayed.
-pub struct Request {
-    /// The connection that it goes to.
-    pub loan: Loan,
-    /// The request's head.
-    pub head: RequestHead,
-    /// What was decided about it.
-    pub forwarding: Forwarding,
-    /// When the request was whole.
-    pub began: Instant,
-    /// Who asks for usage.
-    pub asking: Asking,
-    /// Where it is left while its reply does nothing but flow.
-    pub home: Arc<FlowingMailbox>,
-    /// It counts as long as this is kept.
-    pub in_flight: Option<InFlight>,
-}
 
 /// A reply that is being relayed, in a worker's hands or in a loop's.
 pub struct Exchange {
     /// What it answers.
-    pub request: Request,
-    /// The way that the reply comes on.
+    pub request: Box<ForwardedRequest>,
+    /// The connection that the reply comes on.
     pub upstream: UpstreamConnection,
     /// The reply on its way.
     pub relay: Relay<Incoming>,
@@ -59,17 +32,10 @@ pub struct Exchange {
 /// A row committed before the reply's end, and its id if it could be committed at once.
 pub type Early = (Option<i64>, Row);
 
-impl Request {
-    /// Whether its connection goes on, as the reply's head must tell.
-    pub fn persistence(&self) -> Persistence {
-        self.loan.persistence(&self.head)
-    }
-}
-
 impl Exchange {
     /// In a loop: relays what there is, but not much more than `turn_bytes`.
     pub fn flow(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
-        bug_on_purpose(&self.request.head, "flowing");
+        bug_on_purpose(&self.request.lend.head, "flowing");
         self.advance(scratch, turn_bytes)
     }
 
@@ -80,7 +46,7 @@ impl Exchange {
 
     /// Relays what there is, but not much more than `turn_bytes`.
     pub fn advance(&mut self, scratch: &mut Scratch, turn_bytes: usize) -> Step {
-        self.relay.advance(self.request.loan.client(), scratch, turn_bytes)
+        self.relay.advance(self.request.client(), scratch, turn_bytes)
     }
 
     /// From now on reads wait again.

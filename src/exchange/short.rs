@@ -222,7 +222,7 @@ impl ShortExchanges {
         let (upstream, exchange) = self.leave(at)?;
         let mut request = exchange.map(|exchange| exchange.request);
         if let Some(request) = &mut request {
-            let _ = request.lend.loan.client().interrupts(None);
+            let _ = request.client().interrupts(None);
             request.in_flight = None;
         }
         self.shared.idle.put(upstream, since);
@@ -258,7 +258,7 @@ impl ShortExchanges {
         let mut fields = NO_FIELDS;
         let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
-        let Some(whole) = whole.filter(|_| exchange.request.lend.loan.client().interrupts(None).is_ok()) else {
+        let Some(whole) = whole.filter(|_| exchange.request.client().interrupts(None).is_ok()) else {
             return self.go_on(at, Vec::new(), scratch[..n].to_vec());
         };
         let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);
@@ -280,7 +280,7 @@ impl ShortExchanges {
     /// A worker goes on from where the exchange stands.
     fn go_on(&mut self, at: usize, unsent: Vec<u8>, received: Vec<u8>) {
         let Some((upstream, Some(ShortExchange { mut request, sent, draft }))) = self.leave(at) else { return };
-        request.asked_before = Some(AskedBefore { upstream, begun: Begun { sent, unsent, received }, draft });
+        request.asked_before = Some(Box::new(AskedBefore { upstream, begun: Begun { sent, unsent, received }, draft }));
         self.pool.give(Job::Exchange(request));
     }
 
@@ -318,9 +318,9 @@ impl UpstreamLink {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
     fn send(&mut self, shared: &Shared) -> Sent {
         let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else { return Sent::Nothing };
-        let Lend { loan, head, body, began, start_ms, .. } = &request.lend;
-        let recorded = request.forwarding.recorded;
-        let bytes = self.upstream.encode(head.method(), head.target(), forwarded(head, recorded), body);
+        let Lend { loan, head, body, .. } = &request.lend;
+        let fields = forwarded(head, request.forwarding.recorded);
+        let bytes = self.upstream.encode(head.method(), head.target(), fields, body);
         let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else { return Sent::Nothing };
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !is_quiet(&self.socket) {
@@ -345,7 +345,7 @@ impl UpstreamLink {
             [] => Sent::Whole,
             unsent => Sent::Partly(unsent.to_vec()),
         };
-        *draft = recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)));
+        *draft = request.draft(shared);
         bug_on_purpose(head, "asking");
         sent
     }

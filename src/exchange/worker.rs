@@ -11,7 +11,7 @@ use super::incoming::Incoming;
 use super::job::{Job, Workers};
 use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Source, Step, form};
-use super::relayed::{CLIENT_VANISHED, Early, Exchange, Request, bug_on_purpose, ending};
+use super::relayed::{CLIENT_VANISHED, Early, Exchange, bug_on_purpose, ending};
 use super::request::{AskedBefore, ForwardedRequest};
 use super::unasked::Asking;
 use super::upstream::{NoReply, UpstreamConnection};
@@ -50,7 +50,7 @@ const BLANK_BYTES_MAX: usize = 4 * 1024;
 impl Runner<Job> for Worker {
     fn run(&mut self, job: Job) {
         match job {
-            Job::Exchange(request) => self.exchange(*request),
+            Job::Exchange(request) => self.exchange(request),
             Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => tails.into_iter().for_each(Tail::send),
             Job::Commit => self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails)),
@@ -74,30 +74,24 @@ impl Runner<Job> for Worker {
 }
 
 impl Worker {
-    fn exchange(&mut self, request: ForwardedRequest) {
-        let ForwardedRequest { lend, forwarding, home, asked_before, in_flight, connecting } = request;
-        let Lend { loan, head, body, claim, began, start_ms } = lend;
-        let (mut upstream, begun, asking) = match asked_before {
+    fn exchange(&mut self, mut request: Box<ForwardedRequest>) {
+        let (mut upstream, begun) = match request.asked_before.take().map(|asked| *asked) {
             Some(AskedBefore { upstream, begun, draft }) => {
                 self.draft = draft;
-                (upstream, Some(begun), (Asking::AsItCame, None))
+                (upstream, Some(begun))
             }
             None => {
-                self.draft =
-                    forwarding.recorded.then(|| Box::new(Draft::new(&self.shared, &head, &body, began, start_ms)));
-                bug_on_purpose(&head, "asking");
-                let asking = self.asking(forwarding.dialect, &body);
-                (self.shared.idle.take(&self.shared.settings, &self.shared.names), None, asking)
+                self.draft = request.draft(&self.shared);
+                bug_on_purpose(&request.lend.head, "asking");
+                self.ask_for_usage(&mut request);
+                (self.shared.idle.take(&self.shared.settings, &self.shared.names), None)
             }
         };
-        let (asking, asking_body) = asking;
-        let body = asking_body.unwrap_or(body);
-
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
-        upstream.wire().hold(connecting.filter(|_| !upstream.wire().is_connected()));
-        let reply = match loan.client().interrupts(Some(upstream.wire().clone())) {
-            Ok(()) => ask(&mut upstream, &head, &body, forwarding.recorded),
+        upstream.wire().hold(request.connecting.take().filter(|_| !upstream.wire().is_connected()));
+        let reply = match request.client().interrupts(Some(upstream.wire().clone())) {
+            Ok(()) => ask(&mut upstream, &request),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         upstream.wire().let_go();
@@ -105,33 +99,34 @@ impl Worker {
             // It owes a reply: no other exchange shall get it.
             upstream.disconnect();
         }
-        // A stream may go on for hours: its request is given back now.
-        drop((body, claim));
-        let request = Request { loan, head, forwarding, began, asking, home, in_flight };
+        // A stream may go on for hours: the body is given back now.
+        request.lend.body = Vec::new();
+        request.lend.claim.set(0);
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
             Err(why) => self.answer(request, upstream, why),
         }
     }
 
-    /// Who asks for usage, and the body that does where the proxy has to.
-    fn asking(&self, dialect: Dialect, body: &[u8]) -> (Asking, Option<Vec<u8>>) {
-        let nobody = (Asking::AsItCame, None);
-        let Some(draft) = &self.draft else { return nobody };
+    /// Asks for usage where the client does not and upstream would not tell.
+    fn ask_for_usage(&self, request: &mut ForwardedRequest) {
+        let Some(draft) = &self.draft else { return };
         let asks = self.shared.settings.inject_usage && draft.asked_stream();
-        let edit = match dialect {
-            Dialect::Chat | Dialect::Completions if asks => inject::edit(body),
+        let edit = match request.forwarding.dialect {
+            Dialect::Chat | Dialect::Completions if asks => inject::edit(&request.lend.body),
             _ => None,
         };
-        match edit {
-            None => nobody,
-            Some(_) if self.shared.unasked.tells(draft.asked_model()) => (Asking::Unneeded, None),
-            Some(edit) => (Asking::Injected, Some(edit.apply(body))),
+        let Some(edit) = edit else { return };
+        if self.shared.unasked.tells(draft.asked_model()) {
+            request.asking = Asking::Unneeded;
+        } else {
+            request.asking = Asking::Injected;
+            request.lend.body = edit.apply(&request.lend.body);
         }
     }
 
     /// What a reply tells about who has to ask for usage the next time.
-    fn learn(&self, request: &Request, status: u16, report: &UsageReport) {
+    fn learn(&self, request: &ForwardedRequest, status: u16, report: &UsageReport) {
         if let (Some(draft), 200..300) = (&self.draft, status) {
             self.shared.unasked.learn(draft.asked_model(), request.asking, report);
         }
@@ -141,7 +136,12 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(&mut self, mut request: Request, mut upstream: UpstreamConnection, reply: Box<UpstreamReply>) {
+    fn begin(
+        &mut self,
+        mut request: Box<ForwardedRequest>,
+        mut upstream: UpstreamConnection,
+        reply: Box<UpstreamReply>,
+    ) {
         let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
@@ -156,15 +156,15 @@ impl Worker {
             // Only a stream may lose its length, and only its bytes tell that it is one.
             strip = begins_as_events(&mut body, &mut ahead);
         }
-        let framing = framing(&request.head, status, &body_framing, strip);
+        let framing = framing(&request.lend.head, status, &body_framing, strip);
         if has_body && framing == ReplyFraming::None {
-            request.loan.make_last_unframed();
+            request.lend.loan.make_last_unframed();
         }
 
         let closed = body_framing.end == BodyEnd::Close;
         upstream.carries(closed || body_framing.end == BodyEnd::Chunks);
         let mut out = Vec::with_capacity(HEAD_BYTES);
-        let persistence = request.persistence();
+        let persistence = request.lend.persistence();
         let codings = if has_body { body_framing.codings.as_str() } else { "" };
         let (start, framed) = ((status, head.reason), (framing, codings));
         reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
@@ -179,7 +179,7 @@ impl Worker {
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !body.seems_whole();
         let is_polled =
             flows && FlowingReplies::are_possible(&self.shared.settings) && upstream.wire().set_polled(true).is_ok();
-        let mut relay = Relay::new(body, tap, request.began, framing, closed, out);
+        let mut relay = Relay::new(body, tap, request.lend.began, framing, closed, out);
         relay.take_ahead(&ahead, &mut self.scratch);
         let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
         self.carry(exchange);
@@ -220,7 +220,7 @@ impl Worker {
     fn heed(&mut self, exchange: &mut Exchange, step: Step) -> Option<Ended> {
         match step {
             Step::Dry | Step::More => None,
-            Step::Full => exchange.relay.write_rest(exchange.request.loan.client()).err(),
+            Step::Full => exchange.relay.write_rest(exchange.request.client()).err(),
             Step::Terminal => {
                 self.commit_early(exchange);
                 exchange.relay.release();
@@ -246,19 +246,26 @@ impl Worker {
     fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) {
         exchange.stop_polling();
         let Exchange { request, upstream, relay, status, early, .. } = *exchange;
-        bug_on_purpose(&request.head, "relaying");
+        bug_on_purpose(&request.lend.head, "relaying");
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange.
-        let _ = request.loan.client().interrupts(None);
+        let _ = request.client().interrupts(None);
         self.shared.idle.put(upstream, Instant::now());
         self.learn(&request, status, &relayed.report);
         self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
     }
 
     #[inline(never)]
-    fn finish(&mut self, request: Request, ending: Ending, tail: Vec<u8>, complete: bool, early: Option<Box<Early>>) {
-        let Request { loan, head, .. } = request;
-        log_exchange(&loan, &head, &ending, request.began);
+    fn finish(
+        &mut self,
+        request: Box<ForwardedRequest>,
+        ending: Ending,
+        tail: Vec<u8>,
+        complete: bool,
+        early: Option<Box<Early>>,
+    ) {
+        let Lend { loan, head, began, .. } = request.lend;
+        log_exchange(&loan, &head, &ending, began);
         let tail = Tail::new(loan, tail, complete);
         let Some(draft) = &mut self.draft else { return tail.send() };
         bug_on_purpose(&head, "finishing");
@@ -277,8 +284,8 @@ impl Worker {
     // ---- no reply ----------------------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn answer(&mut self, request: Request, upstream: UpstreamConnection, why: NoReply) {
-        let client = request.loan.client();
+    fn answer(&mut self, request: Box<ForwardedRequest>, upstream: UpstreamConnection, why: NoReply) {
+        let client = request.client();
         let called_off = client.called_off();
         let _ = client.interrupts(None);
         self.shared.idle.put(upstream, Instant::now());
@@ -325,21 +332,18 @@ impl Worker {
         };
         let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: UsageReport::default(), streamed };
-        let head_only = request.head.method() == "HEAD";
-        let bytes = reply.as_ref().map(|reply| reply.encode(request.persistence(), head_only)).unwrap_or_default();
+        let head_only = request.lend.head.method() == "HEAD";
+        let bytes = reply.as_ref().map(|reply| reply.encode(request.lend.persistence(), head_only)).unwrap_or_default();
         self.finish(request, ending, bytes, reply.is_some(), None);
     }
 }
 
 /// Sends the request on.
 #[inline(never)]
-fn ask(
-    upstream: &mut UpstreamConnection,
-    head: &RequestHead,
-    body: &[u8],
-    recorded: bool,
-) -> Result<Box<UpstreamReply>, NoReply> {
-    let reply = upstream.ask(head.method(), head.target(), forwarded(head, recorded), body)?;
+fn ask(upstream: &mut UpstreamConnection, request: &ForwardedRequest) -> Result<Box<UpstreamReply>, NoReply> {
+    let Lend { head, body, .. } = &request.lend;
+    let fields = forwarded(head, request.forwarding.recorded);
+    let reply = upstream.ask(head.method(), head.target(), fields, body)?;
     // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
     if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {
         let why = format!("its transfer coding {} is none for an HTTP/1.0 client", reply.framing.codings);

@@ -116,7 +116,7 @@ impl Lanes {
     fn choose(&mut self, request: &WholeRequest<Plan>, common: &Common) -> &mut Lane {
         let is_streamed = matches!(request.plan, Plan::Forward(Forwarding { kind: Kind::Streamed, .. }));
         let (first, second) = (self.first.in_hand(), self.second.in_hand());
-        let is_shared = first >= LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
+        let is_shared = first > LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
         if is_streamed && is_shared && second < first && self.second.open(common, &mut self.threads).is_some() {
             return &mut self.second;
         }
