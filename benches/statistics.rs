@@ -22,7 +22,7 @@ use lms_metrics_proxy::calendar::DAY_MS;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::stats::metrics::{self, Process};
-use lms_metrics_proxy::stats::pace::Pace;
+use lms_metrics_proxy::stats::pace::AnswerPace;
 use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
@@ -133,7 +133,7 @@ fn record_while_asked(path: &Path) {
             let reader = Reader::open(path).expect("opens");
             let questions = questions();
             let often = ["summary", "over-time, a year of days, +02:00", "latency"];
-            let mut pace = Pace::default();
+            let mut pace = AnswerPace::default();
             let often: Vec<&Ask> =
                 questions.iter().filter(|(name, _)| often.contains(name)).map(|(_, ask)| ask).collect();
             while !done.load(Ordering::Relaxed) {

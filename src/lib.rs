@@ -27,11 +27,8 @@
 //! |---|---|---|
 //! | front (one) | the listener, the poll, the parked connections, their deadlines | the poll alone |
 //! | lane (two at most, on demand) | the same of connections moved to it, the streams that flow to them, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
-//! | worker (elastic) | one lent connection and one upstream connection | upstream, the client's reading, a commit |
-//! | names (one, while it looks up) | nothing | the system's resolver |
-//! | statistics lane (one) | a read-only database connection | the database, a rest while rows are recorded |
-//! | live (one) | a read-only database connection, the listeners' lent connections | its bell, the database |
-//! | export (four at most) | one lent connection, a read-only database connection | the database, the client's reading |
+//! | worker (elastic) | one lent connection, with one to upstream, or an export's to the database; or all listeners' | upstream, the client's reading, a commit, the database |
+//! | statistics (one) | a read-only database connection | the database, a rest while rows are recorded |
 //! | keeper (one) | a second database connection, the files beside the database | checkpoints, packing, retries of rows, clean-up |
 //! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the system's resolver |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |

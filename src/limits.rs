@@ -79,14 +79,14 @@ pub const BODIES_MAX: u64 = 4;
 /// When a client that was refused for that may well try again.
 pub const OVERLOADED_RETRY_S: u32 = 1;
 /// Statistics questions that may wait for their turn. Each takes milliseconds.
-pub const LANE_QUEUE_LENGTH_MAX: usize = 256;
-/// While rows are recorded, the lane rests so many times as long as an answer took: it has a twentieth of a processor
+pub const QUESTIONS_QUEUED_MAX: usize = 256;
+/// While rows are recorded, the statistics thread rests so many times as long as an answer took: it has a twentieth of a processor
 /// then.
-pub const LANE_REST_FACTOR: u32 = 20;
+pub const ANSWER_REST_FACTOR: u32 = 20;
 /// Shortest of these rests: the front and the client have work with each answer, too.
-pub const LANE_REST_MIN: Duration = Duration::from_millis(5);
+pub const ANSWER_REST_MIN: Duration = Duration::from_millis(5);
 /// Longest one, for the next question waits for it: local routes promise an answer within 250 ms.
-pub const LANE_REST_MAX: Duration = Duration::from_millis(100);
+pub const ANSWER_REST_MAX: Duration = Duration::from_millis(100);
 /// Workers kept when idle; the others leave after [`WORKER_IDLE_TIME_MAX`].
 pub const WORKERS_KEPT: usize = 4;
 /// An idle worker beyond the kept few ends after this. Long enough to bridge the gaps of a chat.
@@ -312,13 +312,13 @@ pub const TALLIES_KEPT_MAX: usize = 16;
 pub const LATENCIES_KEPT_BYTES_MAX: usize = 512 * 1024;
 /// Kinds of questions whose distributions are kept: looked through for each question about latency.
 pub const LATENCIES_KEPT_MAX: usize = 8;
-/// Silence after which the statistics lane gives back what it keeps. Pages that are looked at ask more often.
+/// Silence after which the statistics thread gives back what it keeps. Pages that are looked at ask more often.
 pub const TALLIES_KEPT_TIME_MAX: Duration = Duration::from_secs(60);
 /// Content that one search reads: a few hundredths of a second, during which other questions wait.
 pub const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Words that one search looks for.
 pub const SEARCH_WORDS_MAX: usize = 16;
-/// Exports at once, each a thread. They are for one person at a time; beyond, the answer is 503.
+/// Exports at once, each with a worker. They are for one person at a time; beyond, the answer is 503.
 pub const EXPORTS_MAX: usize = 4;
 /// When a client that was refused for that may well try again.
 pub const EXPORT_RETRY_S: u32 = 30;

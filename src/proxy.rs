@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::{fmt, io, process, thread};
 
-use crate::counters::Counters;
+use crate::calendar::now_ms;
 use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::credential::FingerprintKey;
@@ -24,8 +24,10 @@ use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::record::unsaved;
 use crate::settings::{SettingError, Settings};
-use crate::stats::lane::{Lane, Sources};
+
 use crate::stats::price::{PriceError, Prices};
+use crate::stats::sources::Sources;
+use crate::stats::statistics::Statistics;
 
 /// Why the proxy cannot start. One line each that says what to do.
 #[derive(Debug)]
@@ -155,11 +157,16 @@ impl Proxy {
             unasked: Default::default(),
             fingerprints,
         });
-        let pool = worker::workers(shared.clone());
-        let figures = Arc::new(Counters::default());
-        let sources = Sources { figures, recorder: recorder.clone(), pool: pool.clone() };
-        let lane = Lane::start(database.clone(), prices.map(Arc::new), sources)?;
-        let front = Front::listening(listener, judge, shared, pool, lane, grace)?;
+        let workers = worker::workers(shared.clone());
+        let statistics = Statistics::start(Sources {
+            database: database.clone(),
+            prices: prices.map(Arc::new),
+            counters: Arc::default(),
+            recorder: recorder.clone(),
+            workers: workers.clone(),
+            started_s: now_ms() as f64 / 1000.0,
+        })?;
+        let front = Front::listening(listener, judge, shared, workers, statistics, grace)?;
         Ok(Proxy { front, keeper, recorder, database, address, rows })
     }
 

@@ -108,7 +108,7 @@ pub const LOCAL: [LocalRoute; 17] = [
     line("/stats/search", Local::Search, Filters(&["q", "after", "limit"])),
     line("/stats", Local::Report, Filters(&["tz"])),
     line("/metrics", Local::Metrics, Nothing),
-    // A thread of its own answers: one for each export, one for all who listen.
+    // A worker answers: one for each export, one for all who listen.
     line("/stats/export", Local::Export, Filters(&["format"])),
     line("/stats/live", Local::Live, Filters(&[])),
 ];

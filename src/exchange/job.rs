@@ -18,6 +18,8 @@ pub enum Job {
     Finish(Vec<Tail>),
     /// Commit the rows that have arrived.
     Commit,
+    /// Something that is no exchange: an export, or telling what happens.
+    Beside(Box<dyn FnOnce() + Send>),
 }
 
 /// The workers of the proxy.
@@ -27,6 +29,15 @@ impl Workers {
     /// Has a worker finish replies.
     pub fn finish(self: &Arc<Self>, tails: Vec<Tail>) {
         self.give(Job::Finish(tails));
+    }
+
+    /// Has a worker do something that is no exchange and may block as one.
+    pub fn do_beside(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) {
+        let beside = self.beside();
+        self.give(Job::Beside(Box::new(move || {
+            let _beside = beside;
+            job();
+        })));
     }
 
     /// Has a worker commit what has arrived; false when none can begin at once.

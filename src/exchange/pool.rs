@@ -64,6 +64,8 @@ struct State<R, J> {
     admission: Admission<R>,
     /// Jobs of exchanges in flight that wait for a worker.
     urgent: VecDeque<J>,
+    /// Jobs beside the exchanges, begun or not.
+    beside: usize,
     /// Threads, those about to start among them.
     workers: usize,
     /// Threads that have started.
@@ -80,10 +82,14 @@ pub struct InFlight(Arc<dyn InFlightCount>);
 /// then.
 pub struct Connecting(Arc<dyn InFlightCount>);
 
-/// Where those two are counted.
+/// That a job which is no exchange may block a worker as one. Dropped when it is over.
+pub struct Beside(Arc<dyn InFlightCount>);
+
+/// Where these are counted.
 trait InFlightCount: Send + Sync {
     fn note_end(self: Arc<Self>);
     fn note_connected(self: Arc<Self>);
+    fn note_end_beside(&self);
 }
 
 /// How busy the pool is.
@@ -112,6 +118,7 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
             idle: Vec::new(),
             admission: Admission::new(in_flight_max),
             urgent: VecDeque::new(),
+            beside: 0,
             workers: 0,
             started: 0,
         };
@@ -174,7 +181,13 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
 
     // ---- jobs --------------------------------------------------------------------------------------------------
 
-    /// Gives a worker a job of an exchange in flight.
+    /// Counts a job beside the exchanges, which takes no thread from them. Whoever has such jobs bounds their number.
+    pub fn beside(self: &Arc<Self>) -> Beside {
+        self.state().beside += 1;
+        Beside(self.clone())
+    }
+
+    /// Gives a worker a job of an exchange in flight, or one beside them.
     pub fn give(self: &Arc<Self>, job: J) {
         // Nobody can be started and nobody runs. Dropped, its connections are cut. But whoever has such a job runs on a
         // worker, or had its exchange or its connection to upstream from one, and the last few workers stay.
@@ -214,8 +227,8 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
         if let Some(worker) = state.idle.pop() {
             return Some(worker);
         }
-        // Exchanges in flight can block no more than that many; one more thread always has something short to do.
-        if state.workers > self.in_flight_max {
+        // No more than that many can be blocked; one more thread always has something short to do.
+        if state.workers > self.in_flight_max + state.beside {
             return None;
         }
         state.workers += 1;
@@ -329,11 +342,21 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> InFlightCount for Pool<R, J>
         state.admission.connected();
         self.begin_next(state);
     }
+
+    fn note_end_beside(&self) {
+        self.state().beside -= 1;
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.clone().note_end();
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.note_end_beside();
     }
 }
 
@@ -571,6 +594,31 @@ mod tests {
         assert_eq!((pool.load().in_flight, pool.load().queued), (CONNECTING_MAX + 1, 0));
         drop((next, held));
         until(|| pool.load().in_flight == 0);
+    }
+
+    #[test]
+    fn a_job_beside_the_exchanges_takes_no_thread_from_them() {
+        let pool = pool(1);
+        let (go, gone) = channel::<()>();
+        let (tell, told) = channel();
+        let (beside, exports) = (pool.beside(), tell.clone());
+        give(&pool, move || {
+            let _beside = beside;
+            exports.send("exports").expect("the test looks");
+            let _ = gone.recv();
+        });
+        let (go_too, gone_too) = channel::<()>();
+        let exchanges = tell.clone();
+        lend(&pool, move |_held| {
+            exchanges.send("exchanges").expect("the test looks");
+            let _ = gone_too.recv();
+        });
+        assert_eq!([told.recv(), told.recv()].map(Result::ok).iter().flatten().count(), 2);
+        give(&pool, move || tell.send("something short").expect("the test looks"));
+        assert_eq!(told.recv(), Ok("something short"));
+        assert_eq!((pool.load().workers, pool.state().beside), (3, 1));
+        drop((go, go_too));
+        until(|| pool.state().beside == 0);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Runner<Job> for Worker {
             Job::Resume(exchange, step) => self.resume(exchange, step),
             Job::Finish(tails) => tails.into_iter().for_each(Tail::send),
             Job::Commit => self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails)),
+            Job::Beside(job) => job(),
         }
     }
 

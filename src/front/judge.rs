@@ -19,7 +19,7 @@ const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"
 pub enum Plan {
     /// It goes to upstream.
     Forward(Forwarding),
-    /// The statistics lane answers it.
+    /// The statistics thread answers it.
     Statistics(Local),
     /// The front answers it at once.
     Answer(Reply),

@@ -49,7 +49,7 @@ use crate::http::reply::Reply;
 use crate::limits::{BODIES_MAX, OVERLOADED_RETRY_S};
 use crate::outage::Outage;
 use crate::slots::Slots;
-use crate::stats::lane::Lane;
+use crate::stats::statistics::Statistics;
 pub use accepting::listen;
 use busy_poll::BusyPoll;
 use connection::{Connection, Next, Ready, Surroundings};
@@ -105,7 +105,7 @@ struct Common {
     bodies: Bodies,
     shared: Arc<Shared>,
     pool: Arc<Workers>,
-    statistics: Arc<Lane>,
+    statistics: Arc<Statistics>,
     figures: Arc<Counters>,
     stop: Arc<Stop>,
     grace: Duration,
@@ -126,14 +126,14 @@ impl Front {
         judge: Judge,
         shared: Arc<Shared>,
         pool: Arc<Workers>,
-        statistics: Lane,
+        statistics: Statistics,
         grace: Duration,
     ) -> io::Result<Front> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let lanes = Lanes::new(&shared.settings);
         let bodies = Bodies::new(judge.body_bytes_max().saturating_mul(BODIES_MAX));
-        let figures = statistics.figures().clone();
+        let figures = statistics.counters().clone();
         let (judge, statistics) = (Arc::new(judge), Arc::new(statistics));
         let common = Common { judge, bodies, shared, pool, statistics, figures, stop: Arc::default(), grace };
         let mut front = Front::new(poll, common, |_| Role::Accepting(lanes), None)?;

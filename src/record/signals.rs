@@ -69,12 +69,7 @@ impl NewRows {
         self.bell.ring(|state| state.rung = true);
     }
 
-    /// Waits until the bell has been rung.
-    pub fn wait(&self) {
-        self.bell.wait(NewRowsState::take_rung);
-    }
-
-    /// The same, at most as long as given.
+    /// Waits until the bell has been rung, at most as long as given.
     pub fn wait_for(&self, at_most: Duration) {
         self.bell.wait_for(at_most, NewRowsState::take_rung);
     }

@@ -1,12 +1,9 @@
-//! All matching rows as CSV or as JSON lines, oldest first. Each export has a thread and a connection of its own: it
-//! holds up neither the lane nor, by reading in short transactions, a checkpoint, however slowly its client reads. It
-//! never has more than one page of rows in memory.
+//! All matching rows as CSV or as JSON lines, oldest first. Each export is a worker's job with a reading connection of its
+//! own: it holds up neither other questions nor, by reading in short transactions, a checkpoint, however slowly its client
+//! reads. It never has more than one page of rows in memory.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -14,12 +11,11 @@ use rusqlite::types::Value;
 use super::Reader;
 use super::answers::Request;
 use super::filter::Filter;
-use super::price::Prices;
+use super::local_stream::LocalStream;
 use super::rows::{Condition, REQUEST_COLUMNS};
+use super::sources::Sources;
 use crate::client::Lend;
-use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
-use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, WORKER_STACK_BYTES};
-use crate::outage::Outage;
+use crate::http::reply::Reply;
 use crate::record::connections::ConnectionSlot;
 
 /// Ids looked at in one transaction; milliseconds.
@@ -54,90 +50,56 @@ impl Format {
     }
 }
 
-/// The exports that run.
-#[derive(Debug, Default)]
-pub struct Exports {
-    running: Arc<AtomicUsize>,
-    /// Threads that the system does not give.
-    starting: Outage,
-}
-
 /// What is exported from where.
 pub struct Export {
-    /// The database.
-    pub path: PathBuf,
+    /// The database, and prices for a column of costs.
+    pub sources: Arc<Sources>,
     /// Where its connection lies.
-    pub slot: ConnectionSlot<Pages>,
-    /// For a column of costs.
-    pub prices: Option<Arc<Prices>>,
+    pub pages: ConnectionSlot<Pages>,
     /// Which rows.
     pub filter: Filter,
     /// How.
     pub format: Format,
 }
 
-/// One of the few places; free again when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Exports {
-    /// Starts one for a connection; refuses it when too many run.
-    pub fn start(&self, export: Export, lend: Lend) {
-        let place = Place(self.running.clone());
-        if self.running.fetch_add(1, Ordering::AcqRel) >= EXPORTS_MAX {
-            let busy = Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S);
-            return lend.answer(&busy);
+impl Export {
+    /// Answers with all of it.
+    pub fn run(self, lend: Lend) {
+        let open = || Pages::open(self.sources.open()?, &self.filter);
+        if let Err(e) = self.pages.with(|held| open().map(|pages| *held = Some(pages))) {
+            let message = format!("The database cannot be read now ({e}).");
+            return lend.answer(&Reply::error(503, &message, "database_unavailable"));
         }
-        let builder = thread::Builder::new().name("export".into()).stack_size(WORKER_STACK_BYTES);
-        // Should the thread not start, the connection is cut with the closure.
-        let started = builder.spawn(move || {
-            let _place = place;
-            run(&export, lend);
-        });
-        match started {
-            Ok(_) => self.starting.over(|count| format!("exports can be started again; that failed {count} times")),
-            Err(e) => self.starting.warn(format_args!("an export was not started: {e}")),
+        let name = format!("attachment; filename=\"requests.{}\"", self.format.as_str());
+        let fields: [(&str, &[u8]); 3] = [
+            ("Content-Type", self.format.content_type().as_bytes()),
+            ("Content-Disposition", name.as_bytes()),
+            ("Cache-Control", b"no-store"),
+        ];
+        let Some(mut stream) = LocalStream::begin(lend, &fields) else { return };
+        match self.send(&mut stream) {
+            Ok(()) => stream.end(),
+            Err(e) => log::info!("an export ended early: {e}"),
         }
     }
-}
 
-fn run(export: &Export, mut lend: Lend) {
-    let opened = export.slot.with(|held| {
-        let reader = Reader::open(&export.path)?.with_prices(export.prices.clone());
-        *held = Some(Pages::open(reader, &export.filter)?);
-        Ok::<(), rusqlite::Error>(())
-    });
-    if let Err(e) = opened {
-        let message = format!("The database cannot be read now ({e}).");
-        return lend.answer(&Reply::error(503, &message, "database_unavailable"));
-    }
-    let chunked = lend.head.minor_version() >= 1;
-    if !chunked {
-        // Only the end of the connection can mark the end of the reply.
-        lend.loan.make_last_unframed();
-    }
-    let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };
-    let name = format!("attachment; filename=\"requests.{}\"", export.format.as_str());
-    let fields: [(&str, &[u8]); 3] = [
-        ("Content-Type", export.format.content_type().as_bytes()),
-        ("Content-Disposition", name.as_bytes()),
-        ("Cache-Control", b"no-store"),
-    ];
-    let mut head = Vec::new();
-    write_relayed_head(&mut head, (200, "OK"), fields.into_iter(), (framing, ""), lend.persistence());
-    let head_only = lend.head.method() == "HEAD";
-    let sent = lend.loan.client().write_all(&head).map_err(Stopped::from);
-    let sent = if head_only { sent } else { sent.and_then(|()| send(export, &lend, chunked)) };
-    match sent {
-        Ok(()) => lend.loan.give_back(),
-        Err(e) => {
-            log::info!("an export ended early: {e}");
-            lend.loan.cut();
+    fn send(&self, stream: &mut LocalStream) -> Result<(), Stopped> {
+        let mut text = Vec::new();
+        if self.format == Format::Csv {
+            let costs: &[&str] = if self.sources.prices.is_some() { &["cost", "currency"] } else { &[] };
+            write_csv_line(&mut text, CSV_COLUMNS.iter().chain(costs).map(|column| Cell::Text(column)));
+        }
+        loop {
+            let more = self.pages.with(|held| match held {
+                Some(pages) => pages.next(|request| write(self.format, &mut text, request)).map_err(Stopped::from),
+                None => Err(Stopped::Closed),
+            })?;
+            stream.push(&text);
+            text.clear();
+            stream.send()?;
+            if !more {
+                return Ok(());
+            }
         }
     }
 }
@@ -169,44 +131,6 @@ impl std::fmt::Display for Stopped {
             Stopped::Closed => f.write_str("the database was opened anew"),
         }
     }
-}
-
-fn send(export: &Export, lend: &Lend, chunked: bool) -> Result<(), Stopped> {
-    let format = export.format;
-    let client = lend.loan.client();
-    let mut text = Vec::new();
-    if format == Format::Csv {
-        write_csv_line(&mut text, CSV_COLUMNS.iter().map(|column| Cell::Text(column)));
-        if export.prices.is_some() {
-            text.truncate(text.len() - 2);
-            text.extend_from_slice(b",cost,currency\r\n");
-        }
-    }
-    let mut framed = Vec::new();
-    loop {
-        let more = export.slot.with(|held| match held {
-            Some(pages) => pages.next(|request| write(format, &mut text, request)).map_err(Stopped::from),
-            None => Err(Stopped::Closed),
-        })?;
-        if !text.is_empty() {
-            framed.clear();
-            if chunked {
-                framed.extend_from_slice(format!("{:x}\r\n", text.len()).as_bytes());
-            }
-            framed.append(&mut text);
-            if chunked {
-                framed.extend_from_slice(b"\r\n");
-            }
-            client.write_all(&framed)?;
-        }
-        if !more {
-            break;
-        }
-    }
-    if chunked {
-        client.write_all(b"0\r\n\r\n")?;
-    }
-    Ok(())
 }
 
 /// Matching rows in pages, each read in a transaction of its own. Rows that are written meanwhile are left out.

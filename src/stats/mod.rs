@@ -23,8 +23,7 @@
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means, and
-//! [`lane`] is the thread that answers, at the [`pace`]
-//! that recording bears.
+//! [`statistics`] is the thread that answers, at the [`pace`] that recording bears.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
 //! browser, [`live`] tells of requests as they end, [`metrics`] is for Prometheus.
@@ -33,9 +32,9 @@ pub mod answers;
 pub mod export;
 pub mod filter;
 mod kept;
-pub mod lane;
 pub mod latency;
 pub mod live;
+mod local_stream;
 pub mod metrics;
 pub mod pace;
 pub mod page;
@@ -43,8 +42,11 @@ pub mod price;
 pub mod question;
 mod range;
 pub mod reader;
+mod replies;
 pub mod report;
 pub mod rows;
+pub mod sources;
+pub mod statistics;
 mod tally;
 pub mod totals;
 

@@ -10,6 +10,8 @@ use crate::routes::{Local, Takes};
 /// A question in full.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
+    /// What about them.
+    pub route: Local,
     /// Which requests.
     pub filter: Filter,
     /// How many, 1 to 1000.
@@ -37,6 +39,7 @@ impl Question {
             Takes::Nothing => (false, &[][..]),
         };
         let mut question = Question {
+            route,
             filter: Filter::default(),
             limit: 100,
             after: None,

@@ -199,7 +199,8 @@ fn every_error_code_stands_in_the_readme() {
     let refusals = lms_metrics_proxy::http::Refusal::ALL.map(|refusal| refusal.code().to_owned());
     // The last word of a call that makes an error, and the codes that the worker chooses among.
     let mut codes: HashSet<String> = refusals.into();
-    for path in ["src/http/reply.rs", "src/front/judge.rs", "src/stats/lane.rs", "src/stats/export.rs"] {
+    let answering = ["statistics", "replies", "export"].map(|name| format!("src/stats/{name}.rs"));
+    for path in ["src/http/reply.rs", "src/front/judge.rs"].into_iter().chain(answering.iter().map(String::as_str)) {
         let text = read(path);
         let calls = text.lines().filter(|line| line.contains("::error("));
         codes.extend(calls.filter_map(|line| Some(line.rsplit_once("\")")?.0.rsplit('"').next()?.to_owned())));

@@ -1,0 +1,85 @@
+//! A reply of the proxy's own whose end nobody knows when it begins: an export, events.
+
+use std::io;
+
+use crate::client::{Client, Lend, Loan};
+use crate::http::reply::{ReplyFraming, write_relayed_head};
+
+/// Such a reply on its way. Dropped before its end, its connection is cut.
+pub(super) struct LocalStream {
+    loan: Loan,
+    chunked: bool,
+    unsent: Vec<u8>,
+}
+
+impl LocalStream {
+    /// Begins one with these fields; nothing is sent yet. `None`: HEAD asks for no more, and has it.
+    pub fn begin(mut lend: Lend, fields: &[(&str, &[u8])]) -> Option<LocalStream> {
+        let chunked = lend.head.minor_version() >= 1;
+        if !chunked {
+            // Only the end of the connection can mark the end of the reply.
+            lend.loan.make_last_unframed();
+        }
+        let framing = if chunked { ReplyFraming::Chunked } else { ReplyFraming::None };
+        let mut unsent = Vec::new();
+        write_relayed_head(&mut unsent, (200, "OK"), fields.iter().copied(), (framing, ""), lend.persistence());
+        if lend.head.method() == "HEAD" {
+            lend.loan.give_back_with(unsent, true);
+            return None;
+        }
+        Some(LocalStream { loan: lend.loan, chunked, unsent })
+    }
+
+    /// Whom it goes to.
+    pub fn client(&self) -> &Client {
+        self.loan.client()
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Adds a part.
+    pub fn push(&mut self, part: &[u8]) {
+        // A chunk of no bytes would be the last one.
+        if part.is_empty() {
+            return;
+        }
+        if self.chunked {
+            self.unsent.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+        }
+        self.unsent.extend_from_slice(part);
+        if self.chunked {
+            self.unsent.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Sends what the socket takes at once.
+    pub fn send_now(&mut self) -> io::Result<()> {
+        let sent = self.loan.client().write_now(&self.unsent)?;
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+
+    /// Sends everything, waiting where the client reads slowly.
+    pub fn send(&mut self) -> io::Result<()> {
+        self.loan.client().write_all(&self.unsent)?;
+        self.unsent.clear();
+        Ok(())
+    }
+
+    /// The reply is whole: its connection goes back to its loop, which sends the rest.
+    pub fn end(mut self) {
+        if self.chunked {
+            self.unsent.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.loan.give_back_with(self.unsent, true);
+    }
+
+    /// The same, and the connection's last.
+    pub fn end_for_good(mut self) {
+        self.loan.make_last();
+        self.end();
+    }
+}

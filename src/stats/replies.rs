@@ -1,0 +1,78 @@
+//! What a question is answered with: the figures that its route asks for, in the form that its client takes.
+
+use serde::Serialize;
+
+use super::answers::By;
+use super::metrics::{self, Process};
+use super::question::Question;
+use super::reader::{AskError, Reader};
+use super::report::Report;
+use crate::http::RequestHead;
+use crate::http::reply::Reply;
+use crate::routes::Local;
+
+/// The type of the report.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Answers from the database, and with what is known in memory alone.
+pub(super) fn reply(
+    reader: &Reader,
+    question: &Question,
+    head: &RequestHead,
+    now_ms: i64,
+    process: impl FnOnce() -> Process,
+) -> Result<Reply, AskError> {
+    let Question { route, filter, limit, after, bucket, zone, by, words, format: _ } = question;
+    Ok(match route {
+        Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
+        Local::Summary => json(&reader.summary(filter)?),
+        Local::ByModel => json(&reader.by(By::Model, filter)?),
+        Local::ByEndpoint => json(&reader.by(By::Endpoint, filter)?),
+        Local::ByClient => json(&reader.by(By::Client, filter)?),
+        Local::ByKey => json(&reader.by(By::Key, filter)?),
+        Local::ByOutcome => json(&reader.by(By::Outcome, filter)?),
+        Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
+        Local::Latency => json(&reader.latency(filter)?),
+        Local::Recent => json(&reader.recent(filter, *limit)?),
+        Local::Requests => json(&reader.requests(filter, *after, *limit)?),
+        Local::Request(id) => match reader.request(*id)? {
+            Some(request) => json(&request),
+            None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
+        },
+        Local::Search => json(&reader.search(filter, words, *after, *limit)?),
+        Local::Report => {
+            let report = Report::read(reader, filter, *zone, now_ms)?;
+            if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text().into_bytes()) }
+        }
+        Local::Metrics => Reply::new(200, metrics::CONTENT_TYPE, metrics::text(reader, &process())?.into_bytes()),
+    })
+}
+
+/// Answers while the database cannot be read.
+pub(super) fn reply_without_database(
+    route: Local,
+    error: &rusqlite::Error,
+    process: impl FnOnce() -> Process,
+) -> Reply {
+    if route == Local::Metrics {
+        // When the database fails, what is in memory is what its owner wants to see.
+        return Reply::new(200, metrics::CONTENT_TYPE, metrics::text_without_database(&process()).into_bytes());
+    }
+    Reply::error(503, &format!("The database cannot be read now ({error})."), "database_unavailable")
+}
+
+/// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.
+fn wants_json(head: &RequestHead) -> bool {
+    head.field("accept").is_some_and(|accept| {
+        let mut types = accept.split(|byte| *byte == b',').map(|range| {
+            range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+        });
+        types.any(|kind| kind == b"application/json")
+    })
+}
+
+fn json(answer: &impl Serialize) -> Reply {
+    let mut body = serde_json::to_vec(answer).expect("figures and strings are always JSON");
+    body.push(b'\n');
+    Reply::json(200, body)
+}

@@ -1,0 +1,211 @@
+//! The statistics thread: it answers one question after the other on a read-only connection, so that they never wait
+//! behind generation, nor generation behind them. It only puts replies together; the loop of their connection sends them,
+//! so a client that reads slowly holds up nobody. What takes long goes on with a worker: exports, and telling what happens.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
+use std::{io, panic, thread};
+
+use super::export::Export;
+use super::filter::Filter;
+use super::live::Live;
+use super::metrics::Process;
+use super::pace::AnswerPace;
+use super::question::Question;
+use super::reader::{AskError, Reader};
+use super::replies::{reply, reply_without_database};
+use super::sources::Sources;
+use crate::client::Lend;
+use crate::counters::Counters;
+use crate::http::RequestHead;
+use crate::http::reply::Reply;
+use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, QUESTIONS_QUEUED_MAX, TALLIES_KEPT_TIME_MAX};
+use crate::outage::Outage;
+use crate::record::connections::ConnectionSlot;
+use crate::record::database_file::FileId;
+use crate::routes::Local;
+
+/// The way to the statistics thread.
+pub struct Statistics {
+    questions: SyncSender<(Local, Box<Lend>)>,
+    live: Arc<Live>,
+    sources: Arc<Sources>,
+}
+
+/// What the thread owns.
+struct Answerer {
+    sources: Arc<Sources>,
+    reader: ConnectionSlot<Reader>,
+    /// The file that it reads.
+    file: Option<FileId>,
+    live: Arc<Live>,
+    /// Every export that runs holds one more.
+    exports: Arc<()>,
+    unreadable: Outage,
+}
+
+/// What is to be done for a question.
+enum Disposition {
+    Reply(Reply),
+    Export(Question),
+    Live(Filter),
+}
+
+impl Statistics {
+    /// Starts the thread. It ends when the `Statistics` are dropped.
+    pub fn start(sources: Sources) -> io::Result<Statistics> {
+        let sources = Arc::new(sources);
+        let (questions, asked) = sync_channel(QUESTIONS_QUEUED_MAX);
+        let live = Arc::new(Live::new(sources.clone()));
+        let answerer = Answerer {
+            sources: sources.clone(),
+            reader: sources.recorder.slot(),
+            file: None,
+            live: live.clone(),
+            exports: Arc::default(),
+            unreadable: Outage::new(),
+        };
+        thread::Builder::new().name("statistics".into()).spawn(move || answerer.run(&asked))?;
+        Ok(Statistics { questions, live, sources })
+    }
+
+    /// Has a question answered; back it comes when too many wait already.
+    pub fn ask(&self, route: Local, lend: Box<Lend>) -> Result<(), Box<Lend>> {
+        self.questions.try_send((route, lend)).map_err(|refused| match refused {
+            TrySendError::Full((_, lend)) | TrySendError::Disconnected((_, lend)) => lend,
+        })
+    }
+
+    /// What the loops count, and answers tell.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.sources.counters
+    }
+
+    /// The proxy stops: listeners, who would stay for ever, are sent home.
+    pub fn close(&self) {
+        self.live.close();
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Answerer {
+    fn run(mut self, asked: &Receiver<(Local, Box<Lend>)>) {
+        let (mut pace, mut rest_until) = (AnswerPace::default(), Instant::now());
+        while let Some((route, lend)) = self.next(asked) {
+            thread::sleep(rest_until.saturating_duration_since(Instant::now()));
+            let began = Instant::now();
+            // A bug in one answer ends that answer alone.
+            let decided =
+                panic::catch_unwind(panic::AssertUnwindSafe(|| self.decide(route, &lend.head, lend.start_ms)));
+            let decided = decided.unwrap_or_else(|_| {
+                log::error!("an answer ended by a bug of the proxy");
+                let message = "The proxy could not answer, by a bug of its own.";
+                Disposition::Reply(Reply::error(500, message, "internal_error"))
+            });
+            match decided {
+                Disposition::Reply(reply) => lend.answer(&reply),
+                Disposition::Export(question) => self.export(question, *lend),
+                Disposition::Live(filter) => self.live.join(filter, *lend),
+            }
+            let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
+            rest_until = Instant::now() + pace.rest(began.elapsed(), rows_written);
+        }
+    }
+
+    /// Waits for the next question; `None`: none will come. Nobody asking for a while, memory is given back.
+    fn next(&self, asked: &Receiver<(Local, Box<Lend>)>) -> Option<(Local, Box<Lend>)> {
+        if self.reader.with(|reader| reader.as_ref().is_some_and(Reader::keeps)) {
+            match asked.recv_timeout(TALLIES_KEPT_TIME_MAX) {
+                Ok(question) => return Some(question),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.reader.with(|reader| reader.iter().for_each(Reader::forget)),
+            }
+        }
+        asked.recv().ok()
+    }
+
+    fn decide(&mut self, route: Local, head: &RequestHead, now_ms: i64) -> Disposition {
+        let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
+            Ok(question) if route == Local::Live => return Disposition::Live(question.filter),
+            Ok(question) if route == Local::Export => return Disposition::Export(question),
+            Ok(question) => question,
+            Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
+        };
+        let answered = match self.ask(&question, head, now_ms) {
+            Err(AskError::Database(e)) => {
+                log::debug!("a statistics question found the database elsewhere, or broken: {e}");
+                // Its file, or one beside it, may have been replaced: rows go where the path leads now, so answers come
+                // from there.
+                self.sources.recorder.find_database();
+                self.ask(&question, head, now_ms)
+            }
+            answered => answered,
+        };
+        Disposition::Reply(match answered {
+            Ok(reply) => {
+                self.unreadable.over(|count| {
+                    format!("the database can be read again; {count} statistics questions found that it could not")
+                });
+                reply
+            }
+            Err(AskError::Refused(message)) => Reply::error(400, &message, "bad_request"),
+            Err(AskError::Database(e)) => {
+                self.unreadable.warn(format_args!("the database cannot be read for statistics: {e}"));
+                reply_without_database(route, &e, || self.process())
+            }
+        })
+    }
+
+    fn ask(&mut self, question: &Question, head: &RequestHead, now_ms: i64) -> Result<Reply, AskError> {
+        let sources = self.sources.clone();
+        let file = FileId::of(&sources.database);
+        if file.is_none() || file != self.file {
+            self.reader.with(|reader| *reader = None);
+            if self.file.take().is_some() || file.is_none() {
+                // Deleted or replaced meanwhile.
+                sources.recorder.find_database();
+            }
+        }
+        self.reader.clone().with(|held| {
+            let reader = match held {
+                Some(reader) => reader,
+                None => {
+                    let reader = sources.open()?;
+                    self.file = FileId::of(&sources.database);
+                    held.insert(reader)
+                }
+            };
+            let answer = reply(reader, question, head, now_ms, || self.process());
+            if let Err(AskError::Database(_)) = &answer {
+                // The next question opens another one.
+                *held = None;
+            }
+            answer
+        })
+    }
+
+    fn process(&self) -> Process {
+        self.sources.process(self.live.listening())
+    }
+
+    /// Has a worker export, if not too many do already.
+    fn export(&self, question: Question, lend: Lend) {
+        if Arc::strong_count(&self.exports) > EXPORTS_MAX {
+            return lend.answer(&Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S));
+        }
+        let running = self.exports.clone();
+        let (sources, Question { filter, format, .. }) = (self.sources.clone(), question);
+        let export = Export { pages: self.sources.recorder.slot(), sources, filter, format };
+        self.sources.workers.do_beside(move || {
+            let _running = running;
+            export.run(lend);
+        });
+    }
+}
