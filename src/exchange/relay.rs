@@ -19,6 +19,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::client::{CalledOff, Client, Socket};
+use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;
@@ -249,7 +250,7 @@ impl<B: Source> Relay<B> {
             Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => (false, false),
         };
         if complete && self.framing == ReplyFraming::Chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
+            self.out.extend_from_slice(LAST_CHUNK);
         }
         let tail = if is_awaited { self.out } else { Vec::new() };
         self.body.put_aside();
@@ -267,16 +268,8 @@ impl<B: Source> Relay<B> {
     }
 
     fn frame(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
         match self.framing {
-            ReplyFraming::Chunked => {
-                self.out.reserve(bytes.len() + 20);
-                write_chunk_size(&mut self.out, bytes.len());
-                self.out.extend_from_slice(bytes);
-                self.out.extend_from_slice(b"\r\n");
-            }
+            ReplyFraming::Chunked => write_chunk(&mut self.out, bytes),
             ReplyFraming::Length(_) | ReplyFraming::None => self.out.extend_from_slice(bytes),
         }
     }
@@ -342,14 +335,6 @@ impl<B: Source> Relay<B> {
 fn left_by<S: Socket>(client: &Client<S>, error: &io::Error) -> Ended {
     let vanished = keepalive::tells_of_vanishing(error);
     client.called_off().map_or(if vanished { Ended::ClientVanished } else { Ended::ClientLeft }, Ended::from)
-}
-
-fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
-    let digits = size.max(1).ilog2() as usize / 4 + 1;
-    for digit in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[size >> (4 * digit) & 0xf]);
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// What a reply is labelled as. Of several types that of a stream counts; what it is, its bytes tell.
@@ -710,20 +695,6 @@ mod tests {
         assert_eq!(trial.advance(), Step::Dry);
         trial.client.call_off(CalledOff::Shutdown);
         assert_eq!(trial.advance(), Step::Ended(Ended::Shutdown));
-    }
-
-    #[test]
-    fn chunk_sizes_have_no_leading_zeros() {
-        let check = |size: usize, expected: &str| {
-            let mut out = Vec::new();
-            write_chunk_size(&mut out, size);
-            assert_eq!(out, expected.as_bytes());
-        };
-        check(1, "1\r\n");
-        check(15, "f\r\n");
-        check(16, "10\r\n");
-        check(255, "ff\r\n");
-        check(65536, "10000\r\n");
     }
 
     #[test]

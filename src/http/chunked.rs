@@ -212,6 +212,24 @@ pub fn words_of_reply(refusal: Refusal) -> &'static str {
     }
 }
 
+/// The end of a chunked body, without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Adds these bytes as a chunk. No bytes are none: an empty chunk would be the last one.
+pub fn write_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    out.reserve(bytes.len() + 20);
+    let digits = bytes.len().ilog2() as usize / 4 + 1;
+    for digit in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[bytes.len() >> (4 * digit) & 0xf]);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A number without its leading zeros, but for the last one.
 fn without_zeros(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
@@ -298,6 +316,22 @@ mod tests {
                 assert_eq!(outcome(&raw.as_bytes()[..end], raw.len(), 64), Ok(None), "{raw:?} ended at {end}");
             }
         }
+    }
+
+    #[test]
+    fn chunks_are_written_without_leading_zeros_and_none_of_no_bytes() {
+        let check = |bytes: usize, size: &str| {
+            let (mut out, body) = (Vec::new(), "x".repeat(bytes));
+            write_chunk(&mut out, body.as_bytes());
+            let expected = if bytes == 0 { String::new() } else { format!("{size}\r\n{body}\r\n") };
+            assert_eq!(String::from_utf8(out).expect("text"), expected);
+        };
+        check(0, "");
+        check(1, "1");
+        check(15, "f");
+        check(16, "10");
+        check(255, "ff");
+        check(65536, "10000");
     }
 
     #[test]

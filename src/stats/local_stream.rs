@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::client::{Client, Lend, Loan};
+use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::reply::{ReplyFraming, write_relayed_head};
 
 /// Such a reply on its way. Dropped before its end, its connection is cut.
@@ -42,16 +43,10 @@ impl LocalStream {
 
     /// Adds a part.
     pub fn push(&mut self, part: &[u8]) {
-        // A chunk of no bytes would be the last one.
-        if part.is_empty() {
-            return;
-        }
         if self.chunked {
-            self.unsent.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        }
-        self.unsent.extend_from_slice(part);
-        if self.chunked {
-            self.unsent.extend_from_slice(b"\r\n");
+            write_chunk(&mut self.unsent, part);
+        } else {
+            self.unsent.extend_from_slice(part);
         }
     }
 
@@ -72,7 +67,7 @@ impl LocalStream {
     /// The reply is whole: its connection goes back to its loop, which sends the rest.
     pub fn end(mut self) {
         if self.chunked {
-            self.unsent.extend_from_slice(b"0\r\n\r\n");
+            self.unsent.extend_from_slice(LAST_CHUNK);
         }
         self.loan.give_back_with(self.unsent, true);
     }
