@@ -31,16 +31,8 @@ pub enum Local {
     Health,
     /// Totals.
     Summary,
-    /// Totals by model.
-    ByModel,
-    /// Totals by endpoint.
-    ByEndpoint,
-    /// Totals by client.
-    ByClient,
-    /// Totals by credential.
-    ByKey,
-    /// Totals by how requests ended.
-    ByOutcome,
+    /// Totals, kept apart by a name.
+    By(By),
     /// Totals of hours, days, weeks or months.
     OverTime,
     /// Durations and speeds.
@@ -63,6 +55,48 @@ pub enum Local {
     Page,
     /// Figures for Prometheus.
     Metrics,
+}
+
+/// What totals are kept apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The model that answered.
+    Model,
+    /// The path.
+    Endpoint,
+    /// Who asked.
+    Client,
+    /// The credential's fingerprint.
+    Key,
+    /// How it ended.
+    Outcome,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [By; 5] = [By::Model, By::Endpoint, By::Client, By::Key, By::Outcome];
+
+    /// The name of the field that tells them apart.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Model => "model",
+            By::Endpoint => "endpoint",
+            By::Client => "client",
+            By::Key => "key",
+            By::Outcome => "outcome",
+        }
+    }
+
+    /// The name of their list.
+    pub fn plural(self) -> &'static str {
+        match self {
+            By::Model => "models",
+            By::Endpoint => "endpoints",
+            By::Client => "clients",
+            By::Key => "keys",
+            By::Outcome => "outcomes",
+        }
+    }
 }
 
 /// A route that the proxy answers itself.
@@ -96,11 +130,11 @@ pub const LOCAL: [LocalRoute; 17] = [
     line("/", Local::Page, Nothing),
     // The statistics answer.
     line("/stats/summary", Local::Summary, Filters(&[])),
-    line("/stats/by-model", Local::ByModel, Filters(&[])),
-    line("/stats/by-endpoint", Local::ByEndpoint, Filters(&[])),
-    line("/stats/by-client", Local::ByClient, Filters(&[])),
-    line("/stats/by-key", Local::ByKey, Filters(&[])),
-    line("/stats/by-outcome", Local::ByOutcome, Filters(&[])),
+    line("/stats/by-model", Local::By(By::Model), Filters(&[])),
+    line("/stats/by-endpoint", Local::By(By::Endpoint), Filters(&[])),
+    line("/stats/by-client", Local::By(By::Client), Filters(&[])),
+    line("/stats/by-key", Local::By(By::Key), Filters(&[])),
+    line("/stats/by-outcome", Local::By(By::Outcome), Filters(&[])),
     line("/stats/over-time", Local::OverTime, Filters(&["bucket", "tz", "by"])),
     line("/stats/latency", Local::Latency, Filters(&[])),
     line("/stats/recent", Local::Recent, Filters(&["limit"])),

@@ -5,6 +5,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::record::series::SeriesNames;
+pub use crate::routes::By;
 
 /// What it would have cost; absent where there are no prices.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,47 +52,7 @@ pub struct Summary {
     pub cost: Option<Cost>,
 }
 
-/// What totals are kept apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum By {
-    /// The model that answered.
-    Model,
-    /// The path.
-    Endpoint,
-    /// Who asked.
-    Client,
-    /// The credential's fingerprint.
-    Key,
-    /// How it ended.
-    Outcome,
-}
-
 impl By {
-    /// All of them.
-    pub const ALL: [By; 5] = [By::Model, By::Endpoint, By::Client, By::Key, By::Outcome];
-
-    /// The name of the field that tells them apart.
-    pub fn name(self) -> &'static str {
-        match self {
-            By::Model => "model",
-            By::Endpoint => "endpoint",
-            By::Client => "client",
-            By::Key => "key",
-            By::Outcome => "outcome",
-        }
-    }
-
-    /// The name of their list.
-    pub fn plural(self) -> &'static str {
-        match self {
-            By::Model => "models",
-            By::Endpoint => "endpoints",
-            By::Client => "clients",
-            By::Key => "keys",
-            By::Outcome => "outcomes",
-        }
-    }
-
     /// The one of these names that it is about.
     pub fn of<'a>(self, names: &SeriesNames<'a>) -> &'a str {
         match self {

@@ -174,7 +174,8 @@ mod tests {
             Question::read(route, query, NOW_MS).expect("a question").filter.to_ms.map(|to| (to - NOW_MS) / HOUR_MS)
         };
         // A clock may be ahead by a day.
-        for route in [Local::Summary, Local::ByModel, Local::Latency, Local::Export, Local::Recent, Local::Search] {
+        for route in [Local::Summary, Local::By(By::Model), Local::Latency, Local::Export, Local::Recent, Local::Search]
+        {
             assert_eq!(ends(route, "from=-7d"), Some(24), "{route:?}");
             assert_eq!(ends(route, "from=2026-01-01"), Some(24), "{route:?}");
             assert_eq!(ends(route, "from=-7d&to=-1d"), Some(-24), "{route:?}");

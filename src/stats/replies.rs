@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::answers::By;
 use super::metrics::{self, Process};
 use super::question::Question;
 use super::reader::{AskError, Reader};
@@ -26,11 +25,7 @@ pub(super) fn reply(
     Ok(match route {
         Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
         Local::Summary => json(&reader.summary(filter)?),
-        Local::ByModel => json(&reader.by(By::Model, filter)?),
-        Local::ByEndpoint => json(&reader.by(By::Endpoint, filter)?),
-        Local::ByClient => json(&reader.by(By::Client, filter)?),
-        Local::ByKey => json(&reader.by(By::Key, filter)?),
-        Local::ByOutcome => json(&reader.by(By::Outcome, filter)?),
+        Local::By(by) => json(&reader.by(*by, filter)?),
         Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
         Local::Latency => json(&reader.latency(filter)?),
         Local::Recent => json(&reader.recent(filter, *limit)?),
