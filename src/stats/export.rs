@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 
 use rusqlite::params_from_iter;
-use rusqlite::types::Value;
 
 use super::Reader;
 use super::answers::Request;
@@ -84,15 +83,20 @@ impl Export {
     }
 
     fn send(&self, stream: &mut LocalStream) -> Result<(), Stopped> {
+        let costs = if self.sources.prices.is_some() { &COST_COLUMNS[..] } else { &[] };
+        let columns = || COLUMNS.iter().chain(costs);
         let mut text = Vec::new();
         if self.format == Format::Csv {
-            let costs: &[&str] = if self.sources.prices.is_some() { &["cost", "currency"] } else { &[] };
-            write_csv_line(&mut text, CSV_COLUMNS.iter().chain(costs).map(|column| Cell::Text(column)));
+            write_csv_line(&mut text, columns().map(|(name, _)| Cell::Text(name)));
         }
         loop {
-            let more = self.pages.with(|held| match held {
-                Some(pages) => pages.next(|request| write(self.format, &mut text, request)).map_err(Stopped::from),
-                None => Err(Stopped::Closed),
+            let more = self.pages.with(|held| {
+                let pages = held.as_mut().ok_or(Stopped::Closed)?;
+                let more = pages.next(|request| match self.format {
+                    Format::Csv => write_csv_line(&mut text, columns().map(|(_, cell)| cell(request))),
+                    Format::Jsonl => write_json_line(&mut text, request),
+                });
+                more.map_err(Stopped::from)
             })?;
             stream.push(&text);
             text.clear();
@@ -162,9 +166,7 @@ impl Pages {
             self.condition.sql
         );
         let mut statement = self.reader.conn.prepare_cached(&query)?;
-        let mut values = vec![Value::Integer(self.next_id), Value::Integer(end)];
-        values.extend(self.condition.values.iter().cloned());
-        let mut rows = statement.query(params_from_iter(values))?;
+        let mut rows = statement.query(params_from_iter(self.condition.values(&[self.next_id, end])))?;
         while let Some(one) = rows.next()? {
             row(&self.reader.request_of(one)?);
         }
@@ -173,39 +175,6 @@ impl Pages {
     }
 }
 
-const CSV_COLUMNS: [&str; 29] = [
-    "id",
-    "start_time",
-    "endpoint",
-    "model",
-    "requested_model",
-    "client",
-    "key",
-    "outcome",
-    "is_error",
-    "error_message",
-    "http_status",
-    "was_streamed",
-    "finish_reason",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "usage_source",
-    "duration_ms",
-    "time_to_first_token_ms",
-    "tokens_per_second",
-    "model_load_ms",
-    "attempt",
-    "request_id",
-    // Columns that came later stand last, so that whoever counts columns finds the others.
-    "cache_write_tokens",
-    "draft_tokens",
-    "accepted_draft_tokens",
-    "prompt_tokens_per_second",
-];
-
 /// What a cell holds.
 enum Cell<'a> {
     Nothing,
@@ -213,56 +182,64 @@ enum Cell<'a> {
     Text(&'a str),
 }
 
-fn write(format: Format, out: &mut Vec<u8>, request: &Request) {
-    match format {
-        Format::Jsonl => {
-            serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
-            out.push(b'\n');
-        }
-        Format::Csv => write_csv(out, request),
+impl<T: ToString> From<Option<T>> for Cell<'_> {
+    fn from(number: Option<T>) -> Self {
+        number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()))
     }
 }
 
-fn write_csv(out: &mut Vec<u8>, r: &Request) {
-    let number = |number: Option<i64>| number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()));
-    let real = |number: Option<f64>| number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()));
-    let flag = |flag: bool| Cell::Text(if flag { "true" } else { "false" });
-    fn optional(text: &Option<String>) -> Cell<'_> {
-        text.as_deref().map_or(Cell::Nothing, Cell::Text)
-    }
-    let cells = [
-        number(Some(r.id)),
-        Cell::Text(&r.start_time),
-        Cell::Text(&r.endpoint),
-        Cell::Text(&r.model),
-        optional(&r.requested_model),
-        optional(&r.client),
-        optional(&r.key),
-        Cell::Text(&r.outcome),
-        flag(r.is_error),
-        optional(&r.error_message),
-        number(r.http_status),
-        flag(r.was_streamed),
-        optional(&r.finish_reason),
-        number(r.input_tokens),
-        number(r.output_tokens),
-        number(r.total_tokens),
-        number(r.cached_tokens),
-        number(r.reasoning_tokens),
-        optional(&r.usage_source),
-        number(Some(r.duration_ms)),
-        number(r.time_to_first_token_ms),
-        real(r.tokens_per_second),
-        number(r.model_load_ms),
-        number(r.attempt),
-        optional(&r.request_id),
-        number(r.cache_write_tokens),
-        number(r.draft_tokens),
-        number(r.accepted_draft_tokens),
-        real(r.prompt_tokens_per_second),
-    ];
-    let costs = r.cost.iter().flat_map(|cost| [real(cost.cost), Cell::Text(&cost.currency)]);
-    write_csv_line(out, cells.into_iter().chain(costs));
+/// A column of CSV: its name, and how its cells are made.
+type Column = (&'static str, fn(&Request) -> Cell);
+
+const COLUMNS: [Column; 29] = [
+    ("id", |r| Some(r.id).into()),
+    ("start_time", |r| Cell::Text(&r.start_time)),
+    ("endpoint", |r| Cell::Text(&r.endpoint)),
+    ("model", |r| Cell::Text(&r.model)),
+    ("requested_model", |r| text(&r.requested_model)),
+    ("client", |r| text(&r.client)),
+    ("key", |r| text(&r.key)),
+    ("outcome", |r| Cell::Text(&r.outcome)),
+    ("is_error", |r| flag(r.is_error)),
+    ("error_message", |r| text(&r.error_message)),
+    ("http_status", |r| r.http_status.into()),
+    ("was_streamed", |r| flag(r.was_streamed)),
+    ("finish_reason", |r| text(&r.finish_reason)),
+    ("input_tokens", |r| r.input_tokens.into()),
+    ("output_tokens", |r| r.output_tokens.into()),
+    ("total_tokens", |r| r.total_tokens.into()),
+    ("cached_tokens", |r| r.cached_tokens.into()),
+    ("reasoning_tokens", |r| r.reasoning_tokens.into()),
+    ("usage_source", |r| text(&r.usage_source)),
+    ("duration_ms", |r| Some(r.duration_ms).into()),
+    ("time_to_first_token_ms", |r| r.time_to_first_token_ms.into()),
+    ("tokens_per_second", |r| r.tokens_per_second.into()),
+    ("model_load_ms", |r| r.model_load_ms.into()),
+    ("attempt", |r| r.attempt.into()),
+    ("request_id", |r| text(&r.request_id)),
+    // Columns that came later stand last, so that whoever counts columns finds the others.
+    ("cache_write_tokens", |r| r.cache_write_tokens.into()),
+    ("draft_tokens", |r| r.draft_tokens.into()),
+    ("accepted_draft_tokens", |r| r.accepted_draft_tokens.into()),
+    ("prompt_tokens_per_second", |r| r.prompt_tokens_per_second.into()),
+];
+/// Where there are prices.
+const COST_COLUMNS: [Column; 2] = [
+    ("cost", |r| r.cost.as_ref().and_then(|cost| cost.cost).into()),
+    ("currency", |r| r.cost.as_ref().map_or(Cell::Nothing, |cost| Cell::Text(&cost.currency))),
+];
+
+fn text(text: &Option<String>) -> Cell<'_> {
+    text.as_deref().map_or(Cell::Nothing, Cell::Text)
+}
+
+fn flag(flag: bool) -> Cell<'static> {
+    Cell::Text(if flag { "true" } else { "false" })
+}
+
+fn write_json_line(out: &mut Vec<u8>, request: &Request) {
+    serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
+    out.push(b'\n');
 }
 
 /// RFC 4180 §2: commas between cells, CRLF behind the line, quotes around what holds one of these, doubled inside.

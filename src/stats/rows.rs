@@ -5,7 +5,7 @@
 
 use std::collections::BinaryHeap;
 
-use rusqlite::types::Value;
+use rusqlite::types::{FromSql, Value};
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
 use super::answers::{Hit, Request, Requests, Search, WholeRequest};
@@ -17,12 +17,11 @@ use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id, visit_sums};
 
-/// What [`Reader::request_of`] reads.
+/// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
     start_time, is_error, was_streamed, outcome, http_status, requested_model, cached_tokens, reasoning_tokens,
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
-    error_message, request_id, end_time, cache_write_tokens, draft_tokens, accepted_draft_tokens,
-    prompt_tokens_per_second";
+    error_message, request_id, cache_write_tokens, draft_tokens, accepted_draft_tokens, prompt_tokens_per_second";
 
 /// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
 const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
@@ -46,7 +45,7 @@ pub(super) struct Condition {
     /// Follows `WHERE` conditions on ids.
     pub sql: String,
     /// The values for its question marks.
-    pub values: Vec<Value>,
+    values: Vec<Value>,
 }
 
 impl Condition {
@@ -64,6 +63,11 @@ impl Condition {
         condition.any_of("coalesce(key, '')", &filter.keys);
         condition.any_of("outcome", &outcomes);
         condition
+    }
+
+    /// All values: these of the conditions on ids, and its own.
+    pub(super) fn values(&self, ids: &[i64]) -> Vec<Value> {
+        ids.iter().map(|id| Value::Integer(*id)).chain(self.values.iter().cloned()).collect()
     }
 
     fn any_of(&mut self, column: &str, names: &[String]) {
@@ -106,8 +110,7 @@ impl Reader {
                     continue;
                 }
                 // All rows of these ids are looked at, so what others say of the same ids is done.
-                let mut values = vec![Value::Integer(ids.first), Value::Integer(ids.last.min(highest))];
-                values.extend(condition.values.iter().cloned());
+                let mut values = condition.values(&[ids.first, ids.last.min(highest)]);
                 values.push(Value::Integer(missing));
                 let found = statement.query_map(params_from_iter(values), |row| self.request_of(row))?;
                 for request in found {
@@ -124,7 +127,7 @@ impl Reader {
     /// Everything of one request; `None`: there is none of that id.
     pub fn request(&self, id: i64) -> rusqlite::Result<Option<WholeRequest>> {
         let query = format!(
-            "SELECT {REQUEST_COLUMNS}, prompt, output, reasoning, tool_calls
+            "SELECT {REQUEST_COLUMNS}, end_time, prompt, output, reasoning, tool_calls
              FROM requests LEFT JOIN (SELECT id AS content_id, prompt, output, reasoning, tool_calls FROM content)
                 ON content_id = id
              WHERE id = ?1"
@@ -132,13 +135,14 @@ impl Reader {
         let mut statement = self.conn.prepare_cached(&query)?;
         statement
             .query_row([id], |row| {
+                let mut columns = Columns { row, next: 0 };
                 Ok(WholeRequest {
-                    request: self.request_of(row)?,
-                    end_time: row.get(25)?,
-                    prompt: row.get(30)?,
-                    output: row.get(31)?,
-                    reasoning: row.get(32)?,
-                    tool_calls: row.get(33)?,
+                    request: self.read_request(&mut columns)?,
+                    end_time: columns.get()?,
+                    prompt: columns.get()?,
+                    output: columns.get()?,
+                    reasoning: columns.get()?,
+                    tool_calls: columns.get()?,
                 })
             })
             .optional()
@@ -171,9 +175,8 @@ impl Reader {
                 }
                 looked_at += 1;
                 if let Some((found_in, excerpt)) = find(&words, texts) {
-                    let mut values = vec![Value::Integer(id)];
-                    values.extend(condition.values.iter().cloned());
-                    let request = one.query_row(params_from_iter(values), |row| self.request_of(row)).optional()?;
+                    let values = params_from_iter(condition.values(&[id]));
+                    let request = one.query_row(values, |row| self.request_of(row)).optional()?;
                     hits.extend(request.map(|request| Hit { request, found_in, excerpt }));
                 }
                 if hits.len() >= limit as usize || bytes >= SEARCH_BYTES_MAX || looked_at >= SEARCH_ROWS_MAX {
@@ -184,50 +187,53 @@ impl Reader {
         })
     }
 
+    /// A row of [`REQUEST_COLUMNS`].
     pub(super) fn request_of(&self, row: &Row) -> rusqlite::Result<Request> {
-        let start_time: String = row.get(7)?;
-        let speed = |column: usize| {
-            row.get(column).map(|speed: Option<f64>| speed.map(|speed| (speed * 100.0).round() / 100.0))
+        self.read_request(&mut Columns { row, next: 0 })
+    }
+
+    fn read_request(&self, columns: &mut Columns) -> rusqlite::Result<Request> {
+        let hundredths = |speed: Option<f64>| speed.map(|speed| (speed * 100.0).round() / 100.0);
+        // The order of the fields is that of the columns.
+        let request = Request {
+            id: columns.get()?,
+            endpoint: columns.get()?,
+            model: columns.get()?,
+            input_tokens: columns.get()?,
+            output_tokens: columns.get()?,
+            total_tokens: columns.get()?,
+            duration_ms: columns.get()?,
+            start_time: whole_seconds(&columns.get::<String>()?),
+            is_error: columns.get()?,
+            was_streamed: columns.get()?,
+            outcome: columns.get()?,
+            http_status: columns.get()?,
+            requested_model: columns.get()?,
+            cached_tokens: columns.get()?,
+            reasoning_tokens: columns.get()?,
+            time_to_first_token_ms: columns.get()?,
+            tokens_per_second: hundredths(columns.get()?),
+            finish_reason: columns.get()?,
+            usage_source: columns.get()?,
+            model_load_ms: columns.get()?,
+            client: columns.get()?,
+            key: columns.get()?,
+            attempt: columns.get()?,
+            error_message: columns.get()?,
+            request_id: columns.get()?,
+            cache_write_tokens: columns.get()?,
+            draft_tokens: columns.get()?,
+            accepted_draft_tokens: columns.get()?,
+            prompt_tokens_per_second: hundredths(columns.get()?),
+            cost: None,
         };
-        let model: String = row.get(2)?;
-        let (input, output, cached): (Option<i64>, Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?, row.get(13)?);
-        let cache_write: Option<i64> = row.get(26)?;
-        let price = self.prices.as_ref().and_then(|prices| prices.of(&model));
+        let Request { input_tokens: input, cached_tokens: cached, .. } = request;
+        let (cache_write, output) = (request.cache_write_tokens, request.output_tokens);
+        let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
         let cost = price
             .filter(|_| input.is_some() || output.is_some())
             .map(|price| price.cost(&Tokens::of(input, cached, cache_write, output)));
-        Ok(Request {
-            id: row.get(0)?,
-            endpoint: row.get(1)?,
-            model,
-            input_tokens: input,
-            output_tokens: output,
-            total_tokens: row.get(5)?,
-            duration_ms: row.get(6)?,
-            start_time: whole_seconds(&start_time),
-            is_error: row.get(8)?,
-            was_streamed: row.get(9)?,
-            outcome: row.get(10)?,
-            http_status: row.get(11)?,
-            requested_model: row.get(12)?,
-            cached_tokens: cached,
-            cache_write_tokens: cache_write,
-            reasoning_tokens: row.get(14)?,
-            draft_tokens: row.get(27)?,
-            accepted_draft_tokens: row.get(28)?,
-            time_to_first_token_ms: row.get(15)?,
-            tokens_per_second: speed(16)?,
-            prompt_tokens_per_second: speed(29)?,
-            finish_reason: row.get(17)?,
-            usage_source: row.get(18)?,
-            model_load_ms: row.get(19)?,
-            client: row.get(20)?,
-            key: row.get(21)?,
-            attempt: row.get(22)?,
-            error_message: row.get(23)?,
-            request_id: row.get(24)?,
-            cost: self.cost(cost),
-        })
+        Ok(Request { cost: self.cost(cost), ..request })
     }
 
     /// The lowest and highest id that can match.
@@ -296,6 +302,19 @@ impl Reader {
             })
         })?;
         Ok(ids)
+    }
+}
+
+/// The columns of a row, one after the other.
+struct Columns<'a> {
+    row: &'a Row<'a>,
+    next: usize,
+}
+
+impl Columns<'_> {
+    fn get<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        self.next += 1;
+        self.row.get(self.next - 1)
     }
 }
 
