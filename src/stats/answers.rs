@@ -228,7 +228,7 @@ pub struct Distribution {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Requests {
     /// At most as many as asked for.
-    pub requests: Vec<Request>,
+    pub requests: Vec<RequestRow>,
     /// What to give as `after` for the next older ones; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_after: Option<i64>,
@@ -236,7 +236,7 @@ pub struct Requests {
 
 /// One request without its words.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Request {
+pub struct RequestRow {
     /// Its number in the database.
     pub id: i64,
     /// Path without query.
@@ -302,10 +302,10 @@ pub struct Request {
 
 /// `GET /stats/requests/{id}`: everything of one request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WholeRequest {
+pub struct RequestInFull {
     /// Its figures.
     #[serde(flatten)]
-    pub request: Request,
+    pub request: RequestRow,
     /// When its reply ended: RFC 3339, UTC, milliseconds.
     pub end_time: String,
     /// The request's body as stored.
@@ -333,7 +333,7 @@ pub struct Search {
 pub struct Hit {
     /// Its figures.
     #[serde(flatten)]
-    pub request: Request,
+    pub request: RequestRow,
     /// Where the first word was found: `prompt`, `output`, `reasoning` or `tool_calls`.
     pub found_in: &'static str,
     /// What stands around it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::params_from_iter;
 
 use super::Reader;
-use super::answers::Request;
+use super::answers::RequestRow;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
 use super::rows::{Condition, REQUEST_COLUMNS};
@@ -156,7 +156,7 @@ impl Pages {
     }
 
     /// Reads the next page; false after the last one.
-    pub fn next(&mut self, mut row: impl FnMut(&Request)) -> rusqlite::Result<bool> {
+    pub fn next(&mut self, mut row: impl FnMut(&RequestRow)) -> rusqlite::Result<bool> {
         if self.next_id > self.last_id {
             return Ok(false);
         }
@@ -189,7 +189,7 @@ impl<T: ToString> From<Option<T>> for Cell<'_> {
 }
 
 /// A column of CSV: its name, and how its cells are made.
-type Column = (&'static str, fn(&Request) -> Cell);
+type Column = (&'static str, fn(&RequestRow) -> Cell);
 
 const COLUMNS: [Column; 29] = [
     ("id", |r| Some(r.id).into()),
@@ -237,7 +237,7 @@ fn flag(flag: bool) -> Cell<'static> {
     Cell::Text(if flag { "true" } else { "false" })
 }
 
-fn write_json_line(out: &mut Vec<u8>, request: &Request) {
+fn write_json_line(out: &mut Vec<u8>, request: &RequestRow) {
     serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
     out.push(b'\n');
 }

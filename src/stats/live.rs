@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use super::answers::Request;
+use super::answers::RequestRow;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
 use super::reader::Reader;
@@ -247,13 +247,13 @@ impl Live {
 
 /// A row as an event.
 struct LiveEvent {
-    request: Request,
+    request: RequestRow,
     start_ms: i64,
     text: String,
 }
 
 impl LiveEvent {
-    fn new(request: Request) -> LiveEvent {
+    fn new(request: RequestRow) -> LiveEvent {
         let json = serde_json::to_string(&request).expect("figures and strings are always JSON");
         let start_ms = ms_of_text(&request.start_time).unwrap_or(0);
         LiveEvent { text: format!("id: {}\ndata: {json}\n\n", request.id), start_ms, request }

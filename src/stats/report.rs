@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::answers::{By, Groups, Request, Summary};
+use super::answers::{By, Groups, RequestRow, Summary};
 use super::filter::{Filter, Zone, present_end_ms};
 use super::reader::Reader;
 use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
@@ -36,7 +36,7 @@ pub struct Report {
     #[serde(flatten)]
     pub models: Groups,
     /// The newest requests, newest first.
-    pub requests: Vec<Request>,
+    pub requests: Vec<RequestRow>,
     #[serde(skip)]
     zone: Zone,
     #[serde(skip)]

@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::answers::{Hit, Request, Requests, Search, WholeRequest};
+use super::answers::{Hit, RequestInFull, RequestRow, Requests, Search};
 use super::filter::Filter;
 use super::price::Tokens;
 use super::range::{Cut, cut};
@@ -119,13 +119,13 @@ impl Reader {
                 highest = ids.first.saturating_sub(1);
             }
             let next_after =
-                requests.last().filter(|_| requests.len() == limit as usize).map(|oldest: &Request| oldest.id);
+                requests.last().filter(|_| requests.len() == limit as usize).map(|oldest: &RequestRow| oldest.id);
             Ok(Requests { requests, next_after })
         })
     }
 
     /// Everything of one request; `None`: there is none of that id.
-    pub fn request(&self, id: i64) -> rusqlite::Result<Option<WholeRequest>> {
+    pub fn request(&self, id: i64) -> rusqlite::Result<Option<RequestInFull>> {
         let query = format!(
             "SELECT {REQUEST_COLUMNS}, end_time, prompt, output, reasoning, tool_calls
              FROM requests LEFT JOIN (SELECT id AS content_id, prompt, output, reasoning, tool_calls FROM content)
@@ -136,7 +136,7 @@ impl Reader {
         statement
             .query_row([id], |row| {
                 let mut columns = Columns { row, next: 0 };
-                Ok(WholeRequest {
+                Ok(RequestInFull {
                     request: self.read_request(&mut columns)?,
                     end_time: columns.get()?,
                     prompt: columns.get()?,
@@ -188,14 +188,14 @@ impl Reader {
     }
 
     /// A row of [`REQUEST_COLUMNS`].
-    pub(super) fn request_of(&self, row: &Row) -> rusqlite::Result<Request> {
+    pub(super) fn request_of(&self, row: &Row) -> rusqlite::Result<RequestRow> {
         self.read_request(&mut Columns { row, next: 0 })
     }
 
-    fn read_request(&self, columns: &mut Columns) -> rusqlite::Result<Request> {
+    fn read_request(&self, columns: &mut Columns) -> rusqlite::Result<RequestRow> {
         let hundredths = |speed: Option<f64>| speed.map(|speed| (speed * 100.0).round() / 100.0);
         // The order of the fields is that of the columns.
-        let request = Request {
+        let request = RequestRow {
             id: columns.get()?,
             endpoint: columns.get()?,
             model: columns.get()?,
@@ -227,13 +227,13 @@ impl Reader {
             prompt_tokens_per_second: hundredths(columns.get()?),
             cost: None,
         };
-        let Request { input_tokens: input, cached_tokens: cached, .. } = request;
+        let RequestRow { input_tokens: input, cached_tokens: cached, .. } = request;
         let (cache_write, output) = (request.cache_write_tokens, request.output_tokens);
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
         let cost = price
             .filter(|_| input.is_some() || output.is_some())
             .map(|price| price.cost(&Tokens::of(input, cached, cache_write, output)));
-        Ok(Request { cost: self.cost(cost), ..request })
+        Ok(RequestRow { cost: self.cost(cost), ..request })
     }
 
     /// The lowest and highest id that can match.
