@@ -9,7 +9,7 @@
 //! is there already is used again. Then asks every question of both in turn, and prints medians in milliseconds and
 //! their ratio: asked again, as pages and scrapers do, and asked for the first time, with nothing kept from other
 //! questions. At the end it records rows one by one, with and without another thread that asks without pause, at the
-//! pace of the statistics lane. Rows that it records it takes out again.
+//! pace of the statistics thread. Rows that it records it takes out again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -109,8 +109,8 @@ fn judge(quiet: &[Vitals], ledger: &Ledger, stopped: bool, folder: &Path) -> boo
     check("memory is flat", last_kb < first_kb + first_kb / 4, format!("{first_kb} KB, then {last_kb} KB"));
     let (first_fds, last_fds) = (first.descriptors, last.descriptors);
     check("descriptors are flat", last_fds <= first_fds + 2, format!("{first_fds}, then {last_fds}"));
-    // The kept workers, and main, express, two of streams, statistics, live, keeper, log, signals.
-    check("threads are back to the kept few", last.threads <= 13, last.threads.to_string());
+    // The kept workers, and main, two lanes, statistics, keeper, log, signals.
+    check("threads are back to the kept few", last.threads <= 11, last.threads.to_string());
 
     let database = Connection::open(folder.join("metrics.db")).expect("a database");
     let asked = ledger.asked.lock().expect("no client panics");

@@ -25,7 +25,7 @@ use crate::record::store::Store;
 use crate::record::unsaved;
 use crate::settings::{SettingError, Settings};
 
-use crate::stats::price::{PriceError, Prices};
+use crate::stats::price::Prices;
 use crate::stats::sources::Sources;
 use crate::stats::statistics::Statistics;
 
@@ -41,7 +41,7 @@ pub enum StartError {
     /// The upstream's URL cannot be used.
     Upstream(String),
     /// The list of prices cannot be used.
-    Prices(PriceError),
+    Prices(String),
     /// The system gives no thread, poll or descriptor.
     System(io::Error),
 }
@@ -56,8 +56,7 @@ impl fmt::Display for StartError {
             StartError::Listen(address, e) => write!(f, "cannot listen on {address} ({e}): set HOST and PORT"),
             StartError::Database(e) => e.fmt(f),
             StartError::Unreadable(path, e) => write!(f, "the database {} cannot be read: {e}", path.display()),
-            StartError::Upstream(e) => f.write_str(e),
-            StartError::Prices(e) => e.fmt(f),
+            StartError::Upstream(e) | StartError::Prices(e) => f.write_str(e),
             StartError::System(e) => write!(f, "the system refuses what the proxy needs to start: {e}"),
         }
     }

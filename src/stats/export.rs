@@ -2,7 +2,6 @@
 //! own: it holds up neither other questions nor, by reading in short transactions, a checkpoint, however slowly its client
 //! reads. It never has more than one page of rows in memory.
 
-use std::io;
 use std::sync::Arc;
 
 use rusqlite::params_from_iter;
@@ -82,7 +81,8 @@ impl Export {
         }
     }
 
-    fn send(&self, stream: &mut LocalStream) -> Result<(), Stopped> {
+    /// Sends all rows; else says why not.
+    fn send(&self, stream: &mut LocalStream) -> Result<(), String> {
         let costs = if self.sources.prices.is_some() { &COST_COLUMNS[..] } else { &[] };
         let columns = || COLUMNS.iter().chain(costs);
         let mut text = Vec::new();
@@ -91,48 +91,19 @@ impl Export {
         }
         loop {
             let more = self.pages.with(|held| {
-                let pages = held.as_mut().ok_or(Stopped::Closed)?;
+                let pages = held.as_mut().ok_or("the database was opened anew")?;
                 let more = pages.next(|request| match self.format {
                     Format::Csv => write_csv_line(&mut text, columns().map(|(_, cell)| cell(request))),
                     Format::Jsonl => write_json_line(&mut text, request),
                 });
-                more.map_err(Stopped::from)
+                more.map_err(|e| format!("the database cannot be read ({e})"))
             })?;
             stream.push(&text);
             text.clear();
-            stream.send()?;
+            stream.send().map_err(|e| format!("its client left ({e})"))?;
             if !more {
                 return Ok(());
             }
-        }
-    }
-}
-
-/// Why an export ended before its end.
-enum Stopped {
-    Client(io::Error),
-    Database(rusqlite::Error),
-    Closed,
-}
-
-impl From<io::Error> for Stopped {
-    fn from(e: io::Error) -> Self {
-        Stopped::Client(e)
-    }
-}
-
-impl From<rusqlite::Error> for Stopped {
-    fn from(e: rusqlite::Error) -> Self {
-        Stopped::Database(e)
-    }
-}
-
-impl std::fmt::Display for Stopped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Stopped::Client(e) => write!(f, "its client left ({e})"),
-            Stopped::Database(e) => write!(f, "the database cannot be read ({e})"),
-            Stopped::Closed => f.write_str("the database was opened anew"),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What local use would have cost elsewhere: a list of prices, and the sums they make. Prices are applied when a
 //! question is asked, so that a new list holds for everything ever recorded.
 
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -31,18 +30,6 @@ pub struct Price {
     pub output: f64,
 }
 
-/// Why a list cannot be used, in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PriceError(String);
-
-impl fmt::Display for PriceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PriceError {}
-
 /// The file. Unknown members are refused: a misspelt price would be a wrong sum.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,20 +56,18 @@ struct ListedModel {
 }
 
 impl Prices {
-    /// Reads the list at `path`.
-    pub fn load(path: &Path) -> Result<Prices, PriceError> {
-        let bad = |what: String| PriceError(format!("MODEL_PRICES is {}: {what}", path.display()));
+    /// Reads the list at `path`; else says in one line what is wrong with it.
+    pub fn load(path: &Path) -> Result<Prices, String> {
         let mut text = String::new();
-        let file = File::open(path).map_err(|e| bad(format!("it cannot be read ({e})")))?;
-        let read = file.take(PRICE_FILE_BYTES_MAX + 1).read_to_string(&mut text);
-        match read {
-            Err(e) => return Err(bad(format!("it cannot be read ({e})"))),
+        let read = File::open(path).and_then(|file| file.take(PRICE_FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        let prices = match read {
+            Err(e) => Err(format!("it cannot be read ({e})")),
             Ok(bytes) if bytes as u64 > PRICE_FILE_BYTES_MAX => {
-                return Err(bad(format!("it has more than {PRICE_FILE_BYTES_MAX} bytes")));
+                Err(format!("it has more than {PRICE_FILE_BYTES_MAX} bytes"))
             }
-            Ok(_) => {}
-        }
-        Prices::parse(&text).map_err(bad)
+            Ok(_) => Prices::parse(&text),
+        };
+        prices.map_err(|what| format!("MODEL_PRICES is {}: {what}", path.display()))
     }
 
     /// Reads a list; else says what is wrong with it.
@@ -260,7 +245,7 @@ mod tests {
             "cache_write of the model \"a\"",
         );
         check(r#"{"currency": "USD", "models": [{"model": "", "input": 1, "output": 1}]}"#, "a model takes");
-        let missing = Prices::load(Path::new("/nowhere/prices.json")).expect_err("missing").to_string();
+        let missing = Prices::load(Path::new("/nowhere/prices.json")).expect_err("missing");
         assert!(missing.starts_with("MODEL_PRICES is /nowhere/prices.json: it cannot be read"), "{missing}");
     }
 

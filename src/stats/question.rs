@@ -75,25 +75,25 @@ impl Question {
     }
 
     fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let wrong = |takes: &str| Err(format!("{name} is {}: it takes {takes}.", shown(value)));
+        let wrong = |takes: &str| format!("{name} is {}: it takes {takes}.", shown(value));
         match name {
             "limit" => self.limit = limit(value)?,
-            "after" => match value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit())) {
-                Some(id) => self.after = Some(id),
-                None => return wrong("the id of a request"),
-            },
-            "bucket" => match Bucket::ALL.iter().find(|bucket| bucket.as_str() == value) {
-                Some(bucket) => self.bucket = *bucket,
-                None => return wrong("hour, day, week or month"),
-            },
-            "by" => match By::ALL.iter().find(|by| by.name() == value) {
-                Some(by) => self.by = Some(*by),
-                None => return wrong("model, endpoint, client, key or outcome"),
-            },
-            "format" => match Format::ALL.iter().find(|format| format.as_str() == value) {
-                Some(format) => self.format = *format,
-                None => return wrong("csv or jsonl"),
-            },
+            "after" => {
+                let id = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
+                self.after = Some(id.ok_or_else(|| wrong("the id of a request"))?);
+            }
+            "bucket" => {
+                let bucket = Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == value);
+                self.bucket = bucket.ok_or_else(|| wrong("hour, day, week or month"))?;
+            }
+            "by" => {
+                let by = By::ALL.into_iter().find(|by| by.name() == value);
+                self.by = Some(by.ok_or_else(|| wrong("model, endpoint, client, key or outcome"))?);
+            }
+            "format" => {
+                let format = Format::ALL.into_iter().find(|format| format.as_str() == value);
+                self.format = format.ok_or_else(|| wrong("csv or jsonl"))?;
+            }
             "q" => value.clone_into(&mut self.words),
             // Read before the others.
             "tz" => {}
