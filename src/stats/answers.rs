@@ -131,17 +131,12 @@ impl Serialize for Name<'_> {
 
 impl Serialize for Groups {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let named = |group| NamedGroup { name: Name(self.by, Group::name(group)), group };
-        let groups: Vec<NamedGroup> = self.groups.iter().map(named).collect();
+        let groups = self.groups.iter();
+        let groups: Vec<NamedGroup> =
+            groups.map(|group| NamedGroup { name: Name(self.by, group.name.as_deref()), group }).collect();
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry(self.by.plural(), &groups)?;
         map.end()
-    }
-}
-
-impl Group {
-    fn name(&self) -> Option<&str> {
-        self.name.as_deref()
     }
 }
 

@@ -3,11 +3,12 @@
 //! The last days are calendar days, today included, so that the report reads hours and days and no rows but the few
 //! that it shows.
 
+use std::array;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::answers::{By, Groups, RequestRow, Summary};
+use super::answers::{By, Group, Groups, RequestRow, Summary};
 use super::filter::{Filter, Zone, present_end_ms};
 use super::reader::Reader;
 use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
@@ -127,9 +128,11 @@ impl Report {
             text.push_str("\nNothing is recorded yet. Point a client at this port instead of LM Studio's.\n");
             return;
         }
-        let header = ("requests", "failed", "tokens in", "tokens out");
-        let _ =
-            writeln!(text, "\n{:<37}{:>9}{:>8}{:>13}{:>13}", "model, all time", header.0, header.1, header.2, header.3);
+        let _ = writeln!(
+            text,
+            "\n{:<37}{:>9}{:>8}{:>13}{:>13}",
+            "model, all time", "requests", "failed", "tokens in", "tokens out"
+        );
         let mut line = |name: &str, figures: [i64; 4]| {
             let [requests, failed, input, output] = figures;
             let _ = writeln!(
@@ -142,20 +145,13 @@ impl Report {
                 figure(output, 12)
             );
         };
-        for group in groups.iter().take(MODELS_SHOWN) {
-            let figures = [group.requests, group.failed_requests, group.input_tokens, group.output_tokens];
-            line(group.name.as_deref().unwrap_or_default(), figures);
+        let figures = |group: &Group| [group.requests, group.failed_requests, group.input_tokens, group.output_tokens];
+        let (shown, rest) = groups.split_at(groups.len().min(MODELS_SHOWN));
+        for group in shown {
+            line(group.name.as_deref().unwrap_or_default(), figures(group));
         }
-        let rest = groups.get(MODELS_SHOWN..).unwrap_or_default();
         if !rest.is_empty() {
-            let sum = rest.iter().fold([0; 4], |[requests, failed, input, output], group| {
-                [
-                    requests + group.requests,
-                    failed + group.failed_requests,
-                    input + group.input_tokens,
-                    output + group.output_tokens,
-                ]
-            });
+            let sum = rest.iter().map(figures).fold([0; 4], |sum, more| array::from_fn(|at| sum[at] + more[at]));
             line(&format!("({} more)", rest.len()), sum);
         }
     }
