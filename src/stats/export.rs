@@ -160,9 +160,9 @@ impl<T: ToString> From<Option<T>> for Cell<'_> {
 }
 
 /// A column of CSV: its name, and how its cells are made.
-type Column = (&'static str, fn(&RequestRow) -> Cell);
+type CsvColumn = (&'static str, fn(&RequestRow) -> Cell);
 
-const COLUMNS: [Column; 29] = [
+const COLUMNS: [CsvColumn; 29] = [
     ("id", |r| Some(r.id).into()),
     ("start_time", |r| Cell::Text(&r.start_time)),
     ("endpoint", |r| Cell::Text(&r.endpoint)),
@@ -195,7 +195,7 @@ const COLUMNS: [Column; 29] = [
     ("prompt_tokens_per_second", |r| r.prompt_tokens_per_second.into()),
 ];
 /// Where there are prices.
-const COST_COLUMNS: [Column; 2] = [
+const COST_COLUMNS: [CsvColumn; 2] = [
     ("cost", |r| r.cost.as_ref().and_then(|cost| cost.cost).into()),
     ("currency", |r| r.cost.as_ref().map_or(Cell::Nothing, |cost| Cell::Text(&cost.currency))),
 ];
