@@ -295,6 +295,8 @@ fn open(path: &Path) -> Store {
 fn make(folder: &Path, rows: u64) -> PathBuf {
     let path = folder.join(format!("{rows}.db"));
     if path.exists() {
+        // Should a former version have made it, it becomes one of this.
+        drop(open(&path));
         return path;
     }
     let began = Instant::now();

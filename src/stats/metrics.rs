@@ -108,13 +108,19 @@ type Labels = (String, String, String);
 
 /// What was ever recorded, from the pack of all time and the rows that are not packed yet.
 fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Sums>)> {
-    // With what was seen first of each.
-    let mut counted: BTreeMap<Labels, (i64, Sums)> = BTreeMap::new();
+    // By labels, one behind the other: with them, and what was seen first.
+    let mut counted: HashMap<String, (i64, Labels, Sums)> = HashMap::new();
+    let mut joined = String::new();
     let mut count = |seen: i64, names: SeriesNames, sums: &Sums| {
-        let labels = (names.model.to_owned(), names.endpoint.to_owned(), names.outcome.to_owned());
-        let (first, all) = counted.entry(labels).or_insert_with(|| (seen, Sums::default()));
-        *first = seen.min(*first);
-        all.add(sums, 1);
+        joined.clear();
+        joined.extend([names.model, "\0", names.endpoint, "\0", names.outcome]);
+        if let Some((first, _, all)) = counted.get_mut(&joined) {
+            *first = seen.min(*first);
+            all.add(sums, 1);
+        } else {
+            let labels = (names.model.to_owned(), names.endpoint.to_owned(), names.outcome.to_owned());
+            counted.insert(joined.clone(), (seen, labels, sums.clone()));
+        }
     };
     reader.at_once(|| {
         let series = reader.series()?;
@@ -134,12 +140,12 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
             Ok(())
         })
     })?;
-    let models = counted.iter().map(|((model, _, _), (first, _))| (*first, model.clone()));
+    let models = counted.values().map(|(first, (model, _, _), _)| (*first, model.clone()));
     let models = MetricNames::first(models, METRICS_MODELS_MAX);
-    let endpoints = counted.iter().map(|((_, endpoint, _), (first, _))| (*first, endpoint.clone()));
+    let endpoints = counted.values().map(|(first, (_, endpoint, _), _)| (*first, endpoint.clone()));
     let endpoints = MetricNames::first(endpoints, METRICS_ENDPOINTS_MAX);
     let mut told: BTreeMap<Labels, Sums> = BTreeMap::new();
-    for ((model, endpoint, outcome), (_, sums)) in counted {
+    for (_, (model, endpoint, outcome), sums) in counted.into_values() {
         told.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default().add(&sums, 1);
     }
     Ok((models, told))
