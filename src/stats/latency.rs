@@ -2,19 +2,16 @@
 //! begins or ends in the middle of an hour.
 
 use std::collections::HashMap;
-use std::mem::size_of;
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
-use super::kept::Keep;
+use super::kept_latencies::{Body, KeptLatencies, Models};
 use super::range::{Cut, cut};
 use super::reader::{Reader, RowFigures, RowRead};
 use super::totals::one_decimal;
-use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::KnownSum;
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
-use crate::record::packing::State;
 use crate::record::series::Series;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
@@ -129,54 +126,5 @@ impl Reader {
             })?;
         }
         Ok(KeptLatencies { of, models })
-    }
-}
-
-/// Distributions by model.
-#[derive(Clone, Debug, Default)]
-struct Models {
-    list: Vec<(String, Measured)>,
-    places: HashMap<String, usize>,
-}
-
-impl Models {
-    fn place(&mut self, model: &str) -> usize {
-        self.places.get(model).copied().unwrap_or_else(|| {
-            self.list.push((model.to_owned(), Measured::default()));
-            self.places.insert(model.to_owned(), self.list.len() - 1);
-            self.list.len() - 1
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        let of_model = |(name, measured): &(String, Measured)| {
-            2 * name.len() + size_of::<(String, Measured)>() + measured.latencies.bytes()
-        };
-        self.list.iter().map(of_model).sum()
-    }
-}
-
-/// A range without the parts of an hour at its edges, and what was packed when it was read.
-#[derive(Debug, PartialEq)]
-struct Body {
-    filter: Filter,
-    packs: Vec<(i64, i64)>,
-    state: State,
-}
-
-/// What a body came to. Adding up a month of packs takes milliseconds; pages and Prometheus ask for the same again and
-/// again.
-#[derive(Debug)]
-pub(super) struct KeptLatencies {
-    of: Body,
-    models: Models,
-}
-
-impl Keep for KeptLatencies {
-    const COUNT_MAX: usize = LATENCIES_KEPT_MAX;
-    const BYTES_MAX: usize = LATENCIES_KEPT_BYTES_MAX;
-
-    fn bytes(&self) -> usize {
-        self.models.bytes()
     }
 }

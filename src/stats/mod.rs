@@ -34,6 +34,7 @@ pub mod answers;
 pub mod export;
 pub mod filter;
 mod kept;
+mod kept_latencies;
 pub mod latency;
 pub mod live;
 mod local_stream;

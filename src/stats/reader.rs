@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::kept::KeptAnswers;
-use super::latency::KeptLatencies;
+use super::kept_latencies::KeptLatencies;
 use super::price::Prices;
 use super::range::Packed;
 use super::tally::KeptTallies;

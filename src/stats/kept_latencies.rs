@@ -1,0 +1,59 @@
+//! Distributions by model, and those that are kept for the next question of the same kind.
+
+use std::collections::HashMap;
+use std::mem::size_of;
+
+use super::filter::Filter;
+use super::kept::Keep;
+use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
+use crate::packs::Measured;
+use crate::record::packing::State;
+
+/// Distributions by model.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Models {
+    pub list: Vec<(String, Measured)>,
+    places: HashMap<String, usize>,
+}
+
+impl Models {
+    pub fn place(&mut self, model: &str) -> usize {
+        self.places.get(model).copied().unwrap_or_else(|| {
+            self.list.push((model.to_owned(), Measured::default()));
+            self.places.insert(model.to_owned(), self.list.len() - 1);
+            self.list.len() - 1
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let of_model = |(name, measured): &(String, Measured)| {
+            2 * name.len() + size_of::<(String, Measured)>() + measured.latencies.bytes()
+        };
+        self.list.iter().map(of_model).sum()
+    }
+}
+
+/// A range without the parts of an hour at its edges, and what was packed when it was read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Body {
+    pub filter: Filter,
+    pub packs: Vec<(i64, i64)>,
+    pub state: State,
+}
+
+/// What a body came to. Adding up a month of packs takes milliseconds; pages and Prometheus ask for the same again and
+/// again.
+#[derive(Debug)]
+pub(super) struct KeptLatencies {
+    pub of: Body,
+    pub models: Models,
+}
+
+impl Keep for KeptLatencies {
+    const COUNT_MAX: usize = LATENCIES_KEPT_MAX;
+    const BYTES_MAX: usize = LATENCIES_KEPT_BYTES_MAX;
+
+    fn bytes(&self) -> usize {
+        self.models.bytes()
+    }
+}
