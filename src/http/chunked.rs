@@ -112,7 +112,7 @@ impl ChunkDecoder {
             Strictness::Request => CHUNK_LINE_BYTES_MAX,
             Strictness::Reply => REPLY_CHUNK_LINE_BYTES_MAX,
         };
-        let Line::Whole(consumed) = self.gather(input, line_max, Refusal::ChunkLineTooLong)? else {
+        let GatheredLine::Whole(consumed) = self.gather(input, line_max, Refusal::ChunkLineTooLong)? else {
             return Ok(input.len());
         };
         let digits = self.line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(self.line.len());
@@ -141,7 +141,7 @@ impl ChunkDecoder {
 
     fn read_trailer(&mut self, input: &[u8]) -> Result<usize, Refusal> {
         let line_max = TRAILER_BYTES_MAX - self.trailer_bytes;
-        let Line::Whole(consumed) = self.gather(input, line_max, Refusal::TrailersTooLarge)? else {
+        let GatheredLine::Whole(consumed) = self.gather(input, line_max, Refusal::TrailersTooLarge)? else {
             return Ok(input.len());
         };
         if self.line.is_empty() {
@@ -161,14 +161,14 @@ impl ChunkDecoder {
     }
 
     /// Moves bytes into `self.line` up to a CR LF, which it leaves out.
-    fn gather(&mut self, input: &[u8], bytes_max: usize, too_long: Refusal) -> Result<Line, Refusal> {
+    fn gather(&mut self, input: &[u8], bytes_max: usize, too_long: Refusal) -> Result<GatheredLine, Refusal> {
         for (i, &byte) in input.iter().enumerate() {
             if self.line.last() == Some(&b'\r') {
                 if byte != b'\n' {
                     return Err(Refusal::BareLineEnd);
                 }
                 self.line.pop();
-                return Ok(Line::Whole(i + 1));
+                return Ok(GatheredLine::Whole(i + 1));
             }
             match byte {
                 b'\n' => return Err(Refusal::BareLineEnd),
@@ -183,11 +183,11 @@ impl ChunkDecoder {
             }
             self.line.push(byte);
         }
-        Ok(Line::Partial)
+        Ok(GatheredLine::Partial)
     }
 }
 
-enum Line {
+enum GatheredLine {
     Partial,
     /// The line is in `self.line`; so many bytes were consumed.
     Whole(usize),

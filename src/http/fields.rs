@@ -1,4 +1,4 @@
-//! Field lines (RFC 9112 §5), and what the fields say about the message itself.
+//! FieldLine lines (RFC 9112 §5), and what the fields say about the message itself.
 
 use super::framing::{Framing, FramingFields};
 use super::host;
@@ -33,12 +33,12 @@ impl Span {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field {
+pub(super) struct FieldLine {
     pub(super) name: Span,
     pub(super) value: Span,
 }
 
-impl Field {
+impl FieldLine {
     pub(super) fn within(head: &[u8], parsed: &httparse::Header) -> Self {
         Self { name: Span::within(head, parsed.name.as_bytes()), value: Span::within(head, parsed.value) }
     }
@@ -67,7 +67,7 @@ pub(super) struct Meaning {
 }
 
 impl Meaning {
-    pub(super) fn of(raw: &[u8], fields: &[Field], minor_version: u8) -> Result<Self, Refusal> {
+    pub(super) fn of(raw: &[u8], fields: &[FieldLine], minor_version: u8) -> Result<Self, Refusal> {
         let mut framing = FramingFields::default();
         let mut meaning = Meaning {
             host: None,

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 
 use ureq::http::uri::PathAndQuery;
 
-use super::fields::{Field, Meaning, Span, field_name};
+use super::fields::{FieldLine, Meaning, Span, field_name};
 use super::framing::Framing;
 use super::host;
 use super::refusal::Refusal;
@@ -123,7 +123,7 @@ pub struct RequestHead {
     method: Span,
     /// Origin-form or `*`. Invariant: [`PathAndQuery`] takes it unchanged.
     target: Span,
-    fields: Vec<Field>,
+    fields: Vec<FieldLine>,
     host: Option<Span>,
     /// The authority of an absolute-form target.
     authority: Option<Box<str>>,
@@ -150,7 +150,7 @@ impl RequestHead {
         let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(Refusal::RequestLine);
         };
-        let fields: Vec<Field> = parsed.headers.iter().map(|field| Field::within(bytes, field)).collect();
+        let fields: Vec<FieldLine> = parsed.headers.iter().map(|field| FieldLine::within(bytes, field)).collect();
         let meaning = Meaning::of(bytes, &fields, minor_version)?;
         let method = Span::within(bytes, method.as_bytes());
         let mut raw: Box<[u8]> = bytes.into();

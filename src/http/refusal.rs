@@ -83,7 +83,7 @@ pub enum Refusal {
 }
 
 /// Status, code, name for counters, sentence.
-type Facts = (u16, &'static str, &'static str, &'static str);
+type RefusalLine = (u16, &'static str, &'static str, &'static str);
 
 impl Refusal {
     /// Every reason, in the order of their declaration.
@@ -149,7 +149,7 @@ impl Refusal {
     }
 
     #[rustfmt::skip] // One reason, one line.
-    fn facts(self) -> Facts {
+    fn facts(self) -> RefusalLine {
         const BAD: &str = "bad_request";
         const LARGE: &str = "headers_too_large";
         match self {

@@ -5,7 +5,7 @@
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
 /// Where the fields of a head are kept while it is looked at.
-pub type Slots<'b> = Vec<Header<'b>>;
+pub type HeaderSlots<'b> = Vec<Header<'b>>;
 
 /// A head, in borrowed bytes.
 pub struct ReplyHead<'f, 'b> {
@@ -29,7 +29,7 @@ impl<'b> ReplyHead<'_, 'b> {
 }
 
 /// Room for all fields that a head of these bytes can have.
-pub fn slots<'b>(bytes: &[u8]) -> Slots<'b> {
+pub fn slots<'b>(bytes: &[u8]) -> HeaderSlots<'b> {
     vec![EMPTY_HEADER; memchr::memchr_iter(b'\n', bytes).count()]
 }
 

@@ -47,7 +47,7 @@ impl State {
 
 /// What the scribe takes at once.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct SpooledLines {
     lines: Vec<u8>,
     lost: u64,
 }
@@ -108,14 +108,14 @@ impl Spool {
     }
 
     /// Waits for lines and takes them all, leaving `spare` for the next ones.
-    fn take(&self, mut spare: Vec<u8>) -> Batch {
+    fn take(&self, mut spare: Vec<u8>) -> SpooledLines {
         self.state.wait(|state| {
             state.asleep = !state.is_unwritten();
             if state.asleep {
                 return None;
             }
             (state.writing, state.hurry) = (true, false);
-            Some(Batch {
+            Some(SpooledLines {
                 lines: mem::replace(&mut state.lines, mem::take(&mut spare)),
                 lost: mem::take(&mut state.lost),
             })
@@ -162,7 +162,7 @@ impl<W: Write> Scribe<W> {
 
     /// Takes what waits, or waits for it, and writes it; memory for the next turn.
     fn turn(&mut self, spool: &Spool, spare: Vec<u8>) -> Vec<u8> {
-        let Batch { mut lines, lost } = spool.take(spare);
+        let SpooledLines { mut lines, lost } = spool.take(spare);
         for piece in pieces(&lines) {
             self.tell_lost();
             if self.write(piece).is_err() {

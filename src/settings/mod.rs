@@ -14,7 +14,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 pub use source::from_environment;
-pub use value::{Scheme, Token, Upstream};
+pub use value::{Scheme, Token, UpstreamUrl};
 
 pub mod source;
 mod value;
@@ -27,7 +27,7 @@ pub struct Settings {
     /// `HOST`, the address to listen on.
     pub host: IpAddr,
     /// `LM_STUDIO_URL`.
-    pub upstream: Upstream,
+    pub upstream: UpstreamUrl,
     /// `DATABASE_URL` without its scheme.
     pub database: PathBuf,
     /// `DATABASE_SHARED`: whether other proxies may write the same database.

@@ -1,3 +1,5 @@
+//! What every variable takes, what it refuses, and with which words.
+
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
@@ -34,7 +36,7 @@ fn refused(name: &str, value: &str) -> String {
 fn without_any_variable_the_documented_defaults_hold() {
     let (settings, warnings) = read(|_| None).expect("defaults are good");
     assert!(warnings.is_empty());
-    let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: Upstream { scheme: Http, host: \"localhost\", \
+    let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: Http, host: \"localhost\", \
         port: 1234, authority: \"localhost:1234\", base: \"http://localhost:1234\" }, database: \"./metrics.db\", \
         database_shared: false, log_level: Info, inject_usage: true, log_content: Full, content_bytes_max: 262144, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \

@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 /// Where LM Studio listens: the base to which a request's target is appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamUrl {
     scheme: Scheme,
     host: String,
     port: u16,
@@ -25,7 +25,7 @@ pub enum Scheme {
     Https,
 }
 
-impl Upstream {
+impl UpstreamUrl {
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme
@@ -51,7 +51,7 @@ impl Upstream {
         &self.base
     }
 
-    /// What of [`Upstream::base`] stands before a target on the request line. Empty, or starts with a slash.
+    /// What of [`UpstreamUrl::base`] stands before a target on the request line. Empty, or starts with a slash.
     pub fn prefix(&self) -> &str {
         let start = match self.scheme {
             Scheme::Http => "http://".len(),
@@ -61,7 +61,7 @@ impl Upstream {
     }
 }
 
-impl fmt::Display for Upstream {
+impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.base)
     }
@@ -86,7 +86,7 @@ impl fmt::Debug for Token {
 
 /// `LM_STUDIO_URL`, with warnings about what was taken off. Query, fragment and credentials have no place in it:
 /// every client's request would carry them.
-pub(super) fn upstream(text: &str) -> Option<(Upstream, Vec<String>)> {
+pub(super) fn upstream(text: &str) -> Option<(UpstreamUrl, Vec<String>)> {
     let (scheme, rest) = text.split_once("://")?;
     let (scheme, scheme_text, default_port) = match scheme.to_ascii_lowercase().as_str() {
         "http" => (Scheme::Http, "http", 80),
@@ -125,7 +125,7 @@ pub(super) fn upstream(text: &str) -> Option<(Upstream, Vec<String>)> {
         warnings
             .push(format!("LM_STUDIO_URL: took {taken_off} off its end, requests bring their own path; using {base}"));
     }
-    Some((Upstream { scheme, host, port: port_number, authority, base }, warnings))
+    Some((UpstreamUrl { scheme, host, port: port_number, authority, base }, warnings))
 }
 
 /// RFC 3986 §3.3: segments of pchar. Empty and dot segments would be read differently by different servers.
