@@ -1,0 +1,547 @@
+//! The order of the source: who may use whom, what pure code has no use for, names that mean one thing.
+//!
+//! Judged is what the product is made of: neither tests inside a file nor files for tests alone. To add a folder, give it
+//! a line in `FLOORS`. An exception is for a change on its way: it must go with what it excuses, and a test sees to that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Folders and files of `src`, from top to bottom: each uses only what stands below it.
+const FLOORS: [&str; 23] = [
+    // The program.
+    "main",
+    "proxy",
+    "descriptors",
+    // Who reads clients, who answers about what was recorded, who asks upstream, who records.
+    "front",
+    "stats",
+    "exchange",
+    "record",
+    "packs",
+    // What they share of a connection and of a request.
+    "client",
+    "counters",
+    "routes",
+    "usage",
+    "http",
+    "settings",
+    // What anything may use.
+    "keepalive",
+    "logging",
+    "mailbox",
+    "outage",
+    "bell",
+    "slots",
+    "clock",
+    "limits",
+    "calendar",
+];
+
+/// The map of it all stands beside the floors, and tests stand on all of them.
+const BESIDE: [&str; 2] = ["lib", "testing"];
+
+/// Folders that turn bytes into values and do nothing else, and what they have no use for.
+const PURE: [&str; 3] = ["http", "packs", "usage"];
+const IMPURE: [&str; 8] =
+    ["std::net", "std::thread", "std::fs", "std::time::Instant", "SystemTime", "rusqlite", "log::", "mio"];
+
+/// Names that say enough inside their module, and may be there more than once.
+const SHARED_NAMES: [&str; 4] = ["Error", "Kind", "State", "Step"];
+
+/// Types of one name that are still there more than once.
+const NAME_EXCEPTIONS: &[&str] = &["Sent"];
+
+/// Imports, "file -> file", without which no circle of files would be left.
+const CIRCLE_EXCEPTIONS: &[&str] = &[
+    "exchange/idle.rs -> exchange/dial.rs",
+    "exchange/idle.rs -> exchange/upstream.rs",
+    "exchange/flow.rs -> exchange/relayed.rs",
+    "exchange/flow.rs -> exchange/job.rs",
+    "stats/reader.rs -> stats/latency.rs",
+];
+
+/// Imports, "file -> file", that still run upwards.
+const UPWARD_EXCEPTIONS: &[&str] = &[];
+
+// ---- the rules ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn every_folder_and_file_has_its_floor() {
+    let tops: BTreeSet<String> = sources().iter().map(|source| source.top().to_owned()).collect();
+    let known = || FLOORS.iter().chain(&BESIDE).copied();
+    for top in &tops {
+        assert!(known().any(|name| name == top), "src/{top} stands on no floor: give it a line in FLOORS");
+    }
+    for name in known() {
+        assert!(tops.contains(name), "{name} is no more: remove this line");
+    }
+}
+
+#[test]
+fn no_import_runs_upwards() {
+    let floor = |top: &str| FLOORS.iter().position(|name| *name == top);
+    let sources = sources();
+    let mut excused = BTreeSet::new();
+    let mut found = Vec::new();
+    for Import { from, to, line } in imports(&sources) {
+        let (Some(own), Some(other)) = (floor(from.top()), floor(to.top())) else { continue };
+        if other >= own {
+            continue;
+        }
+        let arrow = format!("{} -> {}", from.name, to.name);
+        match UPWARD_EXCEPTIONS.iter().find(|exception| **exception == arrow) {
+            Some(exception) => drop(excused.insert(*exception)),
+            None => found.push(format!("src/{}:{line}: uses {}, which stands above it", from.name, to.name)),
+        }
+    }
+    report("no import runs upwards", &found);
+    check_needed(UPWARD_EXCEPTIONS, &excused);
+}
+
+#[test]
+fn files_use_each_other_in_no_circle() {
+    let sources = sources();
+    let mut uses: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for Import { from, to, line } in imports(&sources) {
+        // A part knows what it is a part of: an `impl` may be spread over several files.
+        if !from.is_part_of(to) {
+            uses.entry(&from.name).or_default().entry(&to.name).or_insert(line);
+        }
+    }
+    let reaches = |from: &str, to: &str, without: &[&str]| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = next.pop() {
+            for other in uses.get(at).into_iter().flat_map(BTreeMap::keys) {
+                if !without.contains(&format!("{at} -> {other}").as_str()) && seen.insert(*other) {
+                    next.push(other);
+                }
+            }
+        }
+        seen.contains(to)
+    };
+    let mut found = Vec::new();
+    for (from, others) in &uses {
+        for (to, line) in others {
+            let arrow = format!("{from} -> {to}");
+            if !CIRCLE_EXCEPTIONS.contains(&arrow.as_str()) && reaches(to, from, CIRCLE_EXCEPTIONS) {
+                found.push(format!("src/{from}:{line}: uses {to}, which uses it in turn, be it through others"));
+            }
+        }
+    }
+    report("files use each other in no circle", &found);
+    let excused = CIRCLE_EXCEPTIONS.iter().copied().filter(|exception| {
+        let others: Vec<&str> = CIRCLE_EXCEPTIONS.iter().copied().filter(|other| other != exception).collect();
+        let is_used = |from, to| uses.get(from).is_some_and(|others: &BTreeMap<_, _>| others.contains_key(to));
+        exception.split_once(" -> ").is_some_and(|(from, to)| is_used(from, to) && reaches(to, from, &others))
+    });
+    check_needed(CIRCLE_EXCEPTIONS, &excused.collect());
+}
+
+#[test]
+fn pure_folders_touch_no_socket_clock_thread_database_or_logger() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| PURE.contains(&source.top())) {
+        for word in IMPURE {
+            let lines = words(&source.code, word).map(|at| line_of(&source.code, at));
+            found.extend(lines.map(|line| format!("src/{}:{line}: mentions {word}", source.name)));
+        }
+    }
+    report("a pure folder turns bytes into values and does nothing else", &found);
+}
+
+#[test]
+fn a_type_s_name_means_one_thing() {
+    let sources = sources();
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !BESIDE.contains(&source.top())) {
+        for (name, line) in source.types() {
+            types.entry(name).or_default().push(format!("src/{}:{line}", source.name));
+        }
+    }
+    types.retain(|name, places| places.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    let is_excused = |name: &str| NAME_EXCEPTIONS.contains(&name);
+    let found: Vec<String> = types
+        .iter()
+        .filter(|(name, _)| !is_excused(name))
+        .map(|(name, places)| format!("{}: there is another {name}", places.join(", ")))
+        .collect();
+    report("a type's name says what it is without its module", &found);
+    let excused = NAME_EXCEPTIONS.iter().copied().filter(|name| types.contains_key(*name)).collect();
+    check_needed(NAME_EXCEPTIONS, &excused);
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent = |text: &str| !text.starts_with("//!");
+    let found: Vec<String> = files()
+        .into_iter()
+        .filter(|(_, text)| silent(text))
+        .map(|(name, _)| format!("src/{name}:1: has no `//!`"))
+        .collect();
+    report("every file begins with what it is for", &found);
+}
+
+fn report(rule: &str, found: &[String]) {
+    assert!(found.is_empty(), "the rule is: {rule}\n  {}", found.join("\n  "));
+}
+
+fn check_needed(exceptions: &[&str], excused: &BTreeSet<&str>) {
+    let unneeded: Vec<&&str> = exceptions.iter().filter(|exception| !excused.contains(**exception)).collect();
+    assert!(unneeded.is_empty(), "they excuse nothing any more, remove these lines: {unneeded:?}");
+}
+
+// ---- reading the source ------------------------------------------------------------------------------------------
+
+/// A file of the product.
+struct Source {
+    /// Below `src`.
+    name: String,
+    /// As modules are called: `["record", "row"]`; `["record"]` of its `mod.rs`.
+    module: Vec<String>,
+    /// Its code: comments, what stands in strings, and tests are blank.
+    code: String,
+}
+
+/// What one file uses of another.
+struct Import<'a> {
+    from: &'a Source,
+    to: &'a Source,
+    line: usize,
+}
+
+impl Source {
+    fn top(&self) -> &str {
+        &self.module[0]
+    }
+
+    fn is_part_of(&self, other: &Source) -> bool {
+        self.module.len() > other.module.len() && self.module.starts_with(&other.module)
+    }
+
+    /// Names of the types that it makes, at the top of the file, and their lines.
+    fn types(&self) -> Vec<(String, usize)> {
+        let tokens: Vec<Token> = tokens(&self.code).collect();
+        let (mut depth, mut found) = (0, Vec::new());
+        for pair in tokens.windows(2) {
+            match pair[0].text {
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                "struct" | "enum" | "union" | "trait" | "type" if depth == 0 => {
+                    found.push((pair[1].text.to_owned(), line_of(&self.code, pair[1].at)));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The paths that it mentions: those of `use` and those that begin with `crate`, `self` or `super`. `true`: others
+    /// find it here, too (`pub use`).
+    fn paths(&self) -> Vec<(Vec<String>, usize, bool)> {
+        let tokens: Vec<Token> = tokens(&self.code).collect();
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < tokens.len() {
+            let begins = at == 0 || tokens[at - 1].text != "::";
+            match tokens[at].text {
+                "use" => {
+                    let is_public = at > 0 && matches!(tokens[at - 1].text, "pub" | ")");
+                    let (mut paths, end) = (Vec::new(), tree(&tokens, at + 1, &[], &mut Vec::new()));
+                    tree(&tokens, at + 1, &[], &mut paths);
+                    let line = line_of(&self.code, tokens[at].at);
+                    found.extend(paths.into_iter().map(|path| (path, line, is_public)));
+                    at = end;
+                }
+                "crate" | "self" | "super" if begins && tokens.get(at + 1).is_some_and(|next| next.text == "::") => {
+                    let path = tokens[at..].chunks(2).take_while(|pair| is_word(pair[0].text));
+                    let mut names = Vec::new();
+                    for pair in path {
+                        names.push(pair[0].text.to_owned());
+                        if pair.get(1).is_none_or(|next| next.text != "::") {
+                            break;
+                        }
+                    }
+                    at += 2 * names.len() - 1;
+                    found.push((names, line_of(&self.code, tokens[at - 1].at), false));
+                }
+                _ => at += 1,
+            }
+        }
+        found
+    }
+
+    /// A path as one from the root of the crate; `None` if it leads to another crate.
+    fn absolute(&self, path: &[String], modules: &BTreeMap<&[String], &Source>) -> Option<Vec<String>> {
+        let (first, rest) = path.split_first()?;
+        let mut own = self.module.clone();
+        match first.as_str() {
+            "crate" | "lms_metrics_proxy" => return Some(rest.to_vec()),
+            "self" => return Some([own, rest.to_vec()].concat()),
+            "super" => {
+                let ups = path.iter().take_while(|name| *name == "super").count();
+                own.truncate(own.len().saturating_sub(ups));
+                return Some([own, path[ups..].to_vec()].concat());
+            }
+            _ => {}
+        }
+        let child = [own, vec![first.clone()]].concat();
+        modules.contains_key(child.as_slice()).then(|| [child, rest.to_vec()].concat())
+    }
+}
+
+/// The paths of a `use`, from the token `at` on; where it ends.
+fn tree(tokens: &[Token], mut at: usize, before: &[String], paths: &mut Vec<Vec<String>>) -> usize {
+    let mut path = before.to_vec();
+    while let Some(token) = tokens.get(at) {
+        match token.text {
+            "{" => {
+                at += 1;
+                while tokens[at].text != "}" {
+                    at = tree(tokens, at, &path, paths);
+                    at += usize::from(tokens[at].text == ",");
+                }
+                return at + 1;
+            }
+            // The new name matters only here.
+            "as" => at += 2,
+            "," | "}" | ";" => break,
+            "::" => at += 1,
+            name => {
+                path.push(name.to_owned());
+                at += 1;
+            }
+        }
+    }
+    paths.push(path);
+    at
+}
+
+/// Each use that one file makes of another, seen through what a parent hands on.
+fn imports(sources: &[Source]) -> Vec<Import<'_>> {
+    let modules: BTreeMap<&[String], &Source> = sources.iter().map(|source| (&source.module[..], source)).collect();
+    let mut handed_on: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+    for source in sources {
+        for (path, _, is_public) in source.paths() {
+            if let (true, Some(path)) = (is_public, source.absolute(&path, &modules)) {
+                handed_on.insert((&source.name, path.last().cloned().unwrap_or_default()), path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for from in sources {
+        for (path, line, is_public) in from.paths() {
+            let Some(mut path) = from.absolute(&path, &modules).filter(|_| !is_public) else { continue };
+            // As often as names are handed on at most: up a folder and up again.
+            for _ in 0..3 {
+                let lengths = (1..=path.len()).rev();
+                let Some(to) = lengths.clone().find_map(|n| modules.get(&path[..n])) else { break };
+                let name = path.get(to.module.len()).cloned().unwrap_or_default();
+                match handed_on.get(&(to.name.as_str(), name)) {
+                    Some(further) if to.name != from.name => path = further.clone(),
+                    _ if to.name == from.name => break,
+                    _ => {
+                        found.push(Import { from, to, line });
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The files under `src` with what is in them.
+fn files() -> Vec<(String, String)> {
+    fn read(folder: &Path, below: &str, found: &mut Vec<(String, String)>) {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(folder).expect("the sources are there").map(|entry| entry.expect("an entry").path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = format!("{below}{}", path.file_name().expect("a name").to_string_lossy());
+            if path.is_dir() {
+                read(&path, &format!("{name}/"), found);
+            } else if name.ends_with(".rs") {
+                found.push((name, fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut found);
+    assert!(found.len() > 50, "the sources were found");
+    found
+}
+
+/// The files that the product is made of.
+fn sources() -> Vec<Source> {
+    let files = files();
+    let for_tests: BTreeSet<Vec<String>> = files.iter().flat_map(|(name, text)| test_modules(name, text)).collect();
+    files
+        .into_iter()
+        .map(|(name, text)| Source { module: module_of(&name), code: without_tests(&blank(&text)), name })
+        .filter(|source| BESIDE.contains(&source.top()) || !for_tests.contains(&source.module))
+        .filter(|source| !source.code.trim_start().starts_with("#![cfg(test)]"))
+        .collect()
+}
+
+fn module_of(name: &str) -> Vec<String> {
+    let path = name.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').map(str::to_owned).collect()
+}
+
+/// The files that a file has for tests alone.
+fn test_modules(name: &str, text: &str) -> Vec<Vec<String>> {
+    let code = blank(text);
+    let own = if name == "lib.rs" { Vec::new() } else { module_of(name) };
+    let modules = test_items(&code).into_iter().filter_map(|item| {
+        let words: Vec<Token> = tokens(&code[item]).skip_while(|token| token.text != "mod").collect();
+        matches!(words[..], [Token { text: "mod", .. }, _, Token { text: ";", .. }]).then(|| words[1].text.to_owned())
+    });
+    modules.map(|module| [own.clone(), vec![module]].concat()).collect()
+}
+
+/// The items under `#[cfg(test)]` and its like.
+fn test_items(code: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for (at, _) in code.match_indices("#[cfg(") {
+        let attribute = &code[at..at + code[at..].find(']').unwrap_or(0)];
+        if words(attribute, "test").next().is_none() || found.last().is_some_and(|last| last.contains(&at)) {
+            continue;
+        }
+        let (mut depth, mut end) = (0, code.len());
+        for (n, byte) in code.bytes().enumerate().skip(at + attribute.len() + 1) {
+            match byte {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 && matches!(byte, b'}' | b';') {
+                end = n + 1;
+                break;
+            }
+        }
+        found.push(at..end);
+    }
+    found
+}
+
+fn without_tests(code: &str) -> String {
+    let mut left = code.as_bytes().to_vec();
+    for item in test_items(code) {
+        left[item].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+    }
+    String::from_utf8(left).expect("whole items are taken out")
+}
+
+/// The text with its comments and what stands in strings and characters blank, in lines as before.
+fn blank(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let joins = code.chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_');
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |at| at + 2)
+        } else if c == '"' {
+            quoted(rest)
+        } else if !joins && let Some(hashes) = raw_string(rest) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let begin = 2 + hashes;
+            begin + rest[begin..].find(&end).map_or(rest.len() - begin, |at| at + end.len())
+        } else if c == '\'' {
+            character(rest)
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        };
+        code.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        rest = &rest[length..];
+    }
+    code
+}
+
+/// How long a string is that begins here, with its quotes.
+fn quoted(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// How many `#` the raw string has that begins here.
+fn raw_string(text: &str) -> Option<usize> {
+    let after = text.strip_prefix('r')?;
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    after[hashes..].starts_with('"').then_some(hashes)
+}
+
+/// How long a character is that begins here, with its quotes; a lifetime's quote alone.
+fn character(text: &str) -> usize {
+    let mut chars = text.char_indices().skip(1);
+    match (chars.next(), chars.next()) {
+        (Some((_, '\\')), Some((at, escaped))) => {
+            let from = at + escaped.len_utf8();
+            from + text[from..].find('\'').map_or(0, |end| end + 1)
+        }
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 1,
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Token<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text)
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// Words, `::`, and whatever else stands between spaces, character by character.
+fn tokens(code: &str) -> impl Iterator<Item = Token<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += code[at..].len() - code[at..].trim_start().len();
+        let rest = &code[at..];
+        let first = rest.chars().next()?;
+        let length = if is_word(rest) {
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            first.len_utf8()
+        };
+        let token = Token { text: &rest[..length], at };
+        at += length;
+        Some(token)
+    })
+}
+
+/// Where `text` has `word` as a word of its own: `mio` is not part of `million`, `log::` not of `catalog::`.
+fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let joins = |other: Option<char>| other.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let after = text[at + word.len()..].chars().next();
+        !joins(text[..*at].chars().next_back()) && (word.ends_with(':') || !joins(after))
+    })
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
