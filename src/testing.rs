@@ -1,4 +1,4 @@
-//! What tests share, and benchmarks, which take this file in by its path: a folder, rows, numbers that look random.
+//! What tests share, and benchmarks and fuzz targets, which take this file in by its path: a folder, rows, numbers that look random.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,12 +44,17 @@ impl Random {
         self.0 % end
     }
 
+    /// The same for the index of something; 0 where there is nothing.
+    pub(crate) fn index(&mut self, end: usize) -> usize {
+        self.below(end.max(1) as u64) as usize
+    }
+
     fn maybe<T>(&mut self, value: impl FnOnce(&mut Random) -> T) -> Option<T> {
         if self.below(3) == 0 { None } else { Some(value(self)) }
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+        from[self.index(from.len())]
     }
 }
 

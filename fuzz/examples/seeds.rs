@@ -14,7 +14,20 @@ use std::io;
 use std::path::Path;
 
 use lms_metrics_proxy::routes::dialect_of;
-use lms_metrics_proxy::usage::fuzz::DIALECTS;
+// The file of the unit tests names modules of the crate.
+use lms_metrics_proxy::{calendar, record};
+
+use tap::DIALECTS;
+
+#[allow(dead_code, reason = "the target uses more of it")]
+#[path = "../../tests/fuzz/inject.rs"]
+mod inject;
+#[allow(dead_code, reason = "the target uses more of it")]
+#[path = "../../tests/fuzz/tap.rs"]
+mod tap;
+#[allow(dead_code, reason = "unit tests use more of it")]
+#[path = "../../src/testing.rs"]
+mod testing;
 
 const REQUESTS: [&str; 6] = [
     "GET /v1/models HTTP/1.1\r\nHost: localhost:8080\r\nAccept: */*\r\n\r\nGET /stats/recent?limit=%31 HTTP/1.0\r\n\r\n",
@@ -25,23 +38,12 @@ const REQUESTS: [&str; 6] = [
     "OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n",
 ];
 
-const BODIES: [&str; 8] = [
-    r#"{"stream":true}"#,
-    r#"{"model":"m","messages":[{"role":"user","content":"a\/b\u00e9"}],"seed":1e400,"stream":true}"#,
-    r#"{"stream":true,"stream_options":null,"n":-1.5e-2}"#,
-    r#"{"stream_options": { } ,"stream": true }"#,
-    r#"{"\u0073tream":true,"stream_options":{"include\u005fusage":false,"x":[{}]}}"#,
-    "\u{feff}{\"stream\":\"True\",\"a\":\"\u{e8}\"}",
-    r#"{"stream":1,"stream_options":{"include_usage":"true"}}"#,
-    r#"{"stream":false,"stream":true,"stream_options":{"include_usage":true,"include_usage":null}}"#,
-];
-
 fn main() -> io::Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (n, request) in REQUESTS.iter().enumerate() {
         write(&here.join("corpus/intake"), &n.to_string(), request.as_bytes())?;
     }
-    for (n, body) in BODIES.iter().enumerate() {
+    for (n, body) in inject::BODIES.iter().enumerate() {
         write(&here.join("corpus/inject"), &n.to_string(), body.as_bytes())?;
     }
     for entry in fs::read_dir(here.join("../tests/transcripts"))? {

@@ -2,4 +2,8 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lms_metrics_proxy::usage::inject::fuzz_inject(bytes));
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../../tests/fuzz/inject.rs"]
+mod rules;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rules::fuzz_inject(bytes));

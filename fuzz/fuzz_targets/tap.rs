@@ -2,4 +2,15 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lms_metrics_proxy::usage::fuzz::fuzz_tap(bytes));
+// The file of the unit tests names modules of the crate.
+use lms_metrics_proxy::{calendar, record};
+
+#[allow(dead_code, reason = "unit tests use more of it")]
+#[path = "../../src/testing.rs"]
+mod testing;
+
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../../tests/fuzz/tap.rs"]
+mod rules;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rules::fuzz_tap(bytes));

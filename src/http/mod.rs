@@ -16,12 +16,10 @@
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
 //! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest of
 //!   those replies.
-//! - [`fuzz`]: the rules that hold for any bytes whatsoever.
 
 pub mod chunked;
 mod fields;
 pub mod framing;
-pub mod fuzz;
 pub mod head;
 pub mod host;
 pub mod origin;

@@ -32,8 +32,6 @@ mod error;
 mod escapes;
 mod excerpt;
 mod form;
-#[doc(hidden)]
-pub mod fuzz;
 mod grammar;
 mod hold;
 pub mod inject;
@@ -53,7 +51,6 @@ mod sse;
 pub mod tap;
 mod text;
 mod tools;
-mod transcripts;
 mod usage_report;
 mod word_pace;
 mod words;

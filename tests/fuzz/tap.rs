@@ -1,6 +1,8 @@
 //! What must hold for any bytes at all. `cargo test` runs it on mutated transcripts, cargo-fuzz on what it thinks of.
 
-use super::{Dialect, Flow, Form, Tap, UsageReport};
+use lms_metrics_proxy::usage::{Dialect, Flow, Form, Tap, UsageReport};
+
+use crate::testing::Random;
 
 /// What the first byte of the input of [`fuzz_tap`] chooses from.
 pub const DIALECTS: [Dialect; 7] = [
@@ -23,7 +25,7 @@ pub fn fuzz_tap(input: &[u8]) {
     let strip = choice & 1 == 1;
     let whole = run(Tap::new(dialect, form, strip, 300), body, |rest| rest);
     let mut random = Random::new(u64::from_le_bytes(*seed));
-    let cut = run(Tap::new(dialect, form, strip, 300), body, |rest| 1 + random.below(rest.min(40)));
+    let cut = run(Tap::new(dialect, form, strip, 300), body, |rest| 1 + random.index(rest.min(40)));
     assert!(whole == cut, "the cuts decide: {dialect:?} {form:?} strip={strip}\n{whole:?}\n{cut:?}");
     let bytes = &whole.0;
     if strip {
@@ -46,7 +48,7 @@ fn check_removed(body: &[u8], bytes: &[u8]) {
 }
 
 /// Feeds `body` to `tap` in pieces whose length `next` chooses, given how much is left.
-pub(super) fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usize) -> (Vec<u8>, UsageReport) {
+pub fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usize) -> (Vec<u8>, UsageReport) {
     let (mut out, mut at) = (Vec::new(), 0);
     while at < body.len() {
         let end = at + next(body.len() - at).clamp(1, body.len() - at);
@@ -57,20 +59,4 @@ pub(super) fn run(mut tap: Tap, body: &[u8], mut next: impl FnMut(usize) -> usiz
     }
     tap.end(&mut out);
     (out, tap.report())
-}
-
-/// xorshift64: the same cuts and mutations in every run.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(seed | 1)
-    }
-
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % end.max(1)
-    }
 }

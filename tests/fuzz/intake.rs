@@ -1,13 +1,9 @@
-//! The rules that hold for any bytes whatsoever. [`fuzz_intake`] is the entry point for a fuzzer; `cargo test` runs it
-//! over bounded mutations of known requests.
+//! The rules that hold for any bytes whatsoever. `cargo test` runs it over bounded mutations of known requests, cargo-fuzz over
+//! what it thinks of.
 
-use super::chunked::ChunkDecoder;
-use super::framing::Framing;
-use super::head::{RequestHead, read_head};
-use super::host::HostPolicy;
-use super::refusal::Refusal;
-use super::syntax::is_control;
-use super::target::{climbs_out, query_pairs};
+use lms_metrics_proxy::http::target::query_pairs;
+use lms_metrics_proxy::http::{ChunkDecoder, Framing, HostPolicy, Refusal, RequestHead, read_head};
+use lms_metrics_proxy::routes::route;
 
 /// Decoded bodies beyond this are refused here, so that a fuzzer reaches that refusal, too.
 const BODY_BYTES_MAX: u64 = 4096;
@@ -22,33 +18,36 @@ pub fn fuzz_intake(bytes: &[u8]) {
     for request in &whole.requests {
         let head = &request.head;
         for (name, value) in head.fields() {
-            assert!(!name.is_empty() && !value.iter().any(|&byte| is_control(byte)), "a control byte passed");
+            assert!(
+                !name.is_empty() && !value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()),
+                "a control byte passed"
+            );
         }
         assert!(head.host().is_some() || head.minor_version() == 0, "HTTP/1.1 passed without Host");
         assert!(head.target().bytes().all(|byte| byte.is_ascii_graphic()), "a target that is no URI passed");
         // Neither may panic; what they decide has tests of its own.
         policy.allows(head.host().unwrap_or_default());
-        climbs_out(head.path());
+        drop(route(head.path()));
         query_pairs(head.query().unwrap_or_default());
     }
 }
 
 /// Everything that was understood of one client's bytes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Understood {
+struct Understood {
     /// The whole requests, in order.
-    pub(super) requests: Vec<Request>,
+    requests: Vec<Request>,
     /// Why reading ended before the bytes did.
-    pub(super) refusal: Option<Refusal>,
+    refusal: Option<Refusal>,
     /// Bytes behind the last whole request. Not counted after a refusal, where nothing is read any more.
-    pub(super) left: usize,
+    left: usize,
 }
 
 /// One whole request.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) head: RequestHead,
-    pub(super) body: Vec<u8>,
+struct Request {
+    head: RequestHead,
+    body: Vec<u8>,
 }
 
 impl PartialEq for Request {
@@ -64,7 +63,7 @@ impl PartialEq for Request {
 }
 
 /// Reads as the front does, with `step` bytes arriving at a time, until the connection would be closed.
-pub(super) fn read_all(bytes: &[u8], step: usize) -> Understood {
+fn read_all(bytes: &[u8], step: usize) -> Understood {
     let mut understood = Understood { requests: Vec::new(), refusal: None, left: 0 };
     // What arrived is bytes[begin..arrived]; what is before `begin` belongs to requests read earlier.
     let (mut begin, mut arrived) = (0, 0);

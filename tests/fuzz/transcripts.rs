@@ -1,9 +1,10 @@
 //! Runs every file of `tests/transcripts` (see its README), whole and in pieces, and mutations of all of them.
 
-#![cfg(test)]
+use lms_metrics_proxy::routes::dialect_of;
+use lms_metrics_proxy::usage::{Dialect, Flow, Form, Tap, UsageReport};
 
-use super::fuzz::{Random, fuzz_tap, run};
-use super::{Dialect, Flow, Form, Tap, UsageReport};
+use crate::tap::{fuzz_tap, run};
+use crate::testing::Random;
 
 struct Transcript {
     name: String,
@@ -61,7 +62,7 @@ impl Transcript {
         };
         Transcript {
             name: name.to_owned(),
-            dialect: crate::routes::dialect_of(field("route").expect("a route")),
+            dialect: dialect_of(field("route").expect("a route")),
             form,
             failed: field("status").is_some_and(|status| status >= "400"),
             streamed: field("streamed").map_or(form == Form::Events, |streamed| streamed == "yes"),
@@ -145,7 +146,7 @@ fn every_transcript_reads_the_same_whole_and_in_pieces() {
         for seed in 1..30 {
             let mut random = Random::new(seed * 7919);
             let longest = [3, 20, 300][seed as usize % 3];
-            check(&transcript, &format!("cuts of seed {seed}"), |_| 1 + random.below(longest));
+            check(&transcript, &format!("cuts of seed {seed}"), |_| 1 + random.index(longest));
         }
     }
 }
@@ -214,19 +215,19 @@ fn mutated_transcripts_keep_the_promises() {
     let transcripts = all();
     let mut random = Random::new(20_260_119);
     for round in 0..4_000 {
-        let mut input: Vec<u8> = (0..9).map(|_| random.below(256) as u8).collect();
-        let first = &transcripts[random.below(transcripts.len())];
+        let mut input: Vec<u8> = (0..9).map(|_| random.index(256) as u8).collect();
+        let first = &transcripts[random.index(transcripts.len())];
         input.extend_from_slice(&first.body[..first.body.len().min(3000)]);
-        for _ in 0..random.below(4) {
-            let at = 9 + random.below(input.len() - 9);
-            match random.below(4) {
-                0 => input[at] = random.below(256) as u8,
+        for _ in 0..random.index(4) {
+            let at = 9 + random.index(input.len() - 9);
+            match random.index(4) {
+                0 => input[at] = random.index(256) as u8,
                 1 => drop(input.remove(at)),
                 2 => input.truncate(at),
                 _ => {
                     // Frames of two streams spliced together.
-                    let second = &transcripts[random.below(transcripts.len())].body;
-                    let from = random.below(second.len());
+                    let second = &transcripts[random.index(transcripts.len())].body;
+                    let from = random.index(second.len());
                     input.truncate(at);
                     input.extend_from_slice(&second[from..second.len().min(from + 2000)]);
                 }
@@ -271,12 +272,12 @@ const FINISHES: [&str; 2] = [
 /// A stream with usage events somewhere behind its words, and the same without them.
 fn stream(random: &mut Random) -> (Form, String, String) {
     let (data, end) =
-        [("data: ", "\n\n"), ("data:", "\r\n\r\n"), ("data: ", "\r\r"), ("data: ", "\n"), ("", "\n")][random.below(5)];
+        [("data: ", "\n\n"), ("data:", "\r\n\r\n"), ("data: ", "\r\r"), ("data: ", "\n"), ("", "\n")][random.index(5)];
     let line_end = &end[..end.len() / 2];
     let is_sse = !data.is_empty();
     let (mut body, mut client) = (String::new(), String::new());
     let mut say = |random: &mut Random, document: &str, is_usage: bool| {
-        let before = match random.below(if is_sse && end.len() > 1 { 9 } else { 1 }) {
+        let before = match random.index(if is_sse && end.len() > 1 { 9 } else { 1 }) {
             6 => format!("id: 7{line_end}"),
             7 => format!("event: chunk{line_end}"),
             _ => String::new(),
@@ -287,23 +288,23 @@ fn stream(random: &mut Random) -> (Form, String, String) {
             client.push_str(&event);
         }
     };
-    for _ in 0..1 + random.below(6) {
-        let event = OTHER_EVENTS[random.below(OTHER_EVENTS.len())];
+    for _ in 0..1 + random.index(6) {
+        let event = OTHER_EVENTS[random.index(OTHER_EVENTS.len())];
         say(random, event, false);
     }
     FINISHES.iter().for_each(|event| say(random, event, false));
-    for _ in 0..random.below(4) {
-        let event = USAGE_EVENTS[random.below(USAGE_EVENTS.len())];
+    for _ in 0..random.index(4) {
+        let event = USAGE_EVENTS[random.index(USAGE_EVENTS.len())];
         say(random, event, true);
     }
-    if random.below(3) > 0 {
+    if random.index(3) > 0 {
         say(random, "[DONE]", false);
-        for _ in 0..random.below(3) {
-            let event = USAGE_EVENTS[random.below(USAGE_EVENTS.len())];
+        for _ in 0..random.index(3) {
+            let event = USAGE_EVENTS[random.index(USAGE_EVENTS.len())];
             say(random, event, true);
         }
     }
-    (if random.below(2) == 0 { Form::Events } else { Form::Body }, body, client)
+    (if random.index(2) == 0 { Form::Events } else { Form::Body }, body, client)
 }
 
 #[test]
@@ -314,7 +315,7 @@ fn whatever_injection_brought_goes_and_nothing_else_wherever_it_is_cut() {
         for longest in [1, 7, 60, 100_000] {
             for strip in [true, false] {
                 let tap = Tap::new(Dialect::Chat, form, strip, 300);
-                let (bytes, report) = run(tap, body.as_bytes(), |_| 1 + random.below(longest));
+                let (bytes, report) = run(tap, body.as_bytes(), |_| 1 + random.index(longest));
                 let expected = if strip { &client } else { &body };
                 assert_eq!(&String::from_utf8_lossy(&bytes), expected, "round {round}, {form:?}, up to {longest}");
                 assert!(report.streamed && report.finished, "round {round}: {body}");
