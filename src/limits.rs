@@ -172,9 +172,6 @@ pub const CLIENT_LABEL_BYTES_MAX: usize = 64;
 
 // ---- what is read of a reply -------------------------------------------------------------------------------------
 
-/// Longest SSE line or JSON string the tap keeps whole. Longer ones pass all the same; of them only what a
-/// dialect looks for is kept.
-pub const TAP_BYTES_MAX: usize = 64 * 1024;
 /// Longest partial line held back while it may still be the usage event that injection brought.
 pub const HOLD_BYTES_MAX: usize = 16 * 1024;
 

@@ -27,13 +27,8 @@ impl Edit {
     }
 }
 
-/// The body with `stream_options.include_usage` set to `true`, or `None` when it must go as it came: it is not a JSON
-/// object, `stream` is not true, it asks already, or the members in question have values that are not ours to mend.
-pub fn ask_for_usage(body: &[u8]) -> Option<Vec<u8>> {
-    edit(body).map(|edit| edit.apply(body))
-}
-
-/// The edit that [`ask_for_usage`] makes, for a caller that would rather send the body in three parts than copy it.
+/// The edit that sets `stream_options.include_usage` to `true`, or `None` when the body must go as it came: it is not a
+/// JSON object, `stream` is not true, it asks already, or the members in question have values that are not ours to mend.
 pub fn edit(body: &[u8]) -> Option<Edit> {
     let mut stream = false;
     let mut options = None;
@@ -86,6 +81,10 @@ fn is_off(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ask_for_usage(body: &[u8]) -> Option<Vec<u8>> {
+        edit(body).map(|edit| edit.apply(body))
+    }
 
     fn check(body: &str, expected: Option<&str>) {
         let edited = ask_for_usage(body.as_bytes()).map(|edited| String::from_utf8(edited).expect("stays UTF-8"));
