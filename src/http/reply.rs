@@ -126,13 +126,6 @@ impl Reply {
     }
 }
 
-/// A reply of the proxy itself in one call: JSON, with `extra` fields.
-pub fn encode(status: u16, extra: &[(&'static str, &str)], body: &[u8], close: bool, head_only: bool) -> Vec<u8> {
-    let reply = Reply::json(status, body.to_vec());
-    let reply = extra.iter().fold(reply, |reply, (name, value)| reply.with_field(name, (*value).to_owned()));
-    reply.encode(if close { Persistence::Close } else { Persistence::KeepAlive }, head_only)
-}
-
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: ErrorFields<'a>,
@@ -300,7 +293,6 @@ mod tests {
         let reply = Reply::json(200, b"{}".to_vec());
         check(&reply, Persistence::KeepAlive, false, &format!("{head}\r\n{{}}"));
         check(&reply, Persistence::KeepAliveAnnounced, false, &format!("{head}Connection: keep-alive\r\n\r\n{{}}"));
-        assert_eq!(encode(200, &[], b"{}", false, false), reply.encode(Persistence::KeepAlive, false));
     }
 
     #[test]
