@@ -60,7 +60,6 @@ const CIRCLE_EXCEPTIONS: &[&str] = &[
     "exchange/idle.rs -> exchange/upstream.rs",
     "exchange/flow.rs -> exchange/relayed.rs",
     "exchange/flow.rs -> exchange/job.rs",
-    "stats/reader.rs -> stats/latency.rs",
 ];
 
 /// Imports, "file -> file", that still run upwards.
