@@ -456,6 +456,27 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
     assert!(bench.reader.keeps());
 }
 
+/// The pack of an hour knows of higher ids then than the packs hold.
+#[test]
+fn a_row_whose_id_is_used_again_counts_once_at_the_edge_of_a_range() {
+    let mut bench = Bench::new();
+    let hour = row().start_ms - row().start_ms % HOUR_MS;
+    let at = |minute: i64| Row { start_ms: hour + minute * 60_000, ..row() };
+    bench.write(&[at(10), at(40), at(50)]);
+    bench.pack();
+    let asked = Filter { from_ms: Some(hour + HOUR_MS / 2), to_ms: Some(hour + HOUR_MS), ..Filter::default() };
+    let told = |bench: &Bench| {
+        let latency = bench.reader.latency(&asked).expect("answers").overall.duration_ms.count;
+        (bench.reader.summary(&asked).expect("answers").total_requests, latency)
+    };
+    assert_eq!(told(&bench), (2, 2));
+    bench.plain.execute_batch("DELETE FROM content WHERE id > 1; DELETE FROM requests WHERE id > 1").expect("removes");
+    assert_eq!(bench.store.write(&[at(45)]), Ok(vec![2]));
+    assert_eq!(told(&bench), (1, 1));
+    bench.pack();
+    assert_eq!(told(&bench), (1, 1));
+}
+
 #[test]
 fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     let mut bench = Bench::new();
