@@ -6,10 +6,10 @@
 //!  keeper ──▶ checkpoints, rows that wait, packing, clean
 //! ```
 //!
-//! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] do
-//! so; what becomes of its files is watched by its [`database_file`]. The less [`room`] there is on the disk, the earlier its log is
-//! moved. What it does not take before the end goes into a file beside it ([`unsaved`]). How far the clock on the wall can
-//! be believed, [`crate::clock`] judges.
+//! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] or
+//! [`former`] do so. What becomes of its files is watched by its [`database_file`]; where they are gone, [`reopen`] saves
+//! what it can and opens it anew. The less [`room`] there is on the disk, the earlier its log ([`wal`]) is moved. What it
+//! does not take before the end goes into a file beside it ([`unsaved`]).
 
 pub mod clean;
 pub mod connections;
