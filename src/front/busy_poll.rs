@@ -36,10 +36,13 @@ impl BusyPoll {
         at_most: Option<Duration>,
         may_look: bool,
     ) -> io::Result<()> {
-        let may_look = may_look && self.is_possible;
+        if !may_look || !self.is_possible {
+            self.was_short = false;
+            return poll.poll(events, at_most);
+        }
         let began = Instant::now();
         let look_time = at_most.map_or(LOOK_TIME_MAX, |at_most| at_most.min(LOOK_TIME_MAX));
-        while may_look && self.was_short && began.elapsed() < look_time {
+        while self.was_short && began.elapsed() < look_time {
             poll.poll(events, Some(Duration::ZERO))?;
             if !events.is_empty() {
                 return Ok(());
@@ -49,7 +52,7 @@ impl BusyPoll {
         let asleep = Instant::now();
         poll.poll(events, at_most)?;
         // Looking would have found what came so soon.
-        self.was_short = may_look && asleep.elapsed() < LOOK_TIME_MAX;
+        self.was_short = asleep.elapsed() < LOOK_TIME_MAX;
         Ok(())
     }
 }

@@ -200,12 +200,11 @@ impl Front {
             }
             // Whose turn was cut short has the next one behind those of whom an event tells.
             let unfinished = std::mem::take(&mut self.unfinished);
+            let mut is_woken = false;
             for event in events.iter() {
                 match event.token() {
                     LISTENER => self.accept(),
-                    // A connection of the other loop may have closed.
-                    WAKER if self.accept_again_ms.is_some() => self.accept(),
-                    WAKER => {}
+                    WAKER => is_woken = true,
                     Token(token) if token >= LINKS => {
                         let hung_up = event.is_read_closed() || event.is_error();
                         if token >= FLOWING {
@@ -227,14 +226,8 @@ impl Front {
                     self.step(token, Connection::resume);
                 }
             }
-            for Return { token, fate } in self.services.returns.take() {
-                self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
-            }
-            for (token, exchange) in self.services.flowing.take() {
-                self.step(token, |connection, around, _| connection.take_stream(exchange, around));
-            }
-            if let Role::Lane(arrivals) = &self.services.role {
-                arrivals.take().into_iter().for_each(|moved| self.welcome(moved));
+            if is_woken {
+                self.take_what_was_left();
             }
             self.check_deadlines();
             self.connections.end_turn();
@@ -246,6 +239,23 @@ impl Front {
             if over {
                 return Ok(());
             }
+        }
+    }
+
+    /// Other threads have left something, and have woken the loop for it.
+    fn take_what_was_left(&mut self) {
+        // A connection of another loop may have closed.
+        if self.accept_again_ms.is_some() {
+            self.accept();
+        }
+        for Return { token, fate } in self.services.returns.take() {
+            self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
+        }
+        for (token, exchange) in self.services.flowing.take() {
+            self.step(token, |connection, around, _| connection.take_stream(exchange, around));
+        }
+        if let Role::Lane(arrivals) = &self.services.role {
+            arrivals.take().into_iter().for_each(|moved| self.welcome(moved));
         }
     }
 
