@@ -6,7 +6,7 @@
 //! back to a worker. Only Unix can poll a socket that somebody else owns; elsewhere workers keep their streams.
 //!
 //! When events come faster than any model sends them, a loop looks less often, as network cards moderate their
-//! interrupts (`Pace`).
+//! interrupts (`LookRate`).
 //!
 //! This is so because a thread for each stream costs more than relaying. Measured on two cores, processor time an event,
 //! nginx beside it in the same run: 100 paced streams 22.0 us (nginx 10.7), 1000 paced 19.8 (10.7), 16 that flood 3.7
@@ -44,15 +44,15 @@ const CROWDED: Duration = Duration::from_micros(800);
 const REST: Duration = Duration::from_micros(50);
 
 /// How often streams were looked at of late.
-struct Pace {
+struct LookRate {
     looks: u32,
     since: Instant,
     crowded: bool,
 }
 
-impl Pace {
-    fn new() -> Pace {
-        Pace { looks: 0, since: Instant::now(), crowded: false }
+impl LookRate {
+    fn new() -> LookRate {
+        LookRate { looks: 0, since: Instant::now(), crowded: false }
     }
 
     /// Counts one more look; whether they follow too fast upon each other.
@@ -75,7 +75,7 @@ pub struct FlowingReplies {
     first_token: usize,
     pool: Arc<Workers>,
     scratch: Scratch,
-    pace: Pace,
+    rate: LookRate,
     /// The loop's turn has looked at one.
     looked: bool,
     /// How many there are.
@@ -96,7 +96,7 @@ impl FlowingReplies {
             first_token,
             pool,
             scratch: Scratch::default(),
-            pace: Pace::new(),
+            rate: LookRate::new(),
             looked: false,
             count: 0,
         }
@@ -119,7 +119,7 @@ impl FlowingReplies {
 
     /// Before the loop waits: rests where it would be woken too soon.
     pub fn rest(&mut self) {
-        if std::mem::take(&mut self.looked) && self.pace.is_crowded() {
+        if std::mem::take(&mut self.looked) && self.rate.is_crowded() {
             thread::sleep(REST);
         }
     }

@@ -72,7 +72,7 @@ struct ShortExchange {
 }
 
 /// How far sending a request got.
-enum Sent {
+enum SendProgress {
     Whole,
     /// The socket did not take this rest.
     Partly(Vec<u8>),
@@ -113,9 +113,9 @@ impl ShortExchanges {
         link.exchange = Some(ShortExchange { request, sent: 0, draft: None });
         let shared = &self.shared;
         match catch_unwind(AssertUnwindSafe(|| link.send(shared))) {
-            Ok(Sent::Whole) => {}
-            Ok(Sent::Partly(unsent)) => self.go_on(at, unsent, Vec::new()),
-            Ok(Sent::Nothing) => return self.give_back(at).map_or(Ok(()), Err),
+            Ok(SendProgress::Whole) => {}
+            Ok(SendProgress::Partly(unsent)) => self.go_on(at, unsent, Vec::new()),
+            Ok(SendProgress::Nothing) => return self.give_back(at).map_or(Ok(()), Err),
             Err(_) => self.end_by_bug(at),
         }
         Ok(())
@@ -316,34 +316,38 @@ fn is_quiet(mut socket: &TcpStream) -> bool {
 
 impl UpstreamLink {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile.
-    fn send(&mut self, shared: &Shared) -> Sent {
-        let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else { return Sent::Nothing };
+    fn send(&mut self, shared: &Shared) -> SendProgress {
+        let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else {
+            return SendProgress::Nothing;
+        };
         let Lend { loan, head, body, .. } = &request.lend;
         let fields = forwarded(head, request.forwarding.recorded);
         let bytes = self.upstream.encode(head.method(), head.target(), fields, body);
-        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else { return Sent::Nothing };
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else {
+            return SendProgress::Nothing;
+        };
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !is_quiet(&self.socket) {
             self.upstream.manners().note_close();
             self.upstream.disconnect();
-            return Sent::Nothing;
+            return SendProgress::Nothing;
         }
         self.upstream.manners().note_open();
         if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
-            return Sent::Nothing;
+            return SendProgress::Nothing;
         }
         let n = match (&*self.socket).write(&bytes) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 self.upstream.disconnect();
-                return Sent::Nothing;
+                return SendProgress::Nothing;
             }
         };
         *taken = n as u64;
         let sent = match &bytes[n..] {
-            [] => Sent::Whole,
-            unsent => Sent::Partly(unsent.to_vec()),
+            [] => SendProgress::Whole,
+            unsent => SendProgress::Partly(unsent.to_vec()),
         };
         *draft = request.draft(shared);
         bug_on_purpose(head, "asking");
