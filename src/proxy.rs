@@ -11,7 +11,7 @@ use crate::calendar::now_ms;
 use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::credential::FingerprintKey;
-use crate::exchange::dial::Names;
+use crate::exchange::dial::UpstreamFacts;
 use crate::exchange::idle::IdleConnections;
 use crate::exchange::worker;
 use crate::front::{self, Front, Judge, Stop};
@@ -145,7 +145,7 @@ impl Proxy {
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let database = settings.database.clone();
 
-        let names = Arc::new(Names::new(&settings).map_err(StartError::Upstream)?);
+        let names = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::Upstream)?);
         let judge = Judge::new(&settings);
         let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {

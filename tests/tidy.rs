@@ -52,7 +52,7 @@ const IMPURE: [&str; 8] =
 const SHARED_NAMES: [&str; 4] = ["Error", "Kind", "State", "Step"];
 
 /// Types of one name that are still there more than once.
-const NAME_EXCEPTIONS: &[&str] = &["Sent"];
+const NAME_EXCEPTIONS: &[&str] = &[];
 
 /// Imports, "file -> file", without which no circle of files would be left.
 const CIRCLE_EXCEPTIONS: &[&str] = &[

@@ -26,7 +26,7 @@ use crate::limits::*;
 use crate::settings::{self, Settings};
 
 /// What is known of upstream, whoever connects. Nothing from a request decides where we connect.
-pub struct Names {
+pub struct UpstreamFacts {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     addresses: Arc<Addresses>,
@@ -40,14 +40,17 @@ pub struct Names {
     pub(super) config: Config,
 }
 
-impl Names {
+impl UpstreamFacts {
     /// For the upstream of the settings. The error says what is wrong with its URL.
-    pub fn new(settings: &Settings) -> Result<Names, String> {
-        Names::resolved_by(settings, Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)))
+    pub fn new(settings: &Settings) -> Result<UpstreamFacts, String> {
+        UpstreamFacts::resolved_by(
+            settings,
+            Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)),
+        )
     }
 
     /// The same with another way to look names up.
-    pub fn resolved_by(settings: &Settings, resolve: Box<Resolve>) -> Result<Names, String> {
+    pub fn resolved_by(settings: &Settings, resolve: Box<Resolve>) -> Result<UpstreamFacts, String> {
         let upstream = &settings.upstream;
         let wrong = |e: &dyn fmt::Display| format!("LM_STUDIO_URL cannot be used: {e}");
         let scheme = match upstream.scheme() {
@@ -56,7 +59,7 @@ impl Names {
         };
         let authority = upstream.authority().parse::<Authority>().map_err(|e| wrong(&e))?;
         let host = upstream.host().trim_start_matches('[').trim_end_matches(']');
-        Ok(Names {
+        Ok(UpstreamFacts {
             scheme,
             authority,
             addresses: Arc::new(Addresses::new(host, upstream.port(), resolve)),
@@ -87,7 +90,7 @@ pub struct Dial {
     /// Where the connection lies between exchanges.
     pub aside: Arc<Aside>,
     /// Upstream's addresses.
-    pub names: Arc<Names>,
+    pub names: Arc<UpstreamFacts>,
     /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit, all addresses and TLS together: so long a client waits at most.
     pub connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::dial::Names;
+use super::dial::UpstreamFacts;
 use super::upstream::UpstreamConnection;
 use crate::bell::lock;
 use crate::limits::*;
@@ -57,7 +57,7 @@ pub struct IdleConnections {
 
 impl IdleConnections {
     /// A way to upstream, with a connection if there is one to be used.
-    pub fn take(&self, settings: &Settings, names: &Arc<Names>) -> UpstreamConnection {
+    pub fn take(&self, settings: &Settings, names: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let mut idle = self.idle();
         if let Some(connected) = take_connected(&mut idle) {
             return connected;
@@ -163,7 +163,7 @@ mod tests {
     fn one_that_must_wait_is_kept_where_it_replaces_none_that_is_in_use() {
         let one = |name: &str| (name == "MAX_WORKERS").then(|| "1".to_string());
         let (settings, _) = settings::read(one).expect("a valid setting");
-        let names = Arc::new(Names::new(&settings).expect("a valid URL"));
+        let names = Arc::new(UpstreamFacts::new(&settings).expect("a valid URL"));
         let kept = |is_stream: bool| {
             let idle = IdleConnections::default();
             for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &names)) {

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use self::credential::FingerprintKey;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
-use dial::Names;
+use dial::UpstreamFacts;
 use idle::IdleConnections;
 use unasked::Unasked;
 
@@ -60,7 +60,7 @@ pub struct Shared {
     /// Where rows go.
     pub recorder: Arc<Recorder>,
     /// Upstream's addresses.
-    pub names: Arc<Names>,
+    pub names: Arc<UpstreamFacts>,
     /// Connections to upstream that wait for the next exchange.
     pub idle: IdleConnections,
     /// Whose counts come unasked.

@@ -17,7 +17,7 @@ use crate::limits::FIELDS_MAX;
 
 /// What became of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum Uploaded {
     /// Upstream takes them.
     Whole,
     /// Upstream has replied, or ended its side, before it took them all.
@@ -34,7 +34,7 @@ pub fn send(
     large: bool,
     idle_time_max: Option<Duration>,
     taken: impl FnMut(usize),
-) -> io::Result<Sent> {
+) -> io::Result<Uploaded> {
     if large && polled::IS_POSSIBLE {
         let mut poll = None;
         socket.set_nonblocking(true)?;
@@ -50,8 +50,8 @@ fn send_all(
     mut socket: &TcpStream,
     bytes: &[u8],
     mut taken: impl FnMut(usize),
-    mut full: impl FnMut(io::Error) -> io::Result<Option<Sent>>,
-) -> io::Result<Sent> {
+    mut full: impl FnMut(io::Error) -> io::Result<Option<Uploaded>>,
+) -> io::Result<Uploaded> {
     let mut sent = 0;
     while sent < bytes.len() {
         match socket.write(&bytes[sent..]) {
@@ -69,11 +69,11 @@ fn send_all(
             Err(e) => return Err(e),
         }
     }
-    Ok(Sent::Whole)
+    Ok(Uploaded::Whole)
 }
 
 /// Waits until upstream takes more, replies or ends its side. `poll` is made at the first wait of a request.
-fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Duration>) -> io::Result<Option<Sent>> {
+fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Duration>) -> io::Result<Option<Uploaded>> {
     let poll = match poll {
         Some(poll) => poll,
         None => {
@@ -92,7 +92,7 @@ fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Durat
         return Err(io::ErrorKind::TimedOut.into());
     }
     let refused = events.iter().any(|event| event.is_readable()) && is_refusal(socket);
-    Ok(refused.then_some(Sent::CutShort))
+    Ok(refused.then_some(Uploaded::CutShort))
 }
 
 /// What is looked at of a reply: an interim one takes some 25 bytes, with fields some hundreds.

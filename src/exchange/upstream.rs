@@ -10,7 +10,7 @@ use ureq::http::uri::{Authority, PathAndQuery, Scheme};
 use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, Timeout};
 
-use super::dial::{Dial, Elsewhere, Names, Tls};
+use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts};
 use super::head_reader::UpstreamReply;
 use super::idle::Manners;
 use super::wire::WireState;
@@ -57,7 +57,7 @@ struct Base {
 
 impl UpstreamConnection {
     /// A way to upstream; no connection is made yet.
-    pub fn new(settings: &Settings, names: &Arc<Names>) -> UpstreamConnection {
+    pub fn new(settings: &Settings, names: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let wire = Arc::new(WireState::default());
         let make = Arc::new(Dial {
             wire: wire.clone(),

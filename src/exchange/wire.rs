@@ -19,7 +19,7 @@ use self::state::Readiness;
 pub use self::state::{Begun, WireState, called_off};
 use super::idle::Manners;
 use super::permits::Permit;
-use super::upload::{self, Sent};
+use super::upload::{self, Uploaded};
 use crate::keepalive;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
 
@@ -126,8 +126,8 @@ impl Wire {
         }
         let state = &self.state;
         match sent {
-            Ok(Sent::Whole) => Ok(()),
-            Ok(Sent::CutShort) => {
+            Ok(Uploaded::Whole) => Ok(()),
+            Ok(Uploaded::CutShort) => {
                 self.cut_short = true;
                 Ok(())
             }
