@@ -45,9 +45,12 @@ impl Excerpt {
     /// Adds to the text. A character may come in parts.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
+        if self.bytes_max == 0 {
+            return;
+        }
         let (fits, bytes) = bytes.split_at(bytes.len().min(self.bytes_max - self.kept.len()));
         self.kept.extend_from_slice(fits);
-        if bytes.is_empty() || self.bytes_max == 0 {
+        if bytes.is_empty() {
             return;
         }
         let ring = &mut self.kept[self.bytes_max / 2..];
