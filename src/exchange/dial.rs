@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Ru
 
 use super::addresses::{Addresses, Resolve};
 use super::head_reader::{Aside, HeadReader};
-use super::idle::Manners;
+use super::manners::Manners;
 use super::permits::Permit;
 use super::permits::Permits;
 use super::wire::{Wire, WireState, called_off};

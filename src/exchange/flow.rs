@@ -24,12 +24,9 @@ use mio::{Interest, Registry, Token, Waker};
 use super::job::{Job, Workers};
 use super::polled;
 use super::relay::{Scratch, Step};
-use super::relayed::Exchange;
+use super::relayed::{Exchange, FlowingMailbox};
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
-
-/// Where workers leave the streams that flow with the clients of one loop.
-pub type FlowingMailbox = Mailbox<Box<Exchange>>;
 
 /// Relay at most so much of one stream before the others have their turn.
 const TURN_BYTES_MAX: usize = 256 * 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::pool::{Connecting, InFlight, Pool, QueuedRequest};
 use super::relay::Step;
 use super::relayed::Exchange;
-use super::request::ForwardedRequest;
+use super::relayed::ForwardedRequest;
 use crate::client::Tail;
 
 /// What a worker can be asked to do.

@@ -30,6 +30,7 @@ pub mod head_reader;
 pub mod idle;
 pub mod incoming;
 pub mod job;
+pub mod manners;
 pub mod permits;
 mod polled;
 pub mod pool;

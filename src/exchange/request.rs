@@ -1,15 +1,5 @@
-//! A request that is sent on to upstream, with all that was decided about it.
+//! What is decided about a request that is sent on to upstream.
 
-use std::sync::Arc;
-
-use super::Shared;
-use super::draft::Draft;
-use super::flow::FlowingMailbox;
-use super::pool::{Connecting, InFlight};
-use super::unasked::Asking;
-use super::upstream::UpstreamConnection;
-use super::wire::Begun;
-use crate::client::{Client, Lend};
 use crate::http::RequestHead;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
 use crate::routes::{dialect_of, is_recorded};
@@ -53,52 +43,5 @@ impl Kind {
             "GET" | "POST" => Kind::Short,
             _ => Kind::Other,
         }
-    }
-}
-
-/// A whole request that is sent on to upstream, until its reply has ended.
-pub struct ForwardedRequest {
-    /// The request, with the connection to answer it on. Its body is kept until upstream has it.
-    pub lend: Lend,
-    /// What was decided about it.
-    pub forwarding: Forwarding,
-    /// Where it is left while its reply does nothing but flow.
-    pub(super) home: Arc<FlowingMailbox>,
-    /// Who asks for usage.
-    pub(super) asking: Asking,
-    /// A lane has begun it.
-    pub(super) asked_before: Option<Box<AskedBefore>>,
-    /// It has begun, and counts as long as this is kept.
-    pub(super) in_flight: Option<InFlight>,
-    /// It counts among those that have yet to come to a connection.
-    pub(super) connecting: Option<Connecting>,
-}
-
-/// What a worker goes on from: the request was sent on already (see [`Begun`]).
-pub struct AskedBefore {
-    /// On this connection.
-    pub(super) upstream: UpstreamConnection,
-    /// So far.
-    pub(super) begun: Begun,
-    /// What it said.
-    pub(super) draft: Option<Box<Draft>>,
-}
-
-impl ForwardedRequest {
-    /// One that nobody has begun.
-    pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
-        let asking = Asking::AsItCame;
-        ForwardedRequest { lend, forwarding, home, asking, asked_before: None, in_flight: None, connecting: None }
-    }
-
-    /// The client's connection.
-    pub fn client(&self) -> &Client {
-        self.lend.loan.client()
-    }
-
-    /// What its row says of it, if it gets one.
-    pub(super) fn draft(&self, shared: &Shared) -> Option<Box<Draft>> {
-        let Lend { head, body, began, start_ms, .. } = &self.lend;
-        self.forwarding.recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)))
     }
 }

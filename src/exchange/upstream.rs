@@ -12,7 +12,7 @@ use ureq::{Agent, Timeout};
 
 use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts};
 use super::head_reader::UpstreamReply;
-use super::idle::Manners;
+use super::manners::Manners;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::UPSTREAM_UNPROVEN_MAX;

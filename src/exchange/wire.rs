@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use self::state::Readiness;
 pub use self::state::{Begun, WireState, called_off};
-use super::idle::Manners;
+use super::manners::Manners;
 use super::permits::Permit;
 use super::upload::{self, Uploaded};
 use crate::keepalive;

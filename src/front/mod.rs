@@ -41,7 +41,7 @@ use crate::exchange::flow::FlowingReplies;
 use crate::exchange::job::Workers;
 use crate::exchange::relay::Step;
 use crate::exchange::relayed::Exchange;
-use crate::exchange::request::ForwardedRequest;
+use crate::exchange::relayed::ForwardedRequest;
 use crate::exchange::short::ShortExchanges;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
