@@ -1,71 +1,103 @@
 //! A transparent proxy in front of LM Studio that writes one truthful row for every generation.
 //!
-//! # The way of a request
+//! Two sentences carry the design. **A worker is for what may block; whatever only waits lies in a lane. Rows are the
+//! truth; packs hold them up to an id; whoever asks adds the rest.**
+//!
+//! # The three ways of a request
 //!
 //! ```text
-//!  client ──▶ front (loop thread) ──lend──▶ exchange (worker thread) ──▶ LM Studio
-//!                 ▲    parks, reads             │  asks, relays, taps
-//!                 └────────give back────────────┤
-//!                                               ▼
-//!                                           record ──▶ SQLite ◀── stats (read-only lane)
+//!  client ──▶ front ──▶ 1. answered here: refusals, /health, the page; figures, by the statistics thread
+//!               │
+//!               └─ moves ─▶ lane ──▶ 2. asked in the lane: a short request, on an idle connection to upstream
+//!                 its client  │ ▲
+//!                             │ └─ a stream that only flows ─┐
+//!                             └─ lends ─▶ worker ────────────┴──▶ 3. asked by a worker: whatever may block
 //! ```
 //!
-//! The front accepts connections and gathers whole requests. It answers what needs no I/O itself, hands the
-//! statistics to a lane of their own, and lends every other connection, with its request, to a worker. The worker asks
-//! upstream and relays the reply as it comes, while a tap reads a copy. A stream that does nothing but flow is relayed
-//! by the loop that has its client meanwhile. Before the last bytes leave for the client, the row is committed, by that
-//! worker or with others by whoever is committing already; then the connection is given back. Rows are the truth: packs
-//! hold what those up to an id come to, and whoever asks for statistics adds the rest.
+//! The accepting loop ([`front`]) reads whole requests and judges each once: who answers it, by which dialect its
+//! reply tells counts, whether it gets a row, whether it is short or may stream. Connections whose requests are
+//! forwarded move to a lane, a loop of the same kind, and stay there.
 //!
-//! Connections whose requests are forwarded move to a lane, one or two more loops of the same kind. A lane asks short
-//! requests upstream and commits their rows itself, and relays its clients' streams while they flow. Whatever is not plain
-//! or not quick goes on with a worker: a worker is for what may block, whatever only waits lies in a lane.
+//! **The life of a short request.** Its lane sends it on a connection to upstream that is there already; the whole reply
+//! comes as one event; its row is committed with those of the same turn, and the reply leaves. Where no connection is
+//! there, or the reply is not plain or not whole, a worker goes on from where the lane stands: the rules of relaying are
+//! written once.
 //!
-//! # Who owns what
+//! **The life of a stream.** Its client's loop lends the connection, with the request, to a worker. The worker finds
+//! or makes a connection to upstream, sends the request, waits for the head and relays what comes with it, while a
+//! tap reads a copy. When upstream has no more for now, the worker leaves the exchange with the loop it came from,
+//! where it is a state of its client's connection (`Flowing`): each event from upstream is relayed there. Whatever
+//! may block goes to a worker again: a client that reads too slowly, the terminal event, whose row is committed
+//! before it leaves, and the end. A client that leaves is seen by the same loop, which shuts upstream's socket on the
+//! spot; a worker writes the row.
+//!
+//! **The life of a count.** The tap reads it ([`usage`]); the end of the exchange puts it into a row; the recorder
+//! commits that row, with those of others that end at the same time, before the reply's last bytes leave
+//! ([`record`]). The keeper folds rows behind the id `packed_until` into packs of their hour, day, month and of all
+//! time. A question adds up packs and the rows behind that id in one read transaction ([`stats`]), and is exact at
+//! every moment.
+//!
+//! # Threads
 //!
 //! | thread | owns | may block on |
 //! |---|---|---|
-//! | front (one) | the listener, the poll, the parked connections, their deadlines | the poll alone |
-//! | lane (two at most, on demand) | the same of connections moved to it, the streams that flow to them, some connections to upstream | its poll, a quick commit; any commit while no thread is free |
-//! | worker (elastic) | one lent connection, with one to upstream, or an export's to the database; or all listeners' | upstream, the client's reading, a commit, the database |
-//! | statistics (one) | a read-only database connection | the database, a rest while rows are recorded |
-//! | keeper (one) | a second database connection, the files beside the database | checkpoints, packing, retries of rows, clean-up |
+//! | front (one) | the listener, connections that are in no lane, their deadlines | its poll alone |
+//! | lane (two at most, on demand) | the connections moved to it, the streams that flow to them, idle connections to upstream | its poll; a quick commit |
+//! | worker (elastic) | one lent exchange while something blocks, or an export, or those who listen to live figures | a dial, a head, a slow client, a commit |
 //! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the system's resolver |
+//! | statistics (one) | a reading connection | the database |
+//! | keeper (one) | a connection of its own, the files beside the database | checkpoints, packing, retries, clean-up |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
 //!
-//! Invariants:
+//! # Invariants
+//!
 //! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
-//! - What an event told of a socket counts until a read has disproved it, whoever has the connection meanwhile: no request
-//!   that has come stays unread.
+//! - What an event told of a socket counts until a read has disproved it, whoever has the connection meanwhile: no
+//!   request that has come stays unread.
 //! - Bytes for the client never depend on what the tap understood, but for the usage events that injection brought.
-//! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from the end
-//!   to the next start in a file beside it, and is taken in once.
-//! - `http` and `usage` are pure: no socket, clock, thread, database or logger. A test holds them to it.
+//! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
+//!   the end to the next start in a file beside it, and is taken in once.
+//! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
+//! - Imports run downwards, without circles, and `http`, `usage` and `packs` are pure: no socket, clock, thread,
+//!   database or logger. `tests/tidy.rs` holds the source to it.
 //!
-//! # Modules, in reading order
+//! # Fifteen words
 //!
-//! - [`limits`]: every bound, with its reason.
+//! | word | meaning |
+//! |---|---|
+//! | loop | a thread with a poll that never waits for anything else: the accepting one and the lanes |
+//! | lane | a loop that connections move to when their requests are forwarded |
+//! | worker | a thread of the pool, with one job at a time that may block |
+//! | loan | a borrower's hand on a client's connection; dropped without a word, it cuts the connection |
+//! | exchange | one forwarded request and its reply, from the loan to the row |
+//! | upstream | LM Studio, or what stands in its place |
+//! | wire | the socket to upstream under a ureq agent, which a loop can interrupt |
+//! | relay | the machine that carries one reply's bytes to the client |
+//! | tap | what reads a copy of the reply for its counts |
+//! | dialect | the form in which a family of routes tells counts: chat, responses, messages … |
+//! | tail | the last bytes of a reply, kept back until its row is committed |
+//! | row | what one generation came to: the truth |
+//! | series | rows of one endpoint, model, client, key and outcome |
+//! | pack | what the rows of a span come to, by series, in few bytes |
+//! | outage | what goes wrong again and again: said once, and counted |
+//!
+//! # Modules, from the ground up
+//!
+//! - [`limits`]: every bound, with its reason. [`calendar`]: milliseconds, hours, months, and times as text.
+//!   [`clock`]: how far the clock on the wall can be believed.
+//! - [`bell`]: a state under a lock, and who waits for it to change. [`mailbox`]: how one thread leaves something for
+//!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`], [`keepalive`], [`logging`].
 //! - [`settings`]: environment and flags.
-//! - [`logging`]: one line a record, ours alone; nobody waits for whoever reads them.
-//! - [`proxy`]: the parts put together; the door for `main` and for tests.
-//! - [`descriptors`]: as many as are needed.
-//! - [`keepalive`]: noticing a peer that vanished.
-//! - [`outage`]: what goes wrong again and again is said once, and counted.
-//! - [`counters`]: what is counted in memory alone.
-//! - [`bell`]: a state under a lock, and who waits for it to change.
-//! - [`calendar`]: milliseconds, hours, months, and times as text.
-//! - [`mailbox`]: how one thread leaves something for another that polls.
-//! - [`slots`]: numbered places for what a loop polls.
-//! - [`client`]: what a loop and a borrower share of a client's connection.
-//! - [`front`]: the loops and their connections.
 //! - [`http`]: the grammar of requests, and of replies (pure).
-//! - [`routes`]: what each path is for, one line a route.
-//! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
 //! - [`usage`]: what each dialect says about tokens (pure).
-//! - [`clock`]: what the clock on the wall can be believed (pure).
+//! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
+//! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`packs`]: what requests come to, in few bytes (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
+//! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
 //! - [`stats`]: questions and answers about what was recorded.
+//! - [`front`]: the loops and their connections.
+//! - [`descriptors`], [`proxy`]: the parts put together; the door for `main` and for tests.
 
 pub mod bell;
 pub mod calendar;
