@@ -29,8 +29,6 @@ pub const TRAILER_BYTES_MAX: usize = 16 * 1024;
 
 /// Whole head, from its first byte. Node: 60 s; Apache's mod_reqtimeout: 20–40 s.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Room made for a body of known length before more of it has come. A larger one that comes slowly holds none in vain.
-pub const BODY_BYTES_AT_ONCE: usize = 1024 * 1024;
 /// Silence between two reads of a body. nginx `client_body_timeout`: 60 s.
 pub const BODY_GAP_MAX: Duration = Duration::from_secs(30);
 /// An idle kept-alive connection. nginx `keepalive_timeout`: 75 s; longer than the pools of usual clients keep theirs.

@@ -52,7 +52,7 @@ pub struct Wire {
 /// Input is read in pieces of this size at first, and of up to [`INPUT_BYTES_MAX`] once they come full.
 const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
-/// Output is gathered in a buffer of this size, and sent when that is half full.
+/// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
 impl fmt::Debug for Wire {
@@ -184,7 +184,7 @@ impl Transport for Wire {
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         self.pending += amount;
         // What was begun already is not sent, however much it is.
-        if self.pending >= OUTPUT_BYTES_MAX / 2 && self.state.begun().is_none() {
+        if self.pending >= OUTPUT_BYTES_MAX && self.state.begun().is_none() {
             self.flush()?;
         }
         Ok(())
@@ -262,7 +262,7 @@ impl Transport for Wire {
 
 impl Buffers for Wire {
     fn output(&mut self) -> &mut [u8] {
-        let wanted = self.state.output_bytes.load(Ordering::Relaxed).clamp(1024, OUTPUT_BYTES_MAX);
+        let wanted = self.state.output_bytes.load(Ordering::Relaxed).clamp(1024, OUTPUT_BYTES_MAX * 2);
         if self.output.len() < self.pending + 1024 || self.pending == 0 && self.output.len() < wanted {
             self.output.resize((self.pending + 1024).max(wanted), 0);
         }

@@ -9,7 +9,6 @@ use crate::http::chunked::ChunkDecoder;
 use crate::http::refusal::Refusal;
 use crate::http::request_line::asks_for_head;
 use crate::http::{Framing, RequestHead, read_head};
-use crate::limits::BODY_BYTES_AT_ONCE;
 
 /// A request gathered whole.
 pub struct WholeRequest<P> {
@@ -152,10 +151,9 @@ impl BodyRest {
         match self {
             BodyRest::Length(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                if body.capacity() - body.len() < taken {
-                    // One exact allocation; a large body makes as much room more as it has filled.
-                    let ahead = body.len().max(BODY_BYTES_AT_ONCE).max(taken);
-                    body.reserve_exact(usize::try_from(*left).unwrap_or(usize::MAX).min(ahead));
+                if body.is_empty() && taken as u64 == *left {
+                    // The usual small body comes in one piece: one exact allocation.
+                    body.reserve_exact(taken);
                 }
                 body.extend_from_slice(&bytes[..taken]);
                 *left -= taken as u64;
