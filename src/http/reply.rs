@@ -1,6 +1,7 @@
 //! Replies: the proxy's own, and the head of relayed ones. Bytes only; it does not send.
 
 use serde::Serialize;
+use ureq::http::StatusCode;
 
 use super::refusal::Refusal;
 use super::syntax::{is_hop_by_hop, is_nominated};
@@ -194,73 +195,12 @@ fn push_persistence(out: &mut Vec<u8>, persistence: Persistence) {
     }
 }
 
-/// The reason phrase of a status, from the IANA registry of HTTP status codes. Empty for unregistered ones, which
-/// RFC 9112 §4 allows.
-#[rustfmt::skip] // A table.
-pub fn reason(status: u16) -> &'static str {
+/// The reason phrase of a status. Empty for unregistered ones, which RFC 9112 §4 allows.
+fn reason(status: u16) -> &'static str {
     match status {
-        100 => "Continue",
-        101 => "Switching Protocols",
-        102 => "Processing",
-        103 => "Early Hints",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        203 => "Non-Authoritative Information",
-        204 => "No Content",
-        205 => "Reset Content",
-        206 => "Partial Content",
-        207 => "Multi-Status",
-        208 => "Already Reported",
-        226 => "IM Used",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        305 => "Use Proxy",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        412 => "Precondition Failed",
+        // As RFC 9110 §15.5.14 has it; the crate keeps an older name.
         413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        423 => "Locked",
-        424 => "Failed Dependency",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        506 => "Variant Also Negotiates",
-        507 => "Insufficient Storage",
-        508 => "Loop Detected",
-        510 => "Not Extended",
-        511 => "Network Authentication Required",
-        _ => "",
+        _ => StatusCode::from_u16(status).ok().and_then(|known| known.canonical_reason()).unwrap_or_default(),
     }
 }
 
