@@ -123,8 +123,8 @@ impl HeadReader {
                 continue;
             }
             let head_only = self.aside.head_only.load(Ordering::Relaxed);
-            let framing = reply_body(&head, head_only)
-                .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.words()))?;
+            let framing =
+                reply_body(&head, head_only).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
             self.shown = without_body(&head, &framing);
             self.read = Some((length, framing));
             return Ok(true);

@@ -2,7 +2,7 @@
 //! refused, for a request that ends elsewhere for upstream than for the proxy smuggles another one in.
 
 use super::refusal::Refusal;
-use super::syntax::{elements, is_token};
+use super::syntax::{decimal, elements, is_token};
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,18 +45,11 @@ impl<'a> FramingFields<'a> {
     }
 }
 
-/// `str::parse` alone would let `+5` through.
 fn length(value: &[u8]) -> Result<u64, Refusal> {
     if value.contains(&b',') {
         return Err(Refusal::LengthRepeated);
     }
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::LengthInvalid);
-    }
-    value
-        .iter()
-        .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        .ok_or(Refusal::LengthInvalid)
+    decimal(value).ok_or(Refusal::LengthInvalid)
 }
 
 fn only_chunked(codings: &[&[u8]]) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@
 //! Still there must be one reading, or what follows a reply is taken for another one.
 
 use super::reply_head::ReplyHead;
-use super::syntax::{elements, split_token, trim_start};
+use super::syntax::{decimal, elements, split_token, trim_start};
 
 /// How a reply's body is delimited by upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,59 +32,45 @@ pub struct ReplyBody {
     pub is_ambiguous: bool,
 }
 
-/// Why nobody can say where a reply's body ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FramingFault {
-    /// A Content-Length that is no plain decimal number.
-    Length,
-    /// Several that differ.
-    Lengths,
-    /// A malformed Transfer-Encoding, or `chunked` more than once.
-    Coding,
-}
+/// Why nobody can say where a reply's body ends: a Content-Length that is no plain decimal number.
+const LENGTH_INVALID: &str = "its Content-Length is not a plain decimal number";
+/// The same of several that differ.
+const LENGTHS_DIFFER: &str = "it has Content-Lengths that differ";
+/// The same of a malformed Transfer-Encoding, or `chunked` more than once.
+const CODING_INVALID: &str = "its Transfer-Encoding is malformed, or names chunked twice";
 
-impl FramingFault {
-    /// In plain words.
-    pub fn words(self) -> &'static str {
-        match self {
-            FramingFault::Length => "its Content-Length is not a plain decimal number",
-            FramingFault::Lengths => "it has Content-Lengths that differ",
-            FramingFault::Coding => "its Transfer-Encoding is malformed, or names chunked twice",
-        }
-    }
-}
-
-/// What a head says about its reply's body. `head_only`: it answers HEAD.
-pub fn reply_body(head: &ReplyHead, head_only: bool) -> Result<ReplyBody, FramingFault> {
+/// What a head says about its reply's body. `head_only`: it answers HEAD. The error says in plain words why nobody can
+/// say where it ends.
+pub fn reply_body(head: &ReplyHead, head_only: bool) -> Result<ReplyBody, &'static str> {
     let (mut length, mut is_coded, mut codings) = (None, false, Vec::new());
     for (name, value) in head.pairs() {
         match name.len() {
             14 if name.eq_ignore_ascii_case("content-length") => {
                 // The same number again, as a list or another field, has been sent by mistake, and means the same.
                 for element in elements(value) {
-                    let number = decimal(element).ok_or(FramingFault::Length)?;
+                    let number = decimal(element).ok_or(LENGTH_INVALID)?;
                     if length.replace(number).is_some_and(|other| other != number) {
-                        return Err(FramingFault::Lengths);
+                        return Err(LENGTHS_DIFFER);
                     }
                 }
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 is_coded = true;
                 for element in elements(value).filter(|element| !element.is_empty()) {
-                    codings.push(coding(element).ok_or(FramingFault::Coding)?);
+                    codings.push(coding(element).ok_or(CODING_INVALID)?);
                 }
             }
             _ => {}
         }
     }
     if is_coded && codings.is_empty() {
-        return Err(FramingFault::Coding);
+        return Err(CODING_INVALID);
     }
     // RFC 2616 §4.4: says that there is none, and frames nothing.
     codings.retain(|coding| !coding.eq_ignore_ascii_case("identity"));
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     if codings.iter().filter(|coding| is_chunked(coding)).count() > 1 {
-        return Err(FramingFault::Coding);
+        return Err(CODING_INVALID);
     }
     let is_ambiguous = !codings.is_empty() && (length.is_some() || head.minor_version == 0);
     let end = if head_only || matches!(head.status, 100..200 | 204 | 304) {
@@ -113,20 +99,12 @@ fn coding(element: &[u8]) -> Option<&str> {
     std::str::from_utf8(element).ok().filter(|_| is_sound && !name.is_empty())
 }
 
-/// `str::parse` alone would let `+5` through.
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::reply_head::{read_reply_head, slots};
     use super::*;
 
-    fn read(start: &str, fields: &[&str], head_only: bool) -> Result<ReplyBody, FramingFault> {
+    fn read(start: &str, fields: &[&str], head_only: bool) -> Result<ReplyBody, &'static str> {
         let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let text = format!("{start}\r\n{lines}\r\n");
         let mut slots = slots(text.as_bytes());
@@ -140,7 +118,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_fault(fields: &[&str], fault: FramingFault) {
+    fn check_fault(fields: &[&str], fault: &str) {
         for head_only in [false, true] {
             assert_eq!(read("HTTP/1.1 200 OK", fields, head_only), Err(fault), "{fields:?}");
         }
@@ -158,13 +136,13 @@ mod tests {
     #[test]
     fn lengths_that_are_none_or_differ_end_nothing() {
         for value in ["", "+5", "-5", "0x5", "5 5", "5.0", "a", "5,", ",5", "5,,5", "18446744073709551616"] {
-            check_fault(&[&format!("Content-Length: {value}")], FramingFault::Length);
+            check_fault(&[&format!("Content-Length: {value}")], LENGTH_INVALID);
         }
-        check_fault(&["Content-Length: 5, 6"], FramingFault::Lengths);
-        check_fault(&["Content-Length: 5", "Content-Length: 6"], FramingFault::Lengths);
-        check_fault(&["Content-Length: 5", "Content-Length: x"], FramingFault::Length);
+        check_fault(&["Content-Length: 5, 6"], LENGTHS_DIFFER);
+        check_fault(&["Content-Length: 5", "Content-Length: 6"], LENGTHS_DIFFER);
+        check_fault(&["Content-Length: 5", "Content-Length: x"], LENGTH_INVALID);
         // Not even where a coding would count instead.
-        check_fault(&["Content-Length: x", "Transfer-Encoding: chunked"], FramingFault::Length);
+        check_fault(&["Content-Length: x", "Transfer-Encoding: chunked"], LENGTH_INVALID);
     }
 
     #[test]
@@ -195,12 +173,12 @@ mod tests {
     #[test]
     fn codings_that_are_none_end_nothing() {
         for value in ["", ",", "chunked, chunked", "gzip, chunked, chunked", "chunked, gzip, chunked"] {
-            check_fault(&[&format!("Transfer-Encoding: {value}")], FramingFault::Coding);
+            check_fault(&[&format!("Transfer-Encoding: {value}")], CODING_INVALID);
         }
         for value in ["chunked;a=b", "chunked;", "chun ked", "\"chunked\"", "chunked gzip", "caf\u{e9}"] {
-            check_fault(&[&format!("Transfer-Encoding: {value}")], FramingFault::Coding);
+            check_fault(&[&format!("Transfer-Encoding: {value}")], CODING_INVALID);
         }
-        check_fault(&["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], FramingFault::Coding);
+        check_fault(&["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], CODING_INVALID);
     }
 
     #[test]

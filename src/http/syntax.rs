@@ -82,6 +82,14 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     &rest[..end]
 }
 
+/// A number of plain decimal digits: `str::parse` alone would let `+5` through.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// The elements of a comma-separated list, empty ones included: whether those are allowed is the caller's decision.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
