@@ -6,7 +6,6 @@ use super::Shared;
 use super::credential::credential;
 use crate::http::head::RequestHead;
 use crate::record::row::{Content, Outcome, Row};
-use crate::settings::LogContent;
 use crate::usage::{RequestFacts, UsageReport, client, prompt};
 
 /// What the request said.
@@ -55,16 +54,12 @@ impl Draft {
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
         let asked = RequestFacts::read(body);
         let settings = &shared.settings;
-        let prompt = match settings.log_content {
-            LogContent::Full => prompt::prompt_text(body, settings.content_bytes_max),
-            LogContent::None => None,
-        };
         let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));
         let secret = credential(head.field("authorization"), head.field("x-api-key"));
         let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
         Draft {
             endpoint: head.path().to_string(),
-            prompt,
+            prompt: prompt::prompt_text(body, settings.content_bytes_max),
             client: asked.user.clone().or(label),
             key: secret.map(|secret| shared.fingerprints.fingerprint(secret)),
             attempt: retries.filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok()),
@@ -72,7 +67,7 @@ impl Draft {
             began,
             start_ms,
             has_row: false,
-            keeps_words: settings.log_content == LogContent::Full,
+            keeps_words: settings.content_bytes_max > 0,
         }
     }
 

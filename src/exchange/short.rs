@@ -362,7 +362,7 @@ impl ShortExchange {
         let Lend { loan, head, began, .. } = &self.request.lend;
         bug_on_purpose(head, "relaying");
         let form = if self.draft.is_some() { form(reply.pairs()) } else { Form::Opaque };
-        let mut tap = Tap::new(self.request.forwarding.dialect, form, false, shared.settings.content_bytes_kept());
+        let mut tap = Tap::new(self.request.forwarding.dialect, form, false, shared.settings.content_bytes_max);
         if reply.status >= 400 {
             tap = tap.of_a_failure();
         }

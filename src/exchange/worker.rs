@@ -170,7 +170,7 @@ impl Worker {
         let (start, framed) = ((status, head.reason), (framing, codings));
         reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
 
-        let content_bytes_max = self.shared.settings.content_bytes_kept();
+        let content_bytes_max = self.shared.settings.content_bytes_max;
         let choices = self.draft.as_ref().map_or(1, |draft| draft.asked_choices());
         let mut tap = Tap::new(request.forwarding.dialect, form, strip, content_bytes_max).of_choices(choices);
         if status >= 400 {

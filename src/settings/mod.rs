@@ -36,9 +36,7 @@ pub struct Settings {
     pub log_level: LevelFilter,
     /// `INJECT_USAGE`.
     pub inject_usage: bool,
-    /// `LOG_CONTENT`.
-    pub log_content: LogContent,
-    /// `CONTENT_KB_MAX`, in bytes.
+    /// `CONTENT_KB_MAX`, in bytes; 0 where `LOG_CONTENT` says that no words are kept.
     pub content_bytes_max: usize,
     /// `CONTENT_DAYS`.
     pub content_days: Limit,
@@ -64,15 +62,6 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// `DB_SYNC`.
     pub db_sync: DbSync,
-}
-
-/// What of prompts and outputs is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogContent {
-    /// Prompts and outputs, within the bounds of the other settings.
-    Full,
-    /// Figures only.
-    None,
 }
 
 /// How much of what was recorded is kept.
@@ -133,16 +122,6 @@ pub enum SettingError {
     Argument(String),
 }
 
-impl Settings {
-    /// Bytes kept of each kind of words; 0 where none are kept.
-    pub fn content_bytes_kept(&self) -> usize {
-        match self.log_content {
-            LogContent::Full => self.content_bytes_max,
-            LogContent::None => 0,
-        }
-    }
-}
-
 impl SettingError {
     /// The exit code of a start that the settings ended.
     pub const EXIT_CODE: i32 = 2;
@@ -154,6 +133,8 @@ impl SettingError {
 pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), SettingError> {
     let from = Lookup { lookup };
     let (upstream, warnings) = from.parsed("LM_STUDIO_URL", value::upstream)?;
+    let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)])?;
+    let content_bytes_max = from.number("CONTENT_KB_MAX", 1..=65_536)? as usize * 1024;
     let settings = Settings {
         port: from.number("PORT", 0..=65_535)? as u16,
         host: from.parsed("HOST", value::listening_address)?,
@@ -162,8 +143,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
         database_shared: from.parsed("DATABASE_SHARED", value::boolean)?,
         log_level: from.parsed("RUST_LOG", value::log_level)?,
         inject_usage: from.parsed("INJECT_USAGE", value::boolean)?,
-        log_content: from.choice("LOG_CONTENT", &[("full", LogContent::Full), ("none", LogContent::None)])?,
-        content_bytes_max: from.number("CONTENT_KB_MAX", 1..=65_536)? as usize * 1024,
+        content_bytes_max: if keeps_words { content_bytes_max } else { 0 },
         content_days: from.limit("CONTENT_DAYS", 0..=36_500, 1)?,
         content_bytes_total_max: from.limit("CONTENT_MB_MAX", 0..=1_048_576, 1024 * 1024)?,
         retention_days: from.limit("RETENTION_DAYS", 0..=36_500, 1)?,

@@ -38,7 +38,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert!(warnings.is_empty());
     let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: Http, host: \"localhost\", \
         port: 1234, authority: \"localhost:1234\", base: \"http://localhost:1234\" }, database: \"./metrics.db\", \
-        database_shared: false, log_level: Info, inject_usage: true, log_content: Full, content_bytes_max: 262144, content_days: Limit { \
+        database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 262144, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
         allowed_hosts: [], stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \
@@ -130,7 +130,7 @@ fn words_are_taken_in_any_case() {
         check("INJECT_USAGE", no, inject, "false");
     }
     refused("INJECT_USAGE", "maybe");
-    check("LOG_CONTENT", "None", |s| format!("{:?}", s.log_content), "None");
+    check("LOG_CONTENT", "None", |s| s.content_bytes_max.to_string(), "0");
     refused("LOG_CONTENT", "some");
     check("DB_SYNC", "FULL", |s| format!("{:?}", s.db_sync), "Full");
     refused("DB_SYNC", "off");
