@@ -95,36 +95,21 @@ pub enum Flag {
     Health,
 }
 
-/// Why the settings cannot be used. Shown as one line; the process ends with [`SettingError::EXIT_CODE`].
+/// Why the settings cannot be used: one line that says what to do. The process ends with [`SettingError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SettingError {
-    /// A variable holds what it does not take.
-    Value {
-        /// The variable.
-        name: &'static str,
-        /// What it held, fit for showing; `None` where that is a secret.
-        held: Option<String>,
-        /// What it takes.
-        takes: String,
-    },
-    /// A variable holds bytes that are not UTF-8.
-    NotText(&'static str),
-    /// A `.env` that cannot be read or understood.
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Which line, counted from 1, where it is a matter of one line.
-        line: Option<usize>,
-        /// What is wrong, without the line's content: it may be a secret.
-        reason: String,
-    },
-    /// A command line that was not understood.
-    Argument(String),
-}
+pub struct SettingError(String);
 
 impl SettingError {
     /// The exit code of a start that the settings ended.
     pub const EXIT_CODE: i32 = 2;
+
+    /// A variable holds what it does not take. `held`: fit for showing; `None` where that is a secret.
+    fn value(name: &str, held: Option<String>, takes: &str) -> SettingError {
+        SettingError(match held {
+            Some(held) => format!("{name} is {held}: it takes {takes}"),
+            None => format!("{name} cannot be used (its value is not shown): it takes {takes}"),
+        })
+    }
 }
 
 /// Reads the settings through `lookup`, which answers with the value of a variable. An empty value counts as unset.
@@ -162,7 +147,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
     };
     if points_at_itself(&settings) {
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
-        return Err(SettingError::Value { name: "LM_STUDIO_URL", held: Some(shown(settings.upstream.base())), takes });
+        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(settings.upstream.base())), &takes));
     }
     Ok((settings, warnings))
 }
@@ -191,7 +176,12 @@ pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
             Some("--help" | "-h") => Flag::Help,
             Some("--version" | "-V") => Flag::Version,
             Some("--health") => Flag::Health,
-            Some(_) | None => return Err(SettingError::Argument(shown(&argument.to_string_lossy()))),
+            Some(_) | None => {
+                return Err(SettingError(format!(
+                    "{} is no argument of this program: it takes --help, --version or --health",
+                    shown(&argument.to_string_lossy())
+                )));
+            }
         };
         if asked == Flag::Run {
             asked = flag;
@@ -298,11 +288,8 @@ impl<F: Fn(&str) -> Option<String>> Lookup<F> {
         // White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
         let is_set = !held.trim().is_empty();
         let held = if is_set { held.trim() } else { setting.default };
-        let parsed = parse(held).ok_or_else(|| SettingError::Value {
-            name: setting.name,
-            held: (!setting.secret).then(|| shown(held)),
-            takes: setting.takes.to_owned(),
-        })?;
+        let shown = || (!setting.secret).then(|| shown(held));
+        let parsed = parse(held).ok_or_else(|| SettingError::value(setting.name, shown(), setting.takes))?;
         Ok((parsed, is_set))
     }
 
@@ -345,20 +332,7 @@ fn shown(held: &str) -> String {
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SettingError::Value { name, held: Some(held), takes } => write!(f, "{name} is {held}: it takes {takes}"),
-            SettingError::Value { name, held: None, takes } => {
-                write!(f, "{name} cannot be used (its value is not shown): it takes {takes}")
-            }
-            SettingError::NotText(name) => write!(f, "{name} holds bytes that are not UTF-8: it takes text"),
-            SettingError::File { path, line: Some(line), reason } => {
-                write!(f, "{}, line {line}: {reason}", path.display())
-            }
-            SettingError::File { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
-            SettingError::Argument(argument) => {
-                write!(f, "{argument} is no argument of this program: it takes --help, --version or --health")
-            }
-        }
+        f.write_str(&self.0)
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn from_sources(
     let mut values: HashMap<String, String> = HashMap::new();
     for setting in SETTINGS {
         if let Some(value) = environment(setting.name).filter(|value| !value.is_empty()) {
-            let value = value.into_string().map_err(|_| SettingError::NotText(setting.name))?;
+            let not_text = |_| SettingError(format!("{} holds bytes that are not UTF-8: it takes text", setting.name));
+            let value = value.into_string().map_err(not_text)?;
             values.insert(setting.name.to_owned(), value);
         }
     }
@@ -45,18 +46,18 @@ pub(super) fn from_sources(
 
 /// The lines of one file; none if there is no such file.
 fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
-    let wrong = |line: Option<usize>, reason: String| SettingError::File { path: path.to_owned(), line, reason };
+    let wrong = |line: usize, reason: &str| SettingError(format!("{}, line {line}: {reason}", path.display()));
     let bytes = match read_bounded(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Vec::new()),
-        Err(error) => return Err(wrong(None, format!("cannot be read ({error})"))),
+        Err(error) => return Err(SettingError(format!("{}: cannot be read ({error})", path.display()))),
     };
     let mut text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = 1 + good.iter().filter(|b| **b == b'\n').count();
-            return Err(wrong(Some(line), "holds bytes that are not UTF-8".to_owned()));
+            return Err(wrong(line, "holds bytes that are not UTF-8"));
         }
     };
     // dotenvy takes a blank at the very end of a file for an open value.
@@ -66,7 +67,7 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
     if let Some(line) = line_with_unset_name(text) {
         let reason = "puts in what a name behind a $ stands for, but that is not set: a value with a $ belongs in \
             'single quotes'";
-        return Err(wrong(Some(line), reason.to_owned()));
+        return Err(wrong(line, reason));
     }
     let lines = LineByLine { rest: Cell::new(text.as_bytes()), taken: Cell::new(0) };
     let mut values = Vec::new();
@@ -81,7 +82,7 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
                 };
                 let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
                 let reason = "is not of the form NAME=value (quote values with blanks, backslashes, $ or #)";
-                return Err(wrong(Some(line), reason.to_owned()));
+                return Err(wrong(line, reason));
             }
         }
     }
