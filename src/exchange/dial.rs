@@ -29,6 +29,8 @@ use crate::settings::{self, Settings};
 pub struct UpstreamFacts {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
+    /// What stands before a target.
+    pub(super) prefix: String,
     addresses: Arc<Addresses>,
     permits: Arc<Permits>,
     /// How upstream treats connections.
@@ -53,16 +55,17 @@ impl UpstreamFacts {
     pub fn resolved_by(settings: &Settings, resolve: Box<Resolve>) -> Result<UpstreamFacts, String> {
         let upstream = &settings.upstream;
         let wrong = |e: &dyn fmt::Display| format!("LM_STUDIO_URL cannot be used: {e}");
-        let scheme = match upstream.scheme() {
+        let scheme = match upstream.scheme {
             settings::Scheme::Http => Scheme::HTTP,
             settings::Scheme::Https => Scheme::HTTPS,
         };
-        let authority = upstream.authority().parse::<Authority>().map_err(|e| wrong(&e))?;
-        let host = upstream.host().trim_start_matches('[').trim_end_matches(']');
+        let authority = upstream.authority.parse::<Authority>().map_err(|e| wrong(&e))?;
+        let host = upstream.host.trim_start_matches('[').trim_end_matches(']');
         Ok(UpstreamFacts {
             scheme,
             authority,
-            addresses: Arc::new(Addresses::new(host, upstream.port(), resolve)),
+            prefix: upstream.prefix().to_owned(),
+            addresses: Arc::new(Addresses::new(host, upstream.port, resolve)),
             permits: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),

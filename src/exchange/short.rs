@@ -84,7 +84,7 @@ enum SendProgress {
 impl ShortExchanges {
     /// Whether exchanges with this upstream can be a lane's: TLS and time-outs are ureq's.
     pub fn serves(settings: &Settings) -> bool {
-        settings.upstream.scheme() == Scheme::Http && FlowingReplies::are_possible(settings)
+        settings.upstream.scheme == Scheme::Http && FlowingReplies::are_possible(settings)
     }
 
     /// No connections yet. Those that there will be get the poll's tokens from `first_token` on.

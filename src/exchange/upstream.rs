@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ureq::http::uri::{Authority, PathAndQuery, Scheme};
+use ureq::http::uri::PathAndQuery;
 use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, Timeout};
 
@@ -35,7 +35,6 @@ pub enum NoReply {
 pub struct UpstreamConnection {
     agent: Agent,
     wire: Arc<WireState>,
-    base: Base,
     make: Arc<Dial>,
     /// Its last reply came without a length.
     carried_stream: bool,
@@ -49,12 +48,6 @@ impl Drop for UpstreamConnection {
     }
 }
 
-struct Base {
-    scheme: Scheme,
-    authority: Authority,
-    prefix: String,
-}
-
 impl UpstreamConnection {
     /// A way to upstream; no connection is made yet.
     pub fn new(settings: &Settings, names: &Arc<UpstreamFacts>) -> UpstreamConnection {
@@ -66,13 +59,8 @@ impl UpstreamConnection {
             connect_timeout: settings.upstream_connect_timeout,
             idle_timeout: settings.upstream_idle_timeout,
         });
-        let base = Base {
-            scheme: names.scheme.clone(),
-            authority: names.authority.clone(),
-            prefix: settings.upstream.prefix().to_string(),
-        };
         names.ways.fetch_add(1, Ordering::Relaxed);
-        UpstreamConnection { agent: agent(&make), wire, base, make, carried_stream: false, most: settings.max_workers }
+        UpstreamConnection { agent: agent(&make), wire, make, carried_stream: false, most: settings.max_workers }
     }
 
     /// The state of the socket, for calling off and for the relay.
@@ -173,10 +161,11 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Option<Vec<u8>> {
+        let UpstreamFacts { authority, prefix, .. } = &*self.make.names;
         let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        push(&[method.as_bytes(), b" ", self.base.prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
-        push(&[b"host: ", self.base.authority.as_str().as_bytes(), b"\r\n"]);
+        push(&[method.as_bytes(), b" ", prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
+        push(&[b"host: ", authority.as_str().as_bytes(), b"\r\n"]);
         for (name, value) in fields {
             let is_text = || value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
             if name.eq_ignore_ascii_case("authorization") && !is_text() {
@@ -198,14 +187,15 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Result<request::Builder, NoReply> {
-        let path = if self.base.prefix.is_empty() {
+        let UpstreamFacts { scheme, authority, prefix, .. } = &*self.make.names;
+        let path = if prefix.is_empty() {
             PathAndQuery::try_from(target)
         } else {
-            PathAndQuery::try_from(format!("{}{target}", self.base.prefix))
+            PathAndQuery::try_from(format!("{prefix}{target}"))
         };
         let uri = Uri::builder()
-            .scheme(self.base.scheme.clone())
-            .authority(self.base.authority.clone())
+            .scheme(scheme.clone())
+            .authority(authority.clone())
             .path_and_query(path.map_err(|e| unsendable(&e))?)
             .build()
             .map_err(|e| unsendable(&e))?;

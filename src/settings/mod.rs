@@ -147,17 +147,17 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
     };
     if points_at_itself(&settings) {
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
-        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(settings.upstream.base())), &takes));
+        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.base)), &takes));
     }
     Ok((settings, warnings))
 }
 
 /// A request that came back to the proxy would go round until every worker is taken.
 fn points_at_itself(settings: &Settings) -> bool {
-    if settings.upstream.port() != settings.port {
+    if settings.upstream.port != settings.port {
         return false;
     }
-    let upstream = match settings.upstream.host() {
+    let upstream = match settings.upstream.host.as_str() {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         host => match host.trim_matches(['[', ']']).parse() {
             Ok(address) => address,

@@ -152,7 +152,7 @@ fn the_listening_address_is_an_address_or_localhost() {
 fn an_upstream_is_scheme_host_port_and_prefix() {
     let parts = |s: &Settings| {
         let u = &s.upstream;
-        format!("{:?} {} {} {} {} {}", u.scheme(), u.host(), u.port(), u.authority(), u.prefix(), u.base())
+        format!("{:?} {} {} {} {} {}", u.scheme, u.host, u.port, u.authority, u.prefix(), u.base)
     };
     check("LM_STUDIO_URL", "http://nas:1", parts, "Http nas 1 nas:1  http://nas:1");
     check("LM_STUDIO_URL", "HTTP://NAS.local", parts, "Http nas.local 80 nas.local  http://nas.local");
@@ -172,12 +172,12 @@ fn a_slash_or_v1_at_the_end_of_the_upstream_is_taken_off_with_a_warning() {
         ("http://h:1/lm/v1/", "http://h:1/lm"),
     ] {
         let (settings, warnings) = with("LM_STUDIO_URL", given).expect(given);
-        assert_eq!(settings.upstream.base(), base, "{given}");
+        assert_eq!(settings.upstream.base, base, "{given}");
         assert_eq!(warnings.len(), 1, "{given}");
     }
     for given in ["http://h:1", "http://h:1/lm", "http://h:1/v10", "http://v1"] {
         let (settings, warnings) = with("LM_STUDIO_URL", given).expect(given);
-        assert_eq!((settings.upstream.base(), warnings.len()), (given, 0));
+        assert_eq!((settings.upstream.base.as_str(), warnings.len()), (given, 0));
     }
 }
 

@@ -9,11 +9,16 @@ use log::LevelFilter;
 /// Where LM Studio listens: the base to which a request's target is appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-    authority: String,
-    base: String,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Name or address; an IPv6 address stands in brackets.
+    pub host: String,
+    /// As given, else 80 or 443.
+    pub port: u16,
+    /// The value of the Host field: host, and port if one was given.
+    pub authority: String,
+    /// Scheme, authority and path prefix, without a slash at the end. A target (`/v1/models?x=y`) goes right behind it.
+    pub base: String,
 }
 
 /// How upstream is spoken to.
@@ -26,31 +31,6 @@ pub enum Scheme {
 }
 
 impl UpstreamUrl {
-    /// The scheme.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// Name or address; an IPv6 address stands in brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// As given, else 80 or 443.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The value of the Host field: host, and port if one was given.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// Scheme, authority and path prefix, without a slash at the end. A target (`/v1/models?x=y`) goes right behind it.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// What of [`UpstreamUrl::base`] stands before a target on the request line. Empty, or starts with a slash.
     pub fn prefix(&self) -> &str {
         let start = match self.scheme {
