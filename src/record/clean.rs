@@ -406,16 +406,12 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
                 removed += octets;
             }
         }
-        match what {
-            Aged::Rows => {
-                remove_row.execute([id])?;
-            }
-            Aged::Content => {}
+        if what == Aged::Rows {
+            remove_row.execute([id])?;
         }
     }
-    match what {
-        Aged::Rows => note_rows_changed(conn)?,
-        Aged::Content => {}
+    if what == Aged::Rows {
+        note_rows_changed(conn)?;
     }
     if removed > 0 {
         CountedContent { bytes: (counted.bytes - removed).max(0), ..counted }.set(conn)?;

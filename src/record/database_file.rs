@@ -6,7 +6,7 @@
 //! and the answer is always yes.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,18 +29,15 @@ impl FileId {
         Some(FileId::read(&file.metadata().ok()?))
     }
 
+    #[cfg(unix)]
     fn read(metadata: &Metadata) -> FileId {
-        #[cfg(unix)]
-        let id = {
-            use std::os::unix::fs::MetadataExt;
-            FileId(metadata.dev(), metadata.ino())
-        };
-        #[cfg(not(unix))]
-        let id = {
-            let _ = metadata;
-            FileId(0, 0)
-        };
-        id
+        use std::os::unix::fs::MetadataExt;
+        FileId(metadata.dev(), metadata.ino())
+    }
+
+    #[cfg(not(unix))]
+    fn read(_: &Metadata) -> FileId {
+        FileId(0, 0)
     }
 }
 
@@ -54,17 +51,8 @@ pub struct DatabaseFile {
     pub(super) file: Option<FileId>,
     log: Option<FileId>,
     index: Option<FileId>,
-    log_bytes: LogBytes,
-}
-
-/// How many bytes the write-ahead log had when this process last wrote to it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LogBytes(Arc<AtomicU64>);
-
-impl LogBytes {
-    pub(super) fn set(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
-    }
+    /// How many bytes the log had when this process last wrote to it.
+    pub(super) log_bytes: Arc<AtomicU64>,
 }
 
 /// What became of an open database.
@@ -84,7 +72,7 @@ pub enum FileState {
 
 impl DatabaseFile {
     /// Of the database just opened at `path`.
-    pub(super) fn of(path: &Path, log_bytes: LogBytes) -> DatabaseFile {
+    pub(super) fn of(path: &Path, log_bytes: Arc<AtomicU64>) -> DatabaseFile {
         let (log_path, index_path) = (beside(path, "-wal"), beside(path, "-shm"));
         let (file, log, index) = (FileId::of(path), FileId::of(&log_path), FileId::of(&index_path));
         DatabaseFile { path: path.to_owned(), log_path, index_path, file, log, index, log_bytes }
@@ -111,15 +99,10 @@ impl DatabaseFile {
             // Where it was not to be seen when it was opened, it is not watched.
             _ if self.log.is_none() => FileState::Held,
             Ok(log) if Some(FileId::read(&log)) != self.log => FileState::LogGone,
-            Ok(log) if log.len() < self.log_bytes.0.load(Ordering::Relaxed) => FileState::LogShort,
+            Ok(log) if log.len() < self.log_bytes.load(Ordering::Relaxed) => FileState::LogShort,
             Ok(_) => FileState::Held,
             Err(_) => FileState::LogGone,
         }
-    }
-
-    /// So much of the log is in use.
-    pub(super) fn note_log_bytes(&self, bytes: u64) {
-        self.log_bytes.set(bytes);
     }
 
     /// Removes the files beside a database that is no longer here. SQLite would take them for those of whatever is
@@ -170,6 +153,15 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 /// The path of a file beside the database: its own, with this end.
 pub(crate) fn beside(database: &Path, end: &str) -> PathBuf {
     with_end(resolved(database), end)
+}
+
+/// How the database and the files beside it are made: for their owner alone, for they hold prompts.
+pub(super) fn for_owner_alone() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn with_end(path: PathBuf, end: &str) -> PathBuf {

@@ -9,11 +9,11 @@
 //! The lock is the operating system's and ends with the process; the file that a killed one leaves is nobody's. The
 //! database itself is not locked: SQLite has locks of its own on it, which on some systems are the same.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::database_file::{FileId, beside};
+use super::database_file::{FileId, beside, for_owner_alone};
 use super::open::{self, OpenError};
 use crate::limits::LOCK_FILE_BYTES_MAX;
 
@@ -103,11 +103,7 @@ impl DatabaseLock {
 impl LockFile {
     fn take(path: &Path, writer: &Holder) -> Result<LockFile, NoLock> {
         loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path)?;
+            let mut file = for_owner_alone().read(true).create(true).truncate(false).open(path)?;
             match if writer.shares { file.try_lock_shared() } else { file.try_lock() } {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(NoLock::Held(holder(&mut file))),

@@ -9,15 +9,17 @@
 //! ```
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::database_file::{LogBytes, beside, resolved};
+use super::database_file::{beside, for_owner_alone, resolved};
 use super::former;
 use super::schema::{self, FoundTables};
 use super::upgrade;
@@ -60,7 +62,7 @@ impl OpenError {
 }
 
 /// The connection, ready to write: see [`super::store::Store::open`].
-pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &LogBytes) -> Result<Connection, OpenError> {
+pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &Arc<AtomicU64>) -> Result<Connection, OpenError> {
     make_folder(path)?;
     make_private_file(path)?;
     let failed = |error: rusqlite::Error| explain(path, &error);
@@ -77,10 +79,9 @@ pub(super) fn open(path: &Path, sync: DbSync, log_bytes: &LogBytes) -> Result<Co
         return Err(OpenError::unwritable(path, "read-only"));
     }
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-    match bring_up_to_date(&mut conn, path) {
-        Ok(()) => configure(&mut conn, sync, log_bytes).map_err(failed).map(|()| conn),
-        Err(error) => Err(error),
-    }
+    bring_up_to_date(&mut conn, path)?;
+    configure(&mut conn, sync, log_bytes).map_err(failed)?;
+    Ok(conn)
 }
 
 /// Whether the file at the path can be opened, as far as that shows without touching what lies beside it, which may be
@@ -118,11 +119,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
 /// Makes the file where there is none, for its owner alone: it holds prompts. SQLite gives the files beside it the
 /// same mode. The mode of an existing file is its owner's choice.
 fn make_private_file(path: &Path) -> Result<(), OpenError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(resolved(path)) {
+    match for_owner_alone().create_new(true).open(resolved(path)) {
         Ok(_) => Ok(()),
         Err(_) if path.is_dir() => Err(OpenError::unwritable(path, "it is a folder")),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -202,7 +199,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
     Ok(())
 }
 
-fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &LogBytes) -> rusqlite::Result<()> {
+fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &Arc<AtomicU64>) -> rusqlite::Result<()> {
     let synchronous = match sync {
         DbSync::Normal => "NORMAL",
         DbSync::Full => "FULL",
@@ -210,12 +207,12 @@ fn configure(conn: &mut Connection, sync: DbSync, log_bytes: &LogBytes) -> rusql
     conn.pragma_update(None, "synchronous", synchronous)?;
     conn.pragma_update(None, "cache_size", -CACHE_KB)?;
     // The keeper checkpoints long before; a commit does it itself only when the keeper cannot keep up.
-    let page_bytes: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?.unsigned_abs().max(512);
+    let page_bytes = wal::page_bytes(conn)?.max(512);
     let log_bytes = log_bytes.clone();
-    log_bytes.set(wal::bytes_in_use(conn)?);
+    log_bytes.store(wal::bytes_in_use(conn)?, Ordering::Relaxed);
     conn.wal_hook(Some(move |log: &mut Wal, frames: i32| {
         let frames = u64::from(frames.unsigned_abs());
-        log_bytes.set(wal::bytes_of_frames(frames, page_bytes));
+        log_bytes.store(wal::bytes_of_frames(frames, page_bytes), Ordering::Relaxed);
         if frames * page_bytes >= WAL_BYTES_MAX {
             // As SQLite's own hook does: where it does not succeed now, the next commit tries again.
             let _ = log.checkpoint();

@@ -4,6 +4,7 @@
 //! Invariants: until another one is open nothing is written, for rows in a file that is gone are lost; and what was
 //! committed is moved out of the log before, as far as that is at hand.
 
+use std::sync::atomic::Ordering;
 use std::{fs, io};
 
 use rusqlite::ErrorCode;
@@ -48,15 +49,12 @@ impl Store {
 
     /// Whether the log has all that is in use of it: another process may have emptied it into the database.
     fn is_log_whole(&self) -> bool {
-        let in_use = wal::bytes_in_use(&self.conn);
-        if let Ok(in_use) = in_use {
-            let whole = self.log_length() >= in_use;
-            if whole {
-                self.files.note_log_bytes(in_use)
-            }
-            return whole;
+        let Ok(in_use) = wal::bytes_in_use(&self.conn) else { return false };
+        let whole = self.log_length() >= in_use;
+        if whole {
+            self.files.log_bytes.store(in_use, Ordering::Relaxed);
         }
-        false
+        whole
     }
 
     /// Opens the database at its path anew, after all connections of this process to the one before were closed. Until
@@ -127,8 +125,7 @@ impl Store {
     }
 
     fn log_length_of(&self, frames: u64) -> rusqlite::Result<u64> {
-        let page_bytes: i64 = self.conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        Ok(wal::bytes_of_frames(frames, page_bytes.unsigned_abs()))
+        Ok(wal::bytes_of_frames(frames, wal::page_bytes(&self.conn)?))
     }
 }
 

@@ -71,7 +71,7 @@ impl NewRows {
 
     /// Waits until the bell has been rung, at most as long as given.
     pub fn wait_for(&self, at_most: Duration) {
-        self.bell.wait_for(at_most, NewRowsState::take_rung);
+        self.bell.wait_for(at_most, |state| mem::take(&mut state.rung).then_some(()));
     }
 
     /// Rows go into this file from now on, with higher ids than this one.
@@ -86,13 +86,8 @@ impl NewRows {
     }
 }
 
-impl NewRowsState {
-    fn take_rung(&mut self) -> Option<()> {
-        mem::take(&mut self.rung).then_some(())
-    }
-}
-
 /// All of it, changed by who holds the writer.
+#[derive(Default)]
 pub(super) struct Signals {
     pub(super) figures: CommitFigures,
     /// Wakes the keeper: rows wait, or came, or the log has grown.
@@ -105,22 +100,8 @@ pub(super) struct Signals {
     unpacked: AtomicU64,
     /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
     log_growth: AtomicU64,
-    /// Growth of it that the keeper is told of.
+    /// Growth of it that the keeper is told of; 0 as long as nobody has set it.
     log_growth_max: AtomicU64,
-}
-
-impl Default for Signals {
-    fn default() -> Signals {
-        Signals {
-            figures: CommitFigures::default(),
-            keeper: Bell::default(),
-            new_rows: NewRows::default(),
-            rows_came: AtomicBool::new(false),
-            unpacked: AtomicU64::new(0),
-            log_growth: AtomicU64::new(0),
-            log_growth_max: AtomicU64::new(WAL_CHECKPOINT_BYTES),
-        }
-    }
 }
 
 impl Signals {
@@ -165,7 +146,10 @@ impl Signals {
 
     /// How much the log may grow before the keeper is told.
     pub(super) fn log_growth_max(&self) -> u64 {
-        self.log_growth_max.load(Ordering::Relaxed)
+        match self.log_growth_max.load(Ordering::Relaxed) {
+            0 => WAL_CHECKPOINT_BYTES,
+            bytes => bytes,
+        }
     }
 
     pub(super) fn set_log_growth_max(&self, bytes: u64) {

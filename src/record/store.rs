@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use super::connections::Connections;
-use super::database_file::{DatabaseFile, LogBytes};
+use super::database_file::DatabaseFile;
 use super::lock::{DatabaseLock, Holder};
 use super::meta;
 use super::open;
@@ -84,7 +84,7 @@ impl Store {
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
     /// database of the earlier program is upgraded in place. One that is refused is left as it is.
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
-        let log_bytes = LogBytes::default();
+        let log_bytes = Arc::default();
         let conn = open::open(path, sync, &log_bytes)?;
         let (series, files) = (SeriesIds::default(), DatabaseFile::of(path, log_bytes));
         // As `open` has set it.

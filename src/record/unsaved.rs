@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::database_file::beside;
+use super::database_file::{beside, for_owner_alone};
 use super::recorder::Recorder;
 use super::room;
 use super::row::{Content, Row};
@@ -141,14 +141,10 @@ impl Lines {
 
 /// A name that nobody has. The file is for its owner alone: it holds prompts.
 fn create(database: &Path) -> io::Result<(PathBuf, File)> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut number = numbers(database).last().map_or(1, |last| last + 1);
     loop {
         let path = beside(database, &format!("{BEGIN}{number}{END}"));
-        match options.open(&path) {
+        match for_owner_alone().create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(e) => return Err(e),
