@@ -3,10 +3,11 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// How an exchange ended. As text in the column and JSON field `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The whole reply reached the proxy and reported no error.
+    #[default]
     Completed,
     /// The client left before the reply's end. Leaving after a stream's terminal event is `Completed`.
     ClientClosed,
@@ -69,7 +70,7 @@ impl Outcome {
 
 /// One recorded exchange. As JSON it waits for the next start where the database does not take it, see
 /// [`super::unsaved`]; what was said stands apart there.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Row {
     /// Path of the request, without its query.
     pub endpoint: String,
