@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
-use time::{Date, Duration, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, Time};
 
 /// Milliseconds of an hour.
 pub const HOUR_MS: i64 = 3_600_000;
@@ -51,15 +51,6 @@ pub fn ms_of_date(date: Date) -> i64 {
     PrimitiveDateTime::new(date, Time::MIDNIGHT).assume_utc().unix_timestamp() * 1000
 }
 
-/// The first day of the month after that of `date`.
-pub fn next_month(date: Date) -> Option<Date> {
-    let (year, month) = match date.month() {
-        Month::December => (date.year() + 1, Month::January),
-        month => (date.year(), month.next()),
-    };
-    Date::from_calendar_date(year, month, 1).ok()
-}
-
 /// `1768818645123` → `2026-01-19T10:30:45.123Z`. A time before 1970 or after 9999 is moved to that edge.
 pub fn text_of_ms(ms: i64) -> String {
     let time = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms.clamp(0, MS_MAX));
@@ -84,6 +75,8 @@ pub fn whole_seconds(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use time::Month;
+
     use super::*;
 
     fn check(text: &str, expected: Option<&str>) {
@@ -100,7 +93,6 @@ mod tests {
         assert_eq!(month_after(hour("2025-12-01T00:00:00Z")), hour("2026-01-01T00:00:00Z"));
         assert_eq!((hour_of_ms(-1), hour_of_ms(HOUR_MS - 1), hour_of_ms(HOUR_MS)), (0, 0, 1));
         let date = |year, month, day| Date::from_calendar_date(year, month, day).expect("a date");
-        assert_eq!(next_month(date(2025, Month::December, 31)), Some(date(2026, Month::January, 1)));
         assert_eq!(ms_of_date(date(1970, Month::January, 2)), DAY_MS);
     }
 

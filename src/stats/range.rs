@@ -120,22 +120,11 @@ impl PackList {
 
     /// The boundary of a larger span to use for `at`: the nearer one, or the one inside the range.
     fn near(&self, at: i64, before: i64, after: i64, is_start: bool) -> i64 {
-        match self.how {
-            Cut::Signed => {
-                if at - before <= after - at {
-                    before
-                } else {
-                    after
-                }
-            }
-            Cut::Additive => {
-                if is_start {
-                    after
-                } else {
-                    before
-                }
-            }
-        }
+        let is_before = match self.how {
+            Cut::Signed => at - before <= after - at,
+            Cut::Additive => !is_start,
+        };
+        if is_before { before } else { after }
     }
 
     /// The way from one boundary to another: forward it is added, backward taken away.

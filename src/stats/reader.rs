@@ -1,7 +1,6 @@
 //! The reading connection: what all questions share.
 
 use std::cell::{Ref, RefCell};
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,17 +36,6 @@ impl From<rusqlite::Error> for AskError {
         AskError::Database(e)
     }
 }
-
-impl fmt::Display for AskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AskError::Refused(message) => f.write_str(message),
-            AskError::Database(e) => e.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for AskError {}
 
 /// Answers questions. Cannot write. The questions themselves stand in `totals`, `latency` and `rows`.
 #[derive(Debug)]

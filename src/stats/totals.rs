@@ -10,7 +10,7 @@ use super::filter::{Filter, Zone};
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowFigures, bounds};
 use super::tally::{Part, Piece, Tally, Totals};
-use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text, next_month};
+use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
 use crate::packs::visit_totals;
@@ -79,11 +79,8 @@ impl Bucket {
             Bucket::Hour => start + HOUR_MS,
             Bucket::Day => start + DAY_MS,
             Bucket::Week => start + 7 * DAY_MS,
-            Bucket::Month => {
-                let local = OffsetDateTime::from_unix_timestamp((start + zone.ms()).div_euclid(1000));
-                let next = local.ok().and_then(|local| next_month(local.date()));
-                next.map_or(start + 31 * DAY_MS, |date| ms_of_date(date) - zone.ms())
-            }
+            // In the next month, whatever the length of this one.
+            Bucket::Month => self.start(start + 32 * DAY_MS, zone),
         }
     }
 }
