@@ -116,6 +116,13 @@ pub enum Next {
     Drop,
 }
 
+impl Next {
+    /// What comes next where nothing came of this.
+    pub(super) fn or_else(self, next: impl FnOnce() -> Next) -> Next {
+        if let Next::Keep = self { next() } else { self }
+    }
+}
+
 /// The client is gone: there is nobody to write to.
 pub(super) struct Dropped;
 
@@ -325,10 +332,7 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// After a reply: bytes that came before are used first, then the socket is read, if there may be more.
     pub(super) fn go_on(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
-        match self.use_up(around) {
-            Next::Keep => self.read(around, scratch),
-            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
-        }
+        self.use_up(around).or_else(|| self.read(around, scratch))
     }
 
     /// Reads for as long as there may be more and the connection is the loop's.
@@ -390,22 +394,15 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Its borrower has relayed what there was of a stream, and leaves the rest of it here.
     pub fn take_stream(&mut self, stream: F, around: &mut impl Surroundings<S, F>) -> Next {
-        match self.state {
-            State::Lent(departure) if around.watch(&stream) => {
-                self.state = State::Flowing(stream, departure);
-                // Events of the time before were told to nobody.
-                self.look_upstream(false, around)
-            }
-            State::Lent(_)
-            | State::Flowing(..)
-            | State::Parked { .. }
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. } => {
-                around.refuse(stream);
-                Next::Keep
-            }
+        if let State::Lent(departure) = self.state
+            && around.watch(&stream)
+        {
+            self.state = State::Flowing(stream, departure);
+            // Events of the time before were told to nobody.
+            return self.look_upstream(false, around);
         }
+        around.refuse(stream);
+        Next::Keep
     }
 
     /// Something happened on the socket of a stream's upstream, or it is its turn. `hung_up`: upstream has ended its side.
@@ -427,14 +424,10 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Goes on where its turn was cut short.
     pub fn resume(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
-        match self.state {
-            State::Flowing(..) => self.look_upstream(false, around),
-            State::Lent(_)
-            | State::Parked { .. }
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. } => self.read(around, scratch),
+        if let State::Flowing(..) = self.state {
+            return self.look_upstream(false, around);
         }
+        self.read(around, scratch)
     }
 
     /// The loop ends by a bug: its stream, for who goes on with it.
@@ -469,20 +462,13 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// While the proxy stops: whoever idles is closed.
     pub fn wind_up(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
-        match self.take_up(around, scratch) {
-            Next::Keep => {}
-            next @ (Next::Again | Next::Move(_) | Next::Drop) => return next,
-        }
-        match self.state {
-            State::Parked { .. } if self.intake.waiting() == AwaitedPart::Idle && !self.has_more() => Next::Drop,
+        let next = self.take_up(around, scratch);
+        let is_idle = match self.state {
+            State::Parked { .. } => self.intake.waiting() == AwaitedPart::Idle && !self.has_more(),
             // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
-            State::Lingering { drained: 0, .. } => Next::Drop,
-            State::Parked { .. }
-            | State::Lent(_)
-            | State::Flowing(..)
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. } => Next::Keep,
-        }
+            State::Lingering { drained, .. } => drained == 0,
+            State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => false,
+        };
+        if matches!(next, Next::Keep) && is_idle { Next::Drop } else { next }
     }
 }

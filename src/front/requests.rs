@@ -25,10 +25,7 @@ impl<S: Socket, F> Connection<S, F> {
         let Ok((used, request)) = self.gather_from(bytes, around) else { return Next::Drop };
         self.baggage.unread.append(&bytes[used..]);
         let Some(request) = request else { return Next::Keep };
-        match self.on_request(request, around) {
-            Next::Keep => self.use_up(around),
-            next @ (Next::Again | Next::Move(_) | Next::Drop) => next,
-        }
+        self.on_request(request, around).or_else(|| self.use_up(around))
     }
 
     /// Uses up what was read before, request after request, until one is answered by others or more must be read.

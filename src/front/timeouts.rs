@@ -29,16 +29,11 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// When it is to be looked at.
     fn look_at(&self, now_ms: u64) -> u64 {
-        match self.state {
-            // Given back without a word, it idles: this look finds out.
-            State::Lent(Departure { left_ms: None, .. }) => now_ms + IDLE_TIME_MAX.as_millis() as u64,
-            State::Lent(_)
-            | State::Flowing(..)
-            | State::Parked { .. }
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. } => self.deadline(),
+        // Given back without a word, it idles: this look finds out.
+        if let State::Lent(Departure { left_ms: None, .. }) = self.state {
+            return now_ms + IDLE_TIME_MAX.as_millis() as u64;
         }
+        self.deadline()
     }
 
     /// Looks whether its deadline is over.
