@@ -107,48 +107,26 @@ impl Prices {
 }
 
 impl Price {
-    /// What these sums cost. What the cache had and what was written to it are parts of the prompt; a count that nobody
-    /// told costs nothing. Sums of one range may be taken away from another's, so nothing is rounded here.
+    /// What these sums cost. A count that nobody told costs nothing. Sums of one range may be taken away from another's, so
+    /// nothing is rounded here.
     pub fn of_sums(&self, sums: &Sums) -> f64 {
-        self.cost(&Tokens {
-            input: sums.input.sum,
-            cached: sums.cached.sum,
-            cache_write: sums.cache_write.sum,
-            output: sums.output.sum,
-        })
+        self.cost(sums.input.sum, sums.cached.sum, sums.cache_write.sum, sums.output.sum)
     }
 
-    /// What these tokens cost.
-    pub fn cost(&self, tokens: &Tokens) -> f64 {
-        let Tokens { input, cached, cache_write, output } = *tokens;
+    /// What one request costs, by its counts of input, cache, writing to it, and output; unknown is nothing. Parts are no
+    /// more than the whole, which rows of former versions do not hold.
+    pub fn of_request(&self, counts: [Option<i64>; 4]) -> f64 {
+        let [input, cached, cache_write, output] = counts.map(Option::unwrap_or_default);
+        self.cost(input.max(cached + cache_write), cached, cache_write, output)
+    }
+
+    /// What the cache had and what was written to it are parts of the input.
+    fn cost(&self, input: i64, cached: i64, cache_write: i64, output: i64) -> f64 {
         let millionths = (input - cached - cache_write) as f64 * self.input
             + cached as f64 * self.cached_input
             + cache_write as f64 * self.cache_write
             + output as f64 * self.output;
         millionths / 1e6
-    }
-}
-
-/// Tokens that have a price. The cached ones and those written to the cache are parts of the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tokens {
-    /// Of the prompt.
-    pub input: i64,
-    /// From a cache.
-    pub cached: i64,
-    /// To a cache.
-    pub cache_write: i64,
-    /// Of the answer.
-    pub output: i64,
-}
-
-impl Tokens {
-    /// Those of one request, unknown counts as nothing. Parts are no more than the whole, which rows of former versions
-    /// do not hold.
-    pub fn of(input: Option<i64>, cached: Option<i64>, cache_write: Option<i64>, output: Option<i64>) -> Tokens {
-        let (cached, cache_write) = (cached.unwrap_or(0), cache_write.unwrap_or(0));
-        let input = input.unwrap_or(0).max(cached + cache_write);
-        Tokens { input, cached, cache_write, output: output.unwrap_or(0) }
     }
 }
 
@@ -208,8 +186,8 @@ mod tests {
             {"model": "written", "input": 2, "cache_write": 3, "output": 10},
             {"model": "*", "input": 1, "output": 4}]}"#;
         let prices = Prices::parse(list).expect("a list");
-        let tokens = Tokens { input: 1_000_000, cached: 400_000, cache_write: 100_000, output: 100_000 };
-        let cost = |model: &str| prices.of(model).map(|price| price.cost(&tokens));
+        let counts = [1_000_000, 400_000, 100_000, 100_000].map(Some);
+        let cost = |model: &str| prices.of(model).map(|price| price.of_request(counts));
         assert_eq!(cost("BIG-model"), Some(0.6 * 2.0 + 0.4 * 0.5 + 1.0));
         assert_eq!(cost("written"), Some(0.9 * 2.0 + 0.1 * 3.0 + 1.0));
         assert_eq!(cost("small"), Some(1.4));
@@ -220,9 +198,9 @@ mod tests {
     fn no_request_costs_less_than_nothing() {
         let price = Price { input: 3.0, cached_input: 0.3, cache_write: 3.75, output: 15.0 };
         for counts in [[Some(4), Some(27_904)], [None, Some(9)], [Some(0), Some(1)]] {
-            assert!(price.cost(&Tokens::of(counts[0], counts[1], Some(7), None)) > 0.0, "{counts:?}");
+            assert!(price.of_request([counts[0], counts[1], Some(7), None]) > 0.0, "{counts:?}");
         }
-        assert_eq!(price.cost(&Tokens::of(None, None, None, None)), 0.0);
+        assert_eq!(price.of_request([None; 4]), 0.0);
     }
 
     #[test]

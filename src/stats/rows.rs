@@ -10,7 +10,6 @@ use rusqlite::{OptionalExtension, Row, params_from_iter};
 
 use super::answers::{Hit, RequestInFull, RequestRow, Requests, Search};
 use super::filter::Filter;
-use super::price::Tokens;
 use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
@@ -227,12 +226,11 @@ impl Reader {
             prompt_tokens_per_second: hundredths(columns.get()?),
             cost: None,
         };
-        let RequestRow { input_tokens: input, cached_tokens: cached, .. } = request;
-        let (cache_write, output) = (request.cache_write_tokens, request.output_tokens);
+        let (input, output) = (request.input_tokens, request.output_tokens);
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
-        let cost = price
-            .filter(|_| input.is_some() || output.is_some())
-            .map(|price| price.cost(&Tokens::of(input, cached, cache_write, output)));
+        let price = price.filter(|_| input.is_some() || output.is_some());
+        let counts = [input, request.cached_tokens, request.cache_write_tokens, output];
+        let cost = price.map(|price| price.of_request(counts));
         Ok(RequestRow { cost: self.cost(cost), ..request })
     }
 
