@@ -19,7 +19,6 @@ use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
 use crate::record::keeper::Keeper;
 use crate::record::lock::Holder;
-use crate::record::open::OpenError;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::record::unsaved;
@@ -29,58 +28,44 @@ use crate::stats::price::Prices;
 use crate::stats::sources::Sources;
 use crate::stats::statistics::Statistics;
 
-/// Why the proxy cannot start. One line each that says what to do.
+/// Why the proxy cannot start: one line that says what to do.
 #[derive(Debug)]
-pub enum StartError {
-    /// The port is taken, or the address is not this machine's.
-    Listen(SocketAddr, io::Error),
-    /// The database cannot be used.
-    Database(OpenError),
-    /// The database was opened, but cannot be read.
-    Unreadable(PathBuf, rusqlite::Error),
-    /// The upstream's URL cannot be used.
-    Upstream(String),
-    /// The list of prices cannot be used.
-    Prices(String),
-    /// The system gives no thread, poll or descriptor.
-    System(io::Error),
+pub struct StartError {
+    words: String,
+    exit_code: i32,
+}
+
+impl StartError {
+    fn new(words: impl fmt::Display) -> StartError {
+        StartError { words: words.to_string(), exit_code: 1 }
+    }
+
+    fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+        StartError::new(match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("port {} is in use: stop what uses it, or choose another with PORT", address.port())
+            }
+            _ => format!("cannot listen on {address} ({error}): set HOST and PORT"),
+        })
+    }
+
+    /// 2 where a setting is what is wrong, else 1.
+    pub fn exit_code(&self) -> i32 {
+        self.exit_code
+    }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Listen(address, e) if e.kind() == io::ErrorKind::AddrInUse => {
-                let port = address.port();
-                write!(f, "port {port} is in use: stop what uses it, or choose another with PORT")
-            }
-            StartError::Listen(address, e) => write!(f, "cannot listen on {address} ({e}): set HOST and PORT"),
-            StartError::Database(e) => e.fmt(f),
-            StartError::Unreadable(path, e) => write!(f, "the database {} cannot be read: {e}", path.display()),
-            StartError::Upstream(e) | StartError::Prices(e) => f.write_str(e),
-            StartError::System(e) => write!(f, "the system refuses what the proxy needs to start: {e}"),
-        }
+        f.write_str(&self.words)
     }
 }
 
 impl std::error::Error for StartError {}
 
-impl StartError {
-    /// 2 where a setting is what is wrong, else 1.
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Prices(_) => SettingError::EXIT_CODE,
-            StartError::Listen(..)
-            | StartError::Database(_)
-            | StartError::Unreadable(..)
-            | StartError::Upstream(_)
-            | StartError::System(_) => 1,
-        }
-    }
-}
-
 impl From<io::Error> for StartError {
     fn from(e: io::Error) -> Self {
-        StartError::System(e)
+        StartError::new(format_args!("the system refuses what the proxy needs to start: {e}"))
     }
 }
 
@@ -124,16 +109,18 @@ impl Proxy {
     /// Opens the database, listens, and starts what runs beside the front.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
         descriptors::ask_for_enough(settings.max_workers);
-        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::Prices)?;
+        let unusable = |words| StartError { words, exit_code: SettingError::EXIT_CODE };
+        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(unusable)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
-        let listener = front::listen(wanted).map_err(|e| StartError::Listen(wanted, e))?;
+        let listener = front::listen(wanted).map_err(|e| StartError::cannot_listen(wanted, &e))?;
         let address = listener.local_addr()?;
 
         let name = format!("process {} at http://{address}", process::id());
         let holder = Holder { name, shares: settings.database_shared };
-        let mut store =
-            Store::open_locked(&settings.database, settings.db_sync, holder).map_err(StartError::Database)?;
-        let unreadable = |e| StartError::Unreadable(settings.database.clone(), e);
+        let mut store = Store::open_locked(&settings.database, settings.db_sync, holder).map_err(StartError::new)?;
+        let unreadable = |e: rusqlite::Error| {
+            StartError::new(format_args!("the database {} cannot be read: {e}", settings.database.display()))
+        };
         let rows = store.row_count().map_err(unreadable)?;
         let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
         let recorder = Arc::new(Recorder::new(store));
@@ -145,7 +132,7 @@ impl Proxy {
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let database = settings.database.clone();
 
-        let names = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::Upstream)?);
+        let names = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::new)?);
         let judge = Judge::new(&settings);
         let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {

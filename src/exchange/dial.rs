@@ -15,7 +15,7 @@ use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, RustlsConnector};
 
-use super::addresses::{Addresses, Resolve};
+use super::addresses::Addresses;
 use super::head_reader::{Aside, HeadReader};
 use super::manners::Manners;
 use super::permits::Permit;
@@ -45,14 +45,7 @@ pub struct UpstreamFacts {
 impl UpstreamFacts {
     /// For the upstream of the settings. The error says what is wrong with its URL.
     pub fn new(settings: &Settings) -> Result<UpstreamFacts, String> {
-        UpstreamFacts::resolved_by(
-            settings,
-            Box::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect)),
-        )
-    }
-
-    /// The same with another way to look names up.
-    pub fn resolved_by(settings: &Settings, resolve: Box<Resolve>) -> Result<UpstreamFacts, String> {
+        let resolve = |host: &str, port| (host, port).to_socket_addrs().map(Iterator::collect);
         let upstream = &settings.upstream;
         let wrong = |e: &dyn fmt::Display| format!("LM_STUDIO_URL cannot be used: {e}");
         let scheme = match upstream.scheme {
@@ -65,7 +58,7 @@ impl UpstreamFacts {
             scheme,
             authority,
             prefix: upstream.prefix().to_owned(),
-            addresses: Arc::new(Addresses::new(host, upstream.port, resolve)),
+            addresses: Arc::new(Addresses::new(host, upstream.port, Box::new(resolve))),
             permits: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
