@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use super::wait::{Look, Waits};
+use super::wire::state::{Look, WireState};
 use crate::bell::lock;
 use crate::limits::*;
 
@@ -131,9 +131,9 @@ impl Addresses {
     }
 
     /// The addresses; waits for a look-up where one is needed, until `deadline` (an error of kind `TimedOut`) or until
-    /// `waits` is called off. `None`: the name is not known.
-    pub fn find(self: &Arc<Addresses>, waits: &impl Waits, deadline: Instant) -> io::Result<Option<Resolved>> {
-        let found = waits.wait(deadline, |now| {
+    /// the exchange is called off. `None`: the name is not known.
+    pub fn find(self: &Arc<Addresses>, wire: &WireState, deadline: Instant) -> io::Result<Option<Resolved>> {
+        let found = wire.wait(deadline, |now| {
             let mut state = self.state();
             let advice = state.known.advice(now);
             let again = match &advice {
@@ -222,7 +222,6 @@ mod tests {
 
     use super::*;
     use crate::client::Interrupt;
-    use crate::exchange::wire::WireState;
 
     const FAR: Duration = Duration::from_secs(60);
     const MOMENT: Duration = Duration::from_nanos(1);

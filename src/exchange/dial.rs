@@ -100,7 +100,7 @@ impl Dial {
             // A look-up may take long, and one is for all who wait.
             self.wire.let_go();
         }
-        let found = match self.names.addresses.find(&*self.wire, deadline) {
+        let found = match self.names.addresses.find(&self.wire, deadline) {
             Ok(found) => found.ok_or(ureq::Error::HostNotFound)?,
             Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(ureq::Error::Timeout(Timeout::Resolve)),
             Err(e) => return Err(e.into()),
@@ -142,7 +142,7 @@ impl Dial {
     /// Connects within `time_max`, unless the exchange is called off meanwhile.
     fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Permit)> {
         let deadline = Instant::now() + time_max;
-        let permit = self.names.permits.take(&*self.wire, deadline)?;
+        let permit = self.names.permits.take(&self.wire, deadline)?;
         self.wire.let_go();
         let mut stream = mio::net::TcpStream::connect(address)?;
         let mut poll = Poll::new()?;

@@ -41,7 +41,6 @@ pub mod short;
 mod unasked;
 mod upload;
 pub mod upstream;
-pub mod wait;
 pub mod wire;
 pub mod worker;
 

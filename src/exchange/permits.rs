@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use super::wait::{Look, Waits};
+use super::wire::state::{Look, WireState};
 use crate::bell::lock;
 use crate::limits::{DIAL_TIME_MAX, DIALS_MAX};
 
 /// The permits.
 #[derive(Default)]
-pub struct Permits(Mutex<State<Thread>>);
+pub struct Permits(Mutex<State>);
 
 /// One of them, until it is dropped.
 pub struct Permit {
@@ -25,23 +25,17 @@ pub struct Permit {
     ticket: u64,
 }
 
-/// `W`: whom to wake.
-struct State<W> {
+#[derive(Default)]
+struct State {
     tickets: u64,
     /// Permits taken, and since when.
     taken: VecDeque<(u64, Instant)>,
-    /// Who waits, in order.
-    waiting: VecDeque<(u64, W)>,
+    /// Who waits, in order, and is woken.
+    waiting: VecDeque<(u64, Thread)>,
 }
 
-impl<W> Default for State<W> {
-    fn default() -> State<W> {
-        State { tickets: 0, taken: VecDeque::new(), waiting: VecDeque::new() }
-    }
-}
-
-impl<W> State<W> {
-    fn queue_up(&mut self, who: W) -> u64 {
+impl State {
+    fn queue_up(&mut self, who: Thread) -> u64 {
         self.tickets += 1;
         self.waiting.push_back((self.tickets, who));
         self.tickets
@@ -71,18 +65,18 @@ impl<W> State<W> {
     }
 
     /// Whose turn is next.
-    fn next(&self) -> Option<&W> {
+    fn next(&self) -> Option<&Thread> {
         self.waiting.front().map(|(_, who)| who)
     }
 }
 
 impl Permits {
-    /// Waits for a permit, until `deadline` (an error of kind `TimedOut`) or until `waits` is called off.
-    pub fn take(self: &Arc<Permits>, waits: &impl Waits, deadline: Instant) -> io::Result<Permit> {
+    /// Waits for a permit, until `deadline` (an error of kind `TimedOut`) or until the exchange is called off.
+    pub fn take(self: &Arc<Permits>, wire: &WireState, deadline: Instant) -> io::Result<Permit> {
         let ticket = self.state().queue_up(thread::current());
         // Given up by an error, too.
         let permit = Permit { permits: self.clone(), ticket };
-        waits.wait(deadline, |now| self.state().look(ticket, now))?;
+        wire.wait(deadline, |now| self.state().look(ticket, now))?;
         self.wake_next();
         Ok(permit)
     }
@@ -93,7 +87,7 @@ impl Permits {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<Thread>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.0)
     }
 }
@@ -111,12 +105,11 @@ mod tests {
 
     use super::*;
     use crate::client::Interrupt;
-    use crate::exchange::wire::WireState;
 
-    fn full() -> (State<()>, Instant) {
+    fn full() -> (State, Instant) {
         let (mut state, now) = (State::default(), Instant::now());
         for _ in 0..DIALS_MAX {
-            let ticket = state.queue_up(());
+            let ticket = state.queue_up(thread::current());
             assert!(is_found(state.look(ticket, now)));
         }
         (state, now)
@@ -129,7 +122,7 @@ mod tests {
     #[test]
     fn those_beyond_wait_in_order() {
         let (mut state, now) = full();
-        let [second, third] = [(), ()].map(|()| state.queue_up(()));
+        let [second, third] = [(), ()].map(|()| state.queue_up(thread::current()));
         assert!(matches!(state.look(second, now), Look::NotYet(Some(at)) if at == now + DIAL_TIME_MAX));
         state.give_up(1);
         assert!(matches!(state.look(third, now), Look::NotYet(None)), "not before its turn");
@@ -142,7 +135,7 @@ mod tests {
     #[test]
     fn who_gives_up_waiting_leaves_the_turn_to_the_next() {
         let (mut state, now) = full();
-        let [second, third] = [(), ()].map(|()| state.queue_up(()));
+        let [second, third] = [(), ()].map(|()| state.queue_up(thread::current()));
         state.give_up(second);
         state.give_up(1);
         assert!(is_found(state.look(third, now)));
@@ -151,7 +144,7 @@ mod tests {
     #[test]
     fn a_dial_that_nobody_answers_keeps_its_place_for_a_moment_only() {
         let (mut state, now) = full();
-        let waiting: Vec<u64> = (0..2 * DIALS_MAX).map(|_| state.queue_up(())).collect();
+        let waiting: Vec<u64> = (0..2 * DIALS_MAX).map(|_| state.queue_up(thread::current())).collect();
         let just_before = now + DIAL_TIME_MAX - Duration::from_nanos(1);
         assert!(!is_found(state.look(waiting[0], just_before)));
         // However many there are, each is free then; those who took them have as long.

@@ -4,7 +4,7 @@
 //! the loop that relays many of them. And an exchange that a lane has begun can go on here ([`Begun`]). What
 //! comes back is read by [`super::incoming`].
 
-mod state;
+pub(super) mod state;
 
 use std::fmt;
 use std::io::{self, Read};

@@ -11,7 +11,6 @@ use std::time::Instant;
 use crate::bell::lock;
 use crate::client::Interrupt;
 use crate::exchange::pool::Connecting;
-use crate::exchange::wait::{Look, Waits};
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
@@ -175,8 +174,22 @@ impl WireState {
     }
 }
 
-impl Waits for WireState {
-    fn wait<T>(&self, deadline: Instant, mut look: impl FnMut(Instant) -> Look<T>) -> io::Result<T> {
+/// What one look found of what somebody waits for.
+pub enum Look<T> {
+    /// What was waited for.
+    Found(T),
+    /// Look again when woken, and by then at the latest.
+    NotYet(Option<Instant>),
+}
+
+impl WireState {
+    /// Looks at the time, and again whenever this thread is unparked, until something is found. An error of kind
+    /// `TimedOut` at `deadline`; of `ConnectionAborted`, at once, when the exchange is called off.
+    pub(in crate::exchange) fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut(Instant) -> Look<T>,
+    ) -> io::Result<T> {
         self.link().waiting = Some(thread::current());
         let found = loop {
             if self.is_called_off() {
