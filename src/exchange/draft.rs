@@ -94,7 +94,7 @@ impl Draft {
     /// The row, as of now. `self` stays: a row that was committed early may be corrected.
     pub fn row(&mut self, ending: Ending) -> Row {
         let Ending { outcome, http_status, error, report, streamed } = ending;
-        let us_to_ms = |us: u64| us / 1000;
+        let UsageReport { counts, work, .. } = report;
         self.has_row = true;
         Row {
             endpoint: self.endpoint.clone(),
@@ -102,14 +102,14 @@ impl Draft {
             requested_model: self.asked.model.clone(),
             start_ms: self.start_ms,
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            input_tokens: report.input_tokens,
-            output_tokens: report.output_tokens,
-            total_tokens: report.total_tokens,
-            cached_tokens: report.cached_tokens,
-            cache_write_tokens: report.cache_write_tokens,
-            reasoning_tokens: report.reasoning_tokens,
-            draft_tokens: report.draft_tokens,
-            accepted_draft_tokens: report.accepted_draft_tokens,
+            input_tokens: counts.input,
+            output_tokens: counts.output,
+            total_tokens: counts.total,
+            cached_tokens: counts.cached,
+            cache_write_tokens: counts.cache_write,
+            reasoning_tokens: counts.reasoning,
+            draft_tokens: work.drafted,
+            accepted_draft_tokens: work.accepted,
             request_id: report.id.clone(),
             outcome,
             error_message: error.or_else(|| match self.keeps_words {
@@ -118,12 +118,12 @@ impl Draft {
             }),
             http_status,
             was_streamed: streamed,
-            time_to_first_token_ms: report.first_content_us.map(us_to_ms),
-            tokens_per_second: report.tokens_per_second,
-            prompt_tokens_per_second: report.prompt_tokens_per_second,
+            time_to_first_token_ms: report.first_content_us.map(|us| us / 1000),
+            tokens_per_second: work.tokens_per_second,
+            prompt_tokens_per_second: work.prompt_per_second,
             finish_reason: report.finish_reason.clone(),
             usage_source: report.usage_source,
-            model_load_ms: report.model_load_ms,
+            model_load_ms: work.load_seconds.map(|seconds| (seconds * 1000.0).round() as u64),
             client: self.client.clone(),
             key: self.key.clone(),
             attempt: self.attempt,

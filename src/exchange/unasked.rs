@@ -41,7 +41,7 @@ impl Unasked {
     /// Learns from a successful reply of `model` that has come as far as `report` says.
     pub fn learn(&self, model: &str, asking: Asking, report: &UsageReport) {
         let is_whole = report.streamed && (report.terminal || report.finished) && report.error.is_none();
-        let lacks = report.input_tokens.is_none() || report.output_tokens.is_none();
+        let lacks = report.counts.input.is_none() || report.counts.output.is_none();
         match asking {
             Asking::Injected if report.told_beside => self.note(model, true),
             Asking::Unneeded if is_whole && lacks => self.note(model, false),
@@ -71,14 +71,14 @@ impl Unasked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::TokenCounts;
 
     fn whole(told_beside: bool, tokens: Option<u64>) -> UsageReport {
         UsageReport {
             streamed: true,
             finished: true,
             told_beside,
-            input_tokens: tokens,
-            output_tokens: tokens,
+            counts: TokenCounts { input: tokens, output: tokens, ..TokenCounts::default() },
             ..UsageReport::default()
         }
     }

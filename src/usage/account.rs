@@ -94,19 +94,14 @@ impl Account {
     pub fn report(&self, terminal: bool, streamed: bool) -> UsageReport {
         let finished = self.choices.have_all_ended();
         let (counts, from_timings) = self.numbers.settled(terminal || finished);
-        let work = &self.numbers.work;
+        let mut work = self.numbers.work;
+        work.tokens_per_second = work.tokens_per_second.or_else(|| self.pace.tokens_per_second(counts.output?));
         let source = if from_timings { "timings" } else { self.grammar.source };
         UsageReport {
             model: text(&self.model),
             id: text(&self.id),
-            input_tokens: counts.input,
-            output_tokens: counts.output,
-            total_tokens: counts.total,
-            cached_tokens: counts.cached,
-            cache_write_tokens: counts.cache_write,
-            reasoning_tokens: counts.reasoning,
-            draft_tokens: work.drafted,
-            accepted_draft_tokens: work.accepted,
+            counts,
+            work,
             usage_source: counts.is_known().then_some(source),
             finish_reason: text(&self.finish),
             error: self.error.as_deref().and_then(text),
@@ -118,9 +113,6 @@ impl Account {
             first_content_us: self.pace.first_us.filter(|_| streamed),
             last_content_us: self.pace.last_us.filter(|_| streamed),
             content_events: if streamed { self.pace.events } else { 0 },
-            tokens_per_second: work.tokens_per_second.or_else(|| self.pace.tokens_per_second(counts.output?)),
-            prompt_tokens_per_second: work.prompt_per_second,
-            model_load_ms: work.load_seconds.map(|seconds| (seconds * 1000.0).round() as u64),
             output: self.output.words.text(),
             reasoning: self.reasoning.words.text(),
             tool_calls: self.tools.text(),

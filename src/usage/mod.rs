@@ -55,7 +55,9 @@ mod usage_report;
 mod word_pace;
 mod words;
 
+pub use counts::TokenCounts;
 pub use dialect::Dialect;
+pub use numbers::ServerWork;
 pub use request_facts::RequestFacts;
 pub use tap::{Flow, Form, Tap, are_events};
 pub use usage_report::UsageReport;

@@ -18,7 +18,7 @@ pub struct ToldNumbers {
 }
 
 /// What a server says of its own work beside the counts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerWork {
     /// Tokens made a second.
     pub tokens_per_second: Option<f64>,

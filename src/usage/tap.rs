@@ -350,7 +350,7 @@ mod tests {
             let mut tap = Tap::new(Dialect::Chat, Form::Events, true, 0);
             let out = read(&mut tap, body.as_bytes(), size);
             assert_eq!(String::from_utf8(out).unwrap(), format!("{finish}\n\ndata: [DONE]\n\n"));
-            assert_eq!((tap.report().total_tokens, tap.report().terminal), (Some(7), true));
+            assert_eq!((tap.report().counts.total, tap.report().terminal), (Some(7), true));
         }
     }
 
@@ -395,7 +395,7 @@ mod tests {
                 let mut tap = Tap::new(Dialect::Chat, Form::Events, true, 0);
                 let out = read(&mut tap, body.as_bytes(), size);
                 assert_eq!(out == body.as_bytes(), passes, "{length} in pieces of {size}");
-                assert_eq!(tap.report().total_tokens, Some(7));
+                assert_eq!(tap.report().counts.total, Some(7));
             }
         }
     }
@@ -412,7 +412,7 @@ mod tests {
             let mut tap = Tap::new(Dialect::Chat, form, true, 1000);
             assert!(read(&mut tap, body.as_bytes(), 64 * 1024) == body.as_bytes());
             let report = tap.report();
-            assert_eq!((report.input_tokens, report.output_tokens), (Some(3), Some(4)));
+            assert_eq!((report.counts.input, report.counts.output), (Some(3), Some(4)));
             assert!(report.output.is_some_and(|words| words.len() <= 1000));
         }
     }

@@ -1,5 +1,8 @@
 //! What a reply says about itself, as the row and the relay want to know it.
 
+use super::counts::TokenCounts;
+use super::numbers::ServerWork;
+
 /// What a reply says about itself. Unknown is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UsageReport {
@@ -7,22 +10,11 @@ pub struct UsageReport {
     pub model: Option<String>,
     /// The reply's own id.
     pub id: Option<String>,
-    /// Tokens of the prompt.
-    pub input_tokens: Option<u64>,
-    /// Tokens of the answer.
-    pub output_tokens: Option<u64>,
-    /// As reported where that is no less than its parts, else input + output where both are known.
-    pub total_tokens: Option<u64>,
-    /// Prompt tokens taken from a cache; never more than those of the prompt.
-    pub cached_tokens: Option<u64>,
-    /// Prompt tokens written to a cache.
-    pub cache_write_tokens: Option<u64>,
-    /// Answer tokens spent on reasoning.
-    pub reasoning_tokens: Option<u64>,
-    /// Tokens that a draft model proposed.
-    pub draft_tokens: Option<u64>,
-    /// Those of them that were taken.
-    pub accepted_draft_tokens: Option<u64>,
+    /// What the reply counts.
+    pub counts: TokenCounts,
+    /// What upstream says of its own work, but for the speed: how fast the words came where that is not told, and tells
+    /// how fast they were made.
+    pub work: ServerWork,
     /// `usage`, `stats` or `timings`: where the counts came from.
     pub usage_source: Option<&'static str>,
     /// As reported: `stop`, `length`, `end_turn`, …
@@ -45,12 +37,6 @@ pub struct UsageReport {
     pub last_content_us: Option<u64>,
     /// Events with content.
     pub content_events: u64,
-    /// Upstream's own figure, else how fast the words came where that tells how fast they were made.
-    pub tokens_per_second: Option<f64>,
-    /// Upstream's own figure for the reading of the prompt.
-    pub prompt_tokens_per_second: Option<f64>,
-    /// How long LM Studio loaded the model for this.
-    pub model_load_ms: Option<u64>,
     /// The answer's text.
     pub output: Option<String>,
     /// The reasoning.
