@@ -98,6 +98,10 @@ impl Export {
                 });
                 more.map_err(|e| format!("the database cannot be read ({e})"))
             })?;
+            // By itself only a write that waits ends when it is called off, and to a client that keeps up none waits.
+            if let Some(why) = stream.client().called_off() {
+                return Err(format!("it was called off ({why:?})"));
+            }
             stream.push(&text);
             text.clear();
             stream.send().map_err(|e| format!("its client left ({e})"))?;

@@ -119,6 +119,24 @@ fn what_outlasts_the_grace_is_cut_and_its_row_says_so() {
     assert!(rows.len() == 2 && rows.iter().all(|row| row.outcome == "shutdown" && row.is_error), "{rows:#?}");
 }
 
+/// Regression: only a client that read too slowly had it end.
+#[test]
+fn an_export_that_outlasts_the_grace_is_cut() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "1")]);
+    (0..2).for_each(|_| assert_eq!(proxy.ask(chat()).text(), CHAT_REPLY));
+    // Looked through a thousand ids at a time it has no end, and it writes nothing that could wait.
+    let database = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
+    database.execute("UPDATE requests SET id = 1000000000000 WHERE id = 2", []).expect("a row");
+    drop(database);
+    let mut client = proxy.connect();
+    client.send(get("/stats/export?format=jsonl"));
+    client.through("\"id\":1,");
+    proxy.signal("TERM");
+    assert!(!client.rest().ends_with(LAST_CHUNK.as_bytes()));
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
 #[test]
 fn rows_that_wait_for_the_database_are_written_before_the_end() {
     let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
