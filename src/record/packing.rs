@@ -188,16 +188,17 @@ pub(super) fn fold(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
     Ok(folded)
 }
 
-/// Adds what was folded to the packs, inside the caller's transaction. Without effect where it is not true any more:
-/// another process was faster, or a row was changed.
-pub(super) fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> rusqlite::Result<()> {
+/// Adds what was folded to the packs, inside the caller's transaction. False, and without effect, where it is not true
+/// any more: another process was faster, or a row was changed.
+pub(super) fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> rusqlite::Result<bool> {
     if State::of(conn)? != folded.state {
-        return Ok(());
+        return Ok(false);
     }
     let mut packs = OpenPacks::default();
     folded.add_to(&mut packs, conn, ids, 1)?;
     packs.write(conn)?;
-    set(conn, PACKED_UNTIL, folded.last)
+    set(conn, PACKED_UNTIL, folded.last)?;
+    Ok(true)
 }
 
 /// Packs every row there is, inside the caller's transaction: years of them after an upgrade.
@@ -348,6 +349,20 @@ mod tests {
         assert_eq!((requests(&conn, pack_id(SPAN_ALL, 0)), requests(&conn, pack_id(SPAN_HOUR, 0))), (2, 1));
         let all = read_pack(&conn, pack_id(SPAN_ALL, 0)).expect("a pack");
         assert_eq!(all.values().map(|measured| measured.sums.input.sum).sum::<i64>(), 85);
+    }
+
+    #[test]
+    fn what_was_folded_before_a_row_was_changed_is_not_packed() {
+        let conn = database();
+        insert(&conn, &[row(), row()]);
+        let mut ids = SeriesIds::default();
+        let folded = fold(&conn).expect("reads").expect("there are rows");
+        change(&conn, &mut ids, 1, || Ok(())).expect("changes");
+        assert_eq!(pack(&conn, &mut ids, &folded), Ok(false));
+        assert_eq!(State::of(&conn), Ok(State { until: 0, changes: 1 }));
+        let folded = fold(&conn).expect("reads").expect("there are rows");
+        assert_eq!(pack(&conn, &mut ids, &folded), Ok(true));
+        assert_eq!(State::of(&conn), Ok(State { until: 2, changes: 1 }));
     }
 
     #[test]

@@ -162,16 +162,22 @@ impl Recorder {
     /// Packs the rows behind what is packed, which are read through `reading`. In short transactions: commits take their
     /// turn in between.
     pub fn pack(&self, reading: &rusqlite::Connection) -> rusqlite::Result<()> {
-        self.signals.note_packed();
-        while let Some(folded) = packing::fold(reading)? {
-            self.writer().store.pack(&folded)?;
+        loop {
+            // Committed by now: what is folded has them, if that is all there is.
+            let unpacked = self.signals.unpacked();
+            let Some(folded) = packing::fold(reading)? else {
+                self.signals.note_packed(unpacked);
+                return Ok(());
+            };
+            let is_packed = self.writer().store.pack(&folded)?;
             self.signals.note_log_growth(COMMIT_LOG_BYTES);
-            if !folded.is_full() {
+            // Where a row was corrected meanwhile, they are folded again.
+            if is_packed && !folded.is_full() {
                 // What came meanwhile is little, and the beginning of the next time's.
-                break;
+                self.signals.note_packed(unpacked);
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// One short transaction of clean-up; commits wait for it. `log_bytes`: what it adds to the write-ahead log beside
@@ -353,6 +359,12 @@ mod tests {
         recorder.commit(row(), |_| ());
         assert!(woken());
         assert_eq!(recorder.look(), 3);
+        // Regression: rows that could not be packed were told as packed.
+        other.execute_batch("BEGIN IMMEDIATE").expect("locks");
+        let reading = rusqlite::Connection::open(other.path().expect("a path")).expect("opens");
+        recorder.pack(&reading).expect_err("locked");
+        assert_eq!(recorder.look(), 3);
+        other.execute_batch("ROLLBACK").expect("unlocks");
         recorder.pack(&other).expect("packs");
         assert_eq!(recorder.look(), 0);
         let packed_until = "SELECT value FROM meta WHERE name = 'packed_until'";

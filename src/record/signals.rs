@@ -118,12 +118,17 @@ impl Signals {
     /// The keeper looks: how many rows are not packed. The next one wakes it again.
     pub(super) fn look(&self) -> u64 {
         self.rows_came.store(false, Ordering::Release);
+        self.unpacked()
+    }
+
+    /// How many rows are not packed.
+    pub(super) fn unpacked(&self) -> u64 {
         self.unpacked.load(Ordering::Relaxed)
     }
 
-    /// What was committed until now is about to be packed.
-    pub(super) fn note_packed(&self) {
-        self.unpacked.store(0, Ordering::Relaxed);
+    /// So many of them were packed.
+    pub(super) fn note_packed(&self, rows: u64) {
+        self.unpacked.fetch_sub(rows, Ordering::Relaxed);
     }
 
     /// So much was written to the write-ahead log.

@@ -172,9 +172,9 @@ impl Store {
         Ok(ids)
     }
 
-    /// Packs what was folded, if that is still true. Does not wait for a database that is locked: an error then, as any
+    /// Packs what was folded; false: that is not true any more. Does not wait for a database that is locked: an error then, as any
     /// other, leaves everything for the next time.
-    pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<()> {
+    pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<bool> {
         let (lock_wait, damaged) = (self.lock_wait, self.damaged);
         self.set_lock_wait(Duration::ZERO);
         let packed = self.transact(|conn, series| packing::pack(conn, series, folded));
