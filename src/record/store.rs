@@ -175,12 +175,15 @@ impl Store {
     /// Packs what was folded; false: that is not true any more. Does not wait for a database that is locked: an error then, as any
     /// other, leaves everything for the next time.
     pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<bool> {
-        let (lock_wait, damaged) = (self.lock_wait, self.damaged);
+        let lock_wait = self.lock_wait;
+        let before = (self.damaged, self.locked_since, self.locking_failed);
         self.set_lock_wait(Duration::ZERO);
         let packed = self.transact(|conn, series| packing::pack(conn, series, folded));
         self.set_lock_wait(lock_wait);
-        // Whether rows can be written, rows find out.
-        self.damaged = damaged;
+        if packed.is_err() {
+            // Whether rows can be written, rows find out.
+            (self.damaged, self.locked_since, self.locking_failed) = before;
+        }
         packed
     }
 
@@ -442,6 +445,8 @@ mod tests {
         store.set_lock_wait(Duration::from_secs(3600));
         lock();
         store.pack(&folded).expect_err("locked");
+        // Regression: a lock that a pack had met once was as one that every row has met since.
+        assert_eq!(store.locked_since, None);
         let begins = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             let written = scope.spawn(|| {
