@@ -379,8 +379,10 @@ mod tests {
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(woken());
-        // Regression: each attempt that failed was a reason for the next, without a rest.
-        assert_eq!(recorder.writer().write_waiting(), Progress::Refused);
+        // Regression: each attempt that failed was a reason for the next, without a rest; and was waited for.
+        let mut writer = recorder.writer();
+        assert_eq!((writer.write_waiting(), writer.store.lock_wait), (Progress::Refused, Duration::ZERO));
+        drop(writer);
         assert!(!woken());
         assert_eq!(recorder.commit(row(), |_| ()), None);
         assert!(!woken());

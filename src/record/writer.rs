@@ -141,11 +141,7 @@ impl Writer {
     pub(super) fn write(&mut self, rows: Vec<Row>) -> Vec<i64> {
         if !self.waiting.rows.is_empty() {
             self.waiting.keep(rows, &self.signals);
-            if self.find_database() {
-                // The database took none the last time. No further reply is held to see whether it does now.
-                self.store.set_lock_wait(Duration::ZERO);
-                self.write_waiting();
-            }
+            self.write_waiting();
             return Vec::new();
         }
         // Where the files are, writing looks.
@@ -208,7 +204,8 @@ impl Writer {
         ids
     }
 
-    /// Writes what waits, oldest first, as far as the database takes it, and no more than the log is to grow by.
+    /// Writes what waits, oldest first, as far as the database takes it, and no more than the log is to grow by. Does
+    /// not wait for a lock.
     pub(super) fn write_waiting(&mut self) -> Progress {
         let signals = self.signals.clone();
         let mut log_bytes = 0;
@@ -218,6 +215,8 @@ impl Writer {
         if !self.find_database() {
             return Progress::Refused;
         }
+        // The database took none the last time. No reply is held to see whether it does now.
+        self.store.set_lock_wait(Duration::ZERO);
         while !self.waiting.rows.is_empty() {
             if log_bytes >= signals.log_growth_max() {
                 return Progress::More;
