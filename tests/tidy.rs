@@ -1,7 +1,8 @@
 //! The order of the source: who may use whom, what pure code has no use for, names that mean one thing.
 //!
-//! Judged is what the product is made of: neither tests inside a file nor files for tests alone. To add a folder, give it
-//! a line in `FLOORS`. An exception is for a change on its way: it must go with what it excuses, and a test sees to that.
+//! Judged is what the product is made of: neither tests inside a file nor files for tests alone. To add a folder, give
+//! it a line in `FLOORS`. An exception is for a change on its way: it must go with what it excuses, and a test sees to
+//! that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,10 +44,22 @@ const FLOORS: [&str; 23] = [
 /// The map of it all stands beside the floors, and tests stand on all of them.
 const BESIDE: [&str; 2] = ["lib", "testing"];
 
-/// Folders that turn bytes into values and do nothing else, and what they have no use for.
+/// Folders that turn bytes into values and do nothing else, what else of the source they use, and what they have no use
+/// for: paths, with all that lies below.
 const PURE: [&str; 3] = ["http", "packs", "usage"];
-const IMPURE: [&str; 8] =
-    ["std::net", "std::thread", "std::fs", "std::time::Instant", "SystemTime", "rusqlite", "log::", "mio"];
+const PURE_USES: [&str; 2] = ["calendar", "limits"];
+const IMPURE: [&str; 10] = [
+    "std::net",
+    "std::thread",
+    "std::fs",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "crate::calendar::now_ms",
+    "rusqlite",
+    "socket2",
+    "log",
+    "mio",
+];
 
 /// Names that say enough inside their module, and may be there more than once.
 const SHARED_NAMES: [&str; 4] = ["Error", "Kind", "State", "Step"];
@@ -136,14 +149,44 @@ fn files_use_each_other_in_no_circle() {
 
 #[test]
 fn pure_folders_touch_no_socket_clock_thread_database_or_logger() {
-    let mut found = Vec::new();
-    for source in sources().iter().filter(|source| PURE.contains(&source.top())) {
-        for word in IMPURE {
-            let lines = words(&source.code, word).map(|at| line_of(&source.code, at));
-            found.extend(lines.map(|line| format!("src/{}:{line}: mentions {word}", source.name)));
+    let sources = sources();
+    let is_pure = |source: &Source| PURE.contains(&source.top());
+    let mut found = BTreeSet::new();
+    for source in sources.iter().filter(|source| is_pure(source)) {
+        for (path, line) in impure_paths(&source.code) {
+            found.insert(format!("src/{}:{line}: mentions {path}", source.name));
         }
     }
-    report("a pure folder turns bytes into values and does nothing else", &found);
+    for Import { from, to, line } in imports(&sources) {
+        if is_pure(from) && !is_pure(to) && !PURE_USES.contains(&to.top()) {
+            found.insert(format!("src/{}:{line}: uses {}, which is not pure", from.name, to.name));
+        }
+    }
+    report("a pure folder turns bytes into values and does nothing else", &Vec::from_iter(found));
+}
+
+#[test]
+fn impurity_is_found_however_it_is_imported() {
+    let check = |code: &str, expected: &[&str]| {
+        let found: Vec<&str> = impure_paths(code).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(found, expected, "{code}");
+    };
+    check("use std::time::Instant;", &["std::time::Instant"]);
+    check("use std::time::{Duration, Instant};", &["std::time::Instant"]);
+    check("use std::{fmt, net::{self, IpAddr}, thread};", &["std::net", "std::net", "std::thread"]);
+    check("use ::std::thread as t;", &["std::thread"]);
+    check("use log::warn;", &["log"]);
+    check("use rusqlite as sqlite;", &["rusqlite"]);
+    check("use crate::calendar::{HOUR_MS, now_ms};", &["crate::calendar::now_ms"]);
+    // Whoever has the module has what lies in it.
+    check("use std::time;", &["std::time::Instant", "std::time::SystemTime"]);
+    check("use std::time::{self};", &["std::time::Instant", "std::time::SystemTime"]);
+    check("use std::time::*;", &["std::time::Instant", "std::time::SystemTime"]);
+    check("fn f() { log::warn!(); std::thread::yield_now(); }", &["log", "std::thread"]);
+    check("fn f(at: std::time::Instant) {}", &["std::time::Instant"]);
+    check("fn f() -> i64 { crate::calendar::now_ms() }", &["crate::calendar::now_ms"]);
+    check("use std::time::Duration; use core::net::IpAddr; use crate::catalog::{log, mio};", &[]);
+    check("use super::thread; fn log() {} fn f() { catalog::log(); }", &[]);
 }
 
 #[test]
@@ -232,38 +275,10 @@ impl Source {
         found
     }
 
-    /// The paths that it mentions: those of `use` and those that begin with `crate`, `self` or `super`. `true`: others
-    /// find it here, too (`pub use`).
-    fn paths(&self) -> Vec<(Vec<String>, usize, bool)> {
-        let tokens: Vec<Token> = tokens(&self.code).collect();
-        let (mut found, mut at) = (Vec::new(), 0);
-        while at < tokens.len() {
-            let begins = at == 0 || tokens[at - 1].text != "::";
-            match tokens[at].text {
-                "use" => {
-                    let is_public = at > 0 && matches!(tokens[at - 1].text, "pub" | ")");
-                    let (mut paths, end) = (Vec::new(), tree(&tokens, at + 1, &[], &mut Vec::new()));
-                    tree(&tokens, at + 1, &[], &mut paths);
-                    let line = line_of(&self.code, tokens[at].at);
-                    found.extend(paths.into_iter().map(|path| (path, line, is_public)));
-                    at = end;
-                }
-                "crate" | "self" | "super" if begins && tokens.get(at + 1).is_some_and(|next| next.text == "::") => {
-                    let path = tokens[at..].chunks(2).take_while(|pair| is_word(pair[0].text));
-                    let mut names = Vec::new();
-                    for pair in path {
-                        names.push(pair[0].text.to_owned());
-                        if pair.get(1).is_none_or(|next| next.text != "::") {
-                            break;
-                        }
-                    }
-                    at += 2 * names.len() - 1;
-                    found.push((names, line_of(&self.code, tokens[at - 1].at), false));
-                }
-                _ => at += 1,
-            }
-        }
-        found
+    /// The paths that it mentions, of those that can lead to another file: others begin where a `use` ends.
+    fn paths(&self) -> impl Iterator<Item = WrittenPath> {
+        let leads = |path: &WrittenPath| path.is_use || matches!(path.names[0].as_str(), "crate" | "self" | "super");
+        paths(&self.code).into_iter().filter(leads)
     }
 
     /// A path as one from the root of the crate; `None` if it leads to another crate.
@@ -283,6 +298,63 @@ impl Source {
         let child = [own, vec![first.clone()]].concat();
         modules.contains_key(child.as_slice()).then(|| [child, rest.to_vec()].concat())
     }
+}
+
+/// A path as it stands in the code.
+struct WrittenPath {
+    names: Vec<String>,
+    line: usize,
+    /// It is a `use`: of a foreign crate, too, or of the module itself.
+    is_use: bool,
+    /// Others find it here, too (`pub use`).
+    is_public: bool,
+}
+
+/// The paths in `code`: those of `use` and those in the middle of it, `a::b`.
+fn paths(code: &str) -> Vec<WrittenPath> {
+    let tokens: Vec<Token> = tokens(code).collect();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < tokens.len() {
+        let begin = tokens[at].at;
+        let goes_on = tokens.get(at + 1).is_some_and(|next| next.text == "::");
+        if tokens[at].text == "use" {
+            let is_public = at > 0 && matches!(tokens[at - 1].text, "pub" | ")");
+            let (line, mut trees) = (line_of(code, begin), Vec::new());
+            at = tree(&tokens, at + 1, &[], &mut trees);
+            found.extend(trees.into_iter().map(|names| WrittenPath { names, line, is_use: true, is_public }));
+        } else if is_word(tokens[at].text) && goes_on {
+            let mut names = Vec::new();
+            for pair in tokens[at..].chunks(2).take_while(|pair| is_word(pair[0].text)) {
+                names.push(pair[0].text.to_owned());
+                if pair.get(1).is_none_or(|next| next.text != "::") {
+                    break;
+                }
+            }
+            at += 2 * names.len() - 1;
+            found.push(WrittenPath { names, line: line_of(code, begin), is_use: false, is_public: false });
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
+/// Which of [`IMPURE`] the code mentions, and in which lines. A `use` of a module brings all that lies in it.
+fn impure_paths(code: &str) -> Vec<(&'static str, usize)> {
+    let mut found = Vec::new();
+    for WrittenPath { mut names, line, is_use, .. } in paths(code) {
+        if names.len() > 1 && matches!(names.last().map(String::as_str), Some("self" | "*")) {
+            names.pop();
+        }
+        for path in IMPURE {
+            let impure: Vec<&str> = path.split("::").collect();
+            let is_same = names.iter().zip(&impure).all(|(name, other)| name == other);
+            if is_same && (names.len() >= impure.len() || is_use) {
+                found.push((path, line));
+            }
+        }
+    }
+    found
 }
 
 /// The paths of a `use`, from the token `at` on; where it ends.
@@ -317,16 +389,16 @@ fn imports(sources: &[Source]) -> Vec<Import<'_>> {
     let modules: BTreeMap<&[String], &Source> = sources.iter().map(|source| (&source.module[..], source)).collect();
     let mut handed_on: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for source in sources {
-        for (path, _, is_public) in source.paths() {
-            if let (true, Some(path)) = (is_public, source.absolute(&path, &modules)) {
+        for WrittenPath { names, is_public, .. } in source.paths() {
+            if let (true, Some(path)) = (is_public, source.absolute(&names, &modules)) {
                 handed_on.insert((&source.name, path.last().cloned().unwrap_or_default()), path);
             }
         }
     }
     let mut found = Vec::new();
     for from in sources {
-        for (path, line, is_public) in from.paths() {
-            let Some(mut path) = from.absolute(&path, &modules).filter(|_| !is_public) else { continue };
+        for WrittenPath { names, line, is_public, .. } in from.paths() {
+            let Some(mut path) = from.absolute(&names, &modules).filter(|_| !is_public) else { continue };
             // As often as names are handed on at most: up a folder and up again.
             for _ in 0..3 {
                 let lengths = (1..=path.len()).rev();
@@ -527,12 +599,12 @@ fn tokens(code: &str) -> impl Iterator<Item = Token<'_>> {
     })
 }
 
-/// Where `text` has `word` as a word of its own: `mio` is not part of `million`, `log::` not of `catalog::`.
+/// Where `text` has `word` as a word of its own: `test` is not part of `latest`.
 fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let joins = |other: Option<char>| other.is_some_and(|c| c.is_alphanumeric() || c == '_');
     text.match_indices(word).map(|(at, _)| at).filter(move |at| {
         let after = text[at + word.len()..].chars().next();
-        !joins(text[..*at].chars().next_back()) && (word.ends_with(':') || !joins(after))
+        !joins(text[..*at].chars().next_back()) && !joins(after)
     })
 }
 
