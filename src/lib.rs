@@ -3,6 +3,9 @@
 //! Two sentences carry the design. **A worker is for what may block; whatever only waits lies in a lane. Rows are the
 //! truth; packs hold them up to an id; whoever asks adds the rest.**
 //!
+//! The first has two exceptions: waiting for a head, be it for a model that loads, and for the end behind a terminal
+//! event take a worker although they only wait, for it is ureq that waits there.
+//!
 //! # The three ways of a request
 //!
 //! ```text
@@ -14,14 +17,17 @@
 //!                             └─ lends ─▶ worker ────────────┴──▶ 3. asked by a worker: whatever may block
 //! ```
 //!
-//! The accepting loop ([`front`]) reads whole requests and judges each once: who answers it, by which dialect its
-//! reply tells counts, whether it gets a row, whether it is short or may stream. Connections whose requests are
-//! forwarded move to a lane, a loop of the same kind, and stay there.
+//! The accepting loop ([`front`]) judges each request by its head: who answers it, by which dialect its reply tells
+//! counts, whether it gets a row. When the request is whole, it is decided whether it is short or may stream. With the
+//! first GET or POST that is forwarded a connection moves to a lane, a loop of the same kind, and stays there. Requests
+//! of other methods move none, nor does a short one that is its connection's last or goes to upstream by TLS: workers
+//! answer those, and their replies in chunks flow in the accepting loop. With `UPSTREAM_IDLE_TIMEOUT_S`, or where a
+//! foreign socket cannot be polled, there are no lanes, and streams stay with their workers.
 //!
-//! **The life of a short request.** Its lane sends it on a connection to upstream that is there already; the whole reply
-//! comes as one event; its row is committed with those of the same turn, and the reply leaves. Where no connection is
-//! there, or the reply is not plain or not whole, a worker goes on from where the lane stands: the rules of relaying are
-//! written once.
+//! **The life of a short request.** Its lane sends it on a connection to upstream that is there already; the whole
+//! reply comes as one event; its row is committed with those of the same turn, and the reply leaves. Where no
+//! connection is there, or the reply is not plain or not whole, a worker goes on from where the lane stands: the rules
+//! of relaying are written once.
 //!
 //! **The life of a stream.** Its client's loop lends the connection, with the request, to a worker. The worker finds
 //! or makes a connection to upstream, sends the request, waits for the head and relays what comes with it, while a
@@ -41,20 +47,30 @@
 //!
 //! | thread | owns | may block on |
 //! |---|---|---|
-//! | front (one) | the listener, connections that are in no lane, their deadlines | its poll alone |
-//! | lane (two at most, on demand) | the connections moved to it, the streams that flow to them, idle connections to upstream | its poll; a quick commit |
-//! | worker (elastic) | one lent exchange while something blocks, or an export, or those who listen to live figures | a dial, a head, a slow client, a commit |
-//! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the system's resolver |
-//! | statistics (one) | a reading connection | the database |
+//! | front (`main`, one) | the listener, connections in no lane, their deadlines | its poll; a rest ¹ |
+//! | lane (two at most, on demand) | connections moved to it, their streams, idle ones to upstream | its poll; a rest ¹; a commit ² |
+//! | worker (elastic) | a lent exchange while something blocks, an export, or live listeners | a dial, a head, a slow client, a commit |
+//! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the resolver |
+//! | statistics (one) | a reading connection | the database; a rest between answers while rows come |
 //! | keeper (one) | a connection of its own, the files beside the database | checkpoints, packing, retries, clean-up |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
+//! | signals (one, ctrlc's) | nothing: it tells the loops to stop, and ends the process when told again | the next signal |
+//!
+//! ¹ 50 us, while events of streams come faster than any model sends them. ² A quick one; where no worker is free to
+//! take over, also one that waits up to 250 ms for a database that is locked.
+//!
+//! Whoever commits, a lane or a worker, commits what others have brought meanwhile, too. The last bytes of those
+//! replies leave by another worker while it goes on committing, and by itself behind its last transaction.
 //!
 //! # Invariants
 //!
-//! - The loop that a connection belongs to is the only reader of its socket, the borrower its only writer.
+//! - The loop that a connection belongs to is the only reader of its socket. Its only writer is whoever holds the loan,
+//!   else the loop.
 //! - What an event told of a socket counts until a read has disproved it, whoever has the connection meanwhile: no
 //!   request that has come stays unread.
-//! - Bytes for the client never depend on what the tap understood, but for the usage events that injection brought.
+//! - Bytes for the client never depend on what the tap understood, with two exceptions: the usage events that injection
+//!   brought are taken out, and a reply that only a close ends is ended as whole or cut by whether its stream told that
+//!   it was over. When they leave does: a terminal event waits for its row.
 //! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
@@ -65,7 +81,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | loop | a thread with a poll that never waits for anything else: the accepting one and the lanes |
+//! | loop | a thread with a poll that waits for hardly anything else (see threads): the accepting one, the lanes |
 //! | lane | a loop that connections move to when their requests are forwarded |
 //! | worker | a thread of the pool, with one job at a time that may block |
 //! | loan | a borrower's hand on a client's connection; dropped without a word, it cuts the connection |
@@ -83,8 +99,8 @@
 //!
 //! # Modules, from the ground up
 //!
-//! - [`limits`]: every bound, with its reason. [`calendar`]: milliseconds, hours, months, and times as text.
-//!   [`clock`]: how far the clock on the wall can be believed.
+//! - [`calendar`]: milliseconds, hours, months, and times as text. [`limits`]: bounds, each with its reason. [`clock`]:
+//!   how far the clock on the wall can be believed.
 //! - [`bell`]: a state under a lock, and who waits for it to change. [`mailbox`]: how one thread leaves something for
 //!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`], [`keepalive`], [`logging`].
 //! - [`settings`]: environment and flags.
