@@ -1,5 +1,8 @@
-//! Every bound of the proxy in one place, each with its reason. Units stand last in the name.
+//! Bounds of the proxy, each with its reason: most of them, and all that more than one file knows. Units stand last in
+//! the name.
 //!
+//! What only makes sense beside the code that keeps to it, such as the size of a buffer, of a turn or of a rest, stands
+//! at the top of its file (`front/lanes.rs`, `exchange/flow.rs`, `record/keeper.rs`, `stats/live.rs` and others).
 //! What a user may want to change is a setting (see [`crate::settings`]); what only an attacker would want to change
 //! stands here.
 
@@ -43,8 +46,9 @@ pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // ---- who vanished ------------------------------------------------------------------------------------------------
 
-/// Silence on a connection after which its peer is asked whether it is still there. Linux waits for two hours by default,
-/// Go for 15 s, nginx and HAProxy as the system does. Phones and laptops that sleep are not woken by one packet a minute.
+/// Silence on a connection after which its peer is asked whether it is still there. Linux waits for two hours by
+/// default, Go for 15 s, nginx and HAProxy as the system does. Phones and laptops that sleep are not woken by one
+/// packet a minute.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// How long after a question without an answer it is asked again. Redis: a third of its idle time; a Wi-Fi that changes
 /// its channel is away for less.
@@ -61,8 +65,8 @@ pub const COUNTS_TIME_MAX: Duration = Duration::from_secs(1);
 
 // ---- how much at once --------------------------------------------------------------------------------------------
 
-/// Connections that the system keeps until they are accepted; it may allow less (Linux: `somaxconn`, 4096). Node and nginx
-/// take 511, Go as many as the system allows. A thousand streams begun at once fit.
+/// Connections that the system keeps until they are accepted; it may allow less (Linux: `somaxconn`, 4096). Node and
+/// nginx take 511, Go as many as the system allows. A thousand streams begun at once fit.
 pub const LISTEN_QUEUE_LENGTH_MAX: i32 = 4096;
 /// Connections held at once. 10,000 idle ones take a few megabytes; beyond, accepting waits.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -78,8 +82,8 @@ pub const BODIES_MAX: u64 = 4;
 pub const OVERLOADED_RETRY_S: u32 = 1;
 /// Statistics questions that may wait for their turn. Each takes milliseconds.
 pub const QUESTIONS_QUEUED_MAX: usize = 256;
-/// While rows are recorded, the statistics thread rests so many times as long as an answer took: it has a twentieth of a processor
-/// then.
+/// While rows are recorded, the statistics thread rests so many times as long as an answer took: it has a twentieth of
+/// a processor then.
 pub const ANSWER_REST_FACTOR: u32 = 20;
 /// Shortest of these rests: the front and the client have work with each answer, too.
 pub const ANSWER_REST_MIN: Duration = Duration::from_millis(5);
@@ -104,8 +108,8 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// takes alone; the lane's other clients wait as long.
 pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
 
-/// How long a lane in which no stream flows looks for events before it sleeps, while they come as soon as that. A reply over loopback
-/// takes some 25 us; waking up takes as long again. See `front/busy_poll.rs`.
+/// How long a lane in which no stream flows looks for events before it sleeps, while they come as soon as that. A reply
+/// over loopback takes some 25 us; waking up takes as long again. See `front/busy_poll.rs`.
 pub const LOOK_TIME_MAX: Duration = Duration::from_micros(40);
 
 /// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.
@@ -119,17 +123,19 @@ pub const LISTENER_RETRY_S: u32 = 30;
 
 /// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
 pub const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
-/// Exchanges that are on their way to a connection to upstream at a time; further ones wait without a thread. As many as
-/// connections may be begun at a time: more would only wait for each other.
+/// Exchanges that are on their way to a connection to upstream at a time; further ones wait without a thread. As many
+/// as connections may be begun at a time: more would only wait for each other.
 pub const CONNECTING_MAX: usize = DIALS_MAX;
-/// How long a connection to upstream has to stay open behind a stream before it is used again. llama.cpp's server closes within some 0.1 ms; on a busy machine it may have
-/// to wait for its turn in between, which takes a few milliseconds. Making a connection takes 0.1 ms.
+/// How long a connection to upstream has to stay open behind a stream before it is used again. llama.cpp's server
+/// closes within some 0.1 ms; on a busy machine it may have to wait for its turn in between, which takes a few
+/// milliseconds. Making a connection takes 0.1 ms.
 pub const UPSTREAM_QUIET_TIME_MIN: Duration = Duration::from_millis(10);
-/// The same behind any reply of an upstream that has closed one unannounced: its closes may come late, when its machine is
-/// busy, and 10 ms were too few for one of 500 then.
+/// The same behind any reply of an upstream that has closed one unannounced: its closes may come late, when its machine
+/// is busy, and 10 ms were too few for one of 500 then.
 pub const UPSTREAM_DOUBTED_TIME_MIN: Duration = Duration::from_millis(100);
-/// So many connections in a row must be found open when they are used again, until an upstream is trusted after a close:
-/// more than servers that close after a number of requests serve on one (nginx 1000, cpp-httplib and Apache httpd 100).
+/// So many connections in a row must be found open when they are used again, until an upstream is trusted after a
+/// close: more than servers that close after a number of requests serve on one (nginx 1000, cpp-httplib and Apache
+/// httpd 100).
 pub const UPSTREAM_PROOFS: u32 = 1024;
 /// Idle connections that have to prove that they stay open, in each of two places. Servers that have a thread for each
 /// connection have few (cpp-httplib, llama.cpp's: eight), and one that is kept and not used takes one from everybody.
@@ -139,13 +145,13 @@ pub const REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Longest line of a reply's chunk size with its extensions, which are skipped. hyper takes 16 KiB. Trailers have the
 /// bounds of those of requests.
 pub const REPLY_CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
-/// Largest interim replies (1xx) before one reply, all together. Go's net/http counts them as parts of the head; a server
-/// that says 102 every few seconds of a long silence needs 30 bytes each time.
+/// Largest interim replies (1xx) before one reply, all together. Go's net/http counts them as parts of the head; a
+/// server that says 102 every few seconds of a long silence needs 30 bytes each time.
 pub const INTERIM_BYTES_MAX: usize = 1024 * 1024;
 /// How long a resolved name is used before it is looked up again.
 pub const RESOLVED_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long its addresses may still be used where looking up fails or takes long. RFC 8767 allows days; home routers give
-/// addresses for a day or less, and an hour is longer than a name server is usually away.
+/// How long its addresses may still be used where looking up fails or takes long. RFC 8767 allows days; home routers
+/// give addresses for a day or less, and an hour is longer than a name server is usually away.
 pub const RESOLVED_STALE_TIME_MAX: Duration = Duration::from_secs(3600);
 /// So long a look-up is waited for where such addresses are at hand. RFC 8767 suggests 1.8 s.
 pub const RESOLVE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -155,7 +161,8 @@ pub const RESOLVE_FAILED_TIME_MAX: Duration = Duration::from_secs(1);
 /// accepted yet hold 128 in most systems and servers (BSD's `SOMAXCONN`, Go and Rust there; Node 511, nginx 511).
 pub const DIALS_MAX: usize = 64;
 /// After so long a connection is not counted among them any more. On one machine or in one house making it takes a
-/// fraction of a millisecond, and accepting it a few. 1024 at once wait for 160 ms at most, where upstream answers nothing.
+/// fraction of a millisecond, and accepting it a few. 1024 at once wait for 160 ms at most, where upstream answers
+/// nothing.
 pub const DIAL_TIME_MAX: Duration = Duration::from_millis(10);
 
 /// Models of which is remembered whether their servers tell counts unasked. A household has some dozens.
@@ -215,9 +222,9 @@ pub const WAL_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// Most rows that one step of clean-up removes. Rows stand side by side: 256 are some 20 pages.
 ///
 /// The steps' sizes keep commits from waiting for more than 50 ms. Measured with contents of 256 KB, 512 MB in all, and
-/// commits going on (2 busy cores, ext4): such a step holds the writer for 0.16 ms (median), 1.4 ms (p99), 5 ms when the
-/// file must be read from disk first; one that gives pages back for 0.2 ms and 0.8 ms. Rarely, one in a thousand, it
-/// meets a stall of the disk as any commit does.
+/// commits going on (2 busy cores, ext4): such a step holds the writer for 0.16 ms (median), 1.4 ms (p99), 5 ms when
+/// the file must be read from disk first; one that gives pages back for 0.2 ms and 0.8 ms. Rarely, one in a thousand,
+/// it meets a stall of the disk as any commit does.
 pub const CLEAN_ROWS_MAX: usize = 256;
 /// Most content that one step of clean-up removes, unless a single row holds more. Freeing a text walks through its
 /// pages.
@@ -231,8 +238,8 @@ pub const CLEAN_SPARE_BYTES: u64 = 2 * WAL_CHECKPOINT_BYTES;
 /// A clock that is further on than this since it was last believed may be wrong. A long weekend without the proxy; a
 /// wrong clock within it removes what would have gone in four days.
 pub const CLOCK_LEAP_MS_MAX: i64 = 4 * DAY_MS;
-/// How long a clock that has leapt must go on before anything is removed by it. NTP sets a clock right within minutes of
-/// finding a network, a person on the day on which certificates turn out to be expired.
+/// How long a clock that has leapt must go on before anything is removed by it. NTP sets a clock right within minutes
+/// of finding a network, a person on the day on which certificates turn out to be expired.
 pub const CLOCK_AGREES_MS: i64 = DAY_MS;
 /// Most that counts of the time between two looks at it: what nobody was there to see is no agreement.
 pub const CLOCK_STEP_MS_MAX: i64 = HOUR_MS;
@@ -240,8 +247,8 @@ pub const CLOCK_STEP_MS_MAX: i64 = HOUR_MS;
 // ---- the log ------------------------------------------------------------------------------------------------------
 
 /// Lines that wait for a standard error stream that does not take them. Some ten thousand; at full load, a fifth of a
-/// second. Beyond, lines are lost, for requests must not wait. Docker's non-blocking log driver: 1 MB, too. As many again
-/// may be in the hands of the thread that writes.
+/// second. Beyond, lines are lost, for requests must not wait. Docker's non-blocking log driver: 1 MB, too. As many
+/// again may be in the hands of the thread that writes.
 pub const LOG_WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// Lines written at once. POSIX keeps writes to a pipe together up to `PIPE_BUF`, 4 KiB on Linux.
 pub const LOG_PIECE_BYTES_MAX: usize = 4096;
@@ -260,8 +267,8 @@ pub const OUTAGE_QUIET_TIME: Duration = Duration::from_secs(10);
 /// and a terminal's Ctrl-C goes to the group and may be passed on by a parent.
 pub const SAME_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// How long an end that shall be at once waits for rows to be kept that the database has not taken. Hundreds of thousands
-/// are written in that time; a disk that takes longer may not answer at all.
+/// How long an end that shall be at once waits for rows to be kept that the database has not taken. Hundreds of
+/// thousands are written in that time; a disk that takes longer may not answer at all.
 pub const AT_ONCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 // ---- starting ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-//! What tests share, and benchmarks and fuzz targets, which take this file in by its path: a folder, rows, numbers that look random.
+//! What tests share, and benchmarks and fuzz targets, which take this file in by its path: a folder, rows, numbers that
+//! look random.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

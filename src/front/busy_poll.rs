@@ -1,4 +1,4 @@
-//! AwaitedPart for events. While they come in quick succession a loop looks again for a moment before it sleeps: to fall
+//! Waiting for events. While they come in quick succession a loop looks again for a moment before it sleeps: to fall
 //! asleep and be woken takes longer than they do.
 //!
 //! Models take their time, so this is for what they do not do: listings, embeddings, small models, caches. Measured

@@ -1,4 +1,4 @@
-//! FieldLine lines (RFC 9112 §5), and what the fields say about the message itself.
+//! Field lines (RFC 9112 §5), and what the fields say about the message itself.
 
 use super::framing::{Framing, FramingFields};
 use super::host;

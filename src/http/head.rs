@@ -253,8 +253,8 @@ fn refusal_of(error: httparse::Error) -> Refusal {
     }
 }
 
-/// Reduces an absolute-form target to its path and query, in place, and returns its authority. `options`: without a path
-/// and a query it asks about the server as a whole (RFC 9112 §3.2.4).
+/// Reduces an absolute-form target to its path and query, in place, and returns its authority. `options`: without a
+/// path and a query it asks about the server as a whole (RFC 9112 §3.2.4).
 fn origin_form(raw: &mut [u8], target: Span, options: bool) -> Result<(Span, Option<Box<str>>), Refusal> {
     let Some(rest) = strip_scheme(target.of(raw)) else { return Ok((target, None)) };
     let authority_len = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());

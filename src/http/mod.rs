@@ -14,8 +14,8 @@
 //! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
 //! - [`target`]: paths and queries.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
-//! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest of
-//!   those replies.
+//! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest
+//!   of those replies.
 
 pub mod chunked;
 mod fields;

@@ -1,4 +1,5 @@
-//! Which page a browser asks for, if a browser asks at all, and whether it asked first (Fetch standard, Fetch Metadata).
+//! Which page a browser asks for, if a browser asks at all, and whether it asked first (Fetch standard, Fetch
+//! Metadata).
 //!
 //! A web page may send a request of the plainest kind to any server without asking: a form, or a POST of text/plain. It
 //! cannot read the answer, but the model generates all the same. For anything else its browser asks the server first
@@ -79,7 +80,8 @@ pub fn is_own(head: &RequestHead) -> bool {
     }
 }
 
-/// Whether a browser sends this POST for a page of another origin, which `hosts` does not name, and without a preflight.
+/// Whether a browser sends this POST for a page of another origin, which `hosts` does not name, and without a
+/// preflight.
 pub fn is_unasked(head: &RequestHead, hosts: &HostPolicy) -> bool {
     is_foreign(head)
         && !head.field("origin").is_some_and(|origin| hosts.names_origin(origin))

@@ -28,7 +28,8 @@ pub struct ReplyBody {
     pub length: Option<u64>,
     /// The transfer codings that are left on the body once its chunks are taken off, as upstream named them.
     pub codings: String,
-    /// What follows on the connection is not to be trusted: two fields framed the body, or one that its version has not.
+    /// What follows on the connection is not to be trusted: two fields framed the body, or one that its version has
+    /// not.
     pub is_ambiguous: bool,
 }
 

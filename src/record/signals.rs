@@ -11,7 +11,7 @@ use crate::limits::WAL_CHECKPOINT_BYTES;
 /// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
 pub(super) const COMMIT_LOG_BYTES: usize = 12 * 1024;
 
-/// CommitFigures of the recorder, for health and metrics.
+/// Figures of the recorder, for health and metrics.
 #[derive(Debug, Default)]
 pub struct CommitFigures {
     /// Rows committed since the start.

@@ -7,7 +7,7 @@
 //!  {"content":{"of":1,"prompt":"…","output":"…"}}
 //! ```
 //!
-//! CommitFigures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
+//! Figures come first, what was said behind them, the newest first (`of` counts rows from 0): where there is too little
 //! room for all, figures go last. What is null is left out. A line that was not written whole is none.
 //!
 //! Invariant: each row is taken in once. How many of a file's rows are in the database stands there (`unsaved:ID` in

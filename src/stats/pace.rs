@@ -1,5 +1,6 @@
-//! How long the statistics thread rests between two answers. While rows are recorded, questions without pause would take their share
-//! of the processor from the exchanges that bring them; a rest for each answer leaves them a twentieth of one.
+//! How long the statistics thread rests between two answers. While rows are recorded, questions without pause would
+//! take their share of the processor from the exchanges that bring them; a rest for each answer leaves them a twentieth
+//! of one.
 
 use std::time::Duration;
 

@@ -112,8 +112,8 @@ fn cut(label: &str) -> String {
     label.chars().take(CLIENT_LABEL_BYTES_MAX).collect()
 }
 
-/// Label made of a User-Agent: its product token, SDK names made readable, any browser `browser`, and an application in a
-/// browser's clothes (Electron) by its own name. `None` without one.
+/// Label made of a User-Agent: its product token, SDK names made readable, any browser `browser`, and an application in
+/// a browser's clothes (Electron) by its own name. `None` without one.
 fn product(user_agent: Option<&[u8]>) -> Option<String> {
     let text = printable(user_agent?);
     let text = text.trim();

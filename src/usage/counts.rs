@@ -73,7 +73,7 @@ fn usage(name: &[u8]) -> JsonRole {
     }
 }
 
-/// TokenCounts as reported; unknown is `None`.
+/// Counts as reported; unknown is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenCounts {
     /// Tokens of the prompt.

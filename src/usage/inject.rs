@@ -28,7 +28,8 @@ impl Edit {
 }
 
 /// The edit that sets `stream_options.include_usage` to `true`, or `None` when the body must go as it came: it is not a
-/// JSON object, `stream` is not true, it asks already, or the members in question have values that are not ours to mend.
+/// JSON object, `stream` is not true, it asks already, or the members in question have values that are not ours to
+/// mend.
 pub fn edit(body: &[u8]) -> Option<Edit> {
     let mut stream = false;
     let mut options = None;

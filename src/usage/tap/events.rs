@@ -314,8 +314,8 @@ impl Tap {
         self.event.bytes > HOLD_BYTES_MAX
     }
 
-    /// The event's data or the event itself is over: its document counts, if it is whole. What is no JSON is passed over.
-    /// If the event is a terminal one, all is held from offset `from`.
+    /// The event's data or the event itself is over: its document counts, if it is whole. What is no JSON is passed
+    /// over. If the event is a terminal one, all is held from offset `from`.
     pub(super) fn document_ends(&mut self, from: usize) {
         let (event, grammar) = (&mut self.event, self.dialect.grammar());
         if event.is_merged {
