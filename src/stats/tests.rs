@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::export::Pages;
 use super::totals::{average, one_decimal};
 use super::*;
-use crate::calendar::{DAY_MS, HOUR_MS};
+use crate::calendar::{DAY_MS, HOUR_MS, text_of_ms};
 use crate::packs::sums::Sums;
 use crate::packs::visit_sums;
 use crate::record::row::{Content, Outcome, Row};
@@ -457,6 +457,24 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
 }
 
 /// The pack of an hour knows of higher ids then than the packs hold.
+#[test]
+fn an_answer_given_before_does_not_hide_rows_whose_time_others_have_written() {
+    let mut bench = Bench::new();
+    let hour = row().start_ms / HOUR_MS * HOUR_MS;
+    let filter = Filter { from_ms: Some(hour), to_ms: Some(hour + HOUR_MS), ..Filter::default() };
+    let requests = |bench: &Bench| bench.reader.summary(&filter).map(|told| told.total_requests);
+    bench.write(&[row()]);
+    bench.pack();
+    assert_eq!(requests(&bench), Ok(1));
+    bench.write(&[row(), row()]);
+    // The same moment, east of Greenwich; and none at all.
+    let east = text_of_ms(row().start_ms + 2 * HOUR_MS).replace('Z', "+02:00");
+    bench.plain.execute("UPDATE requests SET start_time = ?1 WHERE id = 2", [east]).expect("written");
+    bench.plain.execute("UPDATE requests SET start_time = x'00' WHERE id = 3", []).expect("written");
+    bench.pack();
+    assert_eq!(requests(&bench), Ok(2));
+}
+
 #[test]
 fn a_row_whose_id_is_used_again_counts_once_at_the_edge_of_a_range() {
     let mut bench = Bench::new();

@@ -14,6 +14,7 @@ use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_tex
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
 use crate::packs::visit_totals;
+use crate::record::table::text;
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -243,13 +244,14 @@ impl Reader {
         Ok(answer)
     }
 
-    /// The hours of the rows behind one id, up to another.
+    /// The hours that the rows behind one id, up to another, were packed in.
     fn hours_of_rows(&self, after: i64, last: i64) -> rusqlite::Result<Vec<i64>> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT DISTINCT substr(start_time, 1, 13) FROM requests WHERE id > ?1 AND id <= ?2")?;
-        let hours = statement.query_map([after, last], |row| row.get::<_, String>(0))?;
-        hours.map(|hour| Ok(hour_of_ms(ms_of_text(&format!("{}:00:00Z", hour?)).unwrap_or(0)))).collect()
+        let mut statement =
+            self.conn.prepare_cached("SELECT start_time FROM requests WHERE id > ?1 AND id <= ?2 ORDER BY id")?;
+        let hours = statement.query_map([after, last], |row| Ok(hour_of_ms(ms_of_text(text(row, 0)).unwrap_or(0))))?;
+        let mut hours = hours.collect::<rusqlite::Result<Vec<i64>>>()?;
+        hours.dedup();
+        Ok(hours)
     }
 
     /// Adds the rows that are not packed, to the range that each belongs to. The ranges follow one another.
