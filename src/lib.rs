@@ -93,7 +93,7 @@
 //! | dialect | the form in which a family of routes tells counts: chat, responses, messages … |
 //! | tail | the last bytes of a reply, kept back until its row is committed |
 //! | row | what one generation came to: the truth |
-//! | series | rows of one endpoint, model, client, key and outcome |
+//! | series | rows of one endpoint, model, client, key and outcome; of too many, packs call names `other`, rows do not |
 //! | pack | what the rows of a span come to, by series, in few bytes |
 //! | outage | what goes wrong again and again: said once, and counted |
 //!

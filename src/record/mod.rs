@@ -6,10 +6,15 @@
 //!  keeper ──▶ checkpoints, rows that wait, packing, clean
 //! ```
 //!
+//! A [`row`] is what is known when an exchange ends; the [`table`] has its columns. [`packing`] folds rows into packs by
+//! [`series`], [`clean`] removes what is too old or too much, `meta` has how far each has come. The recorder and the
+//! [`keeper`] tell each other by [`signals`].
+//!
 //! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] or
-//! [`former`] do so. What becomes of its files is watched by its [`database_file`]; where they are gone, [`reopen`] saves
-//! what it can and opens it anew. The less [`room`] there is on the disk, the earlier its log ([`wal`]) is moved. What it
-//! does not take before the end goes into a file beside it ([`unsaved`]).
+//! [`former`] do so (`extras`: what others have added to a table goes on). What becomes of its files is watched by its
+//! [`database_file`]; where they are gone, [`reopen`] saves what it can and opens it anew, when the process's other
+//! [`connections`] are closed. The less [`room`] there is on the disk, the earlier its log ([`wal`]) is moved. What it does
+//! not take before the end goes into a file beside it ([`unsaved`]).
 
 pub mod clean;
 pub mod connections;

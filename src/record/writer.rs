@@ -1,4 +1,4 @@
-//! The writer: whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
+//! The writer: the store under one lock, and whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
 //! tries them before any others; and it notices when the database is elsewhere, damaged, or well again.
 //!
 //! What was said goes first, figures last: the content of rows that wait has a bound of its own, beyond which it is

@@ -105,7 +105,7 @@ impl Filter {
     }
 }
 
-/// The end of the last hour that a row of now can be dated in. Whole hours are told from sums.
+/// The end of the last hour that a row of now can be dated in. Whole hours are told from packs.
 pub(super) fn present_end_ms(now_ms: i64) -> i64 {
     (latest_true_ms(now_ms).div_euclid(HOUR_MS) + 1).saturating_mul(HOUR_MS)
 }

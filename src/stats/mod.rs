@@ -20,7 +20,8 @@
 //!
 //! The first answer after a start or a minute of silence is the slow one. Ranges that begin in the middle of an hour
 //! read that hour's rows, a thousand here and one there: a fifth of a millisecond that a small database does not pay.
-//! Rows that are not packed yet are read for every answer: 2,048, as many as there are at most, take a summary 1.0 ms.
+//! Rows that are not packed yet are read for every answer: 2,048 take a summary 1.0 ms. So many are packed as soon
+//! as the keeper looks, a second after a row: what a second brings may come on top.
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means,

@@ -67,7 +67,7 @@ pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how:
     let until = |hour: i64| hour.min(packed.end);
     match (from, to) {
         (None, None) => packs.list.push((pack_id(SPAN_ALL, 0), 1)),
-        // Rows that clean-up has removed count in the sums of all time alone: they are before any `to`.
+        // Rows that clean-up has removed count in the pack of all time alone: they are before any `to`.
         (None, Some(to)) if how == Cut::Signed => {
             packs.list.push((pack_id(SPAN_ALL, 0), 1));
             packs.hours(until(to), packed.end, -1);
