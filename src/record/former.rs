@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::meta::{number, set};
-use super::packing::{Folded, OpenPacks, PACKED_UNTIL};
+use super::packing::{Folded, PACKED_UNTIL, add_to_packs};
 use super::schema::{VERSION, columns_of};
 use super::series::SeriesIds;
 use crate::calendar::{HOUR_MS, text_of_ms};
@@ -55,14 +55,12 @@ pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
 
 fn pack_open_hours(conn: &Connection, summed_until: i64) -> rusqlite::Result<()> {
     let rolled_until = number(conn, "rolled_until")?.unwrap_or(0);
-    let mut packs = OpenPacks::default();
-    for (hour, mut measured) in open_hours(conn, rolled_until)? {
-        add_latencies(conn, hour, summed_until, &mut measured)?;
-        for (series, measured) in measured {
-            packs.add(conn, hour, series, &measured, 1)?;
-        }
+    let mut hours = open_hours(conn, rolled_until)?;
+    for (hour, measured) in &mut hours {
+        add_latencies(conn, *hour, summed_until, measured)?;
     }
-    packs.write(conn)
+    let rows = hours.iter().flat_map(|(hour, by_series)| by_series.iter().map(|(series, of)| (*hour, *series, of)));
+    add_to_packs(conn, rows, 1)
 }
 
 /// The sums of hours that are not packed, by series.
@@ -175,13 +173,11 @@ mod tests {
             .prepare("SELECT id & 0xFFFFFFFF FROM packed_sums WHERE id >> 32 = 2")
             .and_then(|mut hours| hours.query_map([], |row| row.get(0))?.collect())
             .expect("a query");
-        let mut packs = OpenPacks::default();
         for hour in hours.into_iter().filter(|hour| *hour >= rolled_until) {
-            for (series, measured) in read_pack(&conn, packs_of_hour(hour)[0]).expect("a pack") {
-                packs.add(&conn, hour, series, &measured, -1).expect("taken away");
-            }
+            let pack = read_pack(&conn, packs_of_hour(hour)[0]).expect("a pack");
+            let rows = pack.iter().map(|(series, measured)| (hour, *series, measured));
+            add_to_packs(&conn, rows, -1).expect("taken away");
         }
-        packs.write(&conn).expect("written");
         conn.execute_batch(&format!(
             "DELETE FROM packed_sums WHERE id >> 32 = 2 AND id & 0xFFFFFFFF >= {rolled_until};
              DELETE FROM packed_latencies WHERE id >> 32 = 2 AND id & 0xFFFFFFFF >= {rolled_until};

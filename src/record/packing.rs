@@ -174,9 +174,8 @@ impl Folded {
     }
 
     /// Adds them to packs, or takes them away with a sign of -1.
-    fn add_to(&self, packs: &mut OpenPacks, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
-        self.by_series(conn, ids)?
-            .try_for_each(|(hour, series, measured)| packs.add(conn, hour, series, measured, sign))
+    fn add_to_packs(&self, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
+        add_to_packs(conn, self.by_series(conn, ids)?, sign)
     }
 }
 
@@ -194,9 +193,7 @@ pub(super) fn pack(conn: &Connection, ids: &mut SeriesIds, folded: &Folded) -> r
     if State::of(conn)? != folded.state {
         return Ok(false);
     }
-    let mut packs = OpenPacks::default();
-    folded.add_to(&mut packs, conn, ids, 1)?;
-    packs.write(conn)?;
+    folded.add_to_packs(conn, ids, 1)?;
     set(conn, PACKED_UNTIL, folded.last)?;
     Ok(true)
 }
@@ -217,61 +214,39 @@ pub(super) fn change(
     change: impl FnOnce() -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     if id <= State::of(conn)?.until {
-        let mut packs = OpenPacks::default();
-        Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, -1)?;
+        Folded::of_rows(conn, "id = ?1", [id])?.add_to_packs(conn, ids, -1)?;
         change()?;
-        Folded::of_rows(conn, "id = ?1", [id])?.add_to(&mut packs, conn, ids, 1)?;
-        packs.write(conn)?;
+        Folded::of_rows(conn, "id = ?1", [id])?.add_to_packs(conn, ids, 1)?;
     } else {
         change()?;
     }
     note_rows_changed(conn)
 }
 
-/// Packs that are being added to: read once, written once.
-#[derive(Debug, Default)]
-pub(super) struct OpenPacks {
-    packs: HashMap<i64, BTreeMap<i64, Measured>>,
-}
-
-/// Packs held at once. Rows come in the order of time, nearly, so that few are needed again.
-const PACKS_HELD: usize = 64;
-
-impl OpenPacks {
-    /// Adds to the four packs of an hour what rows of one series come to, or takes it away with a sign of -1.
-    pub(super) fn add(
-        &mut self,
-        conn: &Connection,
-        hour: i64,
-        series: i64,
-        measured: &Measured,
-        sign: i64,
-    ) -> rusqlite::Result<()> {
-        if self.packs.len() > PACKS_HELD {
-            self.write(conn)?;
-        }
+/// Adds what rows come to, by hour and series, to the four packs of each hour, or takes it away with a sign of -1. One
+/// pack after the other: one of ten thousand series takes eight megabytes while it is open.
+pub(super) fn add_to_packs<'m>(
+    conn: &Connection,
+    rows: impl Iterator<Item = (i64, i64, &'m Measured)>,
+    sign: i64,
+) -> rusqlite::Result<()> {
+    let mut added: BTreeMap<i64, Vec<(i64, &Measured)>> = BTreeMap::new();
+    for (hour, series, measured) in rows {
         for id in packs_of_hour(hour) {
-            let pack = match self.packs.entry(id) {
-                std::collections::hash_map::Entry::Occupied(pack) => pack.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => place.insert(read_pack(conn, id)?),
-            };
-            Measured::entry(pack, series, &measured.sums).add(measured, sign);
+            added.entry(id).or_default().push((series, measured));
         }
-        Ok(())
     }
-
-    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        if self.packs.is_empty() {
-            return Ok(());
+    let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
+    let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
+    for (id, added) in added {
+        let mut pack = read_pack(conn, id)?;
+        for (series, measured) in added {
+            Measured::entry(&mut pack, series, &measured.sums).add(measured, sign);
         }
-        let mut write_sums = conn.prepare_cached("INSERT OR REPLACE INTO packed_sums VALUES (?1, ?2)")?;
-        let mut write_latencies = conn.prepare_cached("INSERT OR REPLACE INTO packed_latencies VALUES (?1, ?2)")?;
-        for (id, pack) in self.packs.drain() {
-            write_sums.execute(params![id, encode_sums(&pack)])?;
-            write_latencies.execute(params![id, encode_latencies(&pack)])?;
-        }
-        Ok(())
+        write_sums.execute(params![id, encode_sums(&pack)])?;
+        write_latencies.execute(params![id, encode_latencies(&pack)])?;
     }
+    Ok(())
 }
 
 /// A pack as it is stored; none is an empty one.
@@ -395,9 +370,7 @@ mod tests {
             SeriesIds::default().id(&fresh, &names.to_series()).expect("an id");
         }
         let folded = Folded::of_rows(&conn, "id > ?1", [0]).expect("reads");
-        let mut packs = OpenPacks::default();
-        folded.add_to(&mut packs, &fresh, &mut SeriesIds::default(), 1).expect("adds");
-        packs.write(&fresh).expect("writes");
+        folded.add_to_packs(&fresh, &mut SeriesIds::default(), 1).expect("adds");
         for (id, expected) in
             folded.measured.keys().flat_map(|(hour, _)| packs_of_hour(*hour)).map(|id| (id, read_pack(&fresh, id)))
         {
