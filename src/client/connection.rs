@@ -231,13 +231,19 @@ impl<S: Socket> Client<S> {
     }
 
     /// From now on calling off interrupts `upstream`. An error when it was called off already.
-    pub fn interrupts(&self, upstream: Option<Arc<dyn Interrupt>>) -> Result<(), CalledOff> {
+    pub fn interrupts(&self, upstream: Arc<dyn Interrupt>) -> Result<(), CalledOff> {
         let mut cancel = self.cancel();
-        cancel.upstream = upstream;
+        cancel.upstream = Some(upstream);
         match cancel.called_off {
             Some(why) => Err(why),
             None => Ok(()),
         }
+    }
+
+    /// From now on calling off interrupts nothing any more. False when it has interrupted upstream already: that
+    /// connection serves nobody else.
+    pub fn withdraw(&self) -> bool {
+        self.cancel().upstream.take().is_some()
     }
 
     /// Writes what the socket takes at once; the number of bytes taken.

@@ -120,6 +120,7 @@ impl<S: Socket> Drop for Loan<S> {
 mod tests {
     use mio::Waker;
 
+    use super::super::connection::{CalledOff, Interrupt};
     use super::super::returns::{Fate, Returns};
     use super::*;
 
@@ -138,6 +139,33 @@ mod tests {
         assert_eq!((client.call_back(), client.is_given_back()), (given_back, given_back), "{fate:?}");
         let fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
         assert_eq!(fates, [fate]);
+    }
+
+    #[test]
+    fn who_withdraws_upstream_learns_whether_it_was_interrupted() {
+        struct Upstream;
+        impl Interrupt for Upstream {
+            fn interrupt(&self) {}
+        }
+        let check = |answered: bool, called_off: Option<CalledOff>, untouched: bool| {
+            let end = |loan: Loan| {
+                let client = loan.client();
+                assert_eq!(client.interrupts(Arc::new(Upstream)), Ok(()));
+                if answered {
+                    client.has_answer();
+                }
+                called_off.map(|why| client.call_off(why));
+                assert_eq!(client.withdraw(), untouched, "{answered} {called_off:?}");
+                loan.give_back();
+            };
+            self::check(end, true, Fate::Parked);
+        };
+        check(false, None, true);
+        check(false, Some(CalledOff::ClientLeft), false);
+        check(false, Some(CalledOff::Shutdown), false);
+        // Whose client left with its whole answer goes on, and serves the next exchange.
+        check(true, Some(CalledOff::ClientLeft), true);
+        check(true, Some(CalledOff::Shutdown), false);
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl ShortExchanges {
         let (upstream, exchange) = self.leave(at)?;
         let mut request = exchange.map(|exchange| exchange.request);
         if let Some(request) = &mut request {
-            let _ = request.client().interrupts(None);
+            request.client().withdraw();
             request.in_flight = None;
         }
         self.shared.idle.put(upstream, since);
@@ -259,7 +259,7 @@ impl ShortExchanges {
         let mut fields = NO_FIELDS;
         let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
-        let Some(whole) = whole.filter(|_| exchange.request.client().interrupts(None).is_ok()) else {
+        let Some(whole) = whole.filter(|_| exchange.request.client().withdraw()) else {
             return self.go_on(at, Vec::new(), scratch[..n].to_vec());
         };
         let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);
@@ -334,7 +334,7 @@ impl UpstreamLink {
             return SendProgress::Nothing;
         }
         self.upstream.manners().note_open();
-        if loan.client().interrupts(Some(self.upstream.wire().clone())).is_err() {
+        if loan.client().interrupts(self.upstream.wire().clone()).is_err() {
             return SendProgress::Nothing;
         }
         let n = match (&*self.socket).write(&bytes) {

@@ -91,7 +91,7 @@ impl Worker {
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
         upstream.wire().hold(request.connecting.take().filter(|_| !upstream.wire().is_connected()));
-        let reply = match request.client().interrupts(Some(upstream.wire().clone())) {
+        let reply = match request.client().interrupts(upstream.wire().clone()) {
             Ok(()) => ask(&mut upstream, &request),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
@@ -246,11 +246,14 @@ impl Worker {
 
     fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) {
         exchange.stop_polling();
-        let Exchange { request, upstream, relay, status, early, .. } = *exchange;
+        let Exchange { request, mut upstream, relay, status, early, .. } = *exchange;
         bug_on_purpose(&request.lend.head, "relaying");
         let relayed = relay.finish(ended);
-        // From here on the upstream connection may serve the next exchange.
-        let _ = request.client().interrupts(None);
+        // From here on the upstream connection may serve the next exchange. One that calling off has shut down behind the
+        // reply's end must not: found closed, it would have upstream doubted for what it did not do.
+        if !request.client().withdraw() {
+            upstream.disconnect();
+        }
         self.shared.idle.put(upstream, Instant::now());
         self.learn(&request, status, &relayed.report);
         self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
@@ -285,10 +288,12 @@ impl Worker {
     // ---- no reply ----------------------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn answer(&mut self, request: Box<ForwardedRequest>, upstream: UpstreamConnection, why: NoReply) {
+    fn answer(&mut self, request: Box<ForwardedRequest>, mut upstream: UpstreamConnection, why: NoReply) {
         let client = request.client();
         let called_off = client.called_off();
-        let _ = client.interrupts(None);
+        if !client.withdraw() {
+            upstream.disconnect();
+        }
         self.shared.idle.put(upstream, Instant::now());
         let base = &self.shared.settings.upstream;
         let (status, code, outcome, message) = match why {

@@ -257,7 +257,7 @@ impl Surroundings<SimulatedSocket, Borrowed> for Around {
         let upstream = SimulatedUpstream::default();
         upstream.lock().unsent = reply.len();
         self.upstream = upstream.clone();
-        let _ = loan.client().interrupts(Some(Arc::new(upstream.clone())));
+        let _ = loan.client().interrupts(Arc::new(upstream.clone()));
         self.borrowed = Some(Borrowed { loan, reply, upstream, is_drained: false });
     }
 

@@ -100,7 +100,7 @@ impl Live {
             ("X-Accel-Buffering", b"no"),
         ];
         let Some(stream) = LocalStream::begin(lend, &fields) else { return };
-        if stream.client().interrupts(Some(Arc::new(Leave(self.sources.recorder.clone())))).is_err() {
+        if stream.client().interrupts(Arc::new(Leave(self.sources.recorder.clone()))).is_err() {
             return;
         }
         let is_told = {
@@ -288,7 +288,7 @@ impl Listener {
     /// The proxy stops: the stream ends well, if it can at once.
     fn part(mut self) {
         if self.send() && self.stream.unsent() == 0 {
-            let _ = self.stream.client().interrupts(None);
+            self.stream.client().withdraw();
             self.stream.end_for_good();
         }
     }
