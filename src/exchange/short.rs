@@ -292,7 +292,9 @@ impl ShortExchanges {
         let Some(UpstreamLink { exchange, .. }) = self.links.remove(at) else { return };
         self.idle.retain(|idle| *idle != at);
         let Some(ShortExchange { request, draft, .. }) = exchange else { return };
-        let Some(mut draft) = draft.filter(|draft| !draft.has_row()) else { return };
+        // The bug may have come before the draft, or be in making it.
+        let made_now = || catch_unwind(AssertUnwindSafe(|| request.draft(&self.shared))).ok().flatten();
+        let Some(mut draft) = draft.or_else(made_now).filter(|draft| !draft.has_row()) else { return };
         let row = draft.row(Ending::of_bug(draft.asked_stream()));
         self.finished.push((row, Tail::new(request.lend.loan, Vec::new(), false)));
     }
@@ -316,7 +318,8 @@ fn is_quiet(mut socket: &TcpStream) -> bool {
 }
 
 impl UpstreamLink {
-    /// Sends the request on, then notes what it says: upstream is at work meanwhile.
+    /// Sends the request on, then notes what it says: upstream is at work meanwhile, so that costs no time. Where a bug
+    /// comes in between, the row is made by who ends the exchange.
     fn send(&mut self, shared: &Shared) -> SendProgress {
         let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else {
             return SendProgress::Nothing;
@@ -350,6 +353,7 @@ impl UpstreamLink {
             [] => SendProgress::Whole,
             unsent => SendProgress::Partly(unsent.to_vec()),
         };
+        bug_on_purpose(head, "sending");
         *draft = request.draft(shared);
         bug_on_purpose(head, "asking");
         sent

@@ -437,7 +437,7 @@ fn what_outlasts_the_grace_is_called_off() {
 #[cfg(debug_assertions)]
 #[test]
 fn a_bug_ends_its_exchange_alone() {
-    for place in ["asking", "relaying", "finishing"] {
+    for place in ["sending", "asking", "relaying", "finishing"] {
         let upstream = Upstream::answering(|link, _| {
             link.try_send(chat_reply());
         });
