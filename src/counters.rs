@@ -41,10 +41,10 @@ impl Counters {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a 503, for too many requests wait.
-    pub fn note_queue_full(&self, peer: SocketAddr, path: &str) {
+    /// Counts a 503, for too many requests wait, or nobody can be had to answer them.
+    pub fn note_queue_full(&self, peer: SocketAddr, path: &str, why: &str) {
         self.queue_full.fetch_add(1, Ordering::Relaxed);
-        self.queue.warn(format_args!("{peer}: {path} refused: the queue is full"));
+        self.queue.warn(format_args!("{peer}: {path} refused: {why}"));
     }
 
     /// Counts a 503, for the bodies of requests take too much memory.

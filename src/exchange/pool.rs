@@ -92,6 +92,15 @@ trait InFlightCount: Send + Sync {
     fn note_end_beside(&self);
 }
 
+/// Why a request cannot even wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// As many are in flight as may be, and as many wait.
+    QueueFull,
+    /// There is no worker, and none can be started.
+    NoThread,
+}
+
 /// How busy the pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
@@ -128,8 +137,8 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
 
     // ---- requests ----------------------------------------------------------------------------------------------
 
-    /// Has a worker begin the request as soon as it may; back it comes when the queue is full.
-    pub fn lend(self: &Arc<Self>, request: R) -> Result<(), R> {
+    /// Has a worker begin the request as soon as it may; else back it comes, and why.
+    pub fn lend(self: &Arc<Self>, request: R) -> Result<(), (R, Busy)> {
         let mut state = self.state();
         let mut left = VecDeque::new();
         if state.admission.is_full() {
@@ -144,8 +153,8 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
         }
         match asked {
             Admitted::Queued => Ok(()),
-            Admitted::Refused(request) => Err(request),
-            Admitted::Begun(request) => self.try_give(self.begun(request)),
+            Admitted::Refused(request) => Err((request, Busy::QueueFull)),
+            Admitted::Begun(request) => self.try_give(self.begun(request)).map_err(|request| (request, Busy::NoThread)),
         }
     }
 
@@ -562,7 +571,8 @@ mod tests {
             }
             assert!(pool.lend(one).is_ok(), "{n}");
         }
-        assert!(pool.lend(ask(|_| unreachable!("it is refused"))).is_err());
+        let refused = pool.lend(ask(|_| unreachable!("it is refused")));
+        assert_eq!(refused.map_err(|(_, why)| why), Err(Busy::QueueFull));
         assert_eq!(pool.load(), load(1, 1, QUEUE_LENGTH_MAX));
         left.store(true, Ordering::SeqCst);
         lend(&pool, |_| {});
@@ -663,7 +673,7 @@ mod tests {
         let pool = pool_with_threads(4, 0);
         let back = pool.lend(ask(|_| unreachable!("nobody runs it")));
         assert_eq!(pool.load(), load(0, 1, 0), "until it is answered");
-        assert!(back.is_err());
+        assert!(matches!(&back, Err((_, Busy::NoThread))));
         drop(back);
         assert_eq!(pool.load(), Load::default());
         let (kept, is_dropped) = channel::<()>();

@@ -39,6 +39,7 @@ use crate::counters::Counters;
 use crate::exchange::Shared;
 use crate::exchange::flow::FlowingReplies;
 use crate::exchange::job::Workers;
+use crate::exchange::pool::Busy;
 use crate::exchange::relay::Step;
 use crate::exchange::relayed::Exchange;
 use crate::exchange::relayed::ForwardedRequest;
@@ -69,6 +70,15 @@ const FLOWING: usize = 1 << 25;
 
 /// What the front reads into; shared by all connections.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Why a request is refused: in the log, and in the reply.
+type BusyWords = (&'static str, &'static str);
+const QUEUE_FULL: BusyWords =
+    ("the queue is full", "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.");
+const NO_THREAD: BusyWords =
+    ("no thread can be started", "The proxy is busy: the system gives it no thread for another request.");
+const QUESTIONS_FULL: BusyWords =
+    ("too many questions wait for the statistics", "The statistics are busy: too many questions wait already.");
 
 /// The loop and everything it owns.
 pub struct Front {
@@ -342,19 +352,17 @@ impl Surroundings for Services {
     fn lend(&mut self, loan: Loan, request: WholeRequest<Plan>, claim: Claim) {
         let lend = Lend::new(loan, request.head, request.body, claim);
         let taken = match request.plan {
-            Plan::Statistics(question) => self.common.statistics.ask(question, Box::new(lend)),
+            Plan::Statistics(question) => {
+                self.common.statistics.ask(question, Box::new(lend)).map_err(|lend| (lend, QUESTIONS_FULL))
+            }
             Plan::Forward(forwarding) => {
                 self.forward(ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone()))
             }
             Plan::Answer(reply) => return lend.answer(&reply),
         };
-        if let Err(lend) = taken {
-            self.common.figures.note_queue_full(lend.loan.client().peer(), lend.head.path());
-            let busy = Reply::overloaded(
-                "The proxy is busy: MAX_WORKERS requests are being answered, and the queue is full.",
-                OVERLOADED_RETRY_S,
-            );
-            lend.answer(&busy);
+        if let Err((lend, (why, message))) = taken {
+            self.common.figures.note_queue_full(lend.loan.client().peer(), lend.head.path(), why);
+            lend.answer(&Reply::overloaded(message, OVERLOADED_RETRY_S));
         }
     }
 
@@ -394,13 +402,19 @@ impl Surroundings for Services {
 }
 
 impl Services {
-    /// Back the request comes when the queue is full.
-    fn forward(&mut self, request: ForwardedRequest) -> Result<(), Box<Lend>> {
+    /// Back the request comes when it cannot even wait.
+    fn forward(&mut self, request: ForwardedRequest) -> Result<(), (Box<Lend>, BusyWords)> {
         let mut asked = Err(Box::new(request));
         if let Some(short) = &mut self.short {
             asked = asked.or_else(|request| short.ask(request));
         }
-        asked.or_else(|request| self.common.pool.lend(request)).map_err(|request| Box::new(request.lend))?;
+        asked.or_else(|request| self.common.pool.lend(request)).map_err(|(request, busy)| {
+            let words = match busy {
+                Busy::QueueFull => QUEUE_FULL,
+                Busy::NoThread => NO_THREAD,
+            };
+            (Box::new(request.lend), words)
+        })?;
         self.common.figures.note_room();
         Ok(())
     }

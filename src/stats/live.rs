@@ -86,12 +86,14 @@ impl Live {
     /// Lets somebody in who wants to hear of what the filter lets pass.
     pub fn join(self: &Arc<Live>, filter: Filter, lend: Lend) {
         // Nobody else lets anybody in.
-        let is_full = {
+        let refusal = {
             let audience = self.audience();
-            audience.closed || audience.listening + audience.arriving.len() >= LISTENERS_MAX
+            let is_full = audience.listening + audience.arriving.len() >= LISTENERS_MAX;
+            let full = is_full.then_some("Too many listen already.");
+            if audience.closed { Some("The proxy is stopping.") } else { full }
         };
-        if is_full && lend.head.method() != "HEAD" {
-            return lend.answer(&Reply::overloaded("Too many listen already.", LISTENER_RETRY_S));
+        if let Some(why) = refusal.filter(|_| lend.head.method() != "HEAD") {
+            return lend.answer(&Reply::overloaded(why, LISTENER_RETRY_S));
         }
         let fields: [(&str, &[u8]); 3] = [
             ("Content-Type", b"text/event-stream"),
