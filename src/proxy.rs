@@ -132,13 +132,13 @@ impl Proxy {
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let database = settings.database.clone();
 
-        let names = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::new)?);
+        let upstream = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::new)?);
         let judge = Judge::new(&settings);
         let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {
             settings,
             recorder: recorder.clone(),
-            names,
+            upstream,
             idle: IdleConnections::default(),
             unasked: Default::default(),
             fingerprints,

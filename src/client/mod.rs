@@ -7,8 +7,9 @@
 //!                  └───────────────────────────────────────────────────▶ Returns + wake ──▶ its loop
 //! ```
 //!
-//! The socket stays registered and non-blocking for its whole life. The loop is its only reader, the borrower its only
-//! writer. Neither epoll_ctl nor fcntl nor dup happens on the way, and giving back costs one atomic operation.
+//! The socket stays registered and non-blocking for its whole life. The loop is its only reader; its only writer is whoever
+//! holds the loan, else the loop. Lending and giving back takes neither epoll_ctl nor fcntl nor dup, unless the
+//! connection moves to another loop or its last bytes are waited for, and giving back costs two atomic operations.
 //!
 //! - [`connection`]: the socket, whose turn it is, and how its exchange is called off ([`Client`]).
 //! - [`loan`]: the borrower's hand on it ([`Loan`]), with the request to answer ([`Lend`]).

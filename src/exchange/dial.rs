@@ -85,8 +85,8 @@ pub struct Dial {
     pub wire: Arc<WireState>,
     /// Where the connection lies between exchanges.
     pub aside: Arc<Aside>,
-    /// Upstream's addresses.
-    pub names: Arc<UpstreamFacts>,
+    /// What is known of upstream.
+    pub upstream: Arc<UpstreamFacts>,
     /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit, all addresses and TLS together: so long a client waits at most.
     pub connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
@@ -96,11 +96,11 @@ pub struct Dial {
 impl Dial {
     fn connect(&self, deadline: Instant) -> Result<Wire, ureq::Error> {
         self.wire.dials.fetch_add(1, Ordering::Relaxed);
-        if !self.names.addresses.are_at_hand() {
+        if !self.upstream.addresses.are_at_hand() {
             // A look-up may take long, and one is for all who wait.
             self.wire.let_go();
         }
-        let found = match self.names.addresses.find(&self.wire, deadline) {
+        let found = match self.upstream.addresses.find(&self.wire, deadline) {
             Ok(found) => found.ok_or(ureq::Error::HostNotFound)?,
             Err(e) if e.kind() == io::ErrorKind::TimedOut => return Err(ureq::Error::Timeout(Timeout::Resolve)),
             Err(e) => return Err(e.into()),
@@ -117,7 +117,7 @@ impl Dial {
                     refused = io::Error::from(io::ErrorKind::ConnectionRefused).into();
                 }
                 Ok((stream, permit)) => {
-                    self.names.addresses.prefer(address);
+                    self.upstream.addresses.prefer(address);
                     return Ok(self.wire(stream, permit)?);
                 }
                 Err(e) if self.wire.is_called_off() => return Err(e.into()),
@@ -125,7 +125,7 @@ impl Dial {
                 Err(e) => refused = e.into(),
             }
         }
-        self.names.addresses.doubt(&found);
+        self.upstream.addresses.doubt(&found);
         Err(refused)
     }
 
@@ -135,14 +135,14 @@ impl Dial {
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         stream.set_read_timeout(self.idle_timeout)?;
         stream.set_write_timeout(self.idle_timeout)?;
-        let manners = self.names.manners.clone();
+        let manners = self.upstream.manners.clone();
         Wire::new(stream, self.wire.clone(), manners, permit, self.idle_timeout).ok_or_else(called_off)
     }
 
     /// Connects within `time_max`, unless the exchange is called off meanwhile.
     fn connect_to(&self, address: SocketAddr, time_max: Duration) -> io::Result<(TcpStream, Permit)> {
         let deadline = Instant::now() + time_max;
-        let permit = self.names.permits.take(&self.wire, deadline)?;
+        let permit = self.upstream.permits.take(&self.wire, deadline)?;
         self.wire.let_go();
         let mut stream = mio::net::TcpStream::connect(address)?;
         let mut poll = Poll::new()?;
@@ -201,7 +201,7 @@ impl Connector<()> for Tls {
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
         let socket = self.0.wire.descriptor().ok_or_else(called_off)?;
         self.0.wire.set_deadline(Some(deadline));
-        let tls = self.0.names.tls.connect(details, Some(wire));
+        let tls = self.0.upstream.tls.connect(details, Some(wire));
         self.0.wire.set_deadline(None);
         let tls = tls.map_err(|e| match e {
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ureq::Error::Other(e.into()),

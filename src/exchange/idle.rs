@@ -19,7 +19,7 @@ pub struct IdleConnections {
 
 impl IdleConnections {
     /// A way to upstream, with a connection if there is one to be used.
-    pub fn take(&self, settings: &Settings, names: &Arc<UpstreamFacts>) -> UpstreamConnection {
+    pub fn take(&self, settings: &Settings, facts: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let mut idle = self.idle();
         if let Some(connected) = take_connected(&mut idle) {
             return connected;
@@ -29,7 +29,7 @@ impl IdleConnections {
             |(since, upstream): &(Instant, UpstreamConnection)| is_old(*since, now) || !upstream.wire().is_connected();
         let Some(at) = idle.iter().rposition(is_idle) else {
             drop(idle);
-            return UpstreamConnection::new(settings, names);
+            return UpstreamConnection::new(settings, facts);
         };
         let (_, mut upstream) = idle.remove(at);
         drop(idle);
@@ -97,16 +97,16 @@ mod tests {
     fn one_that_must_wait_is_kept_where_it_replaces_none_that_is_in_use() {
         let one = |name: &str| (name == "MAX_WORKERS").then(|| "1".to_string());
         let (settings, _) = settings::read(one).expect("a valid setting");
-        let names = Arc::new(UpstreamFacts::new(&settings).expect("a valid URL"));
+        let facts = Arc::new(UpstreamFacts::new(&settings).expect("a valid URL"));
         let kept = |is_stream: bool| {
             let idle = IdleConnections::default();
-            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &names)) {
+            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &facts)) {
                 upstream.carries(is_stream);
                 idle.put(upstream, Instant::now());
             }
             idle.idle().len()
         };
         assert_eq!((kept(false), kept(true)), (3, 1));
-        assert_eq!(names.ways.load(Ordering::Relaxed), 0, "each is counted out");
+        assert_eq!(facts.ways.load(Ordering::Relaxed), 0, "each is counted out");
     }
 }

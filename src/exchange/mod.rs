@@ -10,11 +10,14 @@
 //! ```
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply as it is
-//! [`incoming`], hand row and tail to the recorder. The [`pool`] gives it its jobs, as many at a time as [`admission`]
-//! lets begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
+//! [`incoming`], hand row and tail to the recorder. What the request said is its row's [`draft`]; [`unasked`] knows who
+//! tells counts without being asked. The [`pool`] gives it its jobs ([`job`]), as many at a time as [`admission`] lets
+//! begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
 //! A connection to upstream lies on the [`idle`], or one is made: [`dial`] has its [`addresses`] and its turn
-//! ([`permits`]), and the [`wire`] is what becomes of it.
+//! ([`permits`]), both of which [`wait`] in a way that can be called off, and the [`wire`] is what becomes of it. A large
+//! request's [`upload`] ends where upstream replies before it is whole, and its [`manners`] tell when a connection may be
+//! used again.
 //!
 //! Lanes ask short requests themselves ([`short`]). With a worker for each exchange, 16 clients got 0.37 of nginx's
 //! rate and a lone one waited 1.8 times as long; without any recording 0.48 and 1.2, so that no database would have
@@ -53,14 +56,14 @@ use dial::UpstreamFacts;
 use idle::IdleConnections;
 use unasked::Unasked;
 
-/// What all workers share.
+/// What all workers and lanes share.
 pub struct Shared {
     /// The settings.
     pub settings: Settings,
     /// Where rows go.
     pub recorder: Arc<Recorder>,
-    /// Upstream's addresses.
-    pub names: Arc<UpstreamFacts>,
+    /// What is known of upstream.
+    pub upstream: Arc<UpstreamFacts>,
     /// Connections to upstream that wait for the next exchange.
     pub idle: IdleConnections,
     /// Whose counts come unasked.

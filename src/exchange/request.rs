@@ -22,7 +22,7 @@ pub enum Kind {
     /// Small, of a usual method, and asking for no stream.
     Short,
     /// It asks for a stream, or is too large to be searched for that.
-    Streamed,
+    MayStream,
     /// Of another method, or not whole yet.
     Other,
 }
@@ -39,7 +39,7 @@ impl Kind {
     /// Of a whole request.
     pub fn of(head: &RequestHead, body: &[u8]) -> Kind {
         match head.method() {
-            "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || request_facts::may_stream(body) => Kind::Streamed,
+            "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || request_facts::may_stream(body) => Kind::MayStream,
             "GET" | "POST" => Kind::Short,
             _ => Kind::Other,
         }

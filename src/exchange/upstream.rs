@@ -35,7 +35,7 @@ pub enum NoReply {
 pub struct UpstreamConnection {
     agent: Agent,
     wire: Arc<WireState>,
-    make: Arc<Dial>,
+    dial: Arc<Dial>,
     /// Its last reply came without a length.
     carried_stream: bool,
     /// As many of them as there may be in use at once.
@@ -44,23 +44,23 @@ pub struct UpstreamConnection {
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        self.make.names.ways.fetch_sub(1, Ordering::Relaxed);
+        self.dial.upstream.ways.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl UpstreamConnection {
     /// A way to upstream; no connection is made yet.
-    pub fn new(settings: &Settings, names: &Arc<UpstreamFacts>) -> UpstreamConnection {
+    pub fn new(settings: &Settings, upstream: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let wire = Arc::new(WireState::default());
-        let make = Arc::new(Dial {
+        let dial = Arc::new(Dial {
             wire: wire.clone(),
             aside: Arc::default(),
-            names: names.clone(),
+            upstream: upstream.clone(),
             connect_timeout: settings.upstream_connect_timeout,
             idle_timeout: settings.upstream_idle_timeout,
         });
-        names.ways.fetch_add(1, Ordering::Relaxed);
-        UpstreamConnection { agent: agent(&make), wire, make, carried_stream: false, most: settings.max_workers }
+        upstream.ways.fetch_add(1, Ordering::Relaxed);
+        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, most: settings.max_workers }
     }
 
     /// The state of the socket, for calling off and for the relay.
@@ -70,7 +70,7 @@ impl UpstreamConnection {
 
     /// How upstream treats connections.
     pub fn manners(&self) -> &Manners {
-        &self.make.names.manners
+        &self.dial.upstream.manners
     }
 
     /// What it carries now. `is_stream`: a reply without a length.
@@ -90,13 +90,13 @@ impl UpstreamConnection {
 
     /// There are more of them than are ever in use at once.
     fn is_one_too_many(&self) -> bool {
-        self.make.names.ways.load(Ordering::Relaxed) > self.most
+        self.dial.upstream.ways.load(Ordering::Relaxed) > self.most
     }
 
     /// Closes the idle connection, if there is one.
     pub fn disconnect(&mut self) {
-        self.make.aside.clear();
-        self.agent = agent(&self.make);
+        self.dial.aside.clear();
+        self.agent = agent(&self.dial);
     }
 
     /// Sends one request and waits for the head of its reply, however long that takes.
@@ -115,7 +115,7 @@ impl UpstreamConnection {
             let dials = self.wire.dials.load(Ordering::Relaxed);
             self.wire.sent.store(self.wire.sent_before(), Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
-            self.make.aside.expect(method == "HEAD");
+            self.dial.aside.expect(method == "HEAD");
             let request = self.request(method, target, fields.clone(), body)?;
             // Without a length, ureq would send an empty body in chunks.
             let replied = match request.headers_ref().is_some_and(|h| h.contains_key("content-length")) {
@@ -129,7 +129,7 @@ impl UpstreamConnection {
                     self.disconnect();
                     return Err(NoReply::Failed("it switched to a protocol that nobody asked for".into()));
                 }
-                Ok(_) => match self.make.aside.take_reply() {
+                Ok(_) => match self.dial.aside.take_reply() {
                     Some(reply) => return Ok(reply),
                     None => return Err(NoReply::Failed("its connection was lost on the way".into())),
                 },
@@ -161,7 +161,7 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Option<Vec<u8>> {
-        let UpstreamFacts { authority, prefix, .. } = &*self.make.names;
+        let UpstreamFacts { authority, prefix, .. } = &*self.dial.upstream;
         let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
         push(&[method.as_bytes(), b" ", prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
@@ -187,7 +187,7 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Result<request::Builder, NoReply> {
-        let UpstreamFacts { scheme, authority, prefix, .. } = &*self.make.names;
+        let UpstreamFacts { scheme, authority, prefix, .. } = &*self.dial.upstream;
         let path = if prefix.is_empty() {
             PathAndQuery::try_from(target)
         } else {
@@ -263,5 +263,5 @@ fn plain(error: &io::Error) -> String {
 }
 
 fn agent(dial: &Arc<Dial>) -> Agent {
-    Agent::with_parts(dial.names.config.clone(), Tls(dial.clone()), Elsewhere)
+    Agent::with_parts(dial.upstream.config.clone(), Tls(dial.clone()), Elsewhere)
 }

@@ -1,8 +1,8 @@
 //! The socket under a ureq agent, with its buffers. ureq makes the requests; the socket is ours, for five reasons. The
-//! front can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its buffers grow
-//! with what comes, so that a slow stream costs a few kilobytes. The body of a stream can be read without blocking, by
-//! the loop that relays many of them. And an exchange that a lane has begun can go on here ([`Begun`]). What
-//! comes back is read by [`super::incoming`].
+//! client's loop can interrupt it while a worker is blocked on it. Head and body of a request leave in one send. Its
+//! buffers grow with what comes, so that a slow stream costs a few kilobytes. The body of a stream can be read without
+//! blocking, by the loop that relays many of them. And an exchange that a lane has begun can go on here ([`Begun`]).
+//! What comes back is read by [`super::incoming`].
 
 pub(super) mod state;
 
@@ -62,8 +62,8 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Takes over a connected socket. From now on the front can interrupt it through `state`; `None` if the exchange
-    /// was called off meanwhile.
+    /// Takes over a connected socket. From now on the client's loop can interrupt it through `state`; `None` if the
+    /// exchange was called off meanwhile.
     pub fn new(
         stream: TcpStream,
         state: Arc<WireState>,

@@ -85,7 +85,7 @@ impl Worker {
                 self.draft = request.draft(&self.shared);
                 bug_on_purpose(&request.lend.head, "asking");
                 self.ask_for_usage(&mut request);
-                (self.shared.idle.take(&self.shared.settings, &self.shared.names), None)
+                (self.shared.idle.take(&self.shared.settings, &self.shared.upstream), None)
             }
         };
         let asked_already = begun.is_some();

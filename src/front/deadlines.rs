@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Times are milliseconds on the front's clock.
+/// Times are milliseconds on the loop's clock.
 #[derive(Default)]
 pub struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, usize)>>,

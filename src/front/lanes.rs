@@ -103,7 +103,7 @@ impl Lanes {
     fn suit(&self, request: &WholeRequest<Plan>) -> bool {
         match &request.plan {
             Plan::Forward(Forwarding { kind: Kind::Short, .. }) => self.ask && request.head.keep_alive,
-            Plan::Forward(Forwarding { kind: Kind::Streamed, .. }) => true,
+            Plan::Forward(Forwarding { kind: Kind::MayStream, .. }) => true,
             Plan::Forward(Forwarding { kind: Kind::Other, .. }) | Plan::Statistics(_) | Plan::Answer(_) => false,
         }
     }
@@ -115,10 +115,10 @@ impl Lanes {
 
     /// The lane for a connection that moves with this request.
     fn choose(&mut self, request: &WholeRequest<Plan>, common: &Common) -> &mut Lane {
-        let is_streamed = matches!(request.plan, Plan::Forward(Forwarding { kind: Kind::Streamed, .. }));
+        let may_stream = matches!(request.plan, Plan::Forward(Forwarding { kind: Kind::MayStream, .. }));
         let (first, second) = (self.first.in_hand(), self.second.in_hand());
         let is_shared = first > LONE_STREAMS_MAX && first + second < SHARED_STREAMS_MAX;
-        if is_streamed && is_shared && second < first && self.second.open(common, &mut self.threads).is_some() {
+        if may_stream && is_shared && second < first && self.second.open(common, &mut self.threads).is_some() {
             return &mut self.second;
         }
         &mut self.first

@@ -1,5 +1,6 @@
-//! What a worker, the front and the socket under an agent tell each other: how an exchange is called off, whatever it
-//! waits for, and how far its bytes have come. It owns no socket: a connection that its agent gives up is closed at once.
+//! What a worker, its client's loop and the socket under an agent tell each other: how an exchange is called off,
+//! whatever it waits for, and how far its bytes have come. It owns no socket: a connection that its agent gives up is
+//! closed at once.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
