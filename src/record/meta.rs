@@ -1,5 +1,5 @@
-//! Numbers by name in the table `meta`: how far packing, clean-up and other work in steps have come. Each is written in the
-//! transaction that does the work, so that a process killed anywhere goes on where it was.
+//! Numbers by name in the table `meta`: how far packing, clean-up and other work in steps have come. Each is written in
+//! the transaction that does the work, so that a process killed anywhere goes on where it was.
 
 use rusqlite::{Connection, OptionalExtension, params};
 

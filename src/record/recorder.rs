@@ -5,8 +5,8 @@
 //! next exchange, and whoever is committing takes the row into its next transaction. A lane does the same with the rows
 //! of a turn, but only where that keeps it for a moment ([`Recorder::finish_now`]). So a busy proxy commits in batches,
 //! hardly a thread waits for another's commit (only one that must know its row's id does, [`Recorder::commit`]), and a
-//! reply is complete for its client only when its row is in the database, or kept for it. While more rows wait, the tails of a batch go to another worker: what serves
-//! everybody is committing, and a TCP send costs as much as a row.
+//! reply is complete for its client only when its row is in the database, or kept for it. While more rows wait, the
+//! tails of a batch go to another worker: what serves everybody is committing, and a TCP send costs as much as a row.
 //!
 //! A database that does not take rows (locked, full, broken) holds the first reply for as long as an attempt takes, and
 //! further ones hardly. The rows wait in memory, bounded in bytes; every later commit tries them first, without waiting

@@ -7,8 +7,8 @@
 //! 36,000 instructions and 15 us (median; mean 17). In a batch of 16 it is 20,700 and 3.2 us, half of that by looking
 //! statements up once for the batch. 2 cores, ext4, WAL, synchronous=NORMAL, 100 bytes of content, nobody else at work.
 //!
-//! The size of a page was chosen when each commit also wrote what its rows came to: 300 bytes of prompt and output each, the log
-//! checkpointed from another connection, median per row.
+//! The size of a page was chosen when each commit also wrote what its rows came to: 300 bytes of prompt and output
+//! each, the log checkpointed from another connection, median per row.
 //!
 //! | page size | alone | batch of 16 | alone, 8 KB each | batch, 8 KB each |
 //! |---|---|---|---|---|

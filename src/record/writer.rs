@@ -1,5 +1,6 @@
-//! The writer: the store under one lock, and whoever holds it writes. It keeps the rows that the database does not take now, bounded in bytes, and
-//! tries them before any others; and it notices when the database is elsewhere, damaged, or well again.
+//! The writer: the store under one lock, and whoever holds it writes. It keeps the rows that the database does not take
+//! now, bounded in bytes, and tries them before any others; and it notices when the database is elsewhere, damaged, or
+//! well again.
 //!
 //! What was said goes first, figures last: the content of rows that wait has a bound of its own, beyond which it is
 //! dropped, and a row that is refused for good is tried without. The oldest content goes first, for the prompt of a
