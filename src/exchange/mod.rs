@@ -15,7 +15,7 @@
 //! begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
 //! A connection to upstream lies on the [`idle`], or one is made: [`dial`] has its [`addresses`] and its turn
-//! ([`permits`]), both of which [`wait`] in a way that can be called off, and the [`wire`] is what becomes of it. A large
+//! ([`permits`]), both of which wait in a way that can be called off, and the [`wire`] is what becomes of it. A large
 //! request's [`upload`] ends where upstream replies before it is whole, and its [`manners`] tell when a connection may be
 //! used again.
 //!
