@@ -61,15 +61,7 @@ fn main() {
     println!("{:<42} {columns} {columns}", "median, ms");
     let (one, other) = (Reader::open(&small).expect("opens"), Reader::open(&large).expect("opens"));
     for (name, ask) in questions() {
-        let (mut first, mut again) = (Pair::default(), Pair::default());
-        for _ in 0..TRIES {
-            for (reader, large) in [(&one, false), (&other, true)] {
-                reader.forget();
-                first.add(large, timed(|| ask(reader)));
-                again.add(large, timed(|| ask(reader)));
-            }
-        }
-        println!("{name:<42} {again} {first}");
+        tell(name, &ask, &one, &other);
     }
     let unpacked = (Recorded::new(&small), Recorded::new(&large));
     for path in [&small, &large] {
@@ -77,15 +69,7 @@ fn main() {
         open(path).write(&rows).expect("writes");
     }
     for (name, ask) in questions().into_iter().filter(|(name, _)| UNPACKED_ASKED.contains(name)) {
-        let (mut first, mut again) = (Pair::default(), Pair::default());
-        for _ in 0..TRIES {
-            for (reader, large) in [(&one, false), (&other, true)] {
-                reader.forget();
-                first.add(large, timed(|| ask(reader)));
-                again.add(large, timed(|| ask(reader)));
-            }
-        }
-        println!("{:<42} {again} {first}", format!("{name}; {UNPACKED} unpacked"));
+        tell(&format!("{name}; {UNPACKED} unpacked"), &ask, &one, &other);
     }
     unpacked.0.take_out();
     unpacked.1.take_out();
@@ -199,6 +183,19 @@ impl Recorded {
 }
 
 type Ask = Box<dyn Fn(&Reader) -> usize>;
+
+/// One line: how long the question takes of each database, asked again and asked first.
+fn tell(name: &str, ask: &Ask, small: &Reader, large: &Reader) {
+    let (mut first, mut again) = (Pair::default(), Pair::default());
+    for _ in 0..TRIES {
+        for (reader, is_large) in [(small, false), (large, true)] {
+            reader.forget();
+            first.add(is_large, timed(|| ask(reader)));
+            again.add(is_large, timed(|| ask(reader)));
+        }
+    }
+    println!("{name:<42} {again} {first}");
+}
 
 /// Every question, answered as JSON; its length keeps the compiler honest.
 fn questions() -> Vec<(&'static str, Ask)> {
