@@ -46,6 +46,8 @@ const PACK_GAP: Duration = Duration::from_secs(600);
 const MOVE_GAP: Duration = Duration::from_secs(1);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
+/// How long it rests between two of these tries: nothing tells when a lock goes or a disk has room.
+const LAST_TRY_GAP: Duration = Duration::from_millis(100);
 /// How long the end waits for who uses the database.
 const FOLD_WAIT: Duration = Duration::from_secs(1);
 /// How soon it looks again whether they have let go of it.
@@ -139,7 +141,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             unsaved::save(path, recorder);
             break;
         }
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(LAST_TRY_GAP);
     }
     room::release_reserve(path);
     // Whatever is not packed now is at the next start.
