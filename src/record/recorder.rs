@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ use super::row::Row;
 use super::signals::{COMMIT_LOG_BYTES, CommitFigures, NewRows, Signals};
 use super::store::Store;
 use super::writer::Writer;
-use crate::bell::{Bell, lock};
+use crate::bell::lock;
 use crate::client::Tail;
 use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 use crate::outage::Outage;
@@ -42,26 +43,8 @@ struct Arrival {
 enum AfterCommit {
     /// The reply ends.
     Send(Tail),
-    /// The worker that waits goes on.
-    Tell(CommitAnswer),
-}
-
-/// The committing thread's answer to a worker that waits for its row: `Some` when that is decided, with the id if the
-/// row is in. Dropped unsaid, by a panic, it lets the worker go.
-struct CommitAnswer(Arc<Bell<Option<Option<i64>>>>);
-
-impl CommitAnswer {
-    fn give(self, id: Option<i64>) {
-        self.0.ring(|answer| *answer = Some(id));
-    }
-}
-
-impl Drop for CommitAnswer {
-    fn drop(&mut self) {
-        self.0.ring(|answer| {
-            answer.get_or_insert(None);
-        });
-    }
+    /// The worker that waits goes on, with the id if the row is in. Dropped unsaid, by a panic, this lets it go, too.
+    Tell(SyncSender<Option<i64>>),
 }
 
 #[derive(Default)]
@@ -122,11 +105,11 @@ impl Recorder {
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
-        let answer = Arc::new(Bell::default());
-        if self.arrive([Arrival { row, then: AfterCommit::Tell(CommitAnswer(answer.clone())) }]) {
+        let (tell, told) = mpsc::sync_channel(1);
+        if self.arrive([Arrival { row, then: AfterCommit::Tell(tell) }]) {
             self.commit_arrivals(pass_on);
         }
-        answer.wait(|answer| *answer)
+        told.recv().ok().flatten()
     }
 
     /// Corrects a committed row whose counts changed afterwards.
@@ -271,7 +254,8 @@ impl Recorder {
             let id = ids.next();
             match then {
                 AfterCommit::Send(tail) => tails.push(tail),
-                AfterCommit::Tell(answer) => answer.give(id),
+                // Who asked is there: it waits.
+                AfterCommit::Tell(tell) => drop(tell.send(id)),
             }
         }
         self.signals.note_log_growth(log_bytes);
@@ -386,16 +370,14 @@ mod tests {
     #[test]
     fn a_bug_of_who_commits_leaves_no_row_waiting_for_nobody() {
         let (recorder, _other, _folder) = recorder();
-        let answers: Vec<_> = (0..=BATCH_ROWS_MAX).map(|_| Arc::new(Bell::default())).collect();
-        let arrivals = answers
-            .iter()
-            .map(|answer: &Arc<Bell<_>>| Arrival { row: row(), then: AfterCommit::Tell(CommitAnswer(answer.clone())) });
+        let (tells, mut told): (Vec<_>, Vec<_>) = (0..=BATCH_ROWS_MAX).map(|_| mpsc::sync_channel(1)).unzip();
+        let arrivals = tells.into_iter().map(|tell| Arrival { row: row(), then: AfterCommit::Tell(tell) });
         assert!(recorder.arrive(arrivals));
         // As the first batch is in, and one row is left.
         let hand_over = || panic!("a bug that this test has made");
         catch_unwind(AssertUnwindSafe(|| recorder.run_shift(|_| (), Some(hand_over)))).expect_err("it is told");
-        let last = answers.last().and_then(|answer| *answer.lock());
-        assert_eq!(last, Some(Some(BATCH_ROWS_MAX as i64 + 2)));
+        let last = told.pop().expect("the last").try_recv();
+        assert_eq!(last, Ok(Some(BATCH_ROWS_MAX as i64 + 2)));
         assert!(recorder.arrive([]), "nobody commits");
     }
 
