@@ -9,52 +9,45 @@ use crate::limits::SERIES_MAX;
 /// A series whose names are too many to be kept apart.
 pub const OTHER: &str = "other";
 
-/// What they are kept apart by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Series {
-    pub(crate) endpoint: String,
-    pub(crate) model: String,
-    pub(crate) client: String,
-    pub(crate) key: String,
-    pub(crate) outcome: String,
+/// What a request is filed under, and what requests are kept apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Series<S = String> {
+    /// Path.
+    pub endpoint: S,
+    /// Model, or `unknown`.
+    pub model: S,
+    /// Who asked, or empty.
+    pub client: S,
+    /// Fingerprint, or empty.
+    pub key: S,
+    /// How it ended.
+    pub outcome: S,
 }
 
-/// What a request is filed under: the same names where they stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SeriesNames<'a> {
-    /// Path.
-    pub endpoint: &'a str,
-    /// Model, or `unknown`.
-    pub model: &'a str,
-    /// Who asked, or empty.
-    pub client: &'a str,
-    /// Fingerprint, or empty.
-    pub key: &'a str,
-    /// How it ended.
-    pub outcome: &'a str,
+/// The same names where they stand.
+pub type SeriesNames<'a> = Series<&'a str>;
+
+impl<S> Series<S> {
+    fn map<'s, T>(&'s self, name: impl Fn(&'s S) -> T) -> Series<T> {
+        Series {
+            endpoint: name(&self.endpoint),
+            model: name(&self.model),
+            client: name(&self.client),
+            key: name(&self.key),
+            outcome: name(&self.outcome),
+        }
+    }
 }
 
 impl SeriesNames<'_> {
     pub(super) fn to_series(self) -> Series {
-        Series {
-            endpoint: self.endpoint.to_owned(),
-            model: self.model.to_owned(),
-            client: self.client.to_owned(),
-            key: self.key.to_owned(),
-            outcome: self.outcome.to_owned(),
-        }
+        self.map(|name| (*name).to_owned())
     }
 }
 
 impl Series {
     pub(crate) fn names(&self) -> SeriesNames<'_> {
-        SeriesNames {
-            endpoint: &self.endpoint,
-            model: &self.model,
-            client: &self.client,
-            key: &self.key,
-            outcome: &self.outcome,
-        }
+        self.map(String::as_str)
     }
 
     /// As it is counted where so many names are no longer kept apart: those of clients and keys, or all but how it ended.
