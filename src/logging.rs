@@ -11,13 +11,14 @@ mod spool;
 #[cfg(target_os = "linux")]
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::sync::{Mutex, mpsc};
+use std::sync::Mutex;
 use std::thread;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger, format_description};
 
 use crate::bell::lock;
+use crate::calendar::{now_ms, text_of_ms};
 use crate::limits::{LOG_DRAIN_TIME_MAX, LOG_STACK_BYTES};
 use spool::{Scribe, Spool};
 
@@ -84,14 +85,10 @@ fn opened_once_more() -> Option<File> {
     (kind.is_fifo() || kind.is_char_device()).then(|| options.open(STREAM).ok()).flatten()
 }
 
-/// The line that tells of lost ones. It appears at every level, for so may they have.
+/// The line that tells of lost ones, like any other. It appears at every level, for so may they have.
 fn lost_lines(count: u64) -> Vec<u8> {
-    let (told, line) = mpsc::channel();
-    // Nobody listens any more once the line is made.
-    let told = WholeLines::new(move |line| drop(told.send(line.to_vec())));
-    let words = format_args!("log lines lost here: {count}; the standard error stream did not take them");
-    WriteLogger::new(LevelFilter::Warn, format(), told).log(&Record::builder().level(Level::Warn).args(words).build());
-    line.try_recv().unwrap_or_default()
+    let time = text_of_ms(now_ms());
+    format!("{time} [WARN ] log lines lost here: {count}; the standard error stream did not take them\n").into_bytes()
 }
 
 /// `2026-01-19T10:30:45.123Z [INFO ] words`
@@ -116,7 +113,7 @@ struct OwnRecords {
 
 impl OwnRecords {
     fn new(level: LevelFilter, spool: &'static Spool) -> OwnRecords {
-        OwnRecords { inner: WriteLogger::new(level, format(), WholeLines::new(|line| spool.push(line))) }
+        OwnRecords { inner: WriteLogger::new(level, format(), WholeLines { line: Vec::new(), spool }) }
     }
 }
 
@@ -158,22 +155,16 @@ fn one_line(words: &str) -> String {
 }
 
 /// Collects the pieces that simplelog writes and hands on whole lines.
-struct WholeLines<F> {
+struct WholeLines {
     line: Vec<u8>,
-    hand_on: F,
+    spool: &'static Spool,
 }
 
-impl<F: FnMut(&[u8])> WholeLines<F> {
-    fn new(hand_on: F) -> WholeLines<F> {
-        WholeLines { line: Vec::new(), hand_on }
-    }
-}
-
-impl<F: FnMut(&[u8])> Write for WholeLines<F> {
+impl Write for WholeLines {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if self.line.ends_with(b"\n") {
-            (self.hand_on)(&self.line);
+            self.spool.push(&self.line);
             self.line.clear();
         }
         Ok(piece.len())
@@ -186,6 +177,8 @@ impl<F: FnMut(&[u8])> Write for WholeLines<F> {
 
 #[cfg(test)]
 mod tests {
+    use log::Level;
+
     use super::*;
 
     /// Logs `words` at INFO under `target` where `level` is the most that is logged, and returns what is to be written.

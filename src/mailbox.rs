@@ -1,17 +1,15 @@
 //! Things left for a thread that sleeps in its poll.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use mio::Waker;
 
 use crate::bell::lock;
 
-/// What was left and is not taken yet; `None` when nobody takes it any more.
-type List<T> = Option<Vec<T>>;
-
 /// One thread takes, any may put. It is closed by whoever takes, before that thread ends.
 pub struct Mailbox<T> {
-    list: Mutex<List<T>>,
+    /// What was left and is not taken yet; `None` when nobody takes it any more.
+    list: Mutex<Option<Vec<T>>>,
     waker: Arc<Waker>,
 }
 
@@ -23,7 +21,7 @@ impl<T> Mailbox<T> {
 
     /// Leaves something; back it comes when nobody takes it any more.
     pub fn put(&self, thing: T) -> Result<(), T> {
-        let first = match &mut *self.list() {
+        let first = match &mut *lock(&self.list) {
             Some(list) => {
                 list.push(thing);
                 list.len() == 1
@@ -45,15 +43,11 @@ impl<T> Mailbox<T> {
 
     /// Everything left since the last call.
     pub fn take(&self) -> Vec<T> {
-        self.list().as_mut().map(std::mem::take).unwrap_or_default()
+        lock(&self.list).as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The same, for the last time.
     pub fn close(&self) -> Vec<T> {
-        self.list().take().unwrap_or_default()
-    }
-
-    fn list(&self) -> MutexGuard<'_, List<T>> {
-        lock(&self.list)
+        lock(&self.list).take().unwrap_or_default()
     }
 }

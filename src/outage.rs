@@ -5,8 +5,8 @@
 //! is full takes one, refuses ten, takes one.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::bell::lock;
@@ -33,16 +33,8 @@ struct State {
 }
 
 /// How often it went wrong since the last line, as the end of the next one.
-#[derive(Debug, PartialEq, Eq)]
-struct Unsaid(u64);
-
-impl fmt::Display for Unsaid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            count => write!(f, " ({count} times more since this was last said)"),
-        }
-    }
+fn told(unsaid: u64) -> String {
+    if unsaid == 0 { String::new() } else { format!(" ({unsaid} times more since this was last said)") }
 }
 
 impl Outage {
@@ -70,17 +62,17 @@ impl Outage {
 
     fn say(&self, level: log::Level, what: impl fmt::Display) {
         if let Some(unsaid) = self.note(Instant::now()) {
-            log::log!(level, "{what}{unsaid}");
+            log::log!(level, "{what}{}", told(unsaid));
         }
     }
 
-    /// `Some` when a line is due.
-    fn note(&self, now: Instant) -> Option<Unsaid> {
-        let mut state = self.state();
+    /// `Some` when a line is due, with how often it went wrong since the last one.
+    fn note(&self, now: Instant) -> Option<u64> {
+        let mut state = lock(&self.state);
         let Some(lasting) = &mut *state else {
             *state = Some(State { said: now, last: now, unsaid: 0, count: 1 });
             self.lasts.store(true, Ordering::Relaxed);
-            return Some(Unsaid(0));
+            return Some(0);
         };
         lasting.last = now;
         lasting.count += 1;
@@ -89,7 +81,7 @@ impl Outage {
             return None;
         }
         lasting.said = now;
-        Some(Unsaid(std::mem::take(&mut lasting.unsaid)))
+        Some(std::mem::take(&mut lasting.unsaid))
     }
 
     /// `Some` with how often it went wrong when that is over, and a line is due.
@@ -97,15 +89,10 @@ impl Outage {
         if !self.lasts.load(Ordering::Relaxed) {
             return None;
         }
-        let mut state = self.state();
         let quiet = |state: &mut State| now().saturating_duration_since(state.last) >= OUTAGE_QUIET_TIME;
-        let over = state.take_if(quiet)?;
+        let over = lock(&self.state).take_if(quiet)?;
         self.lasts.store(false, Ordering::Relaxed);
         Some(over.count)
-    }
-
-    fn state(&self) -> MutexGuard<'_, Option<State>> {
-        lock(&self.state)
     }
 }
 
@@ -120,7 +107,7 @@ mod tests {
         let (outage, began) = (Outage::new(), Instant::now());
         let at = |ms: u64| began + Duration::from_millis(ms);
         assert_eq!(outage.is_over(|| unreachable!("nothing lasts")), None);
-        assert_eq!(outage.note(at(0)), Some(Unsaid(0)));
+        assert_eq!(outage.note(at(0)), Some(0));
         // For a minute and a half, each tenth of a second; what goes well in between ends nothing.
         let said: Vec<_> = (1..=900)
             .filter_map(|n| {
@@ -128,17 +115,17 @@ mod tests {
                 outage.note(at(n * 100)).map(|unsaid| (n, unsaid))
             })
             .collect();
-        assert_eq!(said, [(600, Unsaid(599))]);
+        assert_eq!(said, [(600, 599)]);
         assert_eq!(outage.is_over(|| at(90_000) + OUTAGE_QUIET_TIME), Some(901));
         assert_eq!(outage.is_over(|| unreachable!("nothing lasts")), None);
         // The next one is said at once.
-        assert_eq!(outage.note(at(101_000)), Some(Unsaid(0)));
+        assert_eq!(outage.note(at(101_000)), Some(0));
         assert_eq!(outage.is_over(|| at(200_000)), Some(1));
     }
 
     #[test]
     fn a_line_tells_what_was_not_said() {
-        assert_eq!(format!("refused{}", Unsaid(0)), "refused");
-        assert_eq!(format!("refused{}", Unsaid(7)), "refused (7 times more since this was last said)");
+        assert_eq!(format!("refused{}", told(0)), "refused");
+        assert_eq!(format!("refused{}", told(7)), "refused (7 times more since this was last said)");
     }
 }

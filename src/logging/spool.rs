@@ -8,7 +8,6 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::bell::Bell;
@@ -21,7 +20,6 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Spool {
     /// Rings for the scribe, and for who waits until all is written.
     state: Bell<State>,
-    lost: AtomicU64,
 }
 
 struct State {
@@ -31,6 +29,8 @@ struct State {
     lines: Vec<u8>,
     /// Lines lost behind these. Invariant: while there are any, no line is added, so that the gap is in one place.
     lost: u64,
+    /// Lines lost since the start.
+    lost_ever: u64,
     /// The scribe waits for a line.
     asleep: bool,
     /// The scribe has lines in hand.
@@ -45,18 +45,20 @@ impl State {
     }
 }
 
-/// What the scribe takes at once.
-#[derive(Default)]
-pub(super) struct SpooledLines {
-    lines: Vec<u8>,
-    lost: u64,
-}
-
 impl Spool {
     /// An empty one.
     pub(super) const fn new() -> Spool {
-        let state = State { direct: None, lines: Vec::new(), lost: 0, asleep: false, writing: false, hurry: false };
-        Spool { state: Bell::new(state), lost: AtomicU64::new(0) }
+        Spool {
+            state: Bell::new(State {
+                direct: None,
+                lines: Vec::new(),
+                lost: 0,
+                lost_ever: 0,
+                asleep: false,
+                writing: false,
+                hurry: false,
+            }),
+        }
     }
 
     /// Writes to `direct`, which never waits, as long as it takes what it is given.
@@ -79,9 +81,7 @@ impl Spool {
             }
         }
         if state.lost > 0 || state.lines.len() + line.len() > LOG_WAITING_BYTES_MAX {
-            state.lost += 1;
-            drop(state);
-            self.count_lost(1);
+            (state.lost, state.lost_ever) = (state.lost + 1, state.lost_ever + 1);
             return;
         }
         state.lines.extend_from_slice(line);
@@ -100,25 +100,18 @@ impl Spool {
 
     /// Lines lost so far.
     pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.state.lock().lost_ever
     }
 
-    fn count_lost(&self, lines: u64) {
-        self.lost.fetch_add(lines, Ordering::Relaxed);
-    }
-
-    /// Waits for lines and takes them all, leaving `spare` for the next ones.
-    fn take(&self, mut spare: Vec<u8>) -> SpooledLines {
+    /// Waits for lines and takes them all, leaving `spare` for the next ones; and how many were lost behind them.
+    fn take(&self, mut spare: Vec<u8>) -> (Vec<u8>, u64) {
         self.state.wait(|state| {
             state.asleep = !state.is_unwritten();
             if state.asleep {
                 return None;
             }
             (state.writing, state.hurry) = (true, false);
-            Some(SpooledLines {
-                lines: mem::replace(&mut state.lines, mem::take(&mut spare)),
-                lost: mem::take(&mut state.lost),
-            })
+            Some((mem::replace(&mut state.lines, mem::take(&mut spare)), mem::take(&mut state.lost)))
         })
     }
 
@@ -162,13 +155,13 @@ impl<W: Write> Scribe<W> {
 
     /// Takes what waits, or waits for it, and writes it; memory for the next turn.
     fn turn(&mut self, spool: &Spool, spare: Vec<u8>) -> Vec<u8> {
-        let SpooledLines { mut lines, lost } = spool.take(spare);
+        let (mut lines, lost) = spool.take(spare);
         for piece in pieces(&lines) {
             self.tell_lost();
             if self.write(piece).is_err() {
                 let count = memchr::memchr_iter(b'\n', piece).count() as u64;
                 self.untold += count;
-                spool.count_lost(count);
+                spool.state.lock().lost_ever += count;
             }
         }
         self.untold += lost;
