@@ -204,6 +204,8 @@ impl DocumentFacts {
 }
 
 impl JsonSink for DocumentFacts {
+    type Role = JsonRole;
+
     fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole {
         let role = (self.grammar.member)(at, name);
         let holds_words = matches!(role, Output | Reasoning | Parts | Loose);

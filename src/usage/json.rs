@@ -12,7 +12,6 @@
 //! ```
 
 use super::escapes::Unescape;
-use super::role::JsonRole;
 use memchr::memchr2;
 
 /// Deepest level at which a dialect looks for anything is 8 (`response.output[].content[].text`); below, levels are
@@ -21,20 +20,32 @@ const DEPTH_MAX: usize = 16;
 /// Longest name, number or short string kept. Identifiers and messages are shorter; the rest is cut off.
 const SHORT_BYTES_MAX: usize = 1024;
 
+/// What a value of a document is to whoever walks it: an enum for each family of documents.
+pub trait DocumentRole: Copy + PartialEq {
+    /// Nothing below is read.
+    const SKIP: Self;
+    /// Whether strings here are streamed on piece by piece instead of being kept, cut off, as one short value.
+    fn is_words(self) -> bool;
+    /// Whether objects and arrays here are handed on as JSON text without white space.
+    fn is_raw(self) -> bool;
+}
+
 /// Takes what the walker finds.
 pub trait JsonSink {
+    /// What it looks for.
+    type Role: DocumentRole;
     /// The role of the member `name` of the object at `at`.
-    fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole;
+    fn member(&mut self, at: Self::Role, name: &[u8]) -> Self::Role;
     /// The role of the element `index` of the array at `at`.
-    fn element(&mut self, at: JsonRole, index: u32) -> JsonRole;
+    fn element(&mut self, at: Self::Role, index: u32) -> Self::Role;
     /// An object (or array) at `at` begins. Not called for what is skipped or handed on raw.
-    fn open(&mut self, at: JsonRole, is_object: bool);
+    fn open(&mut self, at: Self::Role, is_object: bool);
     /// It ends.
-    fn close(&mut self, at: JsonRole);
+    fn close(&mut self, at: Self::Role);
     /// A value which is neither words nor container.
-    fn scalar(&mut self, at: JsonRole, value: Scalar<'_>);
+    fn scalar(&mut self, at: Self::Role, value: Scalar<'_>);
     /// A piece of the words at `at`, unescaped; may be cut within a character.
-    fn words(&mut self, at: JsonRole, piece: &[u8]);
+    fn words(&mut self, at: Self::Role, piece: &[u8]);
 }
 
 /// A short value.
@@ -74,42 +85,42 @@ enum State {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Frame {
-    role: JsonRole,
+struct Frame<R> {
+    role: R,
     is_object: bool,
     index: u32,
 }
 
 /// The walker. Reusable: [`Walker::begin`] starts it on the next document.
 #[derive(Debug)]
-pub struct Walker {
+pub struct Walker<R> {
     state: State,
-    frames: [Frame; DEPTH_MAX],
+    frames: [Frame<R>; DEPTH_MAX],
     depth: usize,
     /// Open containers of the one that is passed over.
     skipped: u64,
     /// Of the value that is being read.
-    role: JsonRole,
+    role: R,
     unescape: Unescape,
     short: Vec<u8>,
 }
 
-impl Walker {
-    /// A walker before a document whose role is `JsonRole::Root`.
-    pub fn new() -> Walker {
+impl<R: DocumentRole> Walker<R> {
+    /// A walker before a document whose role is `root`.
+    pub fn new(root: R) -> Walker<R> {
         Walker {
             state: State::Value,
-            frames: [Frame { role: JsonRole::Skip, is_object: false, index: 0 }; DEPTH_MAX],
+            frames: [Frame { role: R::SKIP, is_object: false, index: 0 }; DEPTH_MAX],
             depth: 0,
             skipped: 0,
-            role: JsonRole::Root,
+            role: root,
             unescape: Unescape::default(),
             short: Vec::new(),
         }
     }
 
     /// Starts on a document whose role is `root`.
-    pub fn begin(&mut self, root: JsonRole) {
+    pub fn begin(&mut self, root: R) {
         self.state = State::Value;
         self.depth = 0;
         self.role = root;
@@ -128,7 +139,7 @@ impl Walker {
     }
 
     /// The document is over.
-    pub fn finish<S: JsonSink>(&mut self, sink: &mut S) {
+    pub fn finish<S: JsonSink<Role = R>>(&mut self, sink: &mut S) {
         if self.state == State::Bare && self.depth == 0 {
             self.bare_ended(sink);
         }
@@ -136,7 +147,7 @@ impl Walker {
 
     /// Reads on, up to what follows the document and is no white space, or shows that it is no JSON; how many bytes
     /// that were.
-    pub fn feed<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    pub fn feed<S: JsonSink<Role = R>>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut rest = input;
         while let Some(&byte) = rest.first() {
             let used = match self.state {
@@ -156,7 +167,7 @@ impl Walker {
         input.len()
     }
 
-    fn value<S: JsonSink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+    fn value<S: JsonSink<Role = R>>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
         if is_space(byte) {
             return 1;
         }
@@ -165,8 +176,7 @@ impl Walker {
         }
         if self.depth > 0 && !self.frames[self.depth - 1].is_object {
             let frame = &mut self.frames[self.depth - 1];
-            self.role =
-                if frame.role == JsonRole::Skip { JsonRole::Skip } else { sink.element(frame.role, frame.index) };
+            self.role = if frame.role == R::SKIP { R::SKIP } else { sink.element(frame.role, frame.index) };
             frame.index = frame.index.saturating_add(1);
         }
         match byte {
@@ -182,14 +192,14 @@ impl Walker {
     }
 
     /// A string value begins at `input[0]`. Most are there whole and without an escape.
-    fn string<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn string<S: JsonSink<Role = R>>(&mut self, input: &[u8], sink: &mut S) -> usize {
         self.short.clear();
         match memchr2(b'"', b'\\', &input[1..]) {
             Some(length) if input[1 + length] == b'"' => {
                 let whole = &input[1..1 + length];
                 if self.role.is_words() {
                     sink.words(self.role, whole);
-                } else if self.role != JsonRole::Skip {
+                } else if self.role != R::SKIP {
                     sink.scalar(self.role, Scalar::Text(&whole[..length.min(SHORT_BYTES_MAX)]));
                 }
                 self.value_ended();
@@ -202,8 +212,8 @@ impl Walker {
         }
     }
 
-    fn open<S: JsonSink>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
-        if self.role == JsonRole::Skip || self.role.is_raw() || self.depth == DEPTH_MAX {
+    fn open<S: JsonSink<Role = R>>(&mut self, is_object: bool, input: &[u8], sink: &mut S) -> usize {
+        if self.role == R::SKIP || self.role.is_raw() || self.depth == DEPTH_MAX {
             self.skipped = 0;
             self.state = State::Skip;
             return self.skip(input, sink);
@@ -215,14 +225,14 @@ impl Walker {
         1
     }
 
-    fn close<S: JsonSink>(&mut self, sink: &mut S) -> usize {
+    fn close<S: JsonSink<Role = R>>(&mut self, sink: &mut S) -> usize {
         self.depth -= 1;
         sink.close(self.frames[self.depth].role);
         self.value_ended();
         1
     }
 
-    fn key<S: JsonSink>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
+    fn key<S: JsonSink<Role = R>>(&mut self, byte: u8, input: &[u8], sink: &mut S) -> usize {
         match byte {
             b'"' => {}
             b'}' if self.state == State::FirstKey => return self.close(sink),
@@ -262,7 +272,7 @@ impl Walker {
         1
     }
 
-    fn next<S: JsonSink>(&mut self, byte: u8, sink: &mut S) -> usize {
+    fn next<S: JsonSink<Role = R>>(&mut self, byte: u8, sink: &mut S) -> usize {
         let is_object = self.frames[self.depth - 1].is_object;
         match byte {
             b',' => {
@@ -276,7 +286,7 @@ impl Walker {
     }
 
     /// In a string that was cut or has escapes.
-    fn text<S: JsonSink>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
+    fn text<S: JsonSink<Role = R>>(&mut self, is_name: bool, input: &[u8], sink: &mut S) -> usize {
         let role = self.role;
         let short = &mut self.short;
         let (used, ended) = self.unescape.feed(input, |piece: &[u8]| {
@@ -297,7 +307,7 @@ impl Walker {
             if self.role.is_words() {
                 // Also words of which there are none were told.
                 sink.words(self.role, b"");
-            } else if self.role != JsonRole::Skip {
+            } else if self.role != R::SKIP {
                 sink.scalar(self.role, Scalar::Text(&self.short));
             }
             self.value_ended();
@@ -305,10 +315,10 @@ impl Walker {
         used
     }
 
-    fn bare<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn bare<S: JsonSink<Role = R>>(&mut self, input: &[u8], sink: &mut S) -> usize {
         // Every other member of a chunk is `null`, and nobody asks for most numbers.
         if self.short.is_empty() && input.starts_with(b"null") && matches!(input.get(4), Some(b',' | b'}' | b']')) {
-            if self.role != JsonRole::Skip {
+            if self.role != R::SKIP {
                 sink.scalar(self.role, Scalar::Nothing);
             }
             self.value_ended();
@@ -327,7 +337,7 @@ impl Walker {
         length
     }
 
-    fn bare_ended<S: JsonSink>(&mut self, sink: &mut S) {
+    fn bare_ended<S: JsonSink<Role = R>>(&mut self, sink: &mut S) {
         let value = match self.short.as_slice() {
             b"true" => Scalar::True,
             b"false" | b"null" | b"NaN" | b"Infinity" | b"-Infinity" => Scalar::Nothing,
@@ -337,13 +347,13 @@ impl Walker {
                 return;
             }
         };
-        if self.role != JsonRole::Skip {
+        if self.role != R::SKIP {
             sink.scalar(self.role, value);
         }
         self.value_ended();
     }
 
-    fn skip<S: JsonSink>(&mut self, input: &[u8], sink: &mut S) -> usize {
+    fn skip<S: JsonSink<Role = R>>(&mut self, input: &[u8], sink: &mut S) -> usize {
         let mut used = input.len();
         for (at, &byte) in input.iter().enumerate() {
             match byte {
@@ -371,7 +381,7 @@ impl Walker {
         used
     }
 
-    fn skip_text<S: JsonSink>(&mut self, escaped: bool, input: &[u8], sink: &mut S) -> usize {
+    fn skip_text<S: JsonSink<Role = R>>(&mut self, escaped: bool, input: &[u8], sink: &mut S) -> usize {
         let used = if escaped {
             self.state = State::SkipText { escaped: false };
             1
@@ -419,6 +429,7 @@ fn is_space(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::role::JsonRole;
     use super::*;
 
     /// Writes down what is found: every name is a role of its own by its first letter.
@@ -426,6 +437,8 @@ mod tests {
     struct Noted(String);
 
     impl JsonSink for Noted {
+        type Role = JsonRole;
+
         fn member(&mut self, _: JsonRole, name: &[u8]) -> JsonRole {
             match name {
                 b"model" => JsonRole::Model,
@@ -462,8 +475,7 @@ mod tests {
     /// Expects `found`, or `BAD` or `CUT` at its end for what is malformed or not whole.
     fn check(document: &str, expected: &str) {
         for size in [1, 2, 3, 7, 10_000] {
-            let (mut walker, mut found) = (Walker::new(), Noted::default());
-            walker.begin(JsonRole::Root);
+            let (mut walker, mut found) = (Walker::new(JsonRole::Root), Noted::default());
             let mut pieces = document.as_bytes().chunks(size);
             let more = pieces.any(|piece| walker.feed(piece, &mut found) < piece.len());
             walker.finish(&mut found);
@@ -522,7 +534,7 @@ mod tests {
     #[test]
     fn depth_is_bounded_and_nothing_below_is_found() {
         let nested = |levels: usize| format!("{}{}", "{\"usage\":".repeat(levels), "[".repeat(100_000));
-        let (mut walker, mut found) = (Walker::new(), Noted::default());
+        let (mut walker, mut found) = (Walker::new(JsonRole::Root), Noted::default());
         walker.feed(nested(500).as_bytes(), &mut found);
         assert_eq!(found.0.matches('(').count(), DEPTH_MAX);
         assert!(!walker.is_bad() && !walker.is_done());

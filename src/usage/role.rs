@@ -3,6 +3,8 @@
 //! A dialect is a map from (role, member name) to role; what is found at a leaf is the same in all of them (see
 //! [`super::document`]). Whatever no dialect names is [`JsonRole::Skip`], with all that is under it.
 
+use super::json::DocumentRole;
+
 /// What a value of a JSON document is. The first group holds others, the second are leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonRole {
@@ -102,9 +104,10 @@ pub enum JsonRole {
     Arguments,
 }
 
-impl JsonRole {
-    /// Whether strings here are streamed on piece by piece instead of being kept, cut off, as one short value.
-    pub fn is_words(self) -> bool {
+impl DocumentRole for JsonRole {
+    const SKIP: JsonRole = JsonRole::Skip;
+
+    fn is_words(self) -> bool {
         matches!(
             self,
             JsonRole::Output
@@ -116,8 +119,7 @@ impl JsonRole {
         )
     }
 
-    /// Whether objects and arrays here are handed on as JSON text without white space.
-    pub fn is_raw(self) -> bool {
+    fn is_raw(self) -> bool {
         matches!(self, JsonRole::Arguments | JsonRole::Answers)
     }
 }

@@ -25,6 +25,7 @@ use super::json::Walker;
 use super::members::BOM;
 use super::plain;
 use super::repeat::Repeat;
+use super::role::JsonRole;
 use super::sse::Lexer;
 use super::usage_report::UsageReport;
 use events::Event;
@@ -68,7 +69,7 @@ pub struct Tap {
     form: Form,
     shape: Shape,
     dialect: Dialect,
-    walker: Walker,
+    walker: Walker<JsonRole>,
     facts: DocumentFacts,
     account: Account,
     lexer: Lexer,
@@ -101,13 +102,11 @@ impl Tap {
     /// words, 0 for none.
     pub fn new(dialect: Dialect, form: Form, strip: bool, content_bytes_max: usize) -> Tap {
         let grammar = dialect.grammar();
-        let mut walker = Walker::new();
-        walker.begin(grammar.body);
         Tap {
             form,
             shape: Shape::Unknown { mark: 0 },
             dialect,
-            walker,
+            walker: Walker::new(grammar.body),
             facts: DocumentFacts::new(grammar, content_bytes_max),
             account: Account::new(grammar, content_bytes_max),
             lexer: Lexer::new(),
