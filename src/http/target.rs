@@ -1,9 +1,11 @@
 //! The grammar of a target: the segments of its path, the pairs of its query. What a path is for is no matter of HTTP.
 
+use percent_encoding::percent_decode;
+
 /// Whether the segments after a prefix lead above it at any point, for any server that decodes `%2e`, `%2f` and `%5c`,
 /// takes `\` for `/`, cuts a segment at `;`, or drops empty segments.
 pub fn climbs_out(rest: &str) -> bool {
-    let decoded = percent_decode(rest.as_bytes());
+    let decoded: Vec<u8> = percent_decode(rest.as_bytes()).collect();
     let mut depth = 0_usize;
     for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
         match segment.split(|&byte| byte == b';').next() {
@@ -21,37 +23,13 @@ pub fn climbs_out(rest: &str) -> bool {
 pub fn query_pairs(query: &str) -> Vec<(String, String)> {
     let text = |part: &str| {
         let spaced: Vec<u8> = part.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-        String::from_utf8_lossy(&percent_decode(&spaced)).into_owned()
+        percent_decode(&spaced).decode_utf8_lossy().into_owned()
     };
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (text(name), text(value)))
         .collect()
-}
-
-/// Decodes `%XX`; a `%` without two hex digits stays as it is.
-fn percent_decode(bytes: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-        let escaped = match after {
-            [high, low, ..] if byte == b'%' => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                decoded.push(high << 4 | low);
-                rest = &after[2..];
-            }
-            None => {
-                decoded.push(byte);
-                rest = after;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]
