@@ -1,6 +1,6 @@
 //! Replies: the proxy's own, and the head of relayed ones. Bytes only; it does not send.
 
-use serde::Serialize;
+use serde_json::json;
 use ureq::http::StatusCode;
 
 use super::refusal::Refusal;
@@ -53,7 +53,9 @@ impl Reply {
 
     /// An error in the documented shape.
     pub fn error(status: u16, message: &str, code: &str) -> Self {
-        Self::json(status, error_json(message, code))
+        let (message, code) = (json!(message), json!(code));
+        let body = format!(r#"{{"error":{{"message":{message},"type":"proxy_error","code":{code}}}}}"#);
+        Self::json(status, body.into_bytes())
     }
 
     /// The answer to a refused request.
@@ -125,25 +127,6 @@ impl Reply {
         }
         out
     }
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: ErrorFields<'a>,
-}
-
-#[derive(Serialize)]
-struct ErrorFields<'a> {
-    message: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    code: &'a str,
-}
-
-/// The body of an error reply.
-pub fn error_json(message: &str, code: &str) -> Vec<u8> {
-    let body = ErrorBody { error: ErrorFields { message, kind: "proxy_error", code } };
-    serde_json::to_vec(&body).expect("three strings are always JSON")
 }
 
 /// Writes the head of a relayed reply: status, reason phrase and end-to-end fields as they came, our framing and our
