@@ -5,7 +5,7 @@
 //! names that nobody can register in the public DNS are served, and those that the settings add.
 
 // Address values only; sockets are in `std::net`, which this module must not touch.
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 
 /// The endings that are reserved for local use: RFC 6762 (.local), RFC 6761 (.localhost), RFC 8375 (.home.arpa), ICANN
 /// resolution 2024.07.29.06 (.internal); .lan is what routers for the home use.
@@ -40,9 +40,10 @@ impl HostPolicy {
         if self.any || name.is_empty() || self.names.contains(&name) {
             return true;
         }
-        match address(&name) {
-            Some(address) => !is_metadata(address),
-            None => is_local_name(&name),
+        // Only addresses are in brackets: see `is_valid`.
+        match name.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => !is_metadata(address),
+            Err(_) => is_local_name(&name),
         }
     }
 }
@@ -57,20 +58,10 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-fn address(name: &str) -> Option<IpAddr> {
-    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
-    }
-}
-
 /// Link-local IPv4 addresses are where clouds keep their metadata services (169.254.169.254). Nobody serves LM Studio
 /// there.
 fn is_metadata(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(_) => false,
-    }
+    matches!(address.to_canonical(), IpAddr::V4(v4) if v4.is_link_local())
 }
 
 /// A single label (`localhost`, `nas`), or a name under an ending reserved for local use.
@@ -84,42 +75,34 @@ fn is_local_name(name: &str) -> bool {
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2), without user information, zone identifiers and the
 /// address formats of the future. Empty is valid.
 pub(super) fn is_valid(host: &[u8]) -> bool {
-    let (name, rest) = match host.strip_prefix(b"[") {
-        Some(inner) => {
-            let Some(end) = inner.iter().position(|&byte| byte == b']') else { return false };
-            let parsed = core::str::from_utf8(&inner[..end]).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
-            if parsed.is_none() {
-                return false;
-            }
-            (&[][..], &inner[end + 1..])
-        }
-        None => host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len())),
+    let Some(inner) = host.strip_prefix(b"[") else {
+        let (name, rest) = host.split_at(host.iter().position(|&byte| byte == b':').unwrap_or(host.len()));
+        return is_reg_name(name) && is_port(rest);
     };
-    is_reg_name(name) && is_port(rest)
+    let Some(end) = inner.iter().position(|&byte| byte == b']') else { return false };
+    core::str::from_utf8(&inner[..end]).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        && is_port(&inner[end + 1..])
 }
 
 fn is_port(rest: &[u8]) -> bool {
-    match rest.split_first() {
-        None => true,
-        Some((b':', digits)) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        Some(_) => false,
+    match rest {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [_, ..] => false,
     }
 }
 
 /// *( unreserved / pct-encoded / sub-delims )
 fn is_reg_name(name: &[u8]) -> bool {
     let mut rest = name;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'%' if after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit) => &after[2..],
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => after,
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
-                after
-            }
-            _ => return false,
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'%', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+            [byte, after @ ..] if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => after,
+            [_, ..] => return false,
         };
     }
-    true
 }
 
 #[cfg(test)]
