@@ -10,11 +10,13 @@
 
 use super::fields::field_name;
 use super::refusal::Refusal;
-use super::syntax::{is_control, split_token, trim_start};
+use super::syntax::{is_control, split_token};
 use crate::limits::*;
 
-/// Most digits of a chunk size. 15 of them stay below 2^60; leading zeros count.
+/// Most digits of a chunk size; leading zeros count in a request.
 const SIZE_DIGITS_MAX: usize = 15;
+/// The first size that has more.
+const SIZE_END: u64 = 1 << (4 * SIZE_DIGITS_MAX);
 
 /// What is let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,19 +114,15 @@ impl ChunkDecoder {
             Strictness::Request => CHUNK_LINE_BYTES_MAX,
             Strictness::Reply => REPLY_CHUNK_LINE_BYTES_MAX,
         };
-        let GatheredLine::Whole(consumed) = self.gather(input, line_max, Refusal::ChunkLineTooLong)? else {
-            return Ok(input.len());
-        };
+        let Some(consumed) = self.gather(input, line_max, Refusal::ChunkLineTooLong)? else { return Ok(input.len()) };
         let digits = self.line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(self.line.len());
         let (size, extensions) = self.line.split_at(digits);
-        let size = match self.strictness {
-            Strictness::Request if are_extensions(extensions) => size,
-            Strictness::Reply if matches!(trim_start(extensions), [] | [b';', ..]) => without_zeros(size),
-            Strictness::Request | Strictness::Reply => return Err(Refusal::ChunkInvalid),
+        let is_sound = match self.strictness {
+            Strictness::Request => digits <= SIZE_DIGITS_MAX && are_extensions(extensions),
+            Strictness::Reply => matches!(extensions.trim_ascii_start(), [] | [b';', ..]),
         };
-        if !(1..=SIZE_DIGITS_MAX).contains(&size.len()) {
-            return Err(Refusal::ChunkInvalid);
-        }
+        let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
+        let size = size.filter(|&size| is_sound && size < SIZE_END).ok_or(Refusal::ChunkInvalid)?;
         if self.strictness == Strictness::Request {
             // A reply of days may have one in every chunk.
             self.extension_bytes += extensions.len();
@@ -132,7 +130,6 @@ impl ChunkDecoder {
                 return Err(Refusal::ChunkLineTooLong);
             }
         }
-        let size = size.iter().fold(0_u64, |sum, &digit| sum << 4 | u64::from(hex_value(digit)));
         self.body_left = self.body_left.checked_sub(size).ok_or(Refusal::BodyTooLarge)?;
         self.state = if size == 0 { State::Trailer } else { State::Data(size) };
         self.line.clear();
@@ -141,9 +138,7 @@ impl ChunkDecoder {
 
     fn read_trailer(&mut self, input: &[u8]) -> Result<usize, Refusal> {
         let line_max = TRAILER_BYTES_MAX - self.trailer_bytes;
-        let GatheredLine::Whole(consumed) = self.gather(input, line_max, Refusal::TrailersTooLarge)? else {
-            return Ok(input.len());
-        };
+        let Some(consumed) = self.gather(input, line_max, Refusal::TrailersTooLarge)? else { return Ok(input.len()) };
         if self.line.is_empty() {
             self.state = State::Done;
             return Ok(consumed);
@@ -160,15 +155,16 @@ impl ChunkDecoder {
         Ok(consumed)
     }
 
-    /// Moves bytes into `self.line` up to a CR LF, which it leaves out.
-    fn gather(&mut self, input: &[u8], bytes_max: usize, too_long: Refusal) -> Result<GatheredLine, Refusal> {
+    /// Moves bytes into `self.line` up to a CR LF, which it leaves out; how many bytes were consumed, or `None` while
+    /// the line is not whole.
+    fn gather(&mut self, input: &[u8], bytes_max: usize, too_long: Refusal) -> Result<Option<usize>, Refusal> {
         for (i, &byte) in input.iter().enumerate() {
             if self.line.last() == Some(&b'\r') {
                 if byte != b'\n' {
                     return Err(Refusal::BareLineEnd);
                 }
                 self.line.pop();
-                return Ok(GatheredLine::Whole(i + 1));
+                return Ok(Some(i + 1));
             }
             match byte {
                 b'\n' => return Err(Refusal::BareLineEnd),
@@ -183,14 +179,8 @@ impl ChunkDecoder {
             }
             self.line.push(byte);
         }
-        Ok(GatheredLine::Partial)
+        Ok(None)
     }
-}
-
-enum GatheredLine {
-    Partial,
-    /// The line is in `self.line`; so many bytes were consumed.
-    Whole(usize),
 }
 
 /// RFC 9110 §6.5.1: what frames or routes has no meaning here, and misleads those who think it has.
@@ -230,32 +220,19 @@ pub fn write_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A number without its leading zeros, but for the last one.
-fn without_zeros(digits: &[u8]) -> &[u8] {
-    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
-    &digits[zeros.min(digits.len().saturating_sub(1))..]
-}
-
-fn hex_value(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
-    }
-}
-
 /// chunk-ext = *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ), but no white space before the first
 /// semicolon: `5 ;x` has been read in two ways before.
 fn are_extensions(extensions: &[u8]) -> bool {
     let mut rest = extensions;
     while let Some(after) = rest.strip_prefix(b";") {
-        let (name, after) = split_token(trim_start(after));
+        let (name, after) = split_token(after.trim_ascii_start());
         if name.is_empty() {
             return false;
         }
-        rest = trim_start(after);
+        rest = after.trim_ascii_start();
         if let Some(after) = rest.strip_prefix(b"=") {
-            let Some(after) = skip_extension_value(trim_start(after)) else { return false };
-            rest = trim_start(after);
+            let Some(after) = skip_extension_value(after.trim_ascii_start()) else { return false };
+            rest = after.trim_ascii_start();
         }
     }
     rest.is_empty()
