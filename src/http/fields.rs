@@ -3,7 +3,7 @@
 use super::framing::{Framing, FramingFields};
 use super::host;
 use super::refusal::Refusal;
-use super::syntax::{elements, split_token, trim_start};
+use super::syntax::{elements, split_token};
 
 /// A part of the raw head.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ pub(super) fn field_name(line: &[u8]) -> Result<&[u8], Refusal> {
         ([], [b' ' | b'\t', ..]) => Err(Refusal::FoldedField),
         ([], _) => Err(Refusal::FieldInvalid),
         (name, [b':', ..]) => Ok(name),
-        (_, [b' ' | b'\t', ..]) if trim_start(rest).first() == Some(&b':') => Err(Refusal::SpaceBeforeColon),
+        (_, [b' ' | b'\t', ..]) if rest.trim_ascii_start().first() == Some(&b':') => Err(Refusal::SpaceBeforeColon),
         (_, _) => Err(Refusal::FieldInvalid),
     }
 }

@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn trimmed(value: &[u8]) -> &[u8] {
-        super::super::syntax::trim(value)
+        value.trim_ascii()
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Still there must be one reading, or what follows a reply is taken for another one.
 
 use super::reply_head::ReplyHead;
-use super::syntax::{decimal, elements, split_token, trim_start};
+use super::syntax::{decimal, elements, split_token};
 
 /// How a reply's body is delimited by upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub fn reply_body(head: &ReplyHead, head_only: bool) -> Result<ReplyBody, &'stat
 /// transfer-coding = token *( OWS ";" OWS parameter ). `chunked` has no parameters.
 fn coding(element: &[u8]) -> Option<&str> {
     let (name, parameters) = split_token(element);
-    let is_sound = match trim_start(parameters) {
+    let is_sound = match parameters.trim_ascii_start() {
         [] => true,
         [b';', ..] => !name.eq_ignore_ascii_case(b"chunked"),
         _ => false,

@@ -66,22 +66,6 @@ pub(super) fn find_control(bytes: &[u8]) -> Option<usize> {
     bytes[from..].iter().position(|&byte| is_any(byte)).map(|at| from + at)
 }
 
-fn is_blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}
-
-pub(super) fn trim_start(bytes: &[u8]) -> &[u8] {
-    let from = bytes.iter().position(|byte| !is_blank(byte)).unwrap_or(bytes.len());
-    &bytes[from..]
-}
-
-/// Without the optional white space (OWS) around it. Only SP and HTAB are white space here.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
-    let rest = trim_start(bytes);
-    let end = rest.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
-    &rest[..end]
-}
-
 /// A number of plain decimal digits: `str::parse` alone would let `+5` through.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
@@ -91,8 +75,9 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// The elements of a comma-separated list, empty ones included: whether those are allowed is the caller's decision.
+/// Optional white space is SP and HTAB alone, but no line holds what else ASCII calls so.
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(trim)
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -111,12 +96,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn white_space_is_trimmed_from_both_ends() {
-        assert_eq!(trim(b" \t a b\t "), b"a b");
-        assert_eq!(trim(b" \t"), b"");
-        assert_eq!(trim(b"\x0ba"), b"\x0ba");
     }
 }
