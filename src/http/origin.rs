@@ -8,18 +8,19 @@
 
 use super::head::RequestHead;
 use super::host::HostPolicy;
+use super::syntax::is_hop_by_hop;
 
 /// The types of a body that need no preflight.
 const SAFELISTED_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
-/// Fields that prove no preflight: a page may set them without one, or its browser sets them of itself.
-const UNPROVING: [&str; 29] = [
+/// Fields that prove no preflight: a page may set them without one, or its browser sets them of itself, as it does those
+/// that concern the connection.
+const UNPROVING: [&str; 23] = [
     "accept",
     "accept-charset",
     "accept-encoding",
     "accept-language",
     "b3",
     "cache-control",
-    "connection",
     "content-language",
     "content-length",
     "content-type",
@@ -29,16 +30,11 @@ const UNPROVING: [&str; 29] = [
     "expect",
     "forwarded",
     "host",
-    "keep-alive",
     "origin",
     "pragma",
     "priority",
     "range",
     "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
     "via",
@@ -130,7 +126,7 @@ fn is_sent_by_itself(credentials: &[u8]) -> bool {
 }
 
 fn is_unproving(name: &str) -> bool {
-    UNPROVING.contains(&name) || UNPROVING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    UNPROVING.contains(&name) || is_hop_by_hop(name) || UNPROVING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
