@@ -143,8 +143,8 @@ impl RequestHead {
     fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
-        let end = parsed.parse_with_uninit_headers(bytes, &mut slots).map_err(refusal_of)?;
-        if end != httparse::Status::Complete(bytes.len()) {
+        // What httparse refuses, the line checks have refused already. Should the two ever differ, the stricter one wins.
+        if parsed.parse_with_uninit_headers(bytes, &mut slots) != Ok(httparse::Status::Complete(bytes.len())) {
             return Err(Refusal::FieldInvalid);
         }
         let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
@@ -236,20 +236,6 @@ impl RequestHead {
         is_hop_by_hop(name)
             || name.eq_ignore_ascii_case("expect")
             || (self.nominates && is_nominated(self.fields(), name))
-    }
-}
-
-/// What httparse refuses, the line checks have refused already. Should the two ever differ, the stricter one wins.
-fn refusal_of(error: httparse::Error) -> Refusal {
-    match error {
-        httparse::Error::Token => Refusal::RequestLine,
-        httparse::Error::Version => Refusal::VersionInvalid,
-        httparse::Error::NewLine => Refusal::BareLineEnd,
-        httparse::Error::HeaderName => Refusal::FieldInvalid,
-        httparse::Error::HeaderValue => Refusal::ControlByte,
-        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
-        // Only replies have one.
-        httparse::Error::Status => Refusal::RequestLine,
     }
 }
 
