@@ -19,7 +19,7 @@ use crate::client::{CalledOff, Lend, Loan, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{self, ReplyFraming};
 use crate::http::reply_framing::{BodyEnd, ReplyBody};
-use crate::http::reply_head::{self, read_reply_head};
+use crate::http::reply_head::{self, parse_reply_head};
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::usage::{Dialect, Form, Tap, UsageReport, are_events, inject};
@@ -145,7 +145,7 @@ impl Worker {
     ) {
         let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
-        let head = read_reply_head(&bytes, &mut slots).expect("a head is read before it is put aside");
+        let head = parse_reply_head(&bytes, &mut slots).ok().flatten().expect("a head is read before it is put aside");
         let status = head.status;
         // A body under a coding cannot be read along, nor can anything be taken out of it.
         let is_plain = request.forwarding.recorded && body_framing.codings.is_empty();

@@ -102,14 +102,14 @@ fn coding(element: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply_head::{read_reply_head, slots};
+    use super::super::reply_head::{parse_reply_head, slots};
     use super::*;
 
     fn read(start: &str, fields: &[&str], head_only: bool) -> Result<ReplyBody, &'static str> {
         let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let text = format!("{start}\r\n{lines}\r\n");
         let mut slots = slots(text.as_bytes());
-        reply_body(&read_reply_head(text.as_bytes(), &mut slots).expect("a head"), head_only)
+        reply_body(&parse_reply_head(text.as_bytes(), &mut slots).expect("sound").expect("a head"), head_only)
     }
 
     #[track_caller]

@@ -4,9 +4,6 @@
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
-/// Where the fields of a head are kept while it is looked at.
-pub type HeaderSlots<'b> = Vec<Header<'b>>;
-
 /// A head, in borrowed bytes.
 pub struct ReplyHead<'f, 'b> {
     /// Minor version of HTTP.
@@ -29,16 +26,11 @@ impl<'b> ReplyHead<'_, 'b> {
 }
 
 /// Room for all fields that a head of these bytes can have.
-pub fn slots<'b>(bytes: &[u8]) -> HeaderSlots<'b> {
+pub fn slots<'b>(bytes: &[u8]) -> Vec<Header<'b>> {
     vec![EMPTY_HEADER; memchr::memchr_iter(b'\n', bytes).count()]
 }
 
-/// The head that `bytes` begin with, if it is whole and its fields fit in `slots`.
-pub fn read_reply_head<'f, 'b>(bytes: &'b [u8], slots: &'f mut [Header<'b>]) -> Option<ReplyHead<'f, 'b>> {
-    parse_reply_head(bytes, slots).ok().flatten()
-}
-
-/// The same, where it counts what is wrong: `None` is no error, more may come.
+/// The head that `bytes` begin with, if its fields fit in `slots`. `None` is no error: more may come.
 pub fn parse_reply_head<'f, 'b>(
     bytes: &'b [u8],
     slots: &'f mut [Header<'b>],
@@ -63,15 +55,15 @@ mod tests {
         let text = b"HTTP/1.1 404 Nicht gefunden\r\nX-One: a\r\nx-two:  b \r\nX-ONE: c\r\n\r\nbody\n";
         for cut in 0..text.len() - 5 {
             let mut slots = slots(&text[..cut]);
-            assert!(read_reply_head(&text[..cut], &mut slots).is_none(), "cut at {cut}");
+            assert!(matches!(parse_reply_head(&text[..cut], &mut slots), Ok(None)), "cut at {cut}");
         }
         let mut slots = slots(text);
-        let head = read_reply_head(text, &mut slots).expect("it is whole");
+        let head = parse_reply_head(text, &mut slots).expect("it is sound").expect("it is whole");
         assert_eq!((head.minor_version, head.status, head.reason), (1, 404, "Nicht gefunden"));
         let pairs: Vec<_> = head.pairs().collect();
         assert_eq!(pairs, [("X-One", &b"a"[..]), ("x-two", b"b"), ("X-ONE", b"c")]);
         assert_eq!(&text[head.length..], b"body\n");
         let mut few = [EMPTY_HEADER; 2];
-        assert!(read_reply_head(text, &mut few).is_none());
+        assert!(parse_reply_head(text, &mut few).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use httparse::{EMPTY_HEADER, Header};
 
 use super::reply_framing::{BodyEnd, reply_body};
-use super::reply_head::{ReplyHead, read_reply_head};
+use super::reply_head::{ReplyHead, parse_reply_head};
 
 /// Room for the fields of a usual reply; LM Studio sends nine.
 const PLAIN_FIELDS_MAX: usize = 32;
@@ -19,7 +19,7 @@ pub const NO_FIELDS: Fields<'static> = [EMPTY_HEADER; PLAIN_FIELDS_MAX];
 /// `Content-Length`, no transfer coding, no wish to close, and not a byte too much. `None` is no verdict: more may
 /// come, or another reader knows better.
 pub fn read_whole<'f, 'b>(bytes: &'b [u8], fields: &'f mut Fields<'b>) -> Option<(ReplyHead<'f, 'b>, &'b [u8])> {
-    let head = read_reply_head(bytes, fields)?;
+    let head = parse_reply_head(bytes, fields).ok()??;
     if head.minor_version != 1 || !(200..600).contains(&head.status) {
         return None;
     }
