@@ -205,8 +205,11 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let all = Filter::default;
     // As `-7d` is: not on a whole minute.
     let days = |days: i64| Filter::since(NOW_MS - days * DAY_MS + 12_345);
-    let model = || Filter { models: vec!["model-07".to_owned()], ..Filter::default() };
-    let rare = || Filter { models: vec!["model-in-spring".to_owned()], ..Filter::default() };
+    let of_model = |name: &str| {
+        let mut filter = Filter::default();
+        filter.names[By::Model].push(name.to_owned());
+        filter
+    };
     let half = Filter { from_ms: Some(START_MS + 31 * DAY_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
     let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
         Box::new(move |r| json(&r.over_time(&filter, bucket, Zone { minutes }, None, NOW_MS).expect("answers")))
@@ -219,7 +222,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let middle = Filter { to_ms: Some(START_MS + YEAR_MS / 2), ..Filter::default() };
     vec![
         ("summary", summary(all())),
-        ("summary, one model", summary(model())),
+        ("summary, one model", summary(of_model("model-07"))),
         ("summary, -24h", summary(days(1))),
         ("summary, -7d", summary(days(7))),
         ("summary, -30d", summary(days(30))),
@@ -241,8 +244,8 @@ fn questions() -> Vec<(&'static str, Ask)> {
         ("latency, -7d", latency(days(7))),
         ("latency, -30d", latency(days(30))),
         ("recent", recent(all())),
-        ("recent, one model", recent(model())),
-        ("recent, a model used in spring", recent(rare())),
+        ("recent, one model", recent(of_model("model-07"))),
+        ("recent, a model used in spring", recent(of_model("model-in-spring"))),
         ("requests before mid-year", recent(middle)),
         (
             "report",

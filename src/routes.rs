@@ -3,6 +3,8 @@
 //! A line says who answers, what it takes in its query, and of a generating route of LM Studio, what it speaks. Who may
 //! ask, and with which method, the front judges.
 
+use std::ops::{Index, IndexMut};
+
 use self::Takes::{Filters, Nothing};
 use crate::http::Refusal;
 use crate::http::target::climbs_out;
@@ -76,7 +78,7 @@ impl By {
     /// All of them.
     pub const ALL: [By; 5] = [By::Model, By::Endpoint, By::Client, By::Key, By::Outcome];
 
-    /// The name of the field that tells them apart.
+    /// The name of the field that tells them apart: of JSON, of a query, and of a column.
     pub fn name(self) -> &'static str {
         match self {
             By::Model => "model",
@@ -86,16 +88,22 @@ impl By {
             By::Outcome => "outcome",
         }
     }
+}
 
-    /// The name of their list.
-    pub fn plural(self) -> &'static str {
-        match self {
-            By::Model => "models",
-            By::Endpoint => "endpoints",
-            By::Client => "clients",
-            By::Key => "keys",
-            By::Outcome => "outcomes",
-        }
+/// One of something for each of them, in the order of [`By::ALL`]: `names[By::Model]`.
+pub type Names<T> = [T; By::ALL.len()];
+
+impl<T> Index<By> for Names<T> {
+    type Output = T;
+
+    fn index(&self, by: By) -> &T {
+        &self[by as usize]
+    }
+}
+
+impl<T> IndexMut<By> for Names<T> {
+    fn index_mut(&mut self, by: By) -> &mut T {
+        &mut self[by as usize]
     }
 }
 

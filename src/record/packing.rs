@@ -10,6 +10,7 @@
 //! - Packs and `packed_until` change in one transaction, which changes nothing where another process has moved the id
 //!   since the rows were read, or a row was corrected ([`State`]).
 
+use std::array;
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::types::Type;
@@ -17,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::meta::{number, set};
 use super::schema::CAME_UNTIL;
-use super::series::{Series, SeriesIds, SeriesNames};
+use super::series::{Series, SeriesIds};
 use super::table::{integer, real, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
@@ -25,6 +26,7 @@ use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{
     DamagedPack, Latencies, Measured, encode_latencies, encode_sums, packs_of_hour, visit_latencies, visit_sums,
 };
+use crate::routes::Names;
 
 /// Name in `meta` of the id up to which packs hold every row.
 pub const PACKED_UNTIL: &str = "packed_until";
@@ -84,7 +86,7 @@ pub struct Folded {
 }
 
 /// What [`Folded::count`] reads of a row.
-const COLUMNS: &str = "id, start_time, endpoint, model, client, key, outcome, duration_ms, input_tokens, output_tokens,
+const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome, duration_ms, input_tokens, output_tokens,
     total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second";
 
 impl Folded {
@@ -140,24 +142,16 @@ impl Folded {
             first_id: id,
             last_id: id,
         };
-        let series = self.place(SeriesNames {
-            endpoint: text(row, 2),
-            model: text(row, 3),
-            client: text(row, 4),
-            key: text(row, 5),
-            outcome: text(row, 6),
-        });
+        let series = self.place(array::from_fn(|at| text(row, 2 + at)));
         let hour = hour_of_ms(ms_of_text(text(row, 1)).unwrap_or(0));
         Measured::entry(&mut self.measured, (hour, series), &sums).count(&sums);
         (self.last, self.rows) = (id, self.rows + 1);
         Ok(())
     }
 
-    fn place(&mut self, names: SeriesNames) -> usize {
-        let SeriesNames { endpoint, model, client, key, outcome } = names;
-        let joined = [endpoint, model, client, key, outcome].join("\0");
-        *self.places.entry(joined).or_insert_with(|| {
-            self.series.push(names.to_series());
+    fn place(&mut self, names: Names<&str>) -> usize {
+        *self.places.entry(names.join("\0")).or_insert_with(|| {
+            self.series.push(names.map(str::to_owned));
             self.series.len() - 1
         })
     }
@@ -357,17 +351,11 @@ mod tests {
         // As if they had been packed like that, by the same series.
         let fresh = database();
         let mut all =
-            conn.prepare("SELECT endpoint, model, client, key, outcome FROM series ORDER BY id").expect("a query");
+            conn.prepare("SELECT model, endpoint, client, key, outcome FROM series ORDER BY id").expect("a query");
         let mut all = all.query([]).expect("a query");
         while let Some(row) = all.next().expect("a query") {
-            let names = SeriesNames {
-                endpoint: text(row, 0),
-                model: text(row, 1),
-                client: text(row, 2),
-                key: text(row, 3),
-                outcome: text(row, 4),
-            };
-            SeriesIds::default().id(&fresh, &names.to_series()).expect("an id");
+            let names = array::from_fn(|column| text(row, column).to_owned());
+            SeriesIds::default().id(&fresh, &names).expect("an id");
         }
         let folded = Folded::of_rows(&conn, "id > ?1", [0]).expect("reads");
         folded.add_to_packs(&fresh, &mut SeriesIds::default(), 1).expect("adds");

@@ -2,60 +2,22 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::limits::SERIES_MAX;
+use crate::routes::{By, Names};
 
 /// A series whose names are too many to be kept apart.
 pub const OTHER: &str = "other";
 
-/// What a request is filed under, and what requests are kept apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Series<S = String> {
-    /// Path.
-    pub endpoint: S,
-    /// Model, or `unknown`.
-    pub model: S,
-    /// Who asked, or empty.
-    pub client: S,
-    /// Fingerprint, or empty.
-    pub key: S,
-    /// How it ended.
-    pub outcome: S,
-}
+/// The names that a request is filed under. Those of an unknown client and key are empty, an unknown model is `unknown`.
+pub type Series = Names<String>;
 
-/// The same names where they stand.
-pub type SeriesNames<'a> = Series<&'a str>;
-
-impl<S> Series<S> {
-    fn map<'s, T>(&'s self, name: impl Fn(&'s S) -> T) -> Series<T> {
-        Series {
-            endpoint: name(&self.endpoint),
-            model: name(&self.model),
-            client: name(&self.client),
-            key: name(&self.key),
-            outcome: name(&self.outcome),
-        }
-    }
-}
-
-impl SeriesNames<'_> {
-    pub(super) fn to_series(self) -> Series {
-        self.map(|name| (*name).to_owned())
-    }
-}
-
-impl Series {
-    pub(crate) fn names(&self) -> SeriesNames<'_> {
-        self.map(String::as_str)
-    }
-
-    /// As it is counted where so many names are no longer kept apart: those of clients and keys, or all but how it ended.
-    fn folded(&self, all: bool) -> Series {
-        let other = || OTHER.to_owned();
-        let folded = Series { client: other(), key: other(), ..self.clone() };
-        if all { Series { endpoint: other(), model: other(), ..folded } } else { folded }
-    }
+/// As it is counted where so many names are no longer kept apart.
+fn folded(series: &Series, names: &[By]) -> Series {
+    let mut folded = series.clone();
+    names.iter().for_each(|by| OTHER.clone_into(&mut folded[*by]));
+    folded
 }
 
 /// Ids of the series met so far.
@@ -85,10 +47,11 @@ impl SeriesIds {
             return Ok(*id);
         }
         let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
-        let ways = [(series.clone(), self.series_max), (series.folded(false), 2 * self.series_max)];
+        let ways = [(series.clone(), self.series_max), (folded(series, &[By::Client, By::Key]), 2 * self.series_max)];
         let id = 'found: {
             // What was counted one way before goes on so, however many there are by now.
-            for (way, known_max) in ways.into_iter().chain([(series.folded(true), i64::MAX)]) {
+            let last = folded(series, &[By::Client, By::Key, By::Endpoint, By::Model]);
+            for (way, known_max) in ways.into_iter().chain([(last, i64::MAX)]) {
                 if let Some(id) = find(conn, &way)? {
                     break 'found id;
                 }
@@ -113,33 +76,29 @@ impl SeriesIds {
 
 fn find(conn: &Connection, series: &Series) -> rusqlite::Result<Option<i64>> {
     conn.prepare_cached(
-        "SELECT id FROM series WHERE endpoint = ?1 AND model = ?2 AND client = ?3 AND key = ?4 AND outcome = ?5",
+        "SELECT id FROM series WHERE model = ?1 AND endpoint = ?2 AND client = ?3 AND key = ?4 AND outcome = ?5",
     )?
-    .query_row(params![series.endpoint, series.model, series.client, series.key, series.outcome], |row| row.get(0))
+    .query_row(params_from_iter(series), |row| row.get(0))
     .optional()
 }
 
 fn insert(conn: &Connection, series: &Series) -> rusqlite::Result<i64> {
-    conn.prepare_cached("INSERT INTO series (endpoint, model, client, key, outcome) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .insert(params![series.endpoint, series.model, series.client, series.key, series.outcome])
+    conn.prepare_cached("INSERT INTO series (model, endpoint, client, key, outcome) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .insert(params_from_iter(series))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
     fn beyond_the_limit_names_are_no_longer_kept_apart_but_every_row_counts() {
         let conn = Connection::open_in_memory().expect("opens");
         crate::record::schema::create(&conn).expect("creates");
         let mut ids = SeriesIds { ids: HashMap::new(), series_max: 5 };
         let name = |name: &str, i: usize| format!("{name}-{i}");
-        let series = |i: usize| Series {
-            endpoint: "/v1/x".to_owned(),
-            model: name("model", i),
-            client: name("client", i),
-            key: String::new(),
-            outcome: "completed".to_owned(),
-        };
+        let series =
+            |i: usize| [name("model", i), "/v1/x".to_owned(), name("client", i), String::new(), "completed".to_owned()];
         let met: Vec<i64> = (0..40).map(|i| ids.id(&conn, &series(i)).expect("an id")).collect();
         // Asked again, with nothing remembered, each is what it was.
         ids.forget();

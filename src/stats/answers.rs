@@ -4,7 +4,6 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::record::series::SeriesNames;
 pub use crate::routes::By;
 
 /// What it would have cost; absent where there are no prices.
@@ -50,19 +49,6 @@ pub struct Summary {
     /// What they would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
-}
-
-impl By {
-    /// The one of these names that it is about.
-    pub fn of<'a>(self, names: &SeriesNames<'a>) -> &'a str {
-        match self {
-            By::Model => names.model,
-            By::Endpoint => names.endpoint,
-            By::Client => names.client,
-            By::Key => names.key,
-            By::Outcome => names.outcome,
-        }
-    }
 }
 
 /// `GET /stats/by-model` and its like: most requests first, then by name.
@@ -135,7 +121,7 @@ impl Serialize for Groups {
         let groups: Vec<NamedGroup> =
             groups.map(|group| NamedGroup { name: Name(self.by, group.name.as_deref()), group }).collect();
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.by.plural(), &groups)?;
+        map.serialize_entry(&format!("{}s", self.by.name()), &groups)?;
         map.end()
     }
 }

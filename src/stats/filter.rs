@@ -7,7 +7,8 @@ use super::answers::By;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
 use crate::clock::latest_true_ms;
 use crate::record::row::Outcome;
-use crate::record::series::{OTHER, SeriesNames};
+use crate::record::series::{OTHER, Series};
+use crate::routes::Names;
 
 /// What a request must be to count. Empty lists and absent ends ask for nothing; several names mean any of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,16 +17,8 @@ pub struct Filter {
     pub from_ms: Option<i64>,
     /// Started before this moment.
     pub to_ms: Option<i64>,
-    /// Paths.
-    pub endpoints: Vec<String>,
-    /// Models that answered; `unknown` where nobody told.
-    pub models: Vec<String>,
-    /// Who asked; an empty name where that is unknown.
-    pub clients: Vec<String>,
-    /// Fingerprints of credentials; an empty one where there was none.
-    pub keys: Vec<String>,
-    /// How it ended.
-    pub outcomes: Vec<Outcome>,
+    /// Filed under one of these, as a [`Series`] is.
+    pub names: Names<Vec<String>>,
 }
 
 /// The parameters of a [`Filter`], as an error names them.
@@ -48,34 +41,19 @@ impl Filter {
         }
     }
 
-    /// Whether it asks for names of this kind.
-    pub(super) fn asks_for(&self, name: By) -> bool {
-        match name {
-            By::Model => !self.models.is_empty(),
-            By::Endpoint => !self.endpoints.is_empty(),
-            By::Client => !self.clients.is_empty(),
-            By::Key => !self.keys.is_empty(),
-            By::Outcome => !self.outcomes.is_empty(),
-        }
-    }
-
-    /// Whether a request of these names counts. Unknown client and key are empty.
-    pub fn matches(&self, names: &SeriesNames) -> bool {
+    /// Whether a request of these names counts.
+    pub fn matches(&self, names: &Names<impl AsRef<str>>) -> bool {
         self.lets_pass(names, |wanted, name| wanted == name)
     }
 
     /// Whether any of the requests of a series can count: names that were folded into [`OTHER`] may be any.
-    pub(super) fn may_match(&self, series: &SeriesNames) -> bool {
+    pub(super) fn may_match(&self, series: &Series) -> bool {
         self.lets_pass(series, |wanted, name| wanted == name || name == OTHER)
     }
 
-    fn lets_pass(&self, names: &SeriesNames, fits: impl Fn(&str, &str) -> bool) -> bool {
-        let any = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|wanted| fits(wanted, name));
-        any(&self.endpoints, names.endpoint)
-            && any(&self.models, names.model)
-            && any(&self.clients, names.client)
-            && any(&self.keys, names.key)
-            && (self.outcomes.is_empty() || self.outcomes.iter().any(|outcome| outcome.as_str() == names.outcome))
+    fn lets_pass(&self, names: &Names<impl AsRef<str>>, fits: impl Fn(&str, &str) -> bool) -> bool {
+        let fits = |wanted: &Vec<String>, name: &str| wanted.is_empty() || wanted.iter().any(|one| fits(one, name));
+        self.names.iter().zip(names).all(|(wanted, name)| fits(wanted, name.as_ref()))
     }
 
     /// Takes one parameter. `None`: it is none of a filter's. `zone`: whose midnight a date means.
@@ -88,19 +66,14 @@ impl Filter {
         match name {
             "from" => return Some(time(value).map(|ms| self.from_ms = ms)),
             "to" => return Some(time(value).map(|ms| self.to_ms = ms)),
-            "endpoint" => self.endpoints.push(value.to_owned()),
-            "model" => self.models.push(value.to_owned()),
-            "client" => self.clients.push(value.to_owned()),
-            "key" => self.keys.push(value.to_owned()),
-            "outcome" => match Outcome::ALL.iter().find(|outcome| outcome.as_str() == value) {
-                Some(outcome) => self.outcomes.push(*outcome),
-                None => {
-                    let all = Outcome::ALL.map(Outcome::as_str).join(", ");
-                    return Some(Err(format!("outcome is {}: it takes one of {all}.", shown(value))));
-                }
-            },
-            _ => return None,
+            _ => {}
         }
+        let by = By::ALL.into_iter().find(|by| by.name() == name)?;
+        if by == By::Outcome && Outcome::ALL.iter().all(|outcome| outcome.as_str() != value) {
+            let all = Outcome::ALL.map(Outcome::as_str).join(", ");
+            return Some(Err(format!("outcome is {}: it takes one of {all}.", shown(value))));
+        }
+        self.names[by].push(value.to_owned());
         Some(Ok(()))
     }
 }

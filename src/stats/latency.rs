@@ -84,11 +84,11 @@ impl Reader {
             let kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
             let mut models = kept.models.clone();
             self.kept_latencies.borrow_mut().put(kept);
-            let needs = By::ALL.map(|name| name == By::Model || filter.asks_for(name));
+            let needs = By::ALL.map(|name| name == By::Model || !filter.names[name].is_empty());
             let mut add = |row: &RowRead| {
                 let names = row.names();
                 if filter.matches(&names) {
-                    let at = models.place(names.model);
+                    let at = models.place(names[By::Model]);
                     models.list[at].1.count(&row.timings());
                 }
                 Ok(())
@@ -105,8 +105,8 @@ impl Reader {
     fn packed_latencies(&self, of: Body) -> rusqlite::Result<KeptLatencies> {
         let (series, mut models) = (self.series()?, Models::default());
         let chosen = |series: &Option<Series>| {
-            let names = series.as_ref()?.names();
-            of.filter.matches(&names).then(|| models.place(names.model))
+            let series = series.as_ref()?;
+            of.filter.matches(series).then(|| models.place(&series[By::Model]))
         };
         let places: Vec<Option<usize>> = series.iter().map(chosen).collect();
         let at = |series: i64| usize::try_from(series).ok().and_then(|series| places.get(series).copied()?);

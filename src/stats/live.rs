@@ -32,7 +32,7 @@ use crate::outage::Outage;
 use crate::record::connections::ConnectionSlot;
 use crate::record::database_file::FileId;
 use crate::record::recorder::Recorder;
-use crate::record::series::SeriesNames;
+use crate::routes::Names;
 
 /// A comment is sent after so long a silence. Proxies in between give up after 30 to 60 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -265,13 +265,8 @@ impl LiveEvent {
 impl Listener {
     fn hear(&mut self, event: &LiveEvent) {
         let LiveEvent { request, start_ms, text } = event;
-        let names = SeriesNames {
-            endpoint: &request.endpoint,
-            model: &request.model,
-            client: request.client.as_deref().unwrap_or_default(),
-            key: request.key.as_deref().unwrap_or_default(),
-            outcome: &request.outcome,
-        };
+        let [client, key] = [&request.client, &request.key].map(|name| name.as_deref().unwrap_or_default());
+        let names: Names<&str> = [&request.model, &request.endpoint, client, key, &request.outcome];
         let in_time = self.filter.from_ms.is_none_or(|from| from <= *start_ms)
             && self.filter.to_ms.is_none_or(|to| *start_ms < to);
         if in_time && self.filter.matches(&names) {

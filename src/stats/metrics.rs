@@ -18,7 +18,8 @@ use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::Sums;
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
-use crate::record::series::{OTHER, SeriesNames};
+use crate::record::series::OTHER;
+use crate::routes::Names;
 
 /// The type of the reply, with the version that scrapers look for.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -104,22 +105,21 @@ impl MetricNames {
 type Figure = fn(&Sums) -> i64;
 
 /// Model, endpoint, outcome.
-type Labels = (String, String, String);
+type Labels = [String; 3];
 
 /// What was ever recorded, from the pack of all time and the rows that are not packed yet.
 fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Sums>)> {
     // By labels, one behind the other: with them, and what was seen first.
     let mut counted: HashMap<String, (i64, Labels, Sums)> = HashMap::new();
     let mut joined = String::new();
-    let mut count = |seen: i64, names: SeriesNames, sums: &Sums| {
+    let mut count = |seen: i64, [model, endpoint, _, _, outcome]: Names<&str>, sums: &Sums| {
         joined.clear();
-        joined.extend([names.model, "\0", names.endpoint, "\0", names.outcome]);
+        joined.extend([model, "\0", endpoint, "\0", outcome]);
         if let Some((first, _, all)) = counted.get_mut(&joined) {
             *first = seen.min(*first);
             all.add(sums, 1);
         } else {
-            let labels = (names.model.to_owned(), names.endpoint.to_owned(), names.outcome.to_owned());
-            counted.insert(joined.clone(), (seen, labels, sums.clone()));
+            counted.insert(joined.clone(), (seen, [model, endpoint, outcome].map(str::to_owned), sums.clone()));
         }
     };
     reader.at_once(|| {
@@ -127,7 +127,7 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
         reader.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(SPAN_ALL, 0), |pack| {
             visit_totals(pack, |id, sums| {
                 if let Some(series) = usize::try_from(id).ok().and_then(|at| series.get(at)?.as_ref()) {
-                    count(id, series.names(), sums);
+                    count(id, series.each_ref().map(String::as_str), sums);
                 }
             })
         })?;
@@ -140,13 +140,13 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
             Ok(())
         })
     })?;
-    let models = counted.values().map(|(first, (model, _, _), _)| (*first, model.clone()));
+    let models = counted.values().map(|(first, [model, _, _], _)| (*first, model.clone()));
     let models = MetricNames::first(models, METRICS_MODELS_MAX);
-    let endpoints = counted.values().map(|(first, (_, endpoint, _), _)| (*first, endpoint.clone()));
+    let endpoints = counted.values().map(|(first, [_, endpoint, _], _)| (*first, endpoint.clone()));
     let endpoints = MetricNames::first(endpoints, METRICS_ENDPOINTS_MAX);
     let mut told: BTreeMap<Labels, Sums> = BTreeMap::new();
-    for (_, (model, endpoint, outcome), sums) in counted.into_values() {
-        told.entry((models.name(model), endpoints.name(endpoint), outcome)).or_default().add(&sums, 1);
+    for (_, [model, endpoint, outcome], sums) in counted.into_values() {
+        told.entry([models.name(model), endpoints.name(endpoint), outcome]).or_default().add(&sums, 1);
     }
     Ok((models, told))
 }
@@ -160,7 +160,7 @@ struct Page {
 impl Page {
     fn add_requests(&mut self, counts: &BTreeMap<Labels, Sums>) {
         self.family("lms_proxy_requests_total", "counter", "Recorded requests by how they ended, of all time.");
-        for ((model, endpoint, outcome), counts) in counts {
+        for ([model, endpoint, outcome], counts) in counts {
             let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
             self.sample("lms_proxy_requests_total", &labels, counts.requests);
         }
@@ -187,7 +187,7 @@ impl Page {
         ];
         for (name, help, figure) in families {
             self.family(name, "counter", help);
-            for ((model, endpoint, outcome), counts) in counts {
+            for ([model, endpoint, outcome], counts) in counts {
                 let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
                 self.sample(name, &labels, figure(counts));
             }

@@ -125,7 +125,6 @@ fn limit(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use crate::calendar::HOUR_MS;
-    use crate::record::row::Outcome;
 
     const NOW_MS: i64 = 1_768_818_645_678;
 
@@ -189,9 +188,9 @@ mod tests {
     fn repeated_names_are_any_of_them_and_a_date_is_in_the_zone_asked_for() {
         let query = "from=2026-01-19&model=a&model=b+c&outcome=completed&outcome=truncated&client=&tz=+02:00&token=x";
         let filter = Question::read(Local::OverTime, query, NOW_MS).expect("a question").filter;
-        assert_eq!(filter.models, ["a", "b c"]);
-        assert_eq!(filter.outcomes, [Outcome::Completed, Outcome::Truncated]);
-        assert_eq!(filter.clients, [""]);
+        assert_eq!(filter.names[By::Model], ["a", "b c"]);
+        assert_eq!(filter.names[By::Outcome], ["completed", "truncated"]);
+        assert_eq!(filter.names[By::Client], [""]);
         assert_eq!(filter.from_ms, Some(1_768_780_800_000 - 2 * HOUR_MS));
     }
 }

@@ -16,8 +16,9 @@ use crate::limits::READ_WAIT_MAX;
 use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{DamagedPack, SPAN_HOUR, pack_id, visit_sums};
 use crate::record::packing::State;
-use crate::record::series::{Series, SeriesNames};
+use crate::record::series::Series;
 use crate::record::table::{integer, real, text};
+use crate::routes::{By, Names};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
 const CACHE_KB: i64 = 2000;
@@ -116,19 +117,13 @@ impl Reader {
             let next = known.len() as i64;
             let mut statement = self
                 .conn
-                .prepare_cached("SELECT id, endpoint, model, client, key, outcome FROM series WHERE id >= ?1")?;
+                .prepare_cached("SELECT id, model, endpoint, client, key, outcome FROM series WHERE id >= ?1")?;
             let mut rows = statement.query([next])?;
             while let Some(row) = rows.next()? {
                 let id = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
                 let length = known.len().max(id + 1);
                 known.resize_with(length, || None);
-                known[id] = Some(Series {
-                    endpoint: row.get(1)?,
-                    model: row.get(2)?,
-                    client: row.get(3)?,
-                    key: row.get(4)?,
-                    outcome: row.get(5)?,
-                });
+                known[id] = Some([row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?]);
             }
         }
         Ok(self.series.borrow())
@@ -162,12 +157,12 @@ impl Reader {
     }
 
     /// Every packed row that started from one moment until before another of the same hour. Only the names that are
-    /// needed are read, in the order of [`super::answers::By::ALL`]; the others are empty.
+    /// needed are read; the others are empty.
     pub(super) fn visit_packed_rows(
         &self,
         packed: Packed,
         (from_ms, to_ms): (i64, i64),
-        needs: [bool; 5],
+        needs: Names<bool>,
         figures: RowFigures,
         visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
@@ -181,7 +176,7 @@ impl Reader {
         &self,
         packed: Packed,
         range: (Option<i64>, Option<i64>),
-        needs: [bool; 5],
+        needs: Names<bool>,
         figures: RowFigures,
         visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
@@ -192,14 +187,13 @@ impl Reader {
         &self,
         (first_id, last_id): (i64, i64),
         (from_ms, to_ms): (Option<i64>, Option<i64>),
-        needs: [bool; 5],
+        needs: Names<bool>,
         figures: RowFigures,
         mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
-        const NAMES: [&str; 5] = ["model", "endpoint", "client", "key", "outcome"];
         let mut query = "SELECT start_time".to_owned();
-        for (name, _) in NAMES.into_iter().zip(needs).filter(|(_, needed)| *needed) {
-            query.extend([", ", name]);
+        for by in By::ALL.into_iter().filter(|by| needs[*by]) {
+            query.extend([", ", by.name()]);
         }
         query.extend([", ", figures.columns()]);
         query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
@@ -239,7 +233,7 @@ impl RowFigures {
 /// A row that is being visited. What somebody else has written into it is as unknown.
 pub(super) struct RowRead<'a> {
     row: &'a Row<'a>,
-    needs: [bool; 5],
+    needs: Names<bool>,
 }
 
 impl RowRead<'_> {
@@ -248,13 +242,13 @@ impl RowRead<'_> {
         text(self.row, 0)
     }
 
-    pub fn names(&self) -> SeriesNames<'_> {
+    /// Those that were needed.
+    pub fn names(&self) -> Names<&str> {
         let mut column = 0;
-        let [model, endpoint, client, key, outcome] = self.needs.map(|needed| {
+        self.needs.map(|needed| {
             column += usize::from(needed);
             if needed { text(self.row, column) } else { "" }
-        });
-        SeriesNames { endpoint, model, client, key, outcome }
+        })
     }
 
     /// Sums of one, without what [`crate::packs::visit_totals`] leaves out.

@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::answers::{Hit, RequestInFull, RequestRow, Requests, Search};
+use super::answers::{By, Hit, RequestInFull, RequestRow, Requests, Search};
 use super::filter::Filter;
 use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
@@ -55,27 +55,17 @@ impl Condition {
             condition.sql.push_str(" AND start_time >= ? AND start_time < ?");
             condition.values.extend([Value::Text(from), Value::Text(to)]);
         }
-        let outcomes: Vec<String> = filter.outcomes.iter().map(|outcome| outcome.as_str().to_owned()).collect();
-        condition.any_of("endpoint", &filter.endpoints);
-        condition.any_of("model", &filter.models);
-        condition.any_of("coalesce(client, '')", &filter.clients);
-        condition.any_of("coalesce(key, '')", &filter.keys);
-        condition.any_of("outcome", &outcomes);
+        for (by, names) in By::ALL.iter().zip(&filter.names).filter(|(_, names)| !names.is_empty()) {
+            let marks = vec!["?"; names.len()].join(", ");
+            condition.sql.push_str(&format!(" AND coalesce({}, '') IN ({marks})", by.name()));
+            condition.values.extend(names.iter().cloned().map(Value::Text));
+        }
         condition
     }
 
     /// All values: these of the conditions on ids, and its own.
     pub(super) fn values(&self, ids: &[i64]) -> Vec<Value> {
         ids.iter().map(|id| Value::Integer(*id)).chain(self.values.iter().cloned()).collect()
-    }
-
-    fn any_of(&mut self, column: &str, names: &[String]) {
-        if names.is_empty() {
-            return;
-        }
-        let marks = vec!["?"; names.len()].join(", ");
-        self.sql.push_str(&format!(" AND {column} IN ({marks})"));
-        self.values.extend(names.iter().cloned().map(Value::Text));
     }
 }
 
@@ -292,7 +282,7 @@ impl Reader {
         self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(of.0, of.1), |pack| {
             visit_sums(pack, |at, sums| {
                 let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
-                if sums.requests > 0 && known.is_some_and(|series| filter.may_match(&series.names())) {
+                if sums.requests > 0 && known.is_some_and(|series| filter.may_match(series)) {
                     let ids = ids.get_or_insert(Ids { first: sums.first_id, last: sums.last_id, of });
                     ids.first = ids.first.min(sums.first_id);
                     ids.last = ids.last.max(sums.last_id);

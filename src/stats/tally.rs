@@ -17,8 +17,8 @@ use crate::packs::sums::Sums;
 use crate::packs::{SPAN_HOUR, pack_id, packs_of_hour};
 use crate::record::packing::State;
 use crate::record::row::Outcome;
-use crate::record::series::{Series, SeriesNames};
-use crate::routes::generates;
+use crate::record::series::Series;
+use crate::routes::{Names, generates};
 
 /// Little room in tests, so that pieces are met that are kept as well as others.
 const BYTES_MAX: usize = if cfg!(test) { 32 * 1024 } else { TALLIES_KEPT_BYTES_MAX };
@@ -226,7 +226,7 @@ impl Tally {
     /// Learns where series count that came since the last question.
     pub fn learn(&mut self, series: &[Option<Series>], prices: Option<&Prices>) {
         for series in series.iter().skip(self.slots.len()) {
-            let slot = series.as_ref().and_then(|series| self.slot_of_row(&series.names(), prices));
+            let slot = series.as_ref().and_then(|series| self.slot_of_row(series, prices));
             self.slots.push(slot);
         }
     }
@@ -238,30 +238,35 @@ impl Tally {
     }
 
     /// Where a row of these names counts, if it passes.
-    pub fn slot_of_row(&mut self, names: &SeriesNames, prices: Option<&Prices>) -> Option<SeriesSlot> {
+    pub fn slot_of_row(&mut self, names: &Names<impl AsRef<str>>, prices: Option<&Prices>) -> Option<SeriesSlot> {
         if !self.filter.matches(names) {
             return None;
         }
-        let name = self.by.map_or("", |by| by.of(names));
+        let name = self.by.map_or("", |by| names[by].as_ref());
         let group = self.known.get(name).copied().unwrap_or_else(|| {
             let group = self.groups.len() as u32;
             self.groups.push(name.to_owned());
             self.known.insert(name.to_owned(), group);
             group
         });
-        let ended = match names.outcome {
+        let ended = match names[By::Outcome].as_ref() {
             done if done == Outcome::Completed.as_str() => EndedAs::Completed,
             left if left == Outcome::ClientClosed.as_str() => EndedAs::Cancelled,
             _ => EndedAs::Failed,
         };
-        let generates = generates(names.endpoint);
-        Some(SeriesSlot { group, ended, generates, price: prices.and_then(|prices| prices.of(names.model)) })
+        let generates = generates(names[By::Endpoint].as_ref());
+        Some(SeriesSlot {
+            group,
+            ended,
+            generates,
+            price: prices.and_then(|prices| prices.of(names[By::Model].as_ref())),
+        })
     }
 
-    /// Which names of rows tell where they count, in the order of [`By::ALL`].
-    pub fn needs(&self, has_prices: bool) -> [bool; 5] {
+    /// Which names of rows tell where they count.
+    pub fn needs(&self, has_prices: bool) -> Names<bool> {
         By::ALL.map(|name| {
-            let told = self.by == Some(name) || self.filter.asks_for(name);
+            let told = self.by == Some(name) || !self.filter.names[name].is_empty();
             told || matches!(name, By::Outcome | By::Endpoint) || name == By::Model && has_prices
         })
     }
@@ -342,8 +347,7 @@ mod tests {
     }
 
     fn one_request(tally: &mut Tally) -> Result<(), ()> {
-        let names = SeriesNames { endpoint: "/v1/x", model: "a", client: "", key: "", outcome: "completed" };
-        let slot = tally.slot_of_row(&names, None).expect("passes");
+        let slot = tally.slot_of_row(&["a", "/v1/x", "", "", "completed"], None).expect("passes");
         tally.count(Part::Asked, &Sums { requests: 1, ..Sums::default() }, &slot);
         tally.count(Part::Along, &Sums { requests: 2, ..Sums::default() }, &slot);
         Ok(())
@@ -360,7 +364,8 @@ mod tests {
     #[test]
     fn a_piece_is_read_once_until_it_changes() {
         let mut kept = KeptTallies::default();
-        let model = Filter { models: vec!["a".to_owned()], ..Filter::since(5) };
+        let mut model = Filter::since(5);
+        model.names[By::Model].push("a".to_owned());
         let hour = Piece::Pack(pack_id(SPAN_HOUR, DAY + 4));
         let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, DAY)), Piece::Pack(pack_id(SPAN_ALL, 0)));
         let rows = |hour: i64, from_ms: i64| Piece::Rows(hour * HOUR_MS + from_ms, hour * HOUR_MS + from_ms + 1);

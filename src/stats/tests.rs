@@ -111,16 +111,8 @@ fn condition(filter: &Filter) -> String {
     let mut parts = vec!["1".to_owned()];
     parts.extend(filter.from_ms.map(|from| format!("ms >= {from}")));
     parts.extend(filter.to_ms.map(|to| format!("ms < {to}")));
-    let outcomes: Vec<String> = filter.outcomes.iter().map(|outcome| outcome.as_str().to_owned()).collect();
-    let lists = [
-        ("endpoint", &filter.endpoints),
-        ("model", &filter.models),
-        ("client", &filter.clients),
-        ("key", &filter.keys),
-        ("outcome", &outcomes),
-    ];
-    for (column, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
-        let any: Vec<String> = names.iter().map(|name| format!("coalesce({column}, '') = '{name}'")).collect();
+    for (by, names) in By::ALL.iter().zip(&filter.names).filter(|(_, names)| !names.is_empty()) {
+        let any: Vec<String> = names.iter().map(|name| format!("coalesce({}, '') = '{name}'", by.name())).collect();
         parts.push(format!("({})", any.join(" OR ")));
     }
     parts.join(" AND ")
@@ -142,15 +134,20 @@ fn random_filter(random: &mut Random) -> Filter {
         let wanted = of.iter().filter(|_| random.below(4) == 0).map(|name| (*name).to_owned()).collect();
         if random.below(3) == 0 { wanted } else { Vec::new() }
     };
-    Filter {
-        from_ms,
-        to_ms,
-        endpoints: some(&["/v1/chat/completions", "/v1/embeddings", "/nowhere"]),
-        models: some(&["model-0", "model-1", "unknown"]),
-        clients: some(&["client-0", "client-1", ""]),
-        keys: some(&["key-1", ""]),
-        outcomes: Outcome::ALL.into_iter().filter(|_| random.below(12) == 0).collect(),
-    }
+    let names = [
+        some(&["model-0", "model-1", "unknown"]),
+        some(&["/v1/chat/completions", "/v1/embeddings", "/nowhere"]),
+        some(&["client-0", "client-1", ""]),
+        some(&["key-1", ""]),
+        some(&Outcome::ALL.map(Outcome::as_str)),
+    ];
+    Filter { from_ms, to_ms, names }
+}
+
+fn of_model(name: &str) -> Filter {
+    let mut filter = Filter::default();
+    filter.names[By::Model].push(name.to_owned());
+    filter
 }
 
 /// Sums may be added up in another order: equal but for the last digits.
@@ -555,7 +552,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
     let hour = row().start_ms - row().start_ms % HOUR_MS;
     let filters = [
         Filter::default(),
-        Filter { models: vec!["model-1".to_owned()], ..Filter::default() },
+        of_model("model-1"),
         Filter { to_ms: Some(hour + 30 * HOUR_MS), ..Filter::default() },
         Filter { from_ms: Some(hour + 3 * HOUR_MS), to_ms: Some(hour + 41 * HOUR_MS), ..Filter::default() },
     ];
@@ -737,6 +734,5 @@ fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
     let found = check("fox", None, 10, &[1]);
     assert_eq!((found.requests[0].found_in, found.requests[0].excerpt.as_str()), ("prompt", "The Quick fox"));
     assert!(matches!(bench.reader.search(&Filter::default(), "  ", None, 1), Err(AskError::Refused(_))));
-    let none = Filter { models: vec!["another".to_owned()], ..Filter::default() };
-    assert_eq!(bench.reader.search(&none, "quick", None, 10).expect("answers").requests, []);
+    assert_eq!(bench.reader.search(&of_model("another"), "quick", None, 10).expect("answers").requests, []);
 }
