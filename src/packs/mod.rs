@@ -15,7 +15,7 @@ mod varint;
 use std::collections::BTreeMap;
 
 use self::histogram::Histogram;
-use self::sums::{KnownSum, Sums};
+use self::sums::{Figure, KnownSum, Sums};
 use self::varint::{Bytes, push, push_signed};
 use crate::calendar::{day_of_hour, month_of_hour};
 
@@ -54,8 +54,8 @@ impl Latencies {
     /// Counts one row, whose sums these are.
     fn count(&mut self, row: &Sums) {
         self.duration_ms.count(row.duration_ms);
-        if row.first_token_ms.rows > 0 {
-            self.first_token_ms.count(row.first_token_ms.sum);
+        if row[Figure::FirstTokenMs].rows > 0 {
+            self.first_token_ms.count(row[Figure::FirstTokenMs].sum);
         }
         if row.tokens_per_second_known > 0 {
             self.speed.count((row.tokens_per_second * 1000.0).round() as i64);
@@ -128,29 +128,42 @@ pub struct DamagedPack;
 
 /// Reads every entry of a pack of sums.
 pub fn visit_sums(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> Result<(), DamagedPack> {
-    visit_entries(bytes, decode_sums, visit)
+    visit_decoded(bytes, decode_sums, visit)
 }
 
 /// The same without first tokens, speeds and ids, which totals do not tell: a third of the figures.
 pub fn visit_totals(bytes: &[u8], visit: impl FnMut(i64, &Sums)) -> Result<(), DamagedPack> {
-    visit_entries(bytes, decode_totals, visit)
+    visit_decoded(bytes, decode_totals, visit)
 }
 
-fn visit_entries(
+fn visit_decoded(
     bytes: &[u8],
     decode: impl Fn(&mut Bytes, bool) -> Option<Sums>,
     mut visit: impl FnMut(i64, &Sums),
 ) -> Result<(), DamagedPack> {
-    let (mut bytes, tells_cache_write) = match bytes.strip_prefix(&[FORM]) {
-        Some(entries) => (Bytes::new(entries), true),
-        None => (Bytes::new(bytes), false),
-    };
-    let mut series = 0;
+    let (entries, tells_cache_write) = bytes.strip_prefix(&[FORM]).map_or((bytes, false), |entries| (entries, true));
+    visit_entries(
+        entries,
+        |bytes| decode(bytes, tells_cache_write),
+        |series, sums| {
+            visit(series, &sums);
+            Ok(())
+        },
+    )
+}
+
+/// Entries stand behind the distance of their series from the one before.
+fn visit_entries<'p, T>(
+    bytes: &'p [u8],
+    read: impl Fn(&mut Bytes<'p>) -> Option<T>,
+    mut visit: impl FnMut(i64, T) -> Result<(), DamagedPack>,
+) -> Result<(), DamagedPack> {
+    let (mut bytes, mut series) = (Bytes::new(bytes), 0);
     while !bytes.is_empty() {
-        let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, decode(&mut bytes, tells_cache_write)?));
-        let (distance, sums) = entry().ok_or(DamagedPack)?;
+        let mut entry = || Some((i64::try_from(bytes.number()?).ok()?, read(&mut bytes)?));
+        let (distance, entry) = entry().ok_or(DamagedPack)?;
         series += distance;
-        visit(series, &sums);
+        visit(series, entry)?;
     }
     Ok(())
 }
@@ -159,7 +172,12 @@ fn visit_entries(
 #[derive(Debug)]
 pub struct PackedLatencies<'a>(Bytes<'a>);
 
-impl PackedLatencies<'_> {
+impl<'p> PackedLatencies<'p> {
+    fn read(bytes: &mut Bytes<'p>) -> Option<PackedLatencies<'p>> {
+        let length = usize::try_from(bytes.number()?).ok()?;
+        bytes.take(length).map(PackedLatencies)
+    }
+
     /// Adds them to others.
     pub fn add_to(self, latencies: &mut Latencies) -> Result<(), DamagedPack> {
         latencies.add_encoded(self.0).ok_or(DamagedPack)
@@ -169,28 +187,16 @@ impl PackedLatencies<'_> {
 /// Reads every entry of a pack of distributions; those that are not wanted cost next to nothing.
 pub fn visit_latencies(
     bytes: &[u8],
-    mut visit: impl FnMut(i64, PackedLatencies) -> Result<(), DamagedPack>,
+    visit: impl FnMut(i64, PackedLatencies) -> Result<(), DamagedPack>,
 ) -> Result<(), DamagedPack> {
-    let mut bytes = Bytes::new(bytes);
-    let mut series = 0;
-    while !bytes.is_empty() {
-        let mut entry = || {
-            let distance = i64::try_from(bytes.number()?).ok()?;
-            let length = usize::try_from(bytes.number()?).ok()?;
-            Some((distance, bytes.take(length)?))
-        };
-        let (distance, entry) = entry().ok_or(DamagedPack)?;
-        series += distance;
-        visit(series, PackedLatencies(entry))?;
-    }
-    Ok(())
+    visit_entries(bytes, PackedLatencies::read, visit)
 }
 
 #[inline]
 fn decode_sums(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
     let mut sums = Sums { requests: bytes.signed()?, duration_ms: bytes.signed()?, ..Sums::default() };
-    let told = sums.known().len() - usize::from(!tells_cache_write);
-    for known in sums.known_mut().into_iter().take(told) {
+    let told = sums.known.len() - usize::from(!tells_cache_write);
+    for known in &mut sums.known[..told] {
         *known = decode_known(bytes)?;
     }
     sums.tokens_per_second_known = bytes.signed()?;
@@ -202,21 +208,15 @@ fn decode_sums(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
 
 #[inline]
 fn decode_totals(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
-    let mut sums = Sums {
-        requests: bytes.signed()?,
-        duration_ms: bytes.signed()?,
-        input: decode_known(bytes)?,
-        output: decode_known(bytes)?,
-        total: decode_known(bytes)?,
-        cached: decode_known(bytes)?,
-        reasoning: decode_known(bytes)?,
-        ..Sums::default()
-    };
+    let mut sums = Sums { requests: bytes.signed()?, duration_ms: bytes.signed()?, ..Sums::default() };
+    for known in &mut sums.known[..Figure::FirstTokenMs as usize] {
+        *known = decode_known(bytes)?;
+    }
     if bytes.number()? != 0 {
         bytes.skip(1)?;
     }
     if tells_cache_write {
-        sums.cache_write = decode_known(bytes)?;
+        sums.known[Figure::CacheWrite as usize] = decode_known(bytes)?;
     }
     if bytes.number()? != 0 {
         bytes.real()?;
@@ -240,7 +240,7 @@ pub fn encode_sums(pack: &BTreeMap<i64, Measured>) -> Vec<u8> {
     for (series, Measured { sums, .. }) in pack {
         push(&mut out, (series - before) as u64);
         before = *series;
-        encode_entry(&mut out, sums, &sums.known());
+        encode_entry(&mut out, sums, &sums.known);
     }
     out
 }
@@ -269,7 +269,7 @@ pub(crate) fn in_former_form(pack: &[u8]) -> Vec<u8> {
     let read = visit_sums(pack, |series, sums| {
         push(&mut former, (series - before) as u64);
         before = series;
-        encode_entry(&mut former, sums, &sums.known()[..6]);
+        encode_entry(&mut former, sums, &sums.known[..Figure::CacheWrite as usize]);
     });
     read.expect("a pack");
     former

@@ -1,5 +1,7 @@
 //! Sums of figures: what rows come to, apart from their distributions.
 
+use std::ops::Index;
+
 /// The sums of one series in one span of time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sums {
@@ -7,20 +9,8 @@ pub struct Sums {
     pub requests: i64,
     /// Milliseconds.
     pub duration_ms: i64,
-    /// Tokens of prompts.
-    pub input: KnownSum,
-    /// Tokens of answers.
-    pub output: KnownSum,
-    /// Both.
-    pub total: KnownSum,
-    /// Prompt tokens that came from a cache.
-    pub cached: KnownSum,
-    /// Prompt tokens that were written to a cache.
-    pub cache_write: KnownSum,
-    /// Answer tokens spent on reasoning.
-    pub reasoning: KnownSum,
-    /// Milliseconds from request to first content.
-    pub first_token_ms: KnownSum,
+    /// Of what not every row tells, by [`Figure`].
+    pub known: [KnownSum; 7],
     /// Added up, for a mean.
     pub tokens_per_second: f64,
     /// Rows that know their speed.
@@ -29,6 +19,33 @@ pub struct Sums {
     pub first_id: i64,
     /// No row of these has a higher id.
     pub last_id: i64,
+}
+
+/// What not every row tells, in the order in which packs tell it: what came later stands last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Tokens of prompts.
+    Input,
+    /// Tokens of answers.
+    Output,
+    /// Both.
+    Total,
+    /// Prompt tokens that came from a cache.
+    Cached,
+    /// Answer tokens spent on reasoning.
+    Reasoning,
+    /// Milliseconds from request to first content.
+    FirstTokenMs,
+    /// Prompt tokens that were written to a cache.
+    CacheWrite,
+}
+
+impl Index<Figure> for Sums {
+    type Output = KnownSum;
+
+    fn index(&self, figure: Figure) -> &KnownSum {
+        &self.known[figure as usize]
+    }
 }
 
 /// The sum of a figure, and how many rows knew it.
@@ -52,29 +69,12 @@ impl Sums {
     pub fn add(&mut self, other: &Sums, sign: i64) {
         self.requests += sign * other.requests;
         self.duration_ms += sign * other.duration_ms;
-        for (known, other) in self.known_mut().into_iter().zip(other.known()) {
+        for (known, other) in self.known.iter_mut().zip(other.known) {
             known.add(other, sign);
         }
         self.tokens_per_second += sign as f64 * other.tokens_per_second;
         self.tokens_per_second_known += sign * other.tokens_per_second_known;
         self.first_id = self.first_id.min(other.first_id);
         self.last_id = self.last_id.max(other.last_id);
-    }
-
-    /// Those of every figure, in the order in which packs tell them: what came later stands last.
-    pub(super) fn known(&self) -> [KnownSum; 7] {
-        [self.input, self.output, self.total, self.cached, self.reasoning, self.first_token_ms, self.cache_write]
-    }
-
-    pub(super) fn known_mut(&mut self) -> [&mut KnownSum; 7] {
-        [
-            &mut self.input,
-            &mut self.output,
-            &mut self.total,
-            &mut self.cached,
-            &mut self.reasoning,
-            &mut self.first_token_ms,
-            &mut self.cache_write,
-        ]
     }
 }

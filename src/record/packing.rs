@@ -19,10 +19,10 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::meta::{number, set};
 use super::schema::CAME_UNTIL;
 use super::series::{Series, SeriesIds};
-use super::table::{integer, real, text};
+use super::table::{ALL_FIGURES, sums_of, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
-use crate::packs::sums::{KnownSum, Sums};
+use crate::packs::sums::Sums;
 use crate::packs::{
     DamagedPack, Latencies, Measured, encode_latencies, encode_sums, packs_of_hour, visit_latencies, visit_sums,
 };
@@ -85,9 +85,8 @@ pub struct Folded {
     measured: BTreeMap<(i64, usize), Measured>,
 }
 
-/// What [`Folded::count`] reads of a row.
-const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome, duration_ms, input_tokens, output_tokens,
-    total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second";
+/// What [`Folded::count`] reads of a row, before its figures.
+const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome";
 
 impl Folded {
     /// The rows behind `packed_until`, as many as are packed at once, from one state of the database: inside the
@@ -95,8 +94,8 @@ impl Folded {
     fn behind(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
         let state = State::of(conn)?;
         let mut folded = Folded { state, ..Folded::default() };
-        let mut statement =
-            conn.prepare_cached(&format!("SELECT {COLUMNS} FROM requests WHERE id > ?1 ORDER BY id"))?;
+        let mut statement = conn
+            .prepare_cached(&format!("SELECT {COLUMNS}, {} FROM requests WHERE id > ?1 ORDER BY id", ALL_FIGURES.0))?;
         let mut rows = statement.query([state.until])?;
         while !folded.is_full()
             && let Some(row) = rows.next()?
@@ -109,7 +108,8 @@ impl Folded {
     /// All rows of a condition, packed or not.
     pub(super) fn of_rows(conn: &Connection, condition: &str, values: impl Params) -> rusqlite::Result<Folded> {
         let mut folded = Folded::default();
-        let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM requests WHERE {condition}"))?;
+        let mut statement =
+            conn.prepare_cached(&format!("SELECT {COLUMNS}, {} FROM requests WHERE {condition}", ALL_FIGURES.0))?;
         let mut rows = statement.query(values)?;
         while let Some(row) = rows.next()? {
             folded.count(row)?;
@@ -125,23 +125,7 @@ impl Folded {
     /// What somebody else has written into a row does not keep the others from being counted.
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
-        let known = |column: usize| integer(row, column).map_or(KnownSum::default(), |sum| KnownSum { sum, rows: 1 });
-        let speed = real(row, 15);
-        let sums = Sums {
-            requests: 1,
-            duration_ms: integer(row, 7).unwrap_or(0),
-            input: known(8),
-            output: known(9),
-            total: known(10),
-            cached: known(11),
-            cache_write: known(12),
-            reasoning: known(13),
-            first_token_ms: known(14),
-            tokens_per_second: speed.unwrap_or(0.0),
-            tokens_per_second_known: i64::from(speed.is_some()),
-            first_id: id,
-            last_id: id,
-        };
+        let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 7, ALL_FIGURES) };
         let series = self.place(array::from_fn(|at| text(row, 2 + at)));
         let hour = hour_of_ms(ms_of_text(text(row, 1)).unwrap_or(0));
         Measured::entry(&mut self.measured, (hour, series), &sums).count(&sums);
@@ -317,7 +301,7 @@ mod tests {
         pack_all(&conn, &mut SeriesIds::default()).expect("packs");
         assert_eq!((requests(&conn, pack_id(SPAN_ALL, 0)), requests(&conn, pack_id(SPAN_HOUR, 0))), (2, 1));
         let all = read_pack(&conn, pack_id(SPAN_ALL, 0)).expect("a pack");
-        assert_eq!(all.values().map(|measured| measured.sums.input.sum).sum::<i64>(), 85);
+        assert_eq!(all.values().map(|measured| measured.sums.known[0].sum).sum::<i64>(), 85);
     }
 
     #[test]
@@ -365,10 +349,10 @@ mod tests {
             let counted = |pack: BTreeMap<i64, Measured>| {
                 let counted = pack.into_iter().filter(|(_, measured)| measured.sums.requests != 0);
                 let figures = counted.map(|(series, Measured { sums, latencies })| {
-                    let Sums { requests, duration_ms, input, output, total, cached, reasoning, .. } = sums;
+                    let Sums { requests, duration_ms, known, .. } = sums;
                     let totals =
                         [latencies.duration_ms.total(), latencies.first_token_ms.total(), latencies.speed.total()];
-                    (series, requests, duration_ms, [input, output, total, cached, reasoning], totals)
+                    (series, requests, duration_ms, known, totals)
                 });
                 figures.collect::<Vec<_>>()
             };

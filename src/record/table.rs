@@ -7,6 +7,8 @@ use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
 use crate::calendar::text_of_ms;
 use crate::limits::FIGURE_MAX;
+use crate::packs::sums::Figure::{self, CacheWrite, Cached, FirstTokenMs, Input, Output, Reasoning, Total};
+use crate::packs::sums::{KnownSum, Sums};
 
 /// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
 fn figure(value: Option<u64>) -> Option<i64> {
@@ -24,7 +26,7 @@ fn rate(value: Option<f64>) -> Option<f64> {
 }
 
 /// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
-pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
+fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
     match row.get_ref(column) {
         Ok(ValueRef::Integer(number)) => Some(number),
         Ok(_) | Err(_) => None,
@@ -32,7 +34,7 @@ pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
 }
 
 /// The same of any number.
-pub(crate) fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
+fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
     match row.get_ref(column) {
         Ok(ValueRef::Real(number)) => Some(number),
         Ok(ValueRef::Integer(number)) => Some(number as f64),
@@ -43,6 +45,41 @@ pub(crate) fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
 /// The same of a text, where unknown is empty.
 pub(crate) fn text<'a>(row: &'a rusqlite::Row, column: usize) -> &'a str {
     row.get_ref(column).ok().and_then(|value| value.as_str().ok()).unwrap_or_default()
+}
+
+/// Columns that sums are made of, and the figures that those behind the duration hold. Last comes the speed, if at all.
+pub(crate) type FigureColumns = (&'static str, &'static [Figure]);
+
+/// All of them.
+pub(super) const ALL_FIGURES: FigureColumns = (
+    "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms,
+        cache_write_tokens, tokens_per_second",
+    &[Input, Output, Total, Cached, Reasoning, FirstTokenMs, CacheWrite],
+);
+/// What totals tell.
+pub(crate) const TOTALS: FigureColumns = (
+    "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens",
+    &[Input, Output, Total, Cached, Reasoning, CacheWrite],
+);
+/// What distributions are made of.
+pub(crate) const TIMINGS: FigureColumns = ("duration_ms, time_to_first_token_ms, tokens_per_second", &[FirstTokenMs]);
+
+/// Sums of one: the row whose columns of figures begin with this one.
+pub(crate) fn sums_of(row: &rusqlite::Row, first: usize, (_, figures): FigureColumns) -> Sums {
+    let duration_ms = integer(row, first).unwrap_or(0);
+    let speed = real(row, first + 1 + figures.len());
+    let mut sums = Sums {
+        requests: 1,
+        duration_ms,
+        tokens_per_second: speed.unwrap_or(0.0),
+        tokens_per_second_known: i64::from(speed.is_some()),
+        ..Sums::default()
+    };
+    for (column, figure) in (first + 1..).zip(figures) {
+        sums.known[*figure as usize] =
+            integer(row, column).map_or_else(KnownSum::default, |sum| KnownSum { sum, rows: 1 });
+    }
+    sums
 }
 
 /// A row on its way into the table, with what only an upgrade knows better than the row.

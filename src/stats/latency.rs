@@ -7,12 +7,13 @@ use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
 use super::filter::Filter;
 use super::kept_latencies::{Body, KeptLatencies, Models};
 use super::range::{Cut, cut};
-use super::reader::{Reader, RowFigures, RowRead};
+use super::reader::{Reader, RowRead};
 use super::totals::one_decimal;
 use crate::packs::histogram::Histogram;
-use crate::packs::sums::KnownSum;
+use crate::packs::sums::{Figure, KnownSum};
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::series::Series;
+use crate::record::table::TIMINGS;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
 const ERROR_MAX_PERCENT: u32 = 5;
@@ -25,7 +26,7 @@ fn distributions(measured: &Measured) -> Distributions {
         .then(|| hundredths(sums.tokens_per_second / sums.tokens_per_second_known as f64));
     Distributions {
         duration_ms: distribution(duration_ms, mean(durations), one_decimal),
-        time_to_first_token_ms: distribution(first_token_ms, mean(sums.first_token_ms), one_decimal),
+        time_to_first_token_ms: distribution(first_token_ms, mean(sums[Figure::FirstTokenMs]), one_decimal),
         tokens_per_second: distribution(speed, speed_mean, |thousandths| hundredths(thousandths / 1000.0)),
     }
 }
@@ -89,15 +90,14 @@ impl Reader {
                 let names = row.names();
                 if filter.matches(&names) {
                     let at = models.place(names[By::Model]);
-                    models.list[at].1.count(&row.timings());
+                    models.list[at].1.count(&row.sums());
                 }
                 Ok(())
             };
             for edge in pieces.rows {
-                self.visit_packed_rows(packed, edge, needs, RowFigures::Timings, &mut add)?;
+                self.visit_packed_rows(packed, edge, needs, TIMINGS, &mut add)?;
             }
-            let range = (filter.from_ms, filter.to_ms);
-            self.visit_unpacked_rows(packed, range, needs, RowFigures::Timings, &mut add)?;
+            self.visit_rows(packed.ids_behind(), (filter.from_ms, filter.to_ms), needs, TIMINGS, &mut add)?;
             Ok(models.list.into_iter().collect())
         })
     }

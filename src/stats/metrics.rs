@@ -12,13 +12,14 @@ use std::fmt::{Display, Write};
 
 use super::answers::By;
 use super::filter::Filter;
-use super::reader::{Reader, RowFigures};
+use super::reader::Reader;
 use crate::exchange::pool::Load;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::packs::histogram::Histogram;
-use crate::packs::sums::Sums;
+use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
 use crate::record::series::OTHER;
+use crate::record::table::TOTALS;
 use crate::routes::Names;
 
 /// The type of the reply, with the version that scrapers look for.
@@ -101,9 +102,6 @@ impl MetricNames {
     }
 }
 
-/// One of the counts.
-type Figure = fn(&Sums) -> i64;
-
 /// Model, endpoint, outcome.
 type Labels = [String; 3];
 
@@ -134,8 +132,8 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
         let needs = By::ALL.map(|name| matches!(name, By::Model | By::Endpoint | By::Outcome));
         // Packed, they become the next series.
         let mut next = series.len() as i64;
-        reader.visit_unpacked_rows(reader.packed()?, (None, None), needs, RowFigures::Totals, |row| {
-            count(next, row.names(), &row.totals());
+        reader.visit_rows(reader.packed()?.ids_behind(), (None, None), needs, TOTALS, |row| {
+            count(next, row.names(), &row.sums());
             next += 1;
             Ok(())
         })
@@ -158,38 +156,21 @@ struct Page {
 }
 
 impl Page {
+    #[rustfmt::skip] // One metric, one line.
     fn add_requests(&mut self, counts: &BTreeMap<Labels, Sums>) {
-        self.family("lms_proxy_requests_total", "counter", "Recorded requests by how they ended, of all time.");
-        for ([model, endpoint, outcome], counts) in counts {
-            let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
-            self.sample("lms_proxy_requests_total", &labels, counts.requests);
-        }
-        let families: [(&str, &str, Figure); 5] = [
-            ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |counts| counts.input.sum),
-            ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |counts| {
-                counts.output.sum
-            }),
-            (
-                "lms_proxy_cached_input_tokens_total",
-                "Those of the prompts' tokens that came from a cache, of all time.",
-                |counts| counts.cached.sum,
-            ),
-            (
-                "lms_proxy_cache_write_input_tokens_total",
-                "Those of the prompts' tokens that were written to a cache, of all time.",
-                |counts| counts.cache_write.sum,
-            ),
-            (
-                "lms_proxy_reasoning_output_tokens_total",
-                "Those of the answers' tokens that were reasoning, of all time.",
-                |counts| counts.reasoning.sum,
-            ),
+        let families: [(&str, &str, fn(&Sums) -> i64); 6] = [
+            ("lms_proxy_requests_total", "Recorded requests by how they ended, of all time.", |sums| sums.requests),
+            ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |sums| sums[Figure::Input].sum),
+            ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |sums| sums[Figure::Output].sum),
+            ("lms_proxy_cached_input_tokens_total", "Those of the prompts' tokens that came from a cache, of all time.", |sums| sums[Figure::Cached].sum),
+            ("lms_proxy_cache_write_input_tokens_total", "Those of the prompts' tokens that were written to a cache, of all time.", |sums| sums[Figure::CacheWrite].sum),
+            ("lms_proxy_reasoning_output_tokens_total", "Those of the answers' tokens that were reasoning, of all time.", |sums| sums[Figure::Reasoning].sum),
         ];
         for (name, help, figure) in families {
             self.family(name, "counter", help);
-            for ([model, endpoint, outcome], counts) in counts {
+            for ([model, endpoint, outcome], sums) in counts {
                 let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
-                self.sample(name, &labels, figure(counts));
+                self.sample(name, &labels, figure(sums));
             }
         }
     }
@@ -204,7 +185,7 @@ impl Page {
         let first_token = "lms_proxy_time_to_first_token_seconds";
         self.family(first_token, "histogram", "From the whole request to the first content, of all time.");
         for (model, of_model) in measured {
-            let sum_ms = of_model.sums.first_token_ms.sum;
+            let sum_ms = of_model.sums[Figure::FirstTokenMs].sum;
             self.histogram(first_token, model, &of_model.latencies.first_token_ms, &FIRST_TOKEN_BOUNDS_MS, sum_ms);
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::limits::PRICE_FILE_BYTES_MAX;
-use crate::packs::sums::Sums;
+use crate::packs::sums::{Figure, Sums};
 
 /// The list of `MODEL_PRICES`.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +110,9 @@ impl Price {
     /// What these sums cost. A count that nobody told costs nothing. Sums of one range may be taken away from another's, so
     /// nothing is rounded here.
     pub fn of_sums(&self, sums: &Sums) -> f64 {
-        self.cost(sums.input.sum, sums.cached.sum, sums.cache_write.sum, sums.output.sum)
+        let [input, cached, cache_write, output] =
+            [Figure::Input, Figure::Cached, Figure::CacheWrite, Figure::Output].map(|figure| sums[figure].sum);
+        self.cost(input, cached, cache_write, output)
     }
 
     /// What one request costs, by its counts of input, cache, writing to it, and output; unknown is nothing. Parts are no

@@ -38,6 +38,13 @@ pub(super) struct Packed {
     pub end: i64,
 }
 
+impl Packed {
+    /// The ids of rows that are not packed.
+    pub fn ids_behind(self) -> (i64, i64) {
+        (self.state.until.saturating_add(1), i64::MAX)
+    }
+}
+
 /// Cuts a range. Without an end it reaches as far as anything does.
 pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how: Cut) -> Pieces {
     let mut pieces = Pieces::default();

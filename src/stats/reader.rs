@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 
+use super::filter::Filter;
 use super::kept::KeptAnswers;
 use super::kept_latencies::KeptLatencies;
 use super::price::Prices;
@@ -13,11 +14,11 @@ use super::range::Packed;
 use super::tally::KeptTallies;
 use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
-use crate::packs::sums::{KnownSum, Sums};
+use crate::packs::sums::Sums;
 use crate::packs::{DamagedPack, SPAN_HOUR, pack_id, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::Series;
-use crate::record::table::{integer, real, text};
+use crate::record::table::{FigureColumns, sums_of, text};
 use crate::routes::{By, Names};
 
 /// Memory for pages of the reading connection, in KiB: SQLite's default. A year of daily packs is as much.
@@ -144,64 +145,57 @@ impl Reader {
         }
     }
 
-    /// The lowest and highest id that packed rows of an hour can have.
-    fn ids_of_hour(&self, hour: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    /// The lowest and highest id that rows of a pack can have which the filter lets pass.
+    pub(super) fn ids_of_pack(&self, filter: &Filter, id: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let series = self.series()?;
         let mut ids: Option<(i64, i64)> = None;
-        self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(SPAN_HOUR, hour), |pack| {
-            visit_sums(pack, |_, sums| {
-                let (first, last) = ids.unwrap_or((sums.first_id, sums.last_id));
-                ids = Some((first.min(sums.first_id), last.max(sums.last_id)));
+        self.pack("SELECT pack FROM packed_sums WHERE id = ?1", id, |pack| {
+            visit_sums(pack, |at, sums| {
+                let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
+                if sums.requests > 0 && known.is_some_and(|series| filter.may_match(series)) {
+                    let (first, last) = ids.unwrap_or((sums.first_id, sums.last_id));
+                    ids = Some((first.min(sums.first_id), last.max(sums.last_id)));
+                }
             })
         })?;
         Ok(ids)
     }
 
-    /// Every packed row that started from one moment until before another of the same hour. Only the names that are
-    /// needed are read; the others are empty.
+    /// Every packed row that started from one moment until before another of the same hour.
     pub(super) fn visit_packed_rows(
         &self,
         packed: Packed,
         (from_ms, to_ms): (i64, i64),
         needs: Names<bool>,
-        figures: RowFigures,
+        figures: FigureColumns,
         visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
-        let Some((first, last)) = self.ids_of_hour(from_ms / HOUR_MS)? else { return Ok(()) };
-        let ids = (first, last.min(packed.state.until));
-        self.visit_rows(ids, (Some(from_ms), Some(to_ms)), needs, figures, visit)
+        let ids = self.ids_of_pack(&Filter::default(), pack_id(SPAN_HOUR, from_ms / HOUR_MS))?;
+        let Some((first, last)) = ids else { return Ok(()) };
+        self.visit_rows((first, last.min(packed.state.until)), (Some(from_ms), Some(to_ms)), needs, figures, visit)
     }
 
-    /// The same of rows that are not packed, of any time.
-    pub(super) fn visit_unpacked_rows(
-        &self,
-        packed: Packed,
-        range: (Option<i64>, Option<i64>),
-        needs: Names<bool>,
-        figures: RowFigures,
-        visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
-        self.visit_rows((packed.state.until.saturating_add(1), i64::MAX), range, needs, figures, visit)
-    }
-
-    fn visit_rows(
+    /// Every row of these ids that started in a range of time. Only the names that are needed are read; the others are
+    /// empty.
+    pub(super) fn visit_rows(
         &self,
         (first_id, last_id): (i64, i64),
         (from_ms, to_ms): (Option<i64>, Option<i64>),
         needs: Names<bool>,
-        figures: RowFigures,
+        figures: FigureColumns,
         mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
         let mut query = "SELECT start_time".to_owned();
         for by in By::ALL.into_iter().filter(|by| needs[*by]) {
             query.extend([", ", by.name()]);
         }
-        query.extend([", ", figures.columns()]);
+        query.extend([", ", figures.0]);
         query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
         let mut statement = self.conn.prepare_cached(&query)?;
         let (from, to) = bounds(from_ms, to_ms);
         let mut rows = statement.query(params![first_id, last_id, from, to])?;
         while let Some(row) = rows.next()? {
-            visit(&RowRead { row, needs })?;
+            visit(&RowRead { row, needs, figures })?;
         }
         Ok(())
     }
@@ -210,30 +204,11 @@ impl Reader {
 /// Hours are counted in as many bits.
 const HOUR_MAX: i64 = 0xFFFF_FFFF;
 
-/// What is read of rows beside their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowFigures {
-    /// For [`RowRead::totals`].
-    Totals,
-    /// For [`RowRead::timings`].
-    Timings,
-}
-
-impl RowFigures {
-    fn columns(self) -> &'static str {
-        match self {
-            RowFigures::Totals => {
-                "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
-            }
-            RowFigures::Timings => "duration_ms, time_to_first_token_ms, tokens_per_second",
-        }
-    }
-}
-
 /// A row that is being visited. What somebody else has written into it is as unknown.
 pub(super) struct RowRead<'a> {
     row: &'a Row<'a>,
     needs: Names<bool>,
+    figures: FigureColumns,
 }
 
 impl RowRead<'_> {
@@ -251,42 +226,9 @@ impl RowRead<'_> {
         })
     }
 
-    /// Sums of one, without what [`crate::packs::visit_totals`] leaves out.
-    pub fn totals(&self) -> Sums {
-        let first = self.first_figure();
-        Sums {
-            requests: 1,
-            duration_ms: integer(self.row, first).unwrap_or(0),
-            input: self.known(first + 1),
-            output: self.known(first + 2),
-            total: self.known(first + 3),
-            cached: self.known(first + 4),
-            reasoning: self.known(first + 5),
-            cache_write: self.known(first + 6),
-            ..Sums::default()
-        }
-    }
-
-    /// Sums of one that distributions are made of.
-    pub fn timings(&self) -> Sums {
-        let first = self.first_figure();
-        let speed = real(self.row, first + 2);
-        Sums {
-            requests: 1,
-            duration_ms: integer(self.row, first).unwrap_or(0),
-            first_token_ms: self.known(first + 1),
-            tokens_per_second: speed.unwrap_or(0.0),
-            tokens_per_second_known: i64::from(speed.is_some()),
-            ..Sums::default()
-        }
-    }
-
-    fn first_figure(&self) -> usize {
-        1 + self.needs.iter().filter(|needed| **needed).count()
-    }
-
-    fn known(&self, column: usize) -> KnownSum {
-        integer(self.row, column).map_or(KnownSum::default(), |sum| KnownSum { sum, rows: 1 })
+    /// Sums of one.
+    pub fn sums(&self) -> Sums {
+        sums_of(self.row, 1 + self.needs.iter().filter(|needed| **needed).count(), self.figures)
     }
 }
 

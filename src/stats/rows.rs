@@ -14,7 +14,7 @@ use super::range::{Cut, cut};
 use super::reader::{AskError, Reader, bounds};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
-use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id, visit_sums};
+use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
@@ -248,13 +248,13 @@ impl Reader {
         let all = (filter.from_ms.is_none() && filter.to_ms.is_none()).then_some(packed.first * HOUR_MS);
         let pieces = cut(filter.from_ms.or(all), filter.to_ms, packed, Cut::Additive);
         for (id, _) in &pieces.packs {
-            heap.extend(self.ids_of_pack(filter, (id >> 32, id & 0xFFFF_FFFF))?);
+            heap.extend(self.ids_within(filter, (id >> 32, id & 0xFFFF_FFFF))?);
         }
         for (from_ms, _) in &pieces.rows {
-            heap.extend(self.ids_of_pack(filter, (SPAN_HOUR, from_ms / HOUR_MS))?);
+            heap.extend(self.ids_within(filter, (SPAN_HOUR, from_ms / HOUR_MS))?);
         }
         // Rows that are not packed may be of any time.
-        let (first, last) = (packed.state.until.saturating_add(1), newest.unwrap_or(0));
+        let (first, last) = (packed.ids_behind().0, newest.unwrap_or(0));
         heap.extend((first <= last).then_some(Ids { last, first, of: WITHIN }));
         Ok(heap)
     }
@@ -271,25 +271,14 @@ impl Reader {
             _ => return Ok(false),
         };
         for start in (start..end).step_by(step) {
-            heap.extend(self.ids_of_pack(filter, (smaller, start))?);
+            heap.extend(self.ids_within(filter, (smaller, start))?);
         }
         Ok(true)
     }
 
-    fn ids_of_pack(&self, filter: &Filter, of: (i64, i64)) -> rusqlite::Result<Option<Ids>> {
-        let series = self.series()?;
-        let mut ids: Option<Ids> = None;
-        self.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(of.0, of.1), |pack| {
-            visit_sums(pack, |at, sums| {
-                let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
-                if sums.requests > 0 && known.is_some_and(|series| filter.may_match(series)) {
-                    let ids = ids.get_or_insert(Ids { first: sums.first_id, last: sums.last_id, of });
-                    ids.first = ids.first.min(sums.first_id);
-                    ids.last = ids.last.max(sums.last_id);
-                }
-            })
-        })?;
-        Ok(ids)
+    fn ids_within(&self, filter: &Filter, of: (i64, i64)) -> rusqlite::Result<Option<Ids>> {
+        let ids = self.ids_of_pack(filter, pack_id(of.0, of.1))?;
+        Ok(ids.map(|(first, last)| Ids { last, first, of }))
     }
 }
 

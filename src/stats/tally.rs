@@ -13,7 +13,7 @@ use super::kept::{Keep, KeptAnswers};
 use super::price::{Price, Prices};
 use crate::calendar::HOUR_MS;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
-use crate::packs::sums::Sums;
+use crate::packs::sums::{Figure, Sums};
 use crate::packs::{SPAN_HOUR, pack_id, packs_of_hour};
 use crate::record::packing::State;
 use crate::record::row::Outcome;
@@ -70,14 +70,14 @@ impl Totals {
     /// Adds the sums of one series.
     pub fn add_sums(&mut self, sums: &Sums, slot: &SeriesSlot) {
         self.requests += sums.requests;
-        self.with_usage += if slot.generates { sums.total.rows } else { sums.requests };
+        self.with_usage += if slot.generates { sums[Figure::Total].rows } else { sums.requests };
         self.duration_ms += sums.duration_ms;
-        self.input += sums.input.sum;
-        self.output += sums.output.sum;
-        self.total += sums.total.sum;
-        self.cached += sums.cached.sum;
-        self.cache_write += sums.cache_write.sum;
-        self.reasoning += sums.reasoning.sum;
+        self.input += sums[Figure::Input].sum;
+        self.output += sums[Figure::Output].sum;
+        self.total += sums[Figure::Total].sum;
+        self.cached += sums[Figure::Cached].sum;
+        self.cache_write += sums[Figure::CacheWrite].sum;
+        self.reasoning += sums[Figure::Reasoning].sum;
         match slot.ended {
             EndedAs::Completed => self.completed += sums.requests,
             EndedAs::Cancelled => self.cancelled += sums.requests,

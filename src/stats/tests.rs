@@ -391,8 +391,9 @@ fn check_spans(bench: &Bench) {
                 .expect("a pack");
             let told = |series: i64, sums: &Sums| {
                 let Sums { requests, duration_ms, first_id, last_id, .. } = *sums;
-                let known = [sums.input.rows, sums.output.sum, sums.cache_write.sum, sums.first_token_ms.rows];
-                [&[id & 0xFFFF_FFFF, series, requests, duration_ms, sums.input.sum], &known[..]]
+                let [input, output, .., first_token, cache_write] = sums.known;
+                let known = [input.rows, output.sum, cache_write.sum, first_token.rows];
+                [&[id & 0xFFFF_FFFF, series, requests, duration_ms, input.sum], &known[..]]
                     .concat()
                     .into_iter()
                     .chain([sums.tokens_per_second_known, first_id, last_id])

@@ -8,13 +8,13 @@ use time::format_description::well_known::Rfc3339;
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
 use super::filter::{Filter, Zone};
 use super::range::{Cut, Packed, Pieces, cut};
-use super::reader::{AskError, Reader, RowFigures, bounds};
+use super::reader::{AskError, Reader, bounds};
 use super::tally::{Part, Piece, Tally, Totals};
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
 use crate::packs::visit_totals;
-use crate::record::table::text;
+use crate::record::table::{TOTALS, text};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -264,7 +264,7 @@ impl Reader {
         let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let prices = self.prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
-        self.visit_unpacked_rows(packed, (*from, *to), needs, RowFigures::Totals, |row| {
+        self.visit_rows(packed.ids_behind(), (*from, *to), needs, TOTALS, |row| {
             if let Some(slot) = table.tally.slot_of_row(&row.names(), prices) {
                 let at = match ranges {
                     [_] => 0,
@@ -273,7 +273,7 @@ impl Reader {
                         ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1)
                     }
                 };
-                table.cell(at, slot.group).add_sums(&row.totals(), &slot);
+                table.cell(at, slot.group).add_sums(&row.sums(), &slot);
             }
             Ok(())
         })
@@ -318,10 +318,10 @@ impl Reader {
         let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
         let needs = tally.needs(prices.is_some());
         tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
-            self.visit_packed_rows(packed, range, needs, RowFigures::Totals, |row| {
+            self.visit_packed_rows(packed, range, needs, TOTALS, |row| {
                 if let Some(slot) = tally.slot_of_row(&row.names(), prices) {
                     let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time());
-                    tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.totals(), &slot);
+                    tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.sums(), &slot);
                 }
                 Ok(())
             })
