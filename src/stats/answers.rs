@@ -4,6 +4,7 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::record::row::Content;
 pub use crate::routes::By;
 
 /// What it would have cost; absent where there are no prices.
@@ -61,69 +62,61 @@ pub struct Groups {
 }
 
 /// One name's share of the summary.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// `None`: an unknown client, or a request without a credential. Written under the name of what it is.
-    #[serde(skip)]
     pub name: Option<String>,
-    /// All its requests.
-    pub requests: i64,
-    /// Tokens of prompts.
-    pub input_tokens: i64,
-    /// Tokens of answers.
-    pub output_tokens: i64,
-    /// Both.
-    pub total_tokens: i64,
-    /// Over all its requests, one decimal.
-    pub avg_tokens_per_request: f64,
-    /// As in the summary.
-    pub successful_requests: i64,
-    /// As in the summary.
-    pub failed_requests: i64,
-    /// As in the summary.
-    pub cancelled_requests: i64,
-    /// Prompt tokens that came from a cache.
-    pub cached_tokens: i64,
-    /// Answer tokens spent on reasoning.
-    pub reasoning_tokens: i64,
-    /// Milliseconds, added up.
-    pub duration_ms: i64,
-    /// As in the summary.
-    pub requests_without_usage: i64,
-    /// Prompt tokens that were written to a cache.
-    pub cache_write_tokens: i64,
-    /// What they would have cost.
-    #[serde(flatten)]
-    pub cost: Option<Cost>,
-}
-
-#[derive(Serialize)]
-struct NamedGroup<'a> {
-    #[serde(flatten)]
-    name: Name<'a>,
-    #[serde(flatten)]
-    group: &'a Group,
-}
-
-struct Name<'a>(By, Option<&'a str>);
-
-impl Serialize for Name<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.0.name(), &self.1)?;
-        map.end()
-    }
+    /// Of its requests alone.
+    pub summary: Summary,
 }
 
 impl Serialize for Groups {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let groups = self.groups.iter();
-        let groups: Vec<NamedGroup> =
-            groups.map(|group| NamedGroup { name: Name(self.by, group.name.as_deref()), group }).collect();
+        let groups: Vec<NamedGroup> = self.groups.iter().map(|group| NamedGroup(self.by, group)).collect();
         let mut map = serializer.serialize_map(Some(1))?;
         map.serialize_entry(&format!("{}s", self.by.name()), &groups)?;
         map.end()
     }
+}
+
+struct NamedGroup<'a>(By, &'a Group);
+
+/// The figures of the summary in another order, and under shorter names.
+impl Serialize for NamedGroup<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let NamedGroup(by, Group { name, summary }) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(by.name(), name)?;
+        map.serialize_entry("requests", &summary.total_requests)?;
+        map.serialize_entry("input_tokens", &summary.total_input_tokens)?;
+        map.serialize_entry("output_tokens", &summary.total_output_tokens)?;
+        map.serialize_entry("total_tokens", &summary.total_tokens)?;
+        map.serialize_entry("avg_tokens_per_request", &average(summary.total_tokens, summary.total_requests))?;
+        map.serialize_entry("successful_requests", &summary.successful_requests)?;
+        map.serialize_entry("failed_requests", &summary.failed_requests)?;
+        map.serialize_entry("cancelled_requests", &summary.cancelled_requests)?;
+        map.serialize_entry("cached_tokens", &summary.total_cached_tokens)?;
+        map.serialize_entry("reasoning_tokens", &summary.total_reasoning_tokens)?;
+        map.serialize_entry("duration_ms", &summary.total_duration_ms)?;
+        map.serialize_entry("requests_without_usage", &summary.requests_without_usage)?;
+        map.serialize_entry("cache_write_tokens", &summary.total_cache_write_tokens)?;
+        if let Some(Cost { cost, currency }) = &summary.cost {
+            map.serialize_entry("cost", cost)?;
+            map.serialize_entry("currency", currency)?;
+        }
+        map.end()
+    }
+}
+
+/// Rounded to one decimal; of nothing it is zero.
+pub(super) fn average(sum: i64, requests: i64) -> f64 {
+    if requests == 0 { 0.0 } else { one_decimal(sum as f64 / requests as f64) }
+}
+
+/// The nearest decimal to the exact value of `mean`, as Python and C's `printf` print it: multiplying by ten first
+/// would round twice.
+pub(super) fn one_decimal(mean: f64) -> f64 {
+    format!("{mean:.1}").parse().unwrap_or(mean)
 }
 
 /// `GET /stats/over-time`: the summary of each hour, day, week or month, oldest first, empty ones included.
@@ -289,14 +282,9 @@ pub struct RequestInFull {
     pub request: RequestRow,
     /// When its reply ended: RFC 3339, UTC, milliseconds.
     pub end_time: String,
-    /// The request's body as stored.
-    pub prompt: Option<String>,
-    /// The answer's text.
-    pub output: Option<String>,
-    /// The model's reasoning.
-    pub reasoning: Option<String>,
-    /// Tool calls as JSON.
-    pub tool_calls: Option<String>,
+    /// What was said, as stored.
+    #[serde(flatten)]
+    pub content: Content,
 }
 
 /// `GET /stats/search`: newest first.

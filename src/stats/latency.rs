@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::answers::{By, Distribution, Distributions, Latency, ModelLatency};
+use super::answers::{By, Distribution, Distributions, Latency, ModelLatency, one_decimal};
 use super::filter::Filter;
 use super::kept_latencies::{Body, KeptLatencies, Models};
 use super::range::{Cut, cut};
 use super::reader::{Reader, RowRead};
-use super::totals::one_decimal;
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::{Figure, KnownSum};
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::answers::{By, Group, Groups, RequestRow, Summary};
+use super::answers::{By, Groups, RequestRow, Summary};
 use super::filter::{Filter, Zone, present_end_ms};
 use super::reader::Reader;
 use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
@@ -145,13 +145,18 @@ impl Report {
                 figure(output, 12)
             );
         };
-        let figures = |group: &Group| [group.requests, group.failed_requests, group.input_tokens, group.output_tokens];
+        let figures = |sums: &Summary| {
+            [sums.total_requests, sums.failed_requests, sums.total_input_tokens, sums.total_output_tokens]
+        };
         let (shown, rest) = groups.split_at(groups.len().min(MODELS_SHOWN));
         for group in shown {
-            line(group.name.as_deref().unwrap_or_default(), figures(group));
+            line(group.name.as_deref().unwrap_or_default(), figures(&group.summary));
         }
         if !rest.is_empty() {
-            let sum = rest.iter().map(figures).fold([0; 4], |sum, more| array::from_fn(|at| sum[at] + more[at]));
+            let sum = rest
+                .iter()
+                .map(|group| figures(&group.summary))
+                .fold([0; 4], |sum, more| array::from_fn(|at| sum[at] + more[at]));
             line(&format!("({} more)", rest.len()), sum);
         }
     }

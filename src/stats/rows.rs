@@ -15,6 +15,7 @@ use super::reader::{AskError, Reader, bounds};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
+use crate::record::row::Content;
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
@@ -128,10 +129,12 @@ impl Reader {
                 Ok(RequestInFull {
                     request: self.read_request(&mut columns)?,
                     end_time: columns.get()?,
-                    prompt: columns.get()?,
-                    output: columns.get()?,
-                    reasoning: columns.get()?,
-                    tool_calls: columns.get()?,
+                    content: Content {
+                        prompt: columns.get()?,
+                        output: columns.get()?,
+                        reasoning: columns.get()?,
+                        tool_calls: columns.get()?,
+                    },
                 })
             })
             .optional()

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::answers::{average, one_decimal};
 use super::export::Pages;
-use super::totals::{average, one_decimal};
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS, text_of_ms};
 use crate::packs::sums::Sums;
@@ -186,28 +186,7 @@ fn check_by(bench: &Bench, by: By, filter: &Filter, condition: &str) {
     for group in answer.groups {
         let name = group.name.clone().unwrap_or_default();
         let plain = bench.summary(&format!("{condition} AND coalesce({column}, '') = '{name}'"));
-        assert_eq!(group.avg_tokens_per_request, average(group.total_tokens, group.requests));
-        assert_same(&as_summary(&group), &plain, &format!("{by:?} {name} {filter:?}"));
-    }
-}
-
-fn as_summary(group: &Group) -> Summary {
-    Summary {
-        total_requests: group.requests,
-        successful_requests: group.successful_requests,
-        failed_requests: group.failed_requests,
-        total_input_tokens: group.input_tokens,
-        total_output_tokens: group.output_tokens,
-        total_tokens: group.total_tokens,
-        average_input_tokens: average(group.input_tokens, group.requests),
-        average_output_tokens: average(group.output_tokens, group.requests),
-        total_duration_ms: group.duration_ms,
-        cancelled_requests: group.cancelled_requests,
-        total_cached_tokens: group.cached_tokens,
-        total_cache_write_tokens: group.cache_write_tokens,
-        total_reasoning_tokens: group.reasoning_tokens,
-        requests_without_usage: group.requests_without_usage,
-        cost: group.cost.clone(),
+        assert_same(&group.summary, &plain, &format!("{by:?} {name} {filter:?}"));
     }
 }
 
@@ -621,7 +600,8 @@ fn answers_have_the_promised_shape() {
     let latency = json(&|| serde_json::to_value(&latency).expect("serialises"));
     check(latency, r#""max":850.0,"mean":850.0,"p50":"#);
     let whole = reader.request(1).expect("answers").expect("is there");
-    assert_eq!((whole.prompt.as_deref(), whole.output.as_deref(), whole.reasoning), (Some("hello"), Some("hi"), None));
+    let Content { prompt, output, reasoning, .. } = whole.content;
+    assert_eq!((prompt.as_deref(), output.as_deref(), reasoning), (Some("hello"), Some("hi"), None));
     assert_eq!(whole.end_time, "2026-01-19T10:30:46.528Z");
     assert_eq!(reader.request(2).expect("answers"), None);
 }

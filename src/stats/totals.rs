@@ -5,7 +5,7 @@ use rusqlite::params;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary};
+use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average};
 use super::filter::{Filter, Zone};
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, bounds};
@@ -353,23 +353,13 @@ impl Reader {
         let mut groups: Vec<Group> = cells
             .map(|(name, figures)| Group {
                 name: (!name.is_empty() || matches!(by, By::Model | By::Endpoint)).then(|| name.clone()),
-                requests: figures.requests,
-                input_tokens: figures.input,
-                output_tokens: figures.output,
-                total_tokens: figures.total,
-                avg_tokens_per_request: average(figures.total, figures.requests),
-                successful_requests: figures.completed,
-                failed_requests: figures.requests - figures.completed - figures.cancelled,
-                cancelled_requests: figures.cancelled,
-                cached_tokens: figures.cached,
-                cache_write_tokens: figures.cache_write,
-                reasoning_tokens: figures.reasoning,
-                duration_ms: figures.duration_ms,
-                requests_without_usage: figures.requests - figures.with_usage,
-                cost: self.cost_of(figures),
+                summary: self.summary_of(figures),
             })
             .collect();
-        groups.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.name.cmp(&b.name)));
+        groups.sort_by(|a, b| {
+            let requests = b.summary.total_requests.cmp(&a.summary.total_requests);
+            requests.then_with(|| a.name.cmp(&b.name))
+        });
         Groups { by, groups }
     }
 
@@ -400,15 +390,4 @@ fn text_in_zone(ms: i64, zone: Zone) -> String {
     let offset = time::UtcOffset::from_whole_seconds(zone.minutes * 60).ok();
     let text = time.zip(offset).and_then(|(time, offset)| time.to_offset(offset).format(&Rfc3339).ok());
     text.unwrap_or_default()
-}
-
-/// Rounded to one decimal; of nothing it is zero.
-pub(super) fn average(sum: i64, requests: i64) -> f64 {
-    if requests == 0 { 0.0 } else { one_decimal(sum as f64 / requests as f64) }
-}
-
-/// The nearest decimal to the exact value of `mean`, as Python and C's `printf` print it: multiplying by ten first
-/// would round twice.
-pub(super) fn one_decimal(mean: f64) -> f64 {
-    format!("{mean:.1}").parse().unwrap_or(mean)
 }
