@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use rusqlite::params_from_iter;
+use serde_json::Value;
 
 use super::Reader;
 use super::answers::RequestRow;
@@ -18,6 +19,15 @@ use crate::record::connections::ConnectionSlot;
 
 /// Ids looked at in one transaction; milliseconds.
 const PAGE_IDS: i64 = 1000;
+
+/// The columns of CSV, each a field of the JSON. What came later stands last, so that whoever counts columns finds the
+/// others.
+const CSV_HEADER: &str = "id,start_time,endpoint,model,requested_model,client,key,outcome,is_error,error_message,\
+    http_status,was_streamed,finish_reason,input_tokens,output_tokens,total_tokens,cached_tokens,reasoning_tokens,\
+    usage_source,duration_ms,time_to_first_token_ms,tokens_per_second,model_load_ms,attempt,request_id,\
+    cache_write_tokens,draft_tokens,accepted_draft_tokens,prompt_tokens_per_second";
+/// Where there are prices.
+const CSV_HEADER_OF_COSTS: &str = ",cost,currency";
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,17 +93,16 @@ impl Export {
 
     /// Sends all rows; else says why not.
     fn send(&self, stream: &mut LocalStream) -> Result<(), String> {
-        let costs = if self.sources.prices.is_some() { &COST_COLUMNS[..] } else { &[] };
-        let columns = || COLUMNS.iter().chain(costs);
-        let mut text = Vec::new();
-        if self.format == Format::Csv {
-            write_csv_line(&mut text, columns().map(|(name, _)| Cell::Text(name)));
-        }
+        let header = CSV_HEADER.to_owned() + if self.sources.prices.is_some() { CSV_HEADER_OF_COSTS } else { "" };
+        let mut text = match self.format {
+            Format::Csv => format!("{header}\r\n").into_bytes(),
+            Format::Jsonl => Vec::new(),
+        };
         loop {
             let more = self.pages.with(|held| {
                 let pages = held.as_mut().ok_or("the database was opened anew")?;
                 let more = pages.next(|request| match self.format {
-                    Format::Csv => write_csv_line(&mut text, columns().map(|(_, cell)| cell(request))),
+                    Format::Csv => write_csv_line(&mut text, &header, request),
                     Format::Jsonl => write_json_line(&mut text, request),
                 });
                 more.map_err(|e| format!("the database cannot be read ({e})"))
@@ -150,115 +159,86 @@ impl Pages {
     }
 }
 
-/// What a cell holds.
-enum Cell<'a> {
-    Nothing,
-    Number(String),
-    Text(&'a str),
-}
-
-impl<T: ToString> From<Option<T>> for Cell<'_> {
-    fn from(number: Option<T>) -> Self {
-        number.map_or(Cell::Nothing, |number| Cell::Number(number.to_string()))
-    }
-}
-
-/// A column of CSV: its name, and how its cells are made.
-type CsvColumn = (&'static str, fn(&RequestRow) -> Cell);
-
-const COLUMNS: [CsvColumn; 29] = [
-    ("id", |r| Some(r.id).into()),
-    ("start_time", |r| Cell::Text(&r.start_time)),
-    ("endpoint", |r| Cell::Text(&r.endpoint)),
-    ("model", |r| Cell::Text(&r.model)),
-    ("requested_model", |r| text(&r.requested_model)),
-    ("client", |r| text(&r.client)),
-    ("key", |r| text(&r.key)),
-    ("outcome", |r| Cell::Text(&r.outcome)),
-    ("is_error", |r| flag(r.is_error)),
-    ("error_message", |r| text(&r.error_message)),
-    ("http_status", |r| r.http_status.into()),
-    ("was_streamed", |r| flag(r.was_streamed)),
-    ("finish_reason", |r| text(&r.finish_reason)),
-    ("input_tokens", |r| r.input_tokens.into()),
-    ("output_tokens", |r| r.output_tokens.into()),
-    ("total_tokens", |r| r.total_tokens.into()),
-    ("cached_tokens", |r| r.cached_tokens.into()),
-    ("reasoning_tokens", |r| r.reasoning_tokens.into()),
-    ("usage_source", |r| text(&r.usage_source)),
-    ("duration_ms", |r| Some(r.duration_ms).into()),
-    ("time_to_first_token_ms", |r| r.time_to_first_token_ms.into()),
-    ("tokens_per_second", |r| r.tokens_per_second.into()),
-    ("model_load_ms", |r| r.model_load_ms.into()),
-    ("attempt", |r| r.attempt.into()),
-    ("request_id", |r| text(&r.request_id)),
-    // Columns that came later stand last, so that whoever counts columns finds the others.
-    ("cache_write_tokens", |r| r.cache_write_tokens.into()),
-    ("draft_tokens", |r| r.draft_tokens.into()),
-    ("accepted_draft_tokens", |r| r.accepted_draft_tokens.into()),
-    ("prompt_tokens_per_second", |r| r.prompt_tokens_per_second.into()),
-];
-/// Where there are prices.
-const COST_COLUMNS: [CsvColumn; 2] = [
-    ("cost", |r| r.cost.as_ref().and_then(|cost| cost.cost).into()),
-    ("currency", |r| r.cost.as_ref().map_or(Cell::Nothing, |cost| Cell::Text(&cost.currency))),
-];
-
-fn text(text: &Option<String>) -> Cell<'_> {
-    text.as_deref().map_or(Cell::Nothing, Cell::Text)
-}
-
-fn flag(flag: bool) -> Cell<'static> {
-    Cell::Text(if flag { "true" } else { "false" })
-}
-
 fn write_json_line(out: &mut Vec<u8>, request: &RequestRow) {
     serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
     out.push(b'\n');
 }
 
-/// RFC 4180 §2: commas between cells, CRLF behind the line, quotes around what holds one of these, doubled inside.
-///
-/// A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection").
-fn write_csv_line<'a>(out: &mut Vec<u8>, cells: impl Iterator<Item = Cell<'a>>) {
-    for (at, cell) in cells.enumerate() {
+/// RFC 4180 §2: commas between cells, CRLF behind the line.
+fn write_csv_line(out: &mut Vec<u8>, header: &str, request: &RequestRow) {
+    let request = serde_json::to_value(request).expect("figures and strings are always JSON");
+    for (at, column) in header.split(',').enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        match cell {
-            Cell::Nothing => {}
-            Cell::Number(number) => out.extend_from_slice(number.as_bytes()),
-            Cell::Text(text) => {
-                let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-                let quoted = text.contains(['"', ',', '\r', '\n']);
-                if quoted {
-                    out.push(b'"');
-                }
-                if formula {
-                    out.push(b'\'');
-                }
-                if quoted {
-                    out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-                    out.push(b'"');
-                } else {
-                    out.extend_from_slice(text.as_bytes());
-                }
-            }
-        }
+        write_csv_cell(out, &request[column]);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// RFC 4180 §2: quotes around what holds a comma, a quote or a line end, doubled inside.
+///
+/// A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection").
+fn write_csv_cell(out: &mut Vec<u8>, value: &Value) {
+    let cell = match value {
+        Value::Null => return,
+        Value::String(text) => {
+            let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+            if text.contains(['"', ',', '\r', '\n']) {
+                format!("\"{apostrophe}{}\"", text.replace('"', "\"\""))
+            } else {
+                format!("{apostrophe}{text}")
+            }
+        }
+        // JSON has 12.0 and 1e-6.
+        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
+        other => other.to_string(),
+    };
+    out.extend_from_slice(cell.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::store::{DbSync, Store};
+    use crate::stats::Prices;
+    use crate::testing::{Folder, row};
+
+    #[track_caller]
+    fn check_cell(value: Value, expected: &str) {
+        let mut out = Vec::new();
+        write_csv_cell(&mut out, &value);
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+
+    #[test]
+    fn every_field_of_a_request_has_its_column() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        Store::open(&path, DbSync::Normal).expect("opens").write(&[row()]).expect("writes");
+        let prices = Arc::new(Prices::parse(r#"{"currency": "EUR", "models": []}"#).expect("a list"));
+        let reader = Reader::open(&path).expect("opens").with_prices(Some(prices));
+        let request = serde_json::to_value(&reader.recent(&Filter::default(), 1).expect("answers").requests[0]);
+        let request = request.expect("serialises");
+        let header = CSV_HEADER.to_owned() + CSV_HEADER_OF_COSTS;
+        let mut columns: Vec<&str> = header.split(',').collect();
+        columns.sort_unstable();
+        assert_eq!(columns, request.as_object().expect("an object").keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn figures_are_plain_digits_and_unknown_is_nothing() {
+        check_cell(Value::Null, "");
+        check_cell(Value::from(-5), "-5");
+        check_cell(Value::from(12.0), "12");
+        check_cell(Value::from(0.000001), "0.000001");
+        check_cell(Value::from(true), "true");
+    }
 
     #[test]
     fn cells_are_quoted_where_needed_and_begin_no_formula() {
         let check = |text: &str, expected: &str| {
-            let mut out = Vec::new();
-            write_csv_line(&mut out, [Cell::Text(text), Cell::Nothing, Cell::Number("-5".to_owned())].into_iter());
-            assert_eq!(String::from_utf8(out).expect("text"), format!("{expected},,-5\r\n"));
+            check_cell(Value::from(text), expected);
         };
         check("plain", "plain");
         check("a,b", "\"a,b\"");
