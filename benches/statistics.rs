@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use lms_metrics_proxy::calendar::DAY_MS;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
-use lms_metrics_proxy::stats::metrics::{self, Process};
+use lms_metrics_proxy::stats::metrics;
 use lms_metrics_proxy::stats::pace::AnswerPace;
 use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
@@ -253,7 +253,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
                 Report::read(r, &Filter::default(), Zone { minutes: 120 }, NOW_MS).expect("answers").text().len()
             }),
         ),
-        ("metrics", Box::new(|r| metrics::text(r, &Process::default()).expect("answers").len())),
+        ("metrics", Box::new(|r| metrics::of_database(r).expect("answers").len())),
         ("one request", Box::new(|r| json(&r.request(5000).expect("answers")))),
     ]
 }

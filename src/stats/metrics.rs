@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::answers::By;
 use super::filter::Filter;
 use super::reader::Reader;
-use crate::exchange::pool::Load;
+use super::sources::Sources;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
+use crate::logging;
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
@@ -33,35 +35,8 @@ const DURATION_BOUNDS_MS: [i64; 17] =
 const FIRST_TOKEN_BOUNDS_MS: [i64; 19] =
     [1, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000, 30_000, 60_000, 120_000, 600_000];
 
-/// What the process itself is doing at the moment of the scrape.
-#[derive(Clone, Debug, Default)]
-pub struct Process {
-    /// Workers.
-    pub load: Load,
-    /// Connections held.
-    pub connections: usize,
-    /// Listeners of `/stats/live`.
-    pub listeners: usize,
-    /// Rows committed since the start.
-    pub rows_written: u64,
-    /// Rows given up since the start.
-    pub rows_dropped: u64,
-    /// Rows kept without what was said since the start.
-    pub contents_dropped: u64,
-    /// Rows that wait for the database.
-    pub rows_waiting: u64,
-    /// Refused requests by reason, since the start.
-    pub refusals: Vec<(&'static str, u64)>,
-    /// Lines of the log lost since the start.
-    pub log_lines_lost: u64,
-    /// The database file with its log.
-    pub database_bytes: u64,
-    /// When the process began, in seconds since 1970.
-    pub started_s: f64,
-}
-
-/// Everything there is to scrape.
-pub fn text(reader: &Reader, process: &Process) -> rusqlite::Result<String> {
+/// What the database tells: everything ever recorded.
+pub fn of_database(reader: &Reader) -> rusqlite::Result<String> {
     let (models, counts) = counts(reader)?;
     let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
     for (model, of_model) in reader.measured(&Filter::default())? {
@@ -70,15 +45,14 @@ pub fn text(reader: &Reader, process: &Process) -> rusqlite::Result<String> {
     let mut page = Page::default();
     page.add_requests(&counts);
     page.add_distributions(&measured);
-    page.add_process(process, true);
     Ok(page.text)
 }
 
-/// What there is to scrape while the database cannot be read: counters of all time are left out, for at zero they would
-/// seem to have begun anew.
-pub fn text_without_database(process: &Process) -> String {
+/// What is known in memory alone. While the database cannot be read it is all there is to scrape: counters of all time are
+/// left out, for at zero they would seem to have begun anew.
+pub(super) fn of_process(sources: &Sources, listeners: usize, database_up: bool) -> String {
     let mut page = Page::default();
-    page.add_process(process, false);
+    page.add_process(sources, listeners, database_up);
     page.text
 }
 
@@ -191,24 +165,25 @@ impl Page {
     }
 
     #[rustfmt::skip] // One metric, one line.
-    fn add_process(&mut self, process: &Process, database_up: bool) {
+    fn add_process(&mut self, sources: &Sources, listeners: usize, database_up: bool) {
+        let (load, rows) = (sources.workers.load(), sources.recorder.figures());
         self.gauge("lms_proxy_database_up", "Whether the database could be read for this scrape; if not, its metrics are missing.", u8::from(database_up));
-        self.gauge("lms_proxy_exchanges_in_flight", "Exchanges begun and not ended.", process.load.in_flight);
-        self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", process.load.queued);
-        self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", process.load.workers);
-        self.gauge("lms_proxy_connections", "Client connections that are open.", process.connections);
-        self.gauge("lms_proxy_live_listeners", "Listeners of /stats/live.", process.listeners);
-        self.gauge("lms_proxy_rows_waiting", "Rows in memory that the database does not take at present.", process.rows_waiting);
-        self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", process.rows_written);
-        self.counter("lms_proxy_rows_dropped_total", "Rows lost since the start; any is an error.", process.rows_dropped);
-        self.counter("lms_proxy_contents_dropped_total", "Rows kept without prompt and output since the start, for too much waited for the database.", process.contents_dropped);
-        self.counter("lms_proxy_log_lines_lost_total", "Lines of the log that the standard error stream did not take, since the start.", process.log_lines_lost);
-        self.gauge("lms_proxy_database_size_bytes", "The database file with its write-ahead log.", process.database_bytes);
+        self.gauge("lms_proxy_exchanges_in_flight", "Exchanges begun and not ended.", load.in_flight);
+        self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", load.queued);
+        self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", load.workers);
+        self.gauge("lms_proxy_connections", "Client connections that are open.", sources.counters.connections.load(Relaxed));
+        self.gauge("lms_proxy_live_listeners", "Listeners of /stats/live.", listeners);
+        self.gauge("lms_proxy_rows_waiting", "Rows in memory that the database does not take at present.", rows.waiting.load(Relaxed));
+        self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", rows.written.load(Relaxed));
+        self.counter("lms_proxy_rows_dropped_total", "Rows lost since the start; any is an error.", rows.dropped.load(Relaxed));
+        self.counter("lms_proxy_contents_dropped_total", "Rows kept without prompt and output since the start, for too much waited for the database.", rows.contents_dropped.load(Relaxed));
+        self.counter("lms_proxy_log_lines_lost_total", "Lines of the log that the standard error stream did not take, since the start.", logging::lines_lost());
+        self.gauge("lms_proxy_database_size_bytes", "The database file with its write-ahead log.", sources.database_bytes());
         self.family("lms_proxy_refusals_total", "counter", "Requests refused before they were forwarded, since the start.");
-        for (reason, count) in &process.refusals {
+        for (reason, count) in sources.counters.refusals() {
             self.sample("lms_proxy_refusals_total", &[("reason", reason)], count);
         }
-        self.gauge("process_start_time_seconds", "When the proxy was started, in seconds since 1970.", process.started_s);
+        self.gauge("process_start_time_seconds", "When the proxy was started, in seconds since 1970.", sources.started_s);
         self.family("lms_proxy_build_info", "gauge", "Always 1; the version is a label.");
         self.sample("lms_proxy_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     }
@@ -274,7 +249,12 @@ fn escaped(c: char) -> [Option<char>; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::exchange::pool::Pool;
+    use crate::http::refusal::Refusal;
+    use crate::record::recorder::Recorder;
     use crate::record::row::{Outcome, Row};
     use crate::record::store::{DbSync, Store};
     use crate::testing::{Folder, row};
@@ -284,9 +264,17 @@ mod tests {
         let path = folder.join("metrics.db");
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
         store.write(rows).expect("writes");
-        let refusals = vec![("host_missing", 3)];
-        let process = Process { rows_written: 7, refusals, ..Process::default() };
-        text(&Reader::open(&path).expect("opens"), &process).expect("answers")
+        let sources = Sources {
+            database: path.clone(),
+            prices: None,
+            counters: Arc::default(),
+            recorder: Arc::new(Recorder::new(store)),
+            workers: Pool::new(1, |_| unreachable!("nothing is asked")),
+            started_s: 0.0,
+        };
+        sources.recorder.figures().written.store(7, Relaxed);
+        (0..3).for_each(|_| sources.counters.note_refusal(Refusal::HostMissing));
+        of_database(&Reader::open(&path).expect("opens")).expect("answers") + &of_process(&sources, 0, true)
     }
 
     #[track_caller]

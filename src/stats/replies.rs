@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::metrics::{self, Process};
+use super::metrics;
 use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::report::Report;
@@ -13,13 +13,13 @@ use crate::routes::Local;
 /// The type of the report.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Answers from the database, and with what is known in memory alone.
+/// Answers from the database, and with metrics of the process.
 pub(super) fn reply(
     reader: &Reader,
     question: &Question,
     head: &RequestHead,
     now_ms: i64,
-    process: impl FnOnce() -> Process,
+    process: impl FnOnce() -> String,
 ) -> Result<Reply, AskError> {
     let Question { route, filter, limit, after, bucket, zone, by, words, format: _ } = question;
     Ok(match route {
@@ -39,19 +39,15 @@ pub(super) fn reply(
             let report = Report::read(reader, filter, *zone, now_ms)?;
             if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text().into_bytes()) }
         }
-        Local::Metrics => Reply::new(200, metrics::CONTENT_TYPE, metrics::text(reader, &process())?.into_bytes()),
+        Local::Metrics => metrics_page(metrics::of_database(reader)? + &process()),
     })
 }
 
 /// Answers while the database cannot be read.
-pub(super) fn reply_without_database(
-    route: Local,
-    error: &rusqlite::Error,
-    process: impl FnOnce() -> Process,
-) -> Reply {
+pub(super) fn reply_without_database(route: Local, error: &rusqlite::Error, process: impl FnOnce() -> String) -> Reply {
     if route == Local::Metrics {
         // When the database fails, what is in memory is what its owner wants to see.
-        return Reply::new(200, metrics::CONTENT_TYPE, metrics::text_without_database(&process()).into_bytes());
+        return metrics_page(process());
     }
     Reply::error(503, &format!("The database cannot be read now ({error})."), "database_unavailable")
 }
@@ -64,6 +60,10 @@ fn wants_json(head: &RequestHead) -> bool {
         });
         types.any(|kind| kind == b"application/json")
     })
+}
+
+fn metrics_page(text: String) -> Reply {
+    Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes())
 }
 
 fn json(answer: &impl Serialize) -> Reply {

@@ -11,7 +11,7 @@ use std::{io, panic, thread};
 use super::export::Export;
 use super::filter::Filter;
 use super::live::Live;
-use super::metrics::Process;
+use super::metrics;
 use super::pace::AnswerPace;
 use super::question::Question;
 use super::reader::{AskError, Reader};
@@ -158,7 +158,7 @@ impl Answerer {
             Err(AskError::Refused(message)) => Reply::error(400, &message, "bad_request"),
             Err(AskError::Database(e)) => {
                 self.unreadable.warn(format_args!("the database cannot be read for statistics: {e}"));
-                reply_without_database(route, &e, || self.process())
+                reply_without_database(route, &e, || self.process_metrics(false))
             }
         })
     }
@@ -182,7 +182,7 @@ impl Answerer {
                     held.insert(reader)
                 }
             };
-            let answer = reply(reader, question, head, now_ms, || self.process());
+            let answer = reply(reader, question, head, now_ms, || self.process_metrics(true));
             if let Err(AskError::Database(_)) = &answer {
                 // The next question opens another one.
                 *held = None;
@@ -191,8 +191,8 @@ impl Answerer {
         })
     }
 
-    fn process(&self) -> Process {
-        self.sources.process(self.live.listening())
+    fn process_metrics(&self, database_up: bool) -> String {
+        metrics::of_process(&self.sources, self.live.listening(), database_up)
     }
 
     /// Has a worker export, if not too many do already.
