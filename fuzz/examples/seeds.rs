@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cargo install cargo-fuzz
-//! cargo run --example seeds          writes corpus/intake, corpus/tap and corpus/inject
-//! cargo +nightly fuzz run tap        or intake, or inject; -- -max_total_time=600 ends it after ten minutes
+//! cargo run --example seeds          writes corpus/intake, tap, inject and websocket
+//! cargo +nightly fuzz run tap        or intake, inject, websocket; -- -max_total_time=600 ends it after ten minutes
 //! ```
 //!
 //! The targets hold the functions that `cargo test` runs on mutations of its own, against any bytes at all. What one
@@ -28,6 +28,9 @@ mod tap;
 #[allow(dead_code, reason = "unit tests use more of it")]
 #[path = "../../src/testing.rs"]
 mod testing;
+#[allow(dead_code, reason = "the target uses more of it")]
+#[path = "../../tests/fuzz/websocket.rs"]
+mod websocket;
 
 const REQUESTS: [&str; 6] = [
     "GET /v1/models HTTP/1.1\r\nHost: localhost:8080\r\nAccept: */*\r\n\r\nGET /stats/recent?limit=%31 HTTP/1.0\r\n\r\n",
@@ -45,6 +48,9 @@ fn main() -> io::Result<()> {
     }
     for (n, body) in inject::BODIES.iter().enumerate() {
         write(&here.join("corpus/inject"), &n.to_string(), body.as_bytes())?;
+    }
+    for (n, frames) in websocket::FRAMES.iter().enumerate() {
+        write(&here.join("corpus/websocket"), &n.to_string(), &[&[7; 8][..], frames].concat())?;
     }
     for entry in fs::read_dir(here.join("../tests/transcripts"))? {
         let entry = entry?;

@@ -16,6 +16,7 @@
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
 //! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest
 //!   of those replies.
+//! - [`upgrade`]: which requests open a WebSocket; [`websocket`]: its frames.
 
 pub mod chunked;
 mod fields;
@@ -30,6 +31,8 @@ pub mod reply_head;
 pub mod request_line;
 mod syntax;
 pub mod target;
+pub mod upgrade;
+pub mod websocket;
 pub mod whole;
 
 pub use chunked::ChunkDecoder;

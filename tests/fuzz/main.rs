@@ -1,4 +1,4 @@
-//! What must hold for any bytes at all: of a client's, of upstream's, of a request that is edited.
+//! What must hold for any bytes at all: of a client's, of upstream's, of a request that is edited, of a WebSocket.
 //!
 //! The same functions are the targets of cargo-fuzz (`fuzz/`), which takes these files in by their path.
 
@@ -12,3 +12,4 @@ mod tap;
 #[path = "../../src/testing.rs"]
 mod testing;
 mod transcripts;
+mod websocket;
