@@ -116,23 +116,17 @@ impl Hold {
 
     /// The feed is over: what is not doubted leaves.
     pub fn finish(&mut self, input: &[u8], out: &mut Vec<u8>) {
-        match self.first_mark() {
-            None => {
-                self.empty(out);
-                out.extend_from_slice(&input[self.from..]);
-            }
+        let first = self.first_mark().unwrap_or(self.place(input.len()));
+        if first < self.held.len() {
+            self.hold(input, input.len());
+            self.let_go(first, out);
+        } else {
             // What is before the mark need not be held for that.
-            Some(first) if first >= self.held.len() => {
-                let free = self.from + first - self.held.len();
-                self.empty(out);
-                out.extend_from_slice(&input[self.from..free]);
-                self.held.extend_from_slice(&input[free..]);
-                self.marks().for_each(|mark| *mark -= first);
-            }
-            Some(first) => {
-                self.hold(input, input.len());
-                self.let_go(first, out);
-            }
+            let free = self.from + first - self.held.len();
+            out.append(&mut self.held);
+            out.extend_from_slice(&input[self.from..free]);
+            self.held.extend_from_slice(&input[free..]);
+            self.marks().for_each(|mark| *mark -= first);
         }
         self.from = 0;
     }
@@ -180,12 +174,6 @@ impl Hold {
         self.from = to;
     }
 
-    fn empty(&mut self, out: &mut Vec<u8>) {
-        if !self.held.is_empty() {
-            out.append(&mut self.held);
-        }
-    }
-
     /// So many of the bytes held leave.
     fn let_go(&mut self, bytes: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.held[..bytes]);
@@ -194,8 +182,8 @@ impl Hold {
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
-        if !self.held.is_empty() && self.first_mark().is_none() {
-            self.let_go(self.held.len(), out);
+        if self.first_mark().is_none() {
+            out.append(&mut self.held);
         }
     }
 }
