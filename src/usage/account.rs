@@ -11,9 +11,8 @@ use super::word_pace::WordPace;
 use super::words::{ReplyWords, Telling};
 
 /// The sum of what was read. Later values replace earlier ones; nothing is added up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Account {
-    grammar: &'static Grammar,
     model: Vec<u8>,
     id: Vec<u8>,
     finish: Vec<u8>,
@@ -27,20 +26,13 @@ pub struct Account {
 }
 
 impl Account {
-    /// Of a dialect, keeping so many bytes of each kind of words.
-    pub fn new(grammar: &'static Grammar, kept_max: usize) -> Account {
+    /// Of no document yet, keeping so many bytes of each kind of words.
+    pub fn new(kept_max: usize) -> Account {
         Account {
-            grammar,
-            model: Vec::new(),
-            id: Vec::new(),
-            finish: Vec::new(),
-            error: None,
-            choices: EndedChoices::default(),
-            numbers: ToldNumbers::default(),
-            pace: WordPace::default(),
             output: ReplyWords::new(kept_max),
             reasoning: ReplyWords::new(kept_max),
             tools: Tools::new(kept_max),
+            ..Account::default()
         }
     }
 
@@ -91,12 +83,12 @@ impl Account {
     }
 
     /// The report. `terminal`: a terminal event was seen; `streamed`: the reply came as events.
-    pub fn report(&self, terminal: bool, streamed: bool) -> UsageReport {
+    pub fn report(&self, grammar: &Grammar, terminal: bool, streamed: bool) -> UsageReport {
         let finished = self.choices.have_all_ended();
         let (counts, from_timings) = self.numbers.settled(terminal || finished);
         let mut work = self.numbers.work;
         work.tokens_per_second = work.tokens_per_second.or_else(|| self.pace.tokens_per_second(counts.output?));
-        let source = if from_timings { "timings" } else { self.grammar.source };
+        let source = if from_timings { "timings" } else { grammar.source };
         UsageReport {
             model: text(&self.model),
             id: text(&self.id),
@@ -109,7 +101,7 @@ impl Account {
             finished,
             streamed,
             told_beside: false,
-            needs_terminal: streamed && self.grammar.needs_terminal,
+            needs_terminal: streamed && grammar.needs_terminal,
             first_content_us: self.pace.first_us.filter(|_| streamed),
             last_content_us: self.pace.last_us.filter(|_| streamed),
             content_events: if streamed { self.pace.events } else { 0 },

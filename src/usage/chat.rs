@@ -10,9 +10,9 @@ use super::role::JsonRole::{self, *};
 
 /// Chat and completions.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: Root,
     body: Root,
     member,
+    settle,
     terminals: &[],
     needs_terminal: true,
     outlives_error: false,
@@ -89,7 +89,7 @@ fn rarer(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut DocumentFacts) {
+fn settle(facts: &mut DocumentFacts) {
     if facts.choices.first_index.is_some_and(|index| index > 0) {
         facts.clear_words();
         facts.finish.clear();

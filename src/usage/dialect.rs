@@ -1,9 +1,8 @@
 //! The dialects, and where each is written down.
 //!
-//! To add a dialect: a file with its grammar, a variant, a route in `crate::routes`, a line in `Dialect::grammar`, one
-//! in `Dialect::settle` if it has such a rule, and transcripts.
+//! To add a dialect: a file with its grammar, a variant, a route in `crate::routes`, a line in `Dialect::grammar`, and
+//! transcripts.
 
-use super::document::DocumentFacts;
 use super::grammar::Grammar;
 use super::{chat, messages, native, other, responses};
 
@@ -35,17 +34,6 @@ impl Dialect {
             Dialect::Messages => &messages::GRAMMAR,
             Dialect::NativeChat => &native::GRAMMAR,
             Dialect::Embeddings | Dialect::Other => &other::GRAMMAR,
-        }
-    }
-
-    /// What a whole document means, once all of it is known.
-    pub(super) fn settle(self, facts: &mut DocumentFacts) {
-        match self {
-            Dialect::Chat | Dialect::Completions => chat::settle(facts),
-            Dialect::Responses => responses::settle(facts),
-            Dialect::Messages => messages::settle(facts),
-            Dialect::NativeChat => native::settle(facts),
-            Dialect::Embeddings | Dialect::Other => {}
         }
     }
 }

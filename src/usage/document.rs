@@ -4,7 +4,6 @@
 use super::choices::DocumentChoices;
 use super::error::ToldError;
 use super::escapes::Unescape;
-use super::grammar::Grammar;
 use super::json::{JsonSink, Scalar};
 use super::numbers::{ToldNumbers, count};
 use super::role::JsonRole::{self, *};
@@ -14,7 +13,8 @@ use super::words::{DocumentWords, WordPieces};
 /// What one document says. Texts are empty where not told. Buffers are reused: no event allocates.
 #[derive(Debug)]
 pub struct DocumentFacts {
-    grammar: &'static Grammar,
+    /// [`member`](super::grammar::Grammar::member) of the dialect.
+    member: fn(JsonRole, &[u8]) -> JsonRole,
     /// The model that answers.
     pub model: Vec<u8>,
     /// The reply's id.
@@ -51,9 +51,9 @@ pub struct DocumentFacts {
 
 impl DocumentFacts {
     /// Facts of a dialect, keeping so many bytes of each kind of words.
-    pub fn new(grammar: &'static Grammar, kept_max: usize) -> DocumentFacts {
+    pub fn new(member: fn(JsonRole, &[u8]) -> JsonRole, kept_max: usize) -> DocumentFacts {
         DocumentFacts {
-            grammar,
+            member,
             model: Vec::new(),
             id: Vec::new(),
             kind: Vec::new(),
@@ -207,7 +207,7 @@ impl JsonSink for DocumentFacts {
     type Role = JsonRole;
 
     fn member(&mut self, at: JsonRole, name: &[u8]) -> JsonRole {
-        let role = (self.grammar.member)(at, name);
+        let role = (self.member)(at, name);
         let holds_words = matches!(role, Output | Reasoning | Parts | Loose);
         if holds_words && matches!(at, Root | Message | Choice | Item) {
             self.words.begin_member();

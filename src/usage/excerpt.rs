@@ -5,7 +5,7 @@
 use super::text::{floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Excerpt {
     bytes_max: usize,
     /// The head, up to half of `bytes_max`, then the tail: a ring as soon as it is full.
@@ -18,7 +18,7 @@ pub struct Excerpt {
 impl Excerpt {
     /// An empty text that will take at most `bytes_max` bytes; 0 keeps nothing but that there was something.
     pub fn new(bytes_max: usize) -> Excerpt {
-        Excerpt { bytes_max, kept: Vec::new(), eldest: 0, total: 0 }
+        Excerpt { bytes_max, ..Excerpt::default() }
     }
 
     /// One that will be about as long as `bytes`, if that fits.

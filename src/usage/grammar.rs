@@ -1,16 +1,17 @@
 //! What a dialect is made of: where in its JSON things stand, and how its streams end.
 
+use super::document::DocumentFacts;
 use super::role::JsonRole;
 
 /// One dialect.
 #[derive(Debug)]
 pub struct Grammar {
-    /// Role of an event's data.
-    pub event: JsonRole,
-    /// Role of a body that is no stream.
+    /// Role of a body that is no stream. An event's data is the root.
     pub body: JsonRole,
     /// The role of a member of an object.
     pub member: fn(JsonRole, &[u8]) -> JsonRole,
+    /// What a whole document means, once all of it is known.
+    pub settle: fn(&mut DocumentFacts),
     /// Kinds of events after which nothing of interest follows.
     pub terminals: &'static [&'static [u8]],
     /// A stream must end in one of them or in `[DONE]`.

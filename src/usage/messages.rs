@@ -11,9 +11,9 @@ use super::role::JsonRole::{self, *};
 
 /// Messages.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: Root,
     body: Reply,
     member,
+    settle,
     terminals: &[b"message_stop"],
     needs_terminal: true,
     outlives_error: false,
@@ -47,7 +47,7 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut DocumentFacts) {
+fn settle(facts: &mut DocumentFacts) {
     // Before the answer began nobody can have counted it; and no prompt is empty.
     if facts.kind == b"message_start" {
         facts.numbers.early_output = facts.numbers.counts.output.take();

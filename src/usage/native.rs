@@ -11,9 +11,9 @@ use super::words::Telling;
 
 /// The native chat.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: Root,
     body: Reply,
     member,
+    settle,
     terminals: &[b"chat.end"],
     needs_terminal: true,
     outlives_error: true,
@@ -44,9 +44,8 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut DocumentFacts) {
-    let kind = std::mem::take(&mut facts.kind);
-    match kind.as_slice() {
+fn settle(facts: &mut DocumentFacts) {
+    match facts.kind.as_slice() {
         b"message.delta" => facts.words.loose_is_output(),
         b"reasoning.delta" => facts.words.loose_is_reasoning(),
         b"tool_call.arguments" => {}
@@ -58,5 +57,4 @@ pub(super) fn settle(facts: &mut DocumentFacts) {
             facts.has_content = false;
         }
     }
-    facts.kind = kind;
 }

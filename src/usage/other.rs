@@ -8,9 +8,9 @@ use super::role::JsonRole::{self, *};
 
 /// Whatever has no dialect of its own.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: Root,
     body: Root,
     member,
+    settle: |_| (),
     terminals: &[],
     needs_terminal: false,
     outlives_error: false,

@@ -12,9 +12,9 @@ use super::words::Telling;
 
 /// Responses.
 pub(super) const GRAMMAR: Grammar = Grammar {
-    event: Root,
     body: Reply,
     member,
+    settle,
     terminals: &[b"response.completed", b"response.incomplete", b"response.failed", b"response.done"],
     needs_terminal: true,
     outlives_error: false,
@@ -50,7 +50,7 @@ fn member(at: JsonRole, name: &[u8]) -> JsonRole {
 }
 
 /// What a whole document means.
-pub(super) fn settle(facts: &mut DocumentFacts) {
+fn settle(facts: &mut DocumentFacts) {
     if matches!(facts.status.as_slice(), b"completed" | b"incomplete" | b"failed" | b"cancelled") {
         facts.finish.clone_from(&facts.status);
         facts.error.is_told |= facts.status == b"failed";

@@ -56,9 +56,10 @@ pub enum Step<'a> {
 }
 
 /// Where in a line the lexer stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// At the start of a line.
+    #[default]
     Start,
     /// At the start of a line, and a LF would still belong to the line before.
     AfterCr,
@@ -75,8 +76,9 @@ pub enum State {
 const NAMES: [&[u8]; 5] = [b"data", b"event", b"error", b"id", b"retry"];
 const NAME_BYTES_MAX: usize = 5;
 
-/// The lexer. Its memory is a field name.
-#[derive(Debug)]
+/// The lexer, at first at the beginning of a stream, behind its byte order mark if it has one. Its memory is a field
+/// name.
+#[derive(Debug, Default)]
 pub struct Lexer {
     state: State,
     name: [u8; NAME_BYTES_MAX],
@@ -86,11 +88,6 @@ pub struct Lexer {
 }
 
 impl Lexer {
-    /// A lexer at the beginning of a stream, behind its byte order mark if it has one.
-    pub fn new() -> Lexer {
-        Lexer { state: State::Start, name: [0; NAME_BYTES_MAX], name_len: 0, goes_on: false }
-    }
-
     /// What follows is read as if a line began here.
     pub fn start_line(&mut self) {
         self.state = State::Start;
@@ -245,7 +242,7 @@ mod tests {
 
     /// Lexes `input` in pieces of `size` and writes down what came: `D(…)` values, `|` line ends, `/` blank lines.
     fn lex(input: &[u8], size: usize) -> String {
-        let mut lexer = Lexer::new();
+        let mut lexer = Lexer::default();
         let mut out = String::new();
         for piece in input.chunks(size) {
             let mut rest = piece;

@@ -20,6 +20,7 @@ mod events;
 use super::account::Account;
 use super::dialect::Dialect;
 use super::document::DocumentFacts;
+use super::grammar::Grammar;
 use super::hold::Hold;
 use super::json::Walker;
 use super::members::BOM;
@@ -68,7 +69,7 @@ enum Shape {
 pub struct Tap {
     form: Form,
     shape: Shape,
-    dialect: Dialect,
+    grammar: &'static Grammar,
     walker: Walker<JsonRole>,
     facts: DocumentFacts,
     account: Account,
@@ -105,11 +106,11 @@ impl Tap {
         Tap {
             form,
             shape: Shape::Unknown { mark: 0 },
-            dialect,
+            grammar,
             walker: Walker::new(grammar.body),
-            facts: DocumentFacts::new(grammar, content_bytes_max),
-            account: Account::new(grammar, content_bytes_max),
-            lexer: Lexer::new(),
+            facts: DocumentFacts::new(grammar.member, content_bytes_max),
+            account: Account::new(content_bytes_max),
+            lexer: Lexer::default(),
             hold: Hold::default(),
             event: Event::new(),
             repeat: Repeat::default(),
@@ -197,7 +198,10 @@ impl Tap {
 
     /// What the reply said so far.
     pub fn report(&self) -> UsageReport {
-        UsageReport { told_beside: self.told_beside, ..self.account.report(self.terminal, self.is_stream()) }
+        UsageReport {
+            told_beside: self.told_beside,
+            ..self.account.report(self.grammar, self.terminal, self.is_stream())
+        }
     }
 
     /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.
@@ -268,7 +272,7 @@ impl Tap {
     /// Takes what a document says.
     fn settle(&mut self) {
         self.facts.end(&self.event.name);
-        self.dialect.settle(&mut self.facts);
+        (self.grammar.settle)(&mut self.facts);
         if self.failed_body.is_some() {
             self.facts.error.request_failed();
         }

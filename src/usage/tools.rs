@@ -110,7 +110,7 @@ impl DocumentCalls {
 }
 
 /// The tool calls of a reply.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tools {
     kept_max: usize,
     /// Calls that are over, as JSON without the end of the last one.
@@ -122,7 +122,7 @@ pub struct Tools {
 impl Tools {
     /// None yet, of which so many bytes of JSON are kept.
     pub fn new(kept_max: usize) -> Tools {
-        Tools { kept_max, written: Excerpt::new(kept_max), open: Vec::new() }
+        Tools { kept_max, written: Excerpt::new(kept_max), ..Tools::default() }
     }
 
     /// Takes the pieces of a document.

@@ -150,7 +150,7 @@ impl DocumentWords {
 }
 
 /// Words of one kind in a reply, and whether deltas came since they were last given whole.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ReplyWords {
     /// As far as they are kept.
     pub words: Excerpt,

@@ -165,7 +165,7 @@ impl Tap {
             // The value of llama.cpp's and llama-box's `error:` field is an error object.
             let is_error = field == SseField::Error;
             self.event.has_data = true;
-            self.walker.begin(if is_error { JsonRole::Error } else { self.dialect.grammar().event });
+            self.walker.begin(if is_error { JsonRole::Error } else { JsonRole::Root });
             self.facts.clear();
             if is_error {
                 self.event.name.clear();
@@ -317,7 +317,7 @@ impl Tap {
     /// The event's data or the event itself is over: its document counts, if it is whole. What is no JSON is passed
     /// over. If the event is a terminal one, all is held from offset `from`.
     pub(super) fn document_ends(&mut self, from: usize) {
-        let (event, grammar) = (&mut self.event, self.dialect.grammar());
+        let (event, grammar) = (&mut self.event, self.grammar);
         if event.is_merged {
             return;
         }
