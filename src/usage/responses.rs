@@ -58,56 +58,44 @@ fn settle(facts: &mut DocumentFacts) {
     if !facts.finish_detail.is_empty() {
         facts.finish.clone_from(&facts.finish_detail);
     }
-    let kind = std::mem::take(&mut facts.kind);
-    match kind.as_slice() {
-        b"response.output_text.delta" | b"response.refusal.delta" => facts.words.loose_is_output(),
-        b"response.reasoning_text.delta" | b"response.reasoning_summary_text.delta" | b"response.reasoning.delta" => {
-            facts.words.loose_is_reasoning();
-        }
-        b"response.function_call_arguments.delta"
-        | b"response.mcp_call_arguments.delta"
-        | b"response.custom_tool_call_input.delta"
-        | b"response.code_interpreter_call_code.delta" => facts.loose_is_arguments(),
-        b"response.output_text.done" | b"response.refusal.done" => {
-            facts.words.telling = Telling::Whole;
-            facts.words.loose_is_output();
-        }
-        b"response.reasoning_text.done" | b"response.reasoning_summary_text.done" | b"response.reasoning.done" => {
-            facts.words.telling = Telling::Whole;
-            facts.words.loose_is_reasoning();
-        }
-        b"response.function_call_arguments.done"
-        | b"response.mcp_call_arguments.done"
-        | b"response.custom_tool_call_input.done" => {
-            facts.words.telling = Telling::Whole;
-            facts.loose_is_arguments();
-        }
+    let (subject, stage) = match facts.kind.iter().rposition(|&byte| byte == b'.') {
+        Some(dot) => (&facts.kind[..dot], &facts.kind[dot + 1..]),
+        None => (facts.kind.as_slice(), &b""[..]),
+    };
+    if stage == b"done" {
+        facts.words.telling = Telling::Whole;
+    }
+    match (subject, stage) {
+        (b"response.output_text" | b"response.refusal", b"delta" | b"done") => facts.words.loose_is_output(),
+        (
+            b"response.reasoning_text" | b"response.reasoning_summary_text" | b"response.reasoning",
+            b"delta" | b"done",
+        ) => facts.words.loose_is_reasoning(),
+        (
+            b"response.function_call_arguments" | b"response.mcp_call_arguments" | b"response.custom_tool_call_input",
+            b"delta" | b"done",
+        )
+        | (b"response.code_interpreter_call_code", b"delta") => facts.loose_is_arguments(),
         // A part of what the item will tell whole.
-        b"response.shell_call_command.delta" | b"response.apply_patch_call_operation_diff.delta" => {
-            facts.clear_words();
-        }
+        (b"response.shell_call_command" | b"response.apply_patch_call_operation_diff", b"delta") => facts.clear_words(),
         // The item opens a tool call, or repeats it; its text came, or comes, in events of its own.
-        b"response.output_item.added" => {
-            facts.words.telling = Telling::Whole;
-            facts.words.clear_text();
-            facts.calls.parts.iter_mut().for_each(|tool| tool.arguments.clear());
-            facts.has_content = !facts.calls.parts.is_empty();
-        }
-        b"response.output_item.done" => {
+        (b"response.output_item", b"added" | b"done") => {
+            if stage == b"added" {
+                facts.calls.parts.iter_mut().for_each(|tool| tool.arguments.clear());
+            }
             facts.words.telling = Telling::Whole;
             facts.words.clear_text();
             facts.has_content = !facts.calls.parts.is_empty();
         }
-        b"response.completed" | b"response.incomplete" | b"response.failed" | b"response.done" => {
-            facts.error.is_told |= kind == b"response.failed";
+        (b"response", b"completed" | b"incomplete" | b"failed" | b"done") => {
+            facts.error.is_told |= stage == b"failed";
             facts.words.telling = Telling::Echo;
         }
         // A body that is no stream has no kind, for its root is the response.
-        b"" => {}
+        (b"", b"") => {}
         _ => {
             facts.clear_words();
             facts.has_content = false;
         }
     }
-    facts.kind = kind;
 }
