@@ -70,10 +70,7 @@ const UNPROVING_PREFIXES: [&str; 22] = [
 pub fn is_own(head: &RequestHead) -> bool {
     let Some(origin) = head.field("origin") else { return true };
     let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
-    match (authority, head.host()) {
-        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host.as_bytes()),
-        _ => false,
-    }
+    authority.zip(head.host()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// Whether a browser sends this POST for a page of another origin, which `hosts` does not name, and without a

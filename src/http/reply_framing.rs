@@ -80,11 +80,8 @@ pub fn reply_body(head: &ReplyHead, head_only: bool) -> Result<ReplyBody, &'stat
         codings.pop();
         BodyEnd::Chunks
     } else {
-        match length {
-            // A length does not count where there is a coding.
-            Some(length) if codings.is_empty() => BodyEnd::Length(length),
-            Some(_) | None => BodyEnd::Close,
-        }
+        // A length does not count where there is a coding.
+        length.filter(|_| codings.is_empty()).map_or(BodyEnd::Close, BodyEnd::Length)
     };
     Ok(ReplyBody { end, length, codings: codings.join(", "), is_ambiguous })
 }
