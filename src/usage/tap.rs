@@ -81,8 +81,6 @@ pub struct Tap {
     strip: bool,
     /// The LF of a removed event's CRLF is still to come.
     strip_line_feed: bool,
-    /// One that was removed told counts in `timings`.
-    told_beside: bool,
     terminal: bool,
     /// It begins with a document without a field before it.
     is_document: bool,
@@ -116,7 +114,6 @@ impl Tap {
             repeat: Repeat::default(),
             strip,
             strip_line_feed: false,
-            told_beside: false,
             terminal: false,
             is_document: false,
             has_field: false,
@@ -198,10 +195,7 @@ impl Tap {
 
     /// What the reply said so far.
     pub fn report(&self) -> UsageReport {
-        UsageReport {
-            told_beside: self.told_beside,
-            ..self.account.report(self.grammar, self.terminal, self.is_stream())
-        }
+        self.account.report(self.grammar, self.terminal, self.is_stream())
     }
 
     /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.
@@ -429,6 +423,6 @@ mod tests {
             tap.feed(event.as_bytes(), 10 * now as u64, &mut Vec::new());
         }
         let report = tap.report();
-        assert_eq!((report.first_content_us, report.last_content_us, report.content_events), (Some(10), Some(20), 2));
+        assert_eq!((report.first_content_us, report.content_events), (Some(10), 2));
     }
 }

@@ -33,8 +33,6 @@ pub struct UsageReport {
     pub needs_terminal: bool,
     /// When the first event with content came, in microseconds of the caller's clock. Streams only.
     pub first_content_us: Option<u64>,
-    /// When the last one came.
-    pub last_content_us: Option<u64>,
     /// Events with content.
     pub content_events: u64,
     /// The answer's text.

@@ -24,7 +24,7 @@ pub struct WordPace {
     /// Microseconds of the caller's clock: the first event with words.
     pub first_us: Option<u64>,
     /// The last one.
-    pub last_us: Option<u64>,
+    last_us: Option<u64>,
     /// Events with words.
     pub events: u64,
     moments: u32,

@@ -276,7 +276,7 @@ impl Tap {
             && self.walker.is_done()
             && self.facts.is_usage_chunk(self.account.choices().have_all_ended())
             && !self.is_too_long();
-        self.told_beside |= is_to_go && self.facts.numbers.timings_suffice();
+        self.account.told_beside |= is_to_go && self.facts.numbers.timings_suffice();
         is_to_go
     }
 
