@@ -4,10 +4,14 @@
 //! text that is one well-formed object (RFC 8259) counts; a request that upstream will refuse is not worth reading.
 //! Two things that the standard forbids are let through, for Windows' clients send them and servers take them: a byte
 //! order mark in front (PowerShell, files saved by Notepad; Python's `json.loads` and Node's body-parser skip it), and
-//! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). Nesting costs one bit a level
-//! and no stack, so a hundred thousand open brackets are just text.
+//! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). serde_json does not
+//! judge the characters of strings that it passes over, and nesting costs it one byte a level and no stack, so a hundred
+//! thousand open brackets are just text.
 
 use std::ops::Range;
+
+use serde::de::IgnoredAny;
+use serde_json::Deserializer;
 
 use super::escapes::Unescape;
 use super::text::{floor_boundary, into_lossy};
@@ -20,26 +24,22 @@ pub const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// well-formed object; some members may have been reported by then.
 pub fn each_member<'a>(text: &'a [u8], mut member: impl FnMut(&'a [u8], Range<usize>)) -> Option<Range<usize>> {
     let start = skip_space(text, if text.starts_with(BOM) { BOM.len() } else { 0 });
-    if *text.get(start)? != b'{' {
-        return None;
-    }
-    let mut at = skip_space(text, start + 1);
-    if *text.get(at)? != b'}' {
+    let mut at = behind(b'{', text, start)?;
+    if text.get(at) != Some(&b'}') {
         loop {
-            let value = value_start(text, at)?;
-            let key = &text[at + 1..string_end(text, at)? - 1];
+            behind(b'"', text, at)?;
+            let key_end = value_end(text, at)?;
+            let value = behind(b':', text, skip_space(text, key_end))?;
             let end = value_end(text, value)?;
-            member(key, value..end);
+            member(&text[at + 1..key_end - 1], value..end);
             at = skip_space(text, end);
-            match *text.get(at)? {
-                b',' => at = skip_space(text, at + 1),
-                b'}' => break,
-                _ => return None,
+            match behind(b',', text, at) {
+                Some(next) => at = next,
+                None => break,
             }
         }
     }
-    let end = at + 1;
-    (skip_space(text, end) == text.len()).then_some(start..end)
+    (behind(b'}', text, at)? == text.len()).then_some(start..at + 1)
 }
 
 /// Whether a key as [`each_member`] reports it spells `name`, be it with escapes (`"\u0073tream"`).
@@ -83,138 +83,15 @@ fn decoded(inner: &[u8], bytes_max: usize) -> String {
 }
 
 /// The end of the value that begins at `at`.
-fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
-    let mut nesting = Nesting::default();
-    loop {
-        at = match *text.get(at)? {
-            b'"' => string_end(text, at)?,
-            b'-' | b'0'..=b'9' => number_end(text, at)?,
-            b't' => literal_end(text, at, b"true")?,
-            b'f' => literal_end(text, at, b"false")?,
-            b'n' => literal_end(text, at, b"null")?,
-            b'{' => {
-                let inside = skip_space(text, at + 1);
-                if *text.get(inside)? != b'}' {
-                    nesting.open(true);
-                    at = value_start(text, inside)?;
-                    continue;
-                }
-                inside + 1
-            }
-            b'[' => {
-                let inside = skip_space(text, at + 1);
-                if *text.get(inside)? != b']' {
-                    nesting.open(false);
-                    at = inside;
-                    continue;
-                }
-                inside + 1
-            }
-            _ => return None,
-        };
-        // Behind a value: close what ends here, or go on to the next value at this level.
-        loop {
-            let Some(in_object) = nesting.innermost() else { return Some(at) };
-            let next = skip_space(text, at);
-            match (*text.get(next)?, in_object) {
-                (b'}', true) | (b']', false) => {
-                    nesting.close();
-                    at = next + 1;
-                }
-                (b',', true) => {
-                    at = value_start(text, skip_space(text, next + 1))?;
-                    break;
-                }
-                (b',', false) => {
-                    at = skip_space(text, next + 1);
-                    break;
-                }
-                _ => return None,
-            }
-        }
-    }
+fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut values = Deserializer::from_slice(&text[at..]).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    Some(at + values.byte_offset())
 }
 
-/// What is open around a value, one bit a level: set for an object, clear for an array.
-#[derive(Default)]
-struct Nesting {
-    bits: Vec<u64>,
-    depth: usize,
-}
-
-impl Nesting {
-    fn open(&mut self, object: bool) {
-        let (word, bit) = (self.depth / 64, self.depth % 64);
-        if word == self.bits.len() {
-            self.bits.push(0);
-        }
-        self.bits[word] = self.bits[word] & !(1 << bit) | u64::from(object) << bit;
-        self.depth += 1;
-    }
-
-    fn close(&mut self) {
-        self.depth -= 1;
-    }
-
-    fn innermost(&self) -> Option<bool> {
-        let level = self.depth.checked_sub(1)?;
-        Some(self.bits[level / 64] >> (level % 64) & 1 == 1)
-    }
-}
-
-/// From the opening quote of a key to the first byte of its value.
-fn value_start(text: &[u8], key: usize) -> Option<usize> {
-    let colon = skip_space(text, string_end(text, key)?);
-    (*text.get(colon)? == b':').then(|| skip_space(text, colon + 1))
-}
-
-/// The end, behind the closing quote, of the string that begins at `at`.
-fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    if *text.get(at)? != b'"' {
-        return None;
-    }
-    let mut at = at + 1;
-    loop {
-        let found = at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
-        // Folded rather than searched, so that the compiler makes vector code of it.
-        if text[at..found].iter().fold(false, |control, &byte| control | (byte < 0x20)) {
-            return None;
-        }
-        if text[found] == b'"' {
-            return Some(found + 1);
-        }
-        at = match *text.get(found + 1)? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => found + 2,
-            b'u' if text.get(found + 2..found + 6)?.iter().all(u8::is_ascii_hexdigit) => found + 6,
-            _ => return None,
-        };
-    }
-}
-
-fn number_end(text: &[u8], at: usize) -> Option<usize> {
-    let whole = at + usize::from(text[at] == b'-');
-    let mut at = digits_end(text, whole)?;
-    if text[whole] == b'0' && at > whole + 1 {
-        return None;
-    }
-    if text.get(at) == Some(&b'.') {
-        at = digits_end(text, at + 1)?;
-    }
-    if let Some(b'e' | b'E') = text.get(at) {
-        let sign = matches!(text.get(at + 1), Some(b'+' | b'-'));
-        at = digits_end(text, at + 1 + usize::from(sign))?;
-    }
-    Some(at)
-}
-
-/// The end of a run of at least one digit.
-fn digits_end(text: &[u8], at: usize) -> Option<usize> {
-    let run = text.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (run > 0).then_some(at + run)
-}
-
-fn literal_end(text: &[u8], at: usize, literal: &[u8]) -> Option<usize> {
-    text[at..].starts_with(literal).then_some(at + literal.len())
+/// Where what follows this byte begins, if it is there.
+fn behind(byte: u8, text: &[u8], at: usize) -> Option<usize> {
+    (*text.get(at)? == byte).then(|| skip_space(text, at + 1))
 }
 
 fn skip_space(text: &[u8], at: usize) -> usize {
