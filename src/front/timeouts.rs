@@ -11,8 +11,8 @@ use crate::limits::*;
 
 impl<S: Socket, F> Connection<S, F> {
     /// Until when it may stay in its state; a lent one for ever, unless its client left.
-    fn deadline(&self) -> u64 {
-        let after = |since_ms: u64, limit: Duration| since_ms + limit.as_millis() as u64;
+    fn deadline(&self) -> Option<u64> {
+        let after = |since_ms: u64, limit: Duration| Some(since_ms + limit.as_millis() as u64);
         match &self.state {
             State::Parked { since_ms } => match self.intake.waiting() {
                 AwaitedPart::Idle => after(*since_ms, IDLE_TIME_MAX),
@@ -20,18 +20,18 @@ impl<S: Socket, F> Connection<S, F> {
                 AwaitedPart::Body => after(*since_ms, BODY_GAP_MAX),
             },
             State::Lent(Departure { left_ms, .. }) | State::Flowing(_, Departure { left_ms, .. }) => {
-                left_ms.map_or(u64::MAX, |left_ms| after(left_ms, COUNTS_TIME_MAX))
+                left_ms.and_then(|left_ms| after(left_ms, COUNTS_TIME_MAX))
             }
             State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
         }
     }
 
-    /// When it is to be looked at.
-    fn look_at(&self, now_ms: u64) -> u64 {
+    /// When it is to be looked at. A stream that flows need not be, so its events do not ask for the time.
+    fn look_at(&self, now_ms: impl FnOnce() -> u64) -> Option<u64> {
         // Given back without a word, it idles: this look finds out.
         if let State::Lent(Departure { left_ms: None, .. }) = self.state {
-            return now_ms + IDLE_TIME_MAX.as_millis() as u64;
+            return Some(now_ms() + IDLE_TIME_MAX.as_millis() as u64);
         }
         self.deadline()
     }
@@ -39,7 +39,7 @@ impl<S: Socket, F> Connection<S, F> {
     /// Looks whether its deadline is over.
     pub(super) fn look(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
         match self.take_up(around, scratch) {
-            Next::Keep if self.deadline() <= around.now_ms() => self.expire(around),
+            Next::Keep if self.deadline().is_some_and(|at_ms| at_ms <= around.now_ms()) => self.expire(around),
             next @ (Next::Keep | Next::Again | Next::Move(_) | Next::Drop) => next,
         }
     }
@@ -67,7 +67,9 @@ impl<S: Socket, F> Connection<S, F> {
 impl Front {
     /// Sees to it that a connection is looked at in time.
     pub(super) fn arm(&mut self, token: usize, connection: &Connection) {
-        self.deadlines.schedule(token, connection.look_at(self.now_ms()));
+        if let Some(at_ms) = connection.look_at(|| self.now_ms()) {
+            self.deadlines.schedule(token, at_ms);
+        }
     }
 
     pub(super) fn check_deadlines(&mut self) {
@@ -86,6 +88,7 @@ mod tests {
     use std::sync::Arc;
 
     use mio::Poll;
+    use mio::net::TcpStream;
 
     use super::super::connection::{Baggage, Counted};
     use super::super::{Plan, intake, returns};
@@ -94,11 +97,11 @@ mod tests {
     use crate::http::reply::Reply;
 
     /// A connection of which `bytes` have arrived.
-    fn connection(bytes: &[u8]) -> Connection {
+    fn connection<F>(bytes: &[u8]) -> Connection<TcpStream, F> {
         let poll = Poll::new().expect("a poll");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
-        let stream = mio::net::TcpStream::connect(address).expect("it listens");
+        let stream = TcpStream::connect(address).expect("it listens");
         let (returns, _) = returns(&poll).expect("a waker");
         let counted = Counted::new(&Arc::default(), &returns);
         let client = Client::new(stream, address, 0, returns);
@@ -113,9 +116,9 @@ mod tests {
 
     /// How long a connection in this state may stay in it.
     fn check(bytes: &str, state: impl FnOnce(u64) -> State, limit: Option<Duration>) {
-        let mut connection = connection(bytes.as_bytes());
+        let mut connection: Connection = connection(bytes.as_bytes());
         connection.state = state(5000);
-        let expected = limit.map_or(u64::MAX, |limit| 5000 + limit.as_millis() as u64);
+        let expected = limit.map(|limit| 5000 + limit.as_millis() as u64);
         assert_eq!(connection.deadline(), expected, "{bytes:?}");
     }
 
@@ -136,5 +139,11 @@ mod tests {
         check("", |_| State::Lent(Departure { ends: true, left_ms: None }), None);
         let left = |left_ms| State::Lent(Departure { ends: true, left_ms: Some(left_ms) });
         check("", left, Some(COUNTS_TIME_MAX));
+    }
+    #[test]
+    fn an_event_of_a_stream_that_flows_asks_for_no_time() {
+        let mut connection = connection(b"");
+        connection.state = State::Flowing((), Departure { ends: true, left_ms: None });
+        assert_eq!(connection.look_at(|| unreachable!("it is looked at when it no longer flows")), None);
     }
 }
