@@ -140,11 +140,12 @@ enum Answer {
     Given,
 }
 
-/// Memory that relays use in turn.
+/// Memory that relays use in turn: of a thousand streams all but one wait, and need none.
 #[derive(Default)]
 pub struct Scratch {
     read: Vec<u8>,
     passed: Vec<u8>,
+    out: Vec<u8>,
 }
 
 impl<B: Source> Relay<B> {
@@ -165,6 +166,17 @@ impl<B: Source> Relay<B> {
 
     /// Relays what there is, but not much more than `turn_bytes`.
     pub fn advance<S: Socket>(&mut self, client: &Client<S>, scratch: &mut Scratch, turn_bytes: usize) -> Step {
+        if self.out.is_empty() {
+            self.out = std::mem::take(&mut scratch.out);
+        }
+        let step = self.go_on(client, scratch, turn_bytes);
+        if self.out.is_empty() {
+            scratch.out = std::mem::take(&mut self.out);
+        }
+        step
+    }
+
+    fn go_on<S: Socket>(&mut self, client: &Client<S>, scratch: &mut Scratch, turn_bytes: usize) -> Step {
         let mut taken = 0;
         loop {
             if self.terminal && self.left > 0 {
@@ -292,8 +304,7 @@ impl<B: Source> Relay<B> {
             self.out.drain(..sent);
             return Some(Step::Full);
         }
-        // Of a thousand streams all but one wait, and need none.
-        self.out = Vec::new();
+        self.out.clear();
         self.note_sent();
         None
     }
@@ -702,5 +713,6 @@ mod tests {
         let mut trial = Trial::new(UNFRAMED, [Bytes("ab"), Nothing]);
         assert_eq!(trial.advance(), Step::Dry);
         assert_eq!(trial.relay.out.capacity(), 0);
+        assert!(trial.scratch.out.is_empty() && trial.scratch.out.capacity() > 0, "the next one uses it");
     }
 }

@@ -6,6 +6,7 @@
 
 pub(super) mod state;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -54,6 +55,13 @@ const INPUT_BYTES_MIN: usize = 2 * 1024;
 const INPUT_BYTES_MAX: usize = 32 * 1024;
 /// Output is gathered up to this size.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// What the polled sockets of this thread read into, in turn: those that wait hold nothing. Measured with
+    /// callgrind: of 3450 instructions of this process for an event of a stream, some 900 went into getting memory and
+    /// giving it back, for this and for what is sent.
+    static SPARE_INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,10 +151,10 @@ impl Wire {
         }
     }
 
-    /// A slow stream waits without a buffer; one that comes fast keeps what it has grown to.
+    /// A stream waits without a buffer, and so does an idle connection.
     fn release_input(&mut self) {
-        if self.start == self.end && self.input.len() <= INPUT_BYTES_MIN {
-            self.input = Vec::new();
+        if self.start == self.end && !self.input.is_empty() {
+            SPARE_INPUT.set(std::mem::take(&mut self.input));
             (self.start, self.end) = (0, 0);
         }
     }
@@ -253,6 +261,7 @@ impl Transport for Wire {
     /// and it costs three system calls.
     fn is_open(&mut self) -> bool {
         if std::mem::take(&mut self.used) {
+            self.release_input();
             self.start == self.end && !self.cut_short
         } else {
             self.state.begun().is_some() || self.is_still_open()
@@ -293,6 +302,9 @@ impl Buffers for Wire {
             }
         }
         if self.input.is_empty() {
+            self.input = SPARE_INPUT.take();
+        }
+        if self.input.is_empty() {
             self.input.resize(INPUT_BYTES_MIN, 0);
         }
         &mut self.input[self.end..]
@@ -317,5 +329,56 @@ impl Buffers for Wire {
 
     fn can_use_input(&self) -> bool {
         self.start < self.end && self.progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::super::permits::Permits;
+    use super::*;
+
+    /// A polled socket for which `bytes` have come, and its peer.
+    fn polled(bytes: &[u8]) -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("a bound socket")).expect("it listens");
+        let mut peer = listener.accept().expect("a connection").0;
+        peer.write_all(bytes).expect("it takes a few bytes");
+        stream.peek(&mut [0]).expect("they come");
+        let state = Arc::new(WireState::default());
+        let permit = Arc::new(Permits::default()).take(&state, Instant::now()).expect("the first one");
+        let wire = Wire::new(stream, state, Arc::default(), permit, None).expect("nobody calls it off");
+        wire.state.set_polled(true).expect("a socket");
+        wire.state.ready(false);
+        (wire, peer)
+    }
+
+    #[test]
+    fn an_idle_connection_holds_no_memory() {
+        let (mut wire, _peer) = polled(b"ab");
+        assert!(wire.await_input(NextTimeout::default()).expect("bytes"));
+        wire.input_consume(2);
+        assert!(wire.is_open());
+        assert_eq!(wire.input.capacity(), 0);
+    }
+
+    #[test]
+    fn a_polled_socket_that_waits_holds_no_memory_and_the_next_one_reads_into_it() {
+        let check = |bytes: &[u8], room: usize| {
+            let (mut wire, _peer) = polled(bytes);
+            assert!(wire.await_input(NextTimeout::default()).expect("bytes"));
+            assert_eq!((wire.input(), wire.input.len()), (bytes, room));
+            wire.input_consume(bytes.len());
+            for _ in 0..2 {
+                let nothing = wire.await_input(NextTimeout::default()).expect_err("nothing more has come");
+                assert_eq!(nothing.into_io().kind(), io::ErrorKind::WouldBlock);
+                assert_eq!(wire.input.capacity(), 0);
+            }
+        };
+        // It comes full, and so grows.
+        check(&[b'a'; INPUT_BYTES_MIN], INPUT_BYTES_MIN);
+        check(b"b", 2 * INPUT_BYTES_MIN);
     }
 }
