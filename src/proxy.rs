@@ -132,7 +132,7 @@ impl Proxy {
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let database = settings.database.clone();
 
-        let upstream = Arc::new(UpstreamFacts::new(&settings).map_err(StartError::new)?);
+        let upstream = Arc::new(UpstreamFacts::new(&settings));
         let judge = Judge::new(&settings);
         let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {

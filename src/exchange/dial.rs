@@ -11,7 +11,6 @@ use mio::{Events, Interest, Poll, Token};
 use ureq::Timeout;
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
-use ureq::http::uri::{Authority, Scheme};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, RustlsConnector};
 
@@ -23,14 +22,11 @@ use super::permits::Permits;
 use super::wire::{Wire, WireState, called_off};
 use crate::keepalive;
 use crate::limits::*;
-use crate::settings::{self, Settings};
+use crate::settings::{Settings, UpstreamUrl};
 
 /// What is known of upstream, whoever connects. Nothing from a request decides where we connect.
 pub struct UpstreamFacts {
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
-    /// What stands before a target.
-    pub(super) prefix: String,
+    pub(super) url: UpstreamUrl,
     addresses: Arc<Addresses>,
     permits: Arc<Permits>,
     /// How upstream treats connections.
@@ -43,28 +39,20 @@ pub struct UpstreamFacts {
 }
 
 impl UpstreamFacts {
-    /// For the upstream of the settings. The error says what is wrong with its URL.
-    pub fn new(settings: &Settings) -> Result<UpstreamFacts, String> {
+    /// For the upstream of the settings.
+    pub fn new(settings: &Settings) -> UpstreamFacts {
         let resolve = |host: &str, port| (host, port).to_socket_addrs().map(Iterator::collect);
-        let upstream = &settings.upstream;
-        let wrong = |e: &dyn fmt::Display| format!("LM_STUDIO_URL cannot be used: {e}");
-        let scheme = match upstream.scheme {
-            settings::Scheme::Http => Scheme::HTTP,
-            settings::Scheme::Https => Scheme::HTTPS,
-        };
-        let authority = upstream.authority.parse::<Authority>().map_err(|e| wrong(&e))?;
-        let host = upstream.host.trim_start_matches('[').trim_end_matches(']');
-        Ok(UpstreamFacts {
-            scheme,
-            authority,
-            prefix: upstream.prefix().to_owned(),
-            addresses: Arc::new(Addresses::new(host, upstream.port, Box::new(resolve))),
+        let url = &settings.upstream;
+        let host = url.authority.host().trim_start_matches('[').trim_end_matches(']');
+        UpstreamFacts {
+            url: url.clone(),
+            addresses: Arc::new(Addresses::new(host, url.port, Box::new(resolve))),
             permits: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
             tls: RustlsConnector::default(),
             config: config(),
-        })
+        }
     }
 }
 

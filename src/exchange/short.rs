@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
+use ureq::http::uri::Scheme;
 
 use super::Shared;
 use super::draft::{Draft, Ending};
@@ -38,7 +39,7 @@ use crate::http::reply_head::ReplyHead;
 use crate::http::whole::{NO_FIELDS, read_whole};
 use crate::limits::*;
 use crate::record::row::Row;
-use crate::settings::{Scheme, Settings};
+use crate::settings::Settings;
 use crate::slots::Slots;
 use crate::usage::{Form, Tap};
 
@@ -84,7 +85,7 @@ enum SendProgress {
 impl ShortExchanges {
     /// Whether exchanges with this upstream can be a lane's: TLS and time-outs are ureq's.
     pub fn serves(settings: &Settings) -> bool {
-        settings.upstream.scheme == Scheme::Http && FlowingReplies::are_possible(settings)
+        settings.upstream.scheme == Scheme::HTTP && FlowingReplies::are_possible(settings)
     }
 
     /// No connections yet. Those that there will be get the poll's tokens from `first_token` on.

@@ -16,7 +16,7 @@ use super::manners::Manners;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::UPSTREAM_UNPROVEN_MAX;
-use crate::settings::Settings;
+use crate::settings::{Settings, UpstreamUrl};
 
 /// Why there is no reply to relay.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Option<Vec<u8>> {
-        let UpstreamFacts { authority, prefix, .. } = &*self.dial.upstream;
+        let UpstreamUrl { authority, prefix, .. } = &self.dial.upstream.url;
         let mut bytes = Vec::with_capacity(512 + target.len() + body.len());
         let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
         push(&[method.as_bytes(), b" ", prefix.as_bytes(), target.as_bytes(), b" HTTP/1.1\r\n"]);
@@ -187,7 +187,7 @@ impl UpstreamConnection {
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
         body: &[u8],
     ) -> Result<request::Builder, NoReply> {
-        let UpstreamFacts { scheme, authority, prefix, .. } = &*self.dial.upstream;
+        let UpstreamUrl { scheme, authority, prefix, .. } = &self.dial.upstream.url;
         let path = if prefix.is_empty() {
             PathAndQuery::try_from(target)
         } else {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 pub use source::from_environment;
-pub use value::{Scheme, Token, UpstreamUrl};
+pub use value::{Token, UpstreamUrl};
 
 pub mod source;
 mod value;
@@ -147,7 +147,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
     };
     if points_at_itself(&settings) {
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
-        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.base)), &takes));
+        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
     }
     Ok((settings, warnings))
 }
@@ -157,7 +157,7 @@ fn points_at_itself(settings: &Settings) -> bool {
     if settings.upstream.port != settings.port {
         return false;
     }
-    let upstream = match settings.upstream.host.as_str() {
+    let upstream = match settings.upstream.authority.host() {
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         host => match host.trim_matches(['[', ']']).parse() {
             Ok(address) => address,

@@ -36,8 +36,8 @@ fn refused(name: &str, value: &str) -> String {
 fn without_any_variable_the_documented_defaults_hold() {
     let (settings, warnings) = read(|_| None).expect("defaults are good");
     assert!(warnings.is_empty());
-    let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: Http, host: \"localhost\", \
-        port: 1234, authority: \"localhost:1234\", base: \"http://localhost:1234\" }, database: \"./metrics.db\", \
+    let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: \"http\", authority: \
+        localhost:1234, port: 1234, prefix: \"\" }, database: \"./metrics.db\", \
         database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 262144, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
@@ -152,13 +152,13 @@ fn the_listening_address_is_an_address_or_localhost() {
 fn an_upstream_is_scheme_host_port_and_prefix() {
     let parts = |s: &Settings| {
         let u = &s.upstream;
-        format!("{:?} {} {} {} {} {}", u.scheme, u.host, u.port, u.authority, u.prefix(), u.base)
+        format!("{} {} {} {} {} {u}", u.scheme, u.authority.host(), u.port, u.authority, u.prefix)
     };
-    check("LM_STUDIO_URL", "http://nas:1", parts, "Http nas 1 nas:1  http://nas:1");
-    check("LM_STUDIO_URL", "HTTP://NAS.local", parts, "Http nas.local 80 nas.local  http://nas.local");
-    check("LM_STUDIO_URL", "https://a_b.c.", parts, "Https a_b.c. 443 a_b.c.  https://a_b.c.");
-    check("LM_STUDIO_URL", "http://[::1]:5", parts, "Http [::1] 5 [::1]:5  http://[::1]:5");
-    check("LM_STUDIO_URL", "https://h/lm/a%20b", parts, "Https h 443 h /lm/a%20b https://h/lm/a%20b");
+    check("LM_STUDIO_URL", "http://nas:1", parts, "http nas 1 nas:1  http://nas:1");
+    check("LM_STUDIO_URL", "HTTP://NAS.local", parts, "http nas.local 80 nas.local  http://nas.local");
+    check("LM_STUDIO_URL", "https://a_b.c.", parts, "https a_b.c. 443 a_b.c.  https://a_b.c.");
+    check("LM_STUDIO_URL", "http://[::1]:5", parts, "http [::1] 5 [::1]:5  http://[::1]:5");
+    check("LM_STUDIO_URL", "https://h/lm/a%20b", parts, "https h 443 h /lm/a%20b https://h/lm/a%20b");
 }
 
 #[test]
@@ -172,12 +172,12 @@ fn a_slash_or_v1_at_the_end_of_the_upstream_is_taken_off_with_a_warning() {
         ("http://h:1/lm/v1/", "http://h:1/lm"),
     ] {
         let (settings, warnings) = with("LM_STUDIO_URL", given).expect(given);
-        assert_eq!(settings.upstream.base, base, "{given}");
+        assert_eq!(settings.upstream.to_string(), base, "{given}");
         assert_eq!(warnings.len(), 1, "{given}");
     }
     for given in ["http://h:1", "http://h:1/lm", "http://h:1/v10", "http://v1"] {
         let (settings, warnings) = with("LM_STUDIO_URL", given).expect(given);
-        assert_eq!((settings.upstream.base.as_str(), warnings.len()), (given, 0));
+        assert_eq!((settings.upstream.to_string().as_str(), warnings.len()), (given, 0));
     }
 }
 

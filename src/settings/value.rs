@@ -5,45 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use log::LevelFilter;
+use ureq::http::uri::{Authority, Scheme};
 
-/// Where LM Studio listens: the base to which a request's target is appended.
+/// Where LM Studio listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
-    /// The scheme.
+    /// `http` or `https`.
     pub scheme: Scheme,
-    /// Name or address; an IPv6 address stands in brackets.
-    pub host: String,
+    /// The value of the Host field: host, and port if one was given. An IPv6 address stands in brackets.
+    pub authority: Authority,
     /// As given, else 80 or 443.
     pub port: u16,
-    /// The value of the Host field: host, and port if one was given.
-    pub authority: String,
-    /// Scheme, authority and path prefix, without a slash at the end. A target (`/v1/models?x=y`) goes right behind it.
-    pub base: String,
-}
-
-/// How upstream is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain TCP.
-    Http,
-    /// TLS.
-    Https,
-}
-
-impl UpstreamUrl {
-    /// What of [`UpstreamUrl::base`] stands before a target on the request line. Empty, or starts with a slash.
-    pub fn prefix(&self) -> &str {
-        let start = match self.scheme {
-            Scheme::Http => "http://".len(),
-            Scheme::Https => "https://".len(),
-        };
-        &self.base[start + self.authority.len()..]
-    }
+    /// What stands before a target (`/v1/models?x=y`) on the request line. Empty, or starts with a slash and ends without.
+    pub prefix: String,
 }
 
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.base)
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
     }
 }
 
@@ -68,26 +47,19 @@ impl fmt::Debug for Token {
 /// every client's request would carry them.
 pub(super) fn upstream(text: &str) -> Option<(UpstreamUrl, Vec<String>)> {
     let (scheme, rest) = text.split_once("://")?;
-    let (scheme, scheme_text, default_port) = match scheme.to_ascii_lowercase().as_str() {
-        "http" => (Scheme::Http, "http", 80),
-        "https" => (Scheme::Https, "https", 443),
-        _ => return None,
-    };
+    let scheme: Scheme = scheme.to_ascii_lowercase().parse().ok()?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (host, port) = if authority.starts_with('[') {
-        authority.split_at(authority.find(']')? + 1)
-    } else {
-        authority.split_at(authority.find(':').unwrap_or(authority.len()))
-    };
-    let host = host.to_ascii_lowercase();
+    let authority: Authority = authority.to_ascii_lowercase().parse().ok()?;
+    let (host, port) = authority.as_str().split_at(authority.host().len());
     let host_is_good = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => is_host_name(&host),
+        None => is_host_name(host),
     };
-    let port_number = match port.strip_prefix(':') {
-        None if port.is_empty() => default_port,
-        None => return None,
-        Some(digits) => number(digits).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?,
+    let port = match (port.strip_prefix(':'), scheme.as_str()) {
+        (None, "http") if port.is_empty() => 80,
+        (None, "https") if port.is_empty() => 443,
+        (Some(digits), "http" | "https") => number(digits).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?,
+        _ => return None,
     };
 
     let mut prefix = path.trim_end_matches('/');
@@ -97,15 +69,11 @@ pub(super) fn upstream(text: &str) -> Option<(UpstreamUrl, Vec<String>)> {
     if !host_is_good || !is_path_prefix(prefix) {
         return None;
     }
-    let authority = format!("{host}{port}");
-    let base = format!("{scheme_text}://{authority}{prefix}");
-    let mut warnings = Vec::new();
-    if prefix.len() < path.len() {
-        let taken_off = &path[prefix.len()..];
-        warnings
-            .push(format!("LM_STUDIO_URL: took {taken_off} off its end, requests bring their own path; using {base}"));
-    }
-    Some((UpstreamUrl { scheme, host, port: port_number, authority, base }, warnings))
+    let taken_off = &path[prefix.len()..];
+    let url = UpstreamUrl { scheme, authority, port, prefix: prefix.to_owned() };
+    let warning = format!("LM_STUDIO_URL: took {taken_off} off its end, requests bring their own path; using {url}");
+    let warnings = if taken_off.is_empty() { Vec::new() } else { vec![warning] };
+    Some((url, warnings))
 }
 
 /// RFC 3986 §3.3: segments of pchar. Empty and dot segments would be read differently by different servers.
@@ -115,22 +83,18 @@ fn is_path_prefix(prefix: &str) -> bool {
     segments.next() == Some("")
         && segments.all(|segment| {
             let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-            !matches!(plain.as_str(), "" | "." | "..") && is_pchars(segment.as_bytes())
+            !matches!(plain.as_str(), "" | "." | "..") && is_pchars(segment)
         })
 }
 
-fn is_pchars(segment: &[u8]) -> bool {
-    let mut bytes = segment.iter();
-    while let Some(byte) = bytes.next() {
-        let good = match byte {
-            b'%' => (0..2).all(|_| bytes.next().is_some_and(u8::is_ascii_hexdigit)),
-            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(byte),
-        };
-        if !good {
-            return false;
-        }
-    }
-    true
+fn is_pchars(segment: &str) -> bool {
+    let are_plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b));
+    let begins_escaped = |part: &str| {
+        part.get(..2).is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit())) && are_plain(&part[2..])
+    };
+    // A percent sign stands before every part but the first.
+    let mut parts = segment.split('%');
+    parts.next().is_some_and(are_plain) && parts.all(begins_escaped)
 }
 
 /// Letters, digits, hyphens and underscores (which names in home and container networks do have), in labels.
