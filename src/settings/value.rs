@@ -173,13 +173,9 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 /// `ALLOWED_HOSTS`, in lower case and without the dot that may end a full name.
 pub(super) fn host_names(text: &str) -> Option<Vec<String>> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names
-        .map(|name| match name {
-            "*" => Some("*".to_owned()),
-            name if is_host_name(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect()
+    let taken =
+        |name: &str| (name == "*" || is_host_name(name)).then(|| name.trim_end_matches('.').to_ascii_lowercase());
+    names.map(taken).collect()
 }
 
 /// `STATS_TOKEN`: what can stand in an Authorization field.
