@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lms_metrics_proxy::front::StopAsked;
 use lms_metrics_proxy::logging;
 use lms_metrics_proxy::proxy::Proxy;
-use lms_metrics_proxy::settings::{self, Flag, SettingError, Settings};
+use lms_metrics_proxy::settings::{self, Flag, Settings, StartError};
 
 /// How long `--health` waits for the answer.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -54,10 +54,7 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     let database = settings.database.display().to_string();
     let proxy = match Proxy::start(settings) {
         Ok(proxy) => proxy,
-        Err(e) => {
-            fail(&e.to_string());
-            return ExitCode::from(e.exit_code() as u8);
-        }
+        Err(e) => return refuse(&e),
     };
     let stop = proxy.stop();
     let last_words = proxy.last_words();
@@ -66,7 +63,7 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
         StopAsked::Same => log::debug!("told to stop twice at once, which counts as one"),
         StopAsked::Again => {
             log::warn!("told to stop again: ending at once");
-            last_words.say();
+            last_words();
             logging::finish();
             std::process::exit(1);
         }
@@ -116,9 +113,9 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn refuse(error: &SettingError) -> ExitCode {
+fn refuse(error: &StartError) -> ExitCode {
     logging::say(&error.to_string());
-    ExitCode::from(SettingError::EXIT_CODE as u8)
+    ExitCode::from(error.exit_code())
 }
 
 fn fail(line: &str) -> ExitCode {

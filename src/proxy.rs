@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::{fmt, io, process, thread};
+use std::{io, process, thread};
 
 use crate::calendar::now_ms;
 use crate::descriptors;
@@ -22,77 +22,18 @@ use crate::record::lock::Holder;
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::record::unsaved;
-use crate::settings::{SettingError, Settings};
-
+use crate::settings::{Settings, StartError};
 use crate::stats::price::Prices;
 use crate::stats::sources::Sources;
 use crate::stats::statistics::Statistics;
 
-/// Why the proxy cannot start: one line that says what to do.
-#[derive(Debug)]
-pub struct StartError {
-    words: String,
-    exit_code: i32,
-}
-
-impl StartError {
-    fn new(words: impl fmt::Display) -> StartError {
-        StartError { words: words.to_string(), exit_code: 1 }
-    }
-
-    fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
-        StartError::new(match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!("port {} is in use: stop what uses it, or choose another with PORT", address.port())
-            }
-            _ => format!("cannot listen on {address} ({error}): set HOST and PORT"),
-        })
-    }
-
-    /// 2 where a setting is what is wrong, else 1.
-    pub fn exit_code(&self) -> i32 {
-        self.exit_code
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(e: io::Error) -> Self {
-        StartError::new(format_args!("the system refuses what the proxy needs to start: {e}"))
-    }
-}
-
-/// The end of a proxy that is not waited for.
-pub struct LastWords {
-    database: PathBuf,
-    recorder: Arc<Recorder>,
-}
-
-impl LastWords {
-    /// Keeps the rows that wait for the database in a file beside it, if that can be done at once, and says how many
-    /// are kept or lost.
-    pub fn say(&self) {
-        let waiting = || self.recorder.figures().waiting.load(Ordering::Relaxed);
-        if waiting() == 0 {
-            return;
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError::new(match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("port {} is in use: stop what uses it, or choose another with PORT", address.port())
         }
-        let (recorder, database, (done, is_done)) = (self.recorder.clone(), self.database.clone(), mpsc::channel());
-        // Who holds the writer, or the disk, may be what does not answer.
-        let saves = thread::Builder::new().spawn(move || {
-            unsaved::save(&database, &recorder);
-            let _ = done.send(());
-        });
-        if saves.is_err() || is_done.recv_timeout(AT_ONCE_TIME_MAX).is_err() || waiting() > 0 {
-            log::error!("{} rows are lost: the database did not take them before the end", waiting());
-        }
-    }
+        _ => format!("cannot listen on {address} ({error}): set HOST and PORT"),
+    })
 }
 
 /// A proxy that listens, and answers as soon as it [runs](Proxy::run).
@@ -109,10 +50,9 @@ impl Proxy {
     /// Opens the database, listens, and starts what runs beside the front.
     pub fn start(settings: Settings) -> Result<Proxy, StartError> {
         descriptors::ask_for_enough(settings.max_workers);
-        let unusable = |words| StartError { words, exit_code: SettingError::EXIT_CODE };
-        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(unusable)?;
+        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::of_setting)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
-        let listener = front::listen(wanted).map_err(|e| StartError::cannot_listen(wanted, &e))?;
+        let listener = front::listen(wanted).map_err(|e| cannot_listen(wanted, &e))?;
         let address = listener.local_addr()?;
 
         let name = format!("process {} at http://{address}", process::id());
@@ -171,9 +111,25 @@ impl Proxy {
         self.front.stop()
     }
 
-    /// What is to be done where nobody waits for [`Proxy::run`].
-    pub fn last_words(&self) -> LastWords {
-        LastWords { database: self.database.clone(), recorder: self.recorder.clone() }
+    /// What is to be done where nobody waits for [`Proxy::run`]: keeps the rows that wait for the database in a file
+    /// beside it, if that can be done at once, and says how many are kept or lost.
+    pub fn last_words(&self) -> Box<dyn Fn() + Send> {
+        let (recorder, database) = (self.recorder.clone(), self.database.clone());
+        Box::new(move || {
+            let waiting = || recorder.figures().waiting.load(Ordering::Relaxed);
+            if waiting() == 0 {
+                return;
+            }
+            let (saving, database, (done, is_done)) = (recorder.clone(), database.clone(), mpsc::channel());
+            // Who holds the writer, or the disk, may be what does not answer.
+            let saves = thread::Builder::new().spawn(move || {
+                unsaved::save(&database, &saving);
+                let _ = done.send(());
+            });
+            if saves.is_err() || is_done.recv_timeout(AT_ONCE_TIME_MAX).is_err() || waiting() > 0 {
+                log::error!("{} rows are lost: the database did not take them before the end", waiting());
+            }
+        })
     }
 
     /// Answers until it is stopped and what runs has ended. Every row is written before it returns, or reported lost.

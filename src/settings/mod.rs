@@ -6,6 +6,7 @@
 //! does not exist and a host that does not answer are found out by whoever needs them.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -95,17 +96,32 @@ pub enum Flag {
     Health,
 }
 
-/// Why the settings cannot be used: one line that says what to do. The process ends with [`SettingError::EXIT_CODE`].
+/// Why the proxy cannot start: one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingError(String);
+pub struct StartError {
+    words: String,
+    exit_code: u8,
+}
 
-impl SettingError {
-    /// The exit code of a start that the settings ended.
-    pub const EXIT_CODE: i32 = 2;
+impl StartError {
+    /// Of what no setting can be blamed for.
+    pub fn new(words: impl fmt::Display) -> StartError {
+        StartError { words: words.to_string(), exit_code: 1 }
+    }
+
+    /// A setting is what is wrong.
+    pub fn of_setting(words: String) -> StartError {
+        StartError { words, exit_code: 2 }
+    }
+
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
 
     /// A variable holds what it does not take. `held`: fit for showing; `None` where that is a secret.
-    fn value(name: &str, held: Option<String>, takes: &str) -> SettingError {
-        SettingError(match held {
+    fn value(name: &str, held: Option<String>, takes: &str) -> StartError {
+        StartError::of_setting(match held {
             Some(held) => format!("{name} is {held}: it takes {takes}"),
             None => format!("{name} cannot be used (its value is not shown): it takes {takes}"),
         })
@@ -115,7 +131,7 @@ impl SettingError {
 /// Reads the settings through `lookup`, which answers with the value of a variable. An empty value counts as unset.
 ///
 /// Beside the settings come warnings for the log, about slips that were put right.
-pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), SettingError> {
+pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
     let from = Lookup { lookup };
     let (upstream, warnings) = from.parsed("LM_STUDIO_URL", value::upstream)?;
     let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)])?;
@@ -147,7 +163,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
     };
     if points_at_itself(&settings) {
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
-        return Err(SettingError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
+        return Err(StartError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
     }
     Ok((settings, warnings))
 }
@@ -169,7 +185,7 @@ fn points_at_itself(settings: &Settings) -> bool {
 }
 
 /// Reads the command line, without the program's name. The first flag counts; all must be known.
-pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Flag, SettingError> {
+pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Flag, StartError> {
     let mut asked = Flag::Run;
     for argument in arguments {
         let flag = match argument.to_str() {
@@ -177,7 +193,7 @@ pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
             Some("--version" | "-V") => Flag::Version,
             Some("--health") => Flag::Health,
             Some(_) | None => {
-                return Err(SettingError(format!(
+                return Err(StartError::of_setting(format!(
                     "{} is no argument of this program: it takes --help, --version or --health",
                     shown(&argument.to_string_lossy())
                 )));
@@ -277,39 +293,39 @@ struct Lookup<F> {
 
 impl<F: Fn(&str) -> Option<String>> Lookup<F> {
     /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken.
-    fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, SettingError> {
+    fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StartError> {
         Ok(self.parsed_and_set(name, parse)?.0)
     }
 
     /// The same, and whether it was set.
-    fn parsed_and_set<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<(T, bool), SettingError> {
+    fn parsed_and_set<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<(T, bool), StartError> {
         let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
         let held = (self.lookup)(setting.name).unwrap_or_default();
         // White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
         let is_set = !held.trim().is_empty();
         let held = if is_set { held.trim() } else { setting.default };
         let shown = || (!setting.secret).then(|| shown(held));
-        let parsed = parse(held).ok_or_else(|| SettingError::value(setting.name, shown(), setting.takes))?;
+        let parsed = parse(held).ok_or_else(|| StartError::value(setting.name, shown(), setting.takes))?;
         Ok((parsed, is_set))
     }
 
     /// A setting whose default is empty: `None` unless set.
-    fn optional<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, SettingError> {
+    fn optional<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StartError> {
         self.parsed(name, |text| if text.is_empty() { Some(None) } else { parse(text).map(Some) })
     }
 
-    fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, SettingError> {
+    fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, StartError> {
         self.parsed(name, |text| value::number(text).filter(|n| range.contains(n)))
     }
 
     /// A number of units, each so many days or bytes.
-    fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Result<Limit, SettingError> {
+    fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Result<Limit, StartError> {
         let number = |text: &str| value::number(text).filter(|n| range.contains(n));
         let (number, is_set) = self.parsed_and_set(name, number)?;
         Ok(Limit { max: number * unit, is_set })
     }
 
-    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, SettingError> {
+    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, StartError> {
         self.parsed(name, |text| choices.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, t)| *t))
     }
 }
@@ -330,13 +346,19 @@ fn shown(held: &str) -> String {
     format!("{held:?}")
 }
 
-impl fmt::Display for SettingError {
+impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.words)
     }
 }
 
-impl std::error::Error for SettingError {}
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(e: io::Error) -> Self {
+        StartError::new(format_args!("the system refuses what the proxy needs to start: {e}"))
+    }
+}
 
 #[cfg(test)]
 mod tests;

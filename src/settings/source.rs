@@ -11,11 +11,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{SETTINGS, SettingError, Settings, read};
+use super::{SETTINGS, Settings, StartError, read};
 use crate::limits::ENV_FILE_BYTES_MAX;
 
 /// Reads the settings of this process. Warnings for the log come with them.
-pub fn from_environment() -> Result<(Settings, Vec<String>), SettingError> {
+pub fn from_environment() -> Result<(Settings, Vec<String>), StartError> {
     let beside_program = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(".env")));
     let files: Vec<PathBuf> = [Some(PathBuf::from(".env")), beside_program].into_iter().flatten().collect();
     from_sources(|name| env::var_os(name), &files)
@@ -25,11 +25,12 @@ pub fn from_environment() -> Result<(Settings, Vec<String>), SettingError> {
 pub(super) fn from_sources(
     environment: impl Fn(&str) -> Option<OsString>,
     files: &[PathBuf],
-) -> Result<(Settings, Vec<String>), SettingError> {
+) -> Result<(Settings, Vec<String>), StartError> {
     let mut values: HashMap<String, String> = HashMap::new();
     for setting in SETTINGS {
         if let Some(value) = environment(setting.name).filter(|value| !value.is_empty()) {
-            let not_text = |_| SettingError(format!("{} holds bytes that are not UTF-8: it takes text", setting.name));
+            let not_text =
+                |_| StartError::of_setting(format!("{} holds bytes that are not UTF-8: it takes text", setting.name));
             let value = value.into_string().map_err(not_text)?;
             values.insert(setting.name.to_owned(), value);
         }
@@ -45,12 +46,13 @@ pub(super) fn from_sources(
 }
 
 /// The lines of one file; none if there is no such file.
-fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
-    let wrong = |line: usize, reason: &str| SettingError(format!("{}, line {line}: {reason}", path.display()));
+fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
+    let wrong =
+        |line: usize, reason: &str| StartError::of_setting(format!("{}, line {line}: {reason}", path.display()));
     let bytes = match read_bounded(path) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Vec::new()),
-        Err(error) => return Err(SettingError(format!("{}: cannot be read ({error})", path.display()))),
+        Err(error) => return Err(StartError::of_setting(format!("{}: cannot be read ({error})", path.display()))),
     };
     let mut text = match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -70,23 +72,16 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, SettingError> {
         return Err(wrong(line, reason));
     }
     let lines = LineByLine { rest: Cell::new(text.as_bytes()), taken: Cell::new(0) };
-    let mut values = Vec::new();
-    for item in dotenvy::from_read_iter(&lines) {
-        match item {
-            Ok(pair) => values.push(pair),
-            Err(error) => {
-                let lines_of_item = match error {
-                    // From where it went wrong to the end of the item. The text itself may be a secret.
-                    dotenvy::Error::LineParse(item, _) => item.lines().count().max(1),
-                    _ => 1,
-                };
-                let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
-                let reason = "is not of the form NAME=value (quote values with blanks, backslashes, $ or #)";
-                return Err(wrong(line, reason));
-            }
-        }
-    }
-    Ok(values)
+    let malformed = |error| {
+        let lines_of_item = match error {
+            // From where it went wrong to the end of the item. The text itself may be a secret.
+            dotenvy::Error::LineParse(item, _) => item.lines().count().max(1),
+            _ => 1,
+        };
+        let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
+        wrong(line, "is not of the form NAME=value (quote values with blanks, backslashes, $ or #)")
+    };
+    dotenvy::from_read_iter(&lines).map(|item| item.map_err(malformed)).collect()
 }
 
 /// The first line (from 1) of one of our settings that uses a variable which neither the environment nor a line before

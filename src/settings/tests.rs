@@ -7,7 +7,7 @@ use std::fs;
 use super::*;
 
 /// Reads settings in which one variable is set and no other.
-fn with(name: &str, value: &str) -> Result<(Settings, Vec<String>), SettingError> {
+fn with(name: &str, value: &str) -> Result<(Settings, Vec<String>), StartError> {
     read(|asked| (asked == name).then(|| value.to_owned()))
 }
 
@@ -354,7 +354,7 @@ fn flags_are_known_or_refused() {
 }
 
 /// Reads settings from files with these contents, in a folder that goes away with the test.
-fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Result<Settings, SettingError> {
+fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Result<Settings, StartError> {
     let folder = std::env::temp_dir().join(format!("lms_metrics_proxy-{}-{test}", std::process::id()));
     fs::create_dir_all(&folder).expect("a temporary folder");
     let mut paths = vec![folder.join("absent")];
@@ -400,7 +400,7 @@ fn a_malformed_file_is_refused_with_its_line_and_without_its_content() {
 fn a_variable_that_nobody_has_set_is_refused_and_not_taken_for_nothing() {
     let token = |file: &str| {
         let settings = from_files("unset", &[], &[file.as_bytes()])?;
-        Ok::<_, SettingError>(settings.stats_token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned()))
+        Ok::<_, StartError>(settings.stats_token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned()))
     };
     for value in ["a$b", "\"a$b\"", "${hunter2}", "a$", "$hunter2", "'a'$b", "$PORT$b", "a$b'c'"] {
         let error = token(&format!("PORT=1\nSTATS_TOKEN={value}\n")).expect_err(value).to_string();
