@@ -137,7 +137,6 @@ impl Proxy {
         let ran = self.front.run();
         drop(self.front);
         self.keeper.stop();
-        self.recorder.let_go();
         ran
     }
 }

@@ -147,6 +147,8 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     // Whatever is not packed now is at the next start.
     pack(&own, recorder);
     close(&own, recorder);
+    // Everything is written: another proxy may have the database.
+    recorder.writer().store.lock = None;
 }
 
 /// The log is moved the earlier the less room there is.
@@ -215,7 +217,9 @@ fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> Kee
             due.move_at = None;
         }
         if is_due(&mut due.look_at, now) {
-            if recorder.look() >= PACKED_ROWS_MIN {
+            // What became of the files under the rows that came.
+            recorder.find_database();
+            if recorder.signals.look() >= PACKED_ROWS_MIN {
                 due.pack_at = Some(now);
             }
             due.move_at = Some(now + MOVE_GAP);

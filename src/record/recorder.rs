@@ -136,13 +136,6 @@ impl Recorder {
         self.writer().find_database();
     }
 
-    /// Looks after the rows that came since the last look: what became of the files under them, and how many are not
-    /// packed.
-    pub(super) fn look(&self) -> u64 {
-        self.find_database();
-        self.signals.look()
-    }
-
     /// Packs the rows behind what is packed, which are read through `reading`. In short transactions: commits take their
     /// turn in between.
     pub fn pack(&self, reading: &rusqlite::Connection) -> rusqlite::Result<()> {
@@ -171,14 +164,9 @@ impl Recorder {
         log_bytes: usize,
         step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let done = self.writer().store.clean(step);
+        let done = self.writer().store.transact(|conn, _| step(conn));
         self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
         done
-    }
-
-    /// Everything is written: another proxy may have the database.
-    pub fn let_go(&self) {
-        self.writer().store.let_go();
     }
 
     /// Where another connection of this process to the database lies.
@@ -198,7 +186,7 @@ impl Recorder {
 
     /// True: nobody commits, so that the caller has to.
     fn arrive(&self, rows: impl IntoIterator<Item = Arrival>) -> bool {
-        let mut arrivals = self.arrivals();
+        let mut arrivals = lock(&self.arrivals);
         arrivals.waiting.extend(rows);
         !mem::replace(&mut arrivals.committing, true)
     }
@@ -227,7 +215,7 @@ impl Recorder {
                 shift.put_back(batch);
             }
             // Nor does it go on committing for others then.
-            if let Some(hand_over) = hand_over.take_if(|_| shift.has_more())
+            if let Some(hand_over) = hand_over.take_if(|_| !lock(&self.arrivals).waiting.is_empty())
                 // Before anything is sent: until then nobody commits.
                 && hand_over()
             {
@@ -275,10 +263,6 @@ impl Recorder {
         writer.write_now(&rows).ok_or(rows)
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, ArrivedRows> {
-        lock(&self.arrivals)
-    }
-
     /// For who has patience.
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         let mut writer = lock(&self.writer);
@@ -297,7 +281,7 @@ struct Shift<'a> {
 
 impl Shift<'_> {
     fn next_batch(&mut self) -> Option<Vec<Arrival>> {
-        let mut arrivals = self.recorder.arrivals();
+        let mut arrivals = lock(&self.recorder.arrivals);
         if arrivals.waiting.is_empty() {
             arrivals.committing = false;
             self.ended = true;
@@ -307,12 +291,8 @@ impl Shift<'_> {
         Some(arrivals.waiting.drain(..rows).collect())
     }
 
-    fn has_more(&self) -> bool {
-        !self.recorder.arrivals().waiting.is_empty()
-    }
-
     fn put_back(&self, batch: Vec<Arrival>) {
-        let mut arrivals = self.recorder.arrivals();
+        let mut arrivals = lock(&self.recorder.arrivals);
         batch.into_iter().rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
     }
 }
@@ -320,7 +300,7 @@ impl Shift<'_> {
 impl Drop for Shift<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.recorder.arrivals().committing = false;
+            lock(&self.recorder.arrivals).committing = false;
         }
     }
 }
@@ -351,18 +331,18 @@ mod tests {
         assert!(woken());
         recorder.commit(row(), |_| ());
         assert!(!woken());
-        assert_eq!(recorder.look(), 2);
+        assert_eq!(recorder.signals.look(), 2);
         recorder.commit(row(), |_| ());
         assert!(woken());
-        assert_eq!(recorder.look(), 3);
+        assert_eq!(recorder.signals.look(), 3);
         // Regression: rows that could not be packed were told as packed.
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         let reading = rusqlite::Connection::open(other.path().expect("a path")).expect("opens");
         recorder.pack(&reading).expect_err("locked");
-        assert_eq!(recorder.look(), 3);
+        assert_eq!(recorder.signals.look(), 3);
         other.execute_batch("ROLLBACK").expect("unlocks");
         recorder.pack(&other).expect("packs");
-        assert_eq!(recorder.look(), 0);
+        assert_eq!(recorder.signals.look(), 0);
         let packed_until = "SELECT value FROM meta WHERE name = 'packed_until'";
         assert_eq!(other.query_row(packed_until, [], |row| row.get(0)), Ok(3));
     }

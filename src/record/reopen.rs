@@ -12,9 +12,9 @@ use rusqlite::config::DbConfig;
 
 use super::database_file::FileState;
 use super::open::{self, OpenError};
-use super::store::Store;
+use super::store::{Store, Trouble};
 use super::wal;
-use crate::limits::CLOSE_WAIT_MAX;
+use crate::limits::{CLOSE_WAIT_MAX, LOCKED_TIME_MAX};
 
 impl Store {
     /// Whether the database is opened anew before the next rows are written: its file was deleted, moved or replaced,
@@ -25,26 +25,34 @@ impl Store {
 
     /// The same without a look at the files, which writing does.
     pub(super) fn is_troubled(&self) -> bool {
-        self.damaged || self.closed || self.is_stuck()
+        self.is_stuck() || matches!(self.trouble, Some(Trouble::Damaged | Trouble::Closed))
     }
 
     /// Whether the database has been locked for longer than other programs have a reason to, or cannot be locked: a lock
     /// of this process may not have been released.
     pub fn is_stuck(&self) -> bool {
-        self.locking_failed || self.locked_since.is_some_and(|since| since.elapsed() >= self.locked_time_max)
+        match self.trouble {
+            Some(Trouble::LockingFailed) => true,
+            Some(Trouble::Locked(since)) => since.elapsed() >= LOCKED_TIME_MAX,
+            Some(Trouble::Damaged | Trouble::Closed) | None => false,
+        }
     }
 
     /// What became of the files.
     pub fn file_state(&self) -> FileState {
         match self.files.file_state() {
-            _ if self.closed => FileState::Held,
+            _ if self.is_closed() => FileState::Held,
             FileState::LogShort if self.is_log_whole() => FileState::Held,
             state => state,
         }
     }
 
+    fn is_closed(&self) -> bool {
+        self.trouble == Some(Trouble::Closed)
+    }
+
     pub(super) fn is_held(&self) -> bool {
-        !self.closed && (self.files.is_held() || self.file_state() == FileState::Held)
+        !self.is_closed() && (self.files.is_held() || self.file_state() == FileState::Held)
     }
 
     /// Whether the log has all that is in use of it: another process may have emptied it into the database.
@@ -70,7 +78,7 @@ impl Store {
         let in_use =
             || OpenError(format!("{} is still being read, and is opened anew as soon as it is not", path.display()));
         let _closed = connections.close_all(CLOSE_WAIT_MAX).ok_or_else(in_use)?;
-        if !self.closed {
+        if !self.is_closed() {
             self.part()?;
         }
         let fresh = Store::open(&path, self.sync)?;
@@ -132,7 +140,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rusqlite::Connection;
 
@@ -209,6 +217,7 @@ mod tests {
     #[test]
     fn a_lock_of_this_process_that_is_not_released_goes_with_its_connection() {
         let (mut store, folder) = store();
+        let long_ago = Some(Trouble::Locked(Instant::now() - LOCKED_TIME_MAX));
         // As one whose release failed: SQLite sees it, and nobody will let go of it.
         let stuck = store.connections().slot();
         stuck.with(|held| {
@@ -219,7 +228,8 @@ mod tests {
         store.set_lock_wait(Duration::ZERO);
         store.write(&[row()]).expect_err("locked");
         assert!(!store.must_reopen(), "others may hold a lock for a while");
-        store.locked_time_max = Duration::ZERO;
+        store.trouble = long_ago;
+        store.write(&[row()]).expect_err("locked as ever");
         assert!(store.must_reopen());
         store.reopen().expect("opens");
         assert!(!store.must_reopen() && stuck.with(|held| held.is_none()));
@@ -229,7 +239,7 @@ mod tests {
         foreign.execute_batch("BEGIN IMMEDIATE").expect("locks");
         store.set_lock_wait(Duration::ZERO);
         store.write(&[row()]).expect_err("locked");
-        store.locked_time_max = Duration::ZERO;
+        store.trouble = long_ago;
         store.reopen().expect("opens");
         store.set_lock_wait(Duration::ZERO);
         store.write(&[row()]).expect_err("locked");
@@ -245,7 +255,7 @@ mod tests {
         assert!(!failed(ffi::SQLITE_BUSY) && !failed(ffi::SQLITE_IOERR_WRITE) && !failed(ffi::SQLITE_FULL));
         let (mut store, _folder) = store();
         let failure = || rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMLOCK), None);
-        store.clean(|_| Err::<(), _>(failure())).expect_err("locking fails");
+        store.transact(|_, _| Err::<(), _>(failure())).expect_err("locking fails");
         assert!(store.must_reopen());
         store.reopen().expect("opens");
         assert!(!store.must_reopen());

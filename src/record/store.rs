@@ -29,7 +29,6 @@ use rusqlite::{Connection, ErrorCode};
 use super::connections::Connections;
 use super::database_file::DatabaseFile;
 use super::lock::{DatabaseLock, Holder};
-use super::meta;
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::packing::{self, Folded};
@@ -37,7 +36,7 @@ use super::row::Row;
 use super::series::SeriesIds;
 use super::table::{Entry, Inserts, overwrite};
 use crate::calendar::{now_ms, text_of_ms};
-use crate::limits::{COMMIT_WAIT_MAX, LOCKED_TIME_MAX};
+use crate::limits::COMMIT_WAIT_MAX;
 use crate::packs::{SPAN_ALL, pack_id, visit_totals};
 
 /// The one writing connection.
@@ -51,22 +50,25 @@ pub struct Store {
     pub(super) sync: DbSync,
     /// How long a transaction waits for another process's lock.
     pub(super) lock_wait: Duration,
-    /// The last error says that the file is damaged: before the next attempt it is opened anew, for somebody may have
-    /// repaired it, and the connection remembers bad pages.
-    pub(super) damaged: bool,
-    /// Since when every attempt has met a lock.
-    pub(super) locked_since: Option<Instant>,
-    /// The last attempt failed at locking itself, which no other process explains.
-    pub(super) locking_failed: bool,
-    /// After how long of locks the database is opened anew.
-    pub(super) locked_time_max: Duration,
+    pub(super) trouble: Option<Trouble>,
     pub(super) lock: Option<DatabaseLock>,
-    /// There is no connection; the next row opens one.
-    pub(super) closed: bool,
     /// Other connections of this process.
     pub(super) connections: Arc<Connections>,
     /// The secret that the rows to come have their credentials fingerprinted with.
     pub(super) key: Option<[u8; 32]>,
+}
+
+/// What the last attempt has met that the database may have to be opened anew for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The file: somebody may have repaired it, and the connection remembers bad pages.
+    Damaged,
+    /// A lock, as every attempt since then.
+    Locked(Instant),
+    /// Locking itself failed, which no other process explains.
+    LockingFailed,
+    /// There is no connection; the next row opens one.
+    Closed,
 }
 
 impl Store {
@@ -75,11 +77,6 @@ impl Store {
     pub fn open_locked(path: &Path, sync: DbSync, holder: Holder) -> Result<Store, OpenError> {
         let lock = DatabaseLock::take(path, holder)?;
         Ok(Store { lock: Some(lock), ..Store::open(path, sync)? })
-    }
-
-    /// Nothing is written from now on: somebody else may.
-    pub fn let_go(&mut self) {
-        self.lock = None;
     }
 
     /// Opens the database or creates it, missing folders included; a new file is readable by its owner alone. A
@@ -97,11 +94,7 @@ impl Store {
             files,
             sync,
             lock_wait,
-            damaged: false,
-            closed: false,
-            locked_since: None,
-            locking_failed: false,
-            locked_time_max: LOCKED_TIME_MAX,
+            trouble: None,
             lock: None,
             connections: Arc::default(),
             key: None,
@@ -120,7 +113,7 @@ impl Store {
         // In its place stands one to nothing.
         if let Ok(nothing) = Connection::open_in_memory() {
             self.conn = nothing;
-            self.closed = true;
+            self.trouble = Some(Trouble::Closed);
         }
     }
 
@@ -139,19 +132,8 @@ impl Store {
         self.write_and(rows, |_| Ok(()))
     }
 
-    /// The same for rows that an earlier run kept elsewhere under `mark`, of which `done` are in the database then. In
-    /// one transaction, so that none is taken in twice.
-    pub(super) fn take_in(&mut self, mark: &str, rows: &[Row], done: usize) -> rusqlite::Result<()> {
-        let done = i64::try_from(done).unwrap_or(i64::MAX);
-        self.write_and(rows, |conn| meta::set(conn, mark, done)).map(|_| ())
-    }
-
-    /// How many of them are in the database.
-    pub(super) fn taken_in(&self, mark: &str) -> rusqlite::Result<usize> {
-        Ok(meta::number(&self.conn, mark)?.and_then(|done| usize::try_from(done).ok()).unwrap_or(0))
-    }
-
-    fn write_and(
+    /// The same, and something else in the same transaction.
+    pub(super) fn write_and(
         &mut self,
         rows: &[Row],
         also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
@@ -176,14 +158,13 @@ impl Store {
     /// Packs what was folded; false: that is not true any more. Does not wait for a database that is locked: an error then, as any
     /// other, leaves everything for the next time.
     pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<bool> {
-        let lock_wait = self.lock_wait;
-        let before = (self.damaged, self.locked_since, self.locking_failed);
+        let (lock_wait, trouble) = (self.lock_wait, self.trouble);
         self.set_lock_wait(Duration::ZERO);
         let packed = self.transact(|conn, series| packing::pack(conn, series, folded));
         self.set_lock_wait(lock_wait);
         if packed.is_err() {
             // Whether rows can be written, rows find out.
-            (self.damaged, self.locked_since, self.locking_failed) = before;
+            self.trouble = trouble;
         }
         packed
     }
@@ -223,12 +204,8 @@ impl Store {
         self.conn.query_row("SELECT value FROM meta WHERE name = 'fingerprint_key'", [], |row| row.get(0))
     }
 
-    /// One step of clean-up, in a transaction of its own. On an error nothing is changed.
-    pub(super) fn clean<T>(&mut self, step: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.transact(|conn, _| step(conn))
-    }
-
-    fn transact<T>(
+    /// Does the work in one transaction. On an error nothing is changed.
+    pub(super) fn transact<T>(
         &mut self,
         work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
@@ -246,17 +223,12 @@ impl Store {
             conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(done)
         });
-        if done.is_ok() {
-            (self.locked_since, self.locking_failed) = (None, false);
-        }
-        if let Err(e) = &done {
-            let code = e.sqlite_error_code();
-            self.locking_failed = is_failed_locking(e);
-            self.locked_since = match code {
-                Some(ErrorCode::DatabaseBusy) => Some(self.locked_since.unwrap_or_else(Instant::now)),
-                Some(_) | None => None,
-            };
-            self.damaged = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+        self.trouble = match &done {
+            // A connection that remembers bad pages does so, whatever goes well.
+            Ok(_) => self.trouble.filter(|trouble| *trouble == Trouble::Damaged),
+            Err(e) => trouble_of(e, self.trouble),
+        };
+        if done.is_err() {
             self.series.forget();
             // Some errors (disk full, I/O) roll back by themselves. Should this fail, the next transaction begins
             // with it.
@@ -277,6 +249,17 @@ pub(super) fn gone(words: &str) -> rusqlite::Error {
 /// Whether an error is one of [`gone`].
 pub(super) fn is_gone(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED)
+}
+
+/// What an error tells of, after what the attempt before has met.
+fn trouble_of(error: &rusqlite::Error, before: Option<Trouble>) -> Option<Trouble> {
+    match (error.sqlite_error_code(), before) {
+        _ if is_failed_locking(error) => Some(Trouble::LockingFailed),
+        (Some(ErrorCode::DatabaseBusy), Some(Trouble::Locked(_))) => before,
+        (Some(ErrorCode::DatabaseBusy), _) => Some(Trouble::Locked(Instant::now())),
+        (Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase), _) => Some(Trouble::Damaged),
+        (Some(_) | None, _) => None,
+    }
 }
 
 /// Whether the system refused to lock or unlock, or what it says of locks cannot be.
@@ -355,7 +338,7 @@ mod tests {
         assert_eq!((rows_in(&store, "requests"), packed(&store), store.row_count()), (2, 0, Ok(2)));
         check_counted(&mut store, 2);
         // Rows that are packed count though they are removed.
-        store.clean(|conn| conn.execute("DELETE FROM requests WHERE id < 2", [])).expect("removes");
+        store.transact(|conn, _| conn.execute("DELETE FROM requests WHERE id < 2", [])).expect("removes");
         store.write(&[row()]).expect("writes");
         check_counted(&mut store, 3);
     }
@@ -447,7 +430,7 @@ mod tests {
         lock();
         store.pack(&folded).expect_err("locked");
         // Regression: a lock that a pack had met once was as one that every row has met since.
-        assert_eq!(store.locked_since, None);
+        assert_eq!(store.trouble, None);
         let begins = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             let written = scope.spawn(|| {
@@ -474,7 +457,7 @@ mod tests {
         assert_eq!(store.write(&[row()]), Ok(vec![1]));
         assert_eq!(rows_in(&store, "requests"), 1);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            store.clean(|_| -> rusqlite::Result<()> { panic!("a bug") })
+            store.transact(|_, _| -> rusqlite::Result<()> { panic!("a bug") })
         }));
         assert!(panicked.is_err());
         // Seen from elsewhere, for here that transaction is still open.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::database_file::{beside, for_owner_alone};
+use super::meta;
 use super::recorder::Recorder;
 use super::room;
 use super::row::{Content, Row};
@@ -284,8 +285,8 @@ impl TakeIn {
             let Some(path) = self.files.front() else { return Ok(()) };
             match Unsaved::read(path) {
                 Ok(unsaved) => {
-                    let done = recorder.writer().store.taken_in(&unsaved.mark)?;
-                    self.open = Some((unsaved, done));
+                    let done = meta::number(&recorder.writer().store.conn, &unsaved.mark)?;
+                    self.open = Some((unsaved, done.and_then(|done| usize::try_from(done).ok()).unwrap_or(0)));
                 }
                 Err(e) => log::error!("{} is left as it is, for it cannot be read: {e}", path.display()),
             }

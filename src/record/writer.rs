@@ -17,9 +17,10 @@ use std::{fmt, mem};
 use rusqlite::ErrorCode;
 
 use super::database_file::FileState;
+use super::meta;
 use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, CommitFigures, Signals};
-use super::store::{Store, gone, is_gone};
+use super::store::{Store, Trouble, gone, is_gone};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 use crate::outage::Outage;
 
@@ -130,7 +131,7 @@ impl Writer {
             // The keeper cuts the log and tries again; only if there is no room then, somebody has to make some.
             return;
         }
-        if self.store.damaged {
+        if self.store.trouble == Some(Trouble::Damaged) {
             let path = self.store.files.path.display();
             self.waiting.fail(&format_args!("{error}: restore a copy of {path}, or move it away to begin anew"));
         } else {
@@ -189,7 +190,8 @@ impl Writer {
         }
         let store = &mut self.store;
         let dealt = write_first(&rows[done..], (&self.signals.figures, &self.refused), |rows, count| {
-            store.take_in(mark, rows, done + count)
+            let done = i64::try_from(done + count).unwrap_or(i64::MAX);
+            store.write_and(rows, |conn| meta::set(conn, mark, done)).map(drop)
         })?;
         self.signals.note_written(dealt.written);
         let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
@@ -527,7 +529,7 @@ mod tests {
         while done < rows.len() {
             done = writer.take_in("unsaved:test", &rows, done).expect("taken");
         }
-        assert_eq!((dropped(&signals), writer.store.taken_in("unsaved:test")), ((2, 0), Ok(3)));
+        assert_eq!((dropped(&signals), meta::number(&writer.store.conn, "unsaved:test")), ((2, 0), Ok(Some(3))));
         assert_eq!(other.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)), Ok(4));
     }
 }
