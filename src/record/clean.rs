@@ -21,14 +21,6 @@
 //!
 //! How long a step holds the writer, and so a commit, is in `limits.rs` beside the sizes of a step.
 
-/// Size of the content in the row at hand; told from its header, without reading the text.
-macro_rules! octets {
-    () => {
-        "coalesce(octet_length(prompt), 0) + coalesce(octet_length(output), 0) + coalesce(octet_length(reasoning), 0)
-            + coalesce(octet_length(tool_calls), 0)"
-    };
-}
-
 mod walk;
 
 use std::mem;
@@ -60,6 +52,9 @@ const AGREED: &str = "clock_agreed_ms";
 /// A believed time is written down again when it is so much later: an idle proxy hardly writes.
 const BELIEVED_GAP_MS: i64 = DAY_MS;
 
+/// Size of the content in the row at hand; told from its header, without reading the text.
+const OCTETS: &str = "coalesce(octet_length(prompt), 0) + coalesce(octet_length(output), 0)
+    + coalesce(octet_length(reasoning), 0) + coalesce(octet_length(tool_calls), 0)";
 /// Rows and content looked at in one step.
 const LOOK_ROWS: i64 = 512;
 /// Pages that moving one page for the file's end writes, roughly: its new place, its parent, the map of parents.
@@ -234,10 +229,9 @@ impl Cleaner {
         let counted = CountedContent::within(limit, own)?;
         // Reads the pages that the transaction is about to need.
         let found: Option<i64> = own
-            .prepare_cached(concat!(
-                "SELECT max(id), sum(octets) FROM (SELECT id, ",
-                octets!(),
-                " AS octets FROM content WHERE id > ?1 ORDER BY id LIMIT ?2)"
+            .prepare_cached(&format!(
+                "SELECT max(id), sum(octets)
+                 FROM (SELECT id, {OCTETS} AS octets FROM content WHERE id > ?1 ORDER BY id LIMIT ?2)"
             ))?
             .query_row([counted.until, LOOK_ROWS], |row| row.get(0))?;
         let Some(until) = found else { return Ok(Phase::Size) };
@@ -247,10 +241,8 @@ impl Cleaner {
             }
             // All that was counted may have been removed by hand.
             let (octets, any): (i64, bool) = conn
-                .prepare_cached(concat!(
-                    "SELECT coalesce(sum(",
-                    octets!(),
-                    "), 0), EXISTS (SELECT 1 FROM content WHERE id > ?3 AND id <= ?1)
+                .prepare_cached(&format!(
+                    "SELECT coalesce(sum({OCTETS}), 0), EXISTS (SELECT 1 FROM content WHERE id > ?3 AND id <= ?1)
                      FROM content WHERE id > ?1 AND id <= ?2"
                 ))?
                 .query_row([counted.until, until, counted.behind], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -271,11 +263,8 @@ impl Cleaner {
             return Ok(Phase::Space(None));
         }
         let mut batch = CleanBatch::default();
-        let mut oldest = own.prepare_cached(concat!(
-            "SELECT id, ",
-            octets!(),
-            " FROM content WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3"
-        ))?;
+        let oldest = format!("SELECT id, {OCTETS} FROM content WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3");
+        let mut oldest = own.prepare_cached(&oldest)?;
         let mut found = oldest.query([counted.behind, counted.until, CLEAN_ROWS_MAX as i64])?;
         while batch.bytes < excess
             && let Some(row) = found.next()?
@@ -395,7 +384,7 @@ impl CleanBatch {
 /// Removes content, and its rows where they are too old, inside the caller's transaction.
 fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
     let (counted, mut removed) = (CountedContent::of(conn)?, 0);
-    let mut size = conn.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
+    let mut size = conn.prepare_cached(&format!("SELECT {OCTETS} FROM content WHERE id = ?1"))?;
     let mut remove_content = conn.prepare_cached("DELETE FROM content WHERE id = ?1")?;
     let mut remove_row =
         conn.prepare_cached("DELETE FROM requests WHERE id = ?1 AND id < (SELECT max(id) FROM requests)")?;
@@ -495,7 +484,7 @@ mod tests {
         }
 
         fn content_bytes(&self) -> i64 {
-            self.number(concat!("SELECT coalesce(sum(", octets!(), "), 0) FROM content"))
+            self.number(&format!("SELECT coalesce(sum({OCTETS}), 0) FROM content"))
         }
     }
 
@@ -659,14 +648,13 @@ mod tests {
             cleaner.begin(0);
             for _ in 0..killed_after {
                 cleaner.step(&bench.own, &bench.recorder, NOW_MS).expect("a step");
-                let wrong = concat!(
-                    "SELECT (SELECT coalesce(sum(",
-                    octets!(),
-                    "), 0) FROM content WHERE id <= (SELECT value FROM meta WHERE name = 'content_counted'))
+                let wrong = format!(
+                    "SELECT (SELECT coalesce(sum({OCTETS}), 0) FROM content
+                        WHERE id <= (SELECT value FROM meta WHERE name = 'content_counted'))
                     <> coalesce((SELECT value FROM meta WHERE name = 'content_bytes'), 0)
                     OR EXISTS (SELECT 1 FROM content WHERE id NOT IN (SELECT id FROM requests))"
                 );
-                assert_eq!(bench.number(wrong), 0, "{killed_after}");
+                assert_eq!(bench.number(&wrong), 0, "{killed_after}");
             }
             bench.clean(retention, NOW_MS);
             assert_eq!(bench.ids("requests"), whole.ids("requests"), "{killed_after}");

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Aged, CleanBatch, LOOK_ROWS, Phase};
+use super::{Aged, CleanBatch, LOOK_ROWS, OCTETS, Phase};
 use crate::calendar::text_of_ms;
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::record::packing::State;
@@ -53,7 +53,7 @@ impl Walk {
                 i64::MAX,
             ),
         };
-        let mut size = own.prepare_cached(concat!("SELECT ", octets!(), " FROM content WHERE id = ?1"))?;
+        let mut size = own.prepare_cached(&format!("SELECT {OCTETS} FROM content WHERE id = ?1"))?;
         let mut found = look.query(params![self.after, until, LOOK_ROWS])?;
         let (mut batch, mut untrue, mut looked, mut last, mut some_stay) =
             (CleanBatch::default(), Vec::new(), 0, self.after, false);
