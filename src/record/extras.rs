@@ -5,7 +5,7 @@
 //! the rows do not; they go. A unique index becomes a plain one, and a trigger that does not fit the new table is left
 //! out: rows to come must not be refused. Other tables and views are not touched at all.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::schema::{self, EARLIER_COLUMNS};
 use super::table::Inserts;
@@ -13,44 +13,33 @@ use super::table::Inserts;
 /// What there was beside what an upgrade reads.
 #[derive(Debug)]
 pub(super) struct Extras {
-    columns: Vec<Column>,
+    /// Name and type.
+    columns: Vec<(String, String)>,
     /// Indices and triggers: name and statement.
     others: Vec<(String, String)>,
-}
-
-#[derive(Debug)]
-struct Column {
-    name: String,
-    kind: String,
 }
 
 impl Extras {
     /// Of the table `requests`, before it is renamed.
     pub(super) fn of(conn: &Connection) -> rusqlite::Result<Extras> {
         let mut columns = conn.prepare("SELECT name, type FROM pragma_table_info('requests')")?;
-        let columns = columns.query_map([], |row| Ok(Column { name: row.get(0)?, kind: row.get(1)? }))?;
-        let mut columns = columns.collect::<rusqlite::Result<Vec<Column>>>()?;
-        columns.retain(|column| !is_earlier(&column.name));
+        let mut extras = Extras { columns: pairs(&mut columns)?, others: Vec::new() };
+        extras.columns.retain(|(name, _)| !is_earlier(name));
         let mut others = conn.prepare(
             "SELECT name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger') AND lower(tbl_name) = 'requests'
                 AND sql IS NOT NULL ORDER BY type, rowid",
         )?;
-        let others = others.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let mut others = others.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
-        let mut kept = Ok(());
-        others.retain(|(name, _)| match is_earlier_index(conn, name) {
-            Ok(is_earlier) => !is_earlier,
-            Err(e) => {
-                kept = Err(e);
-                true
+        for other in pairs(&mut others)? {
+            if !is_earlier_index(conn, &other.0)? {
+                extras.others.push(other);
             }
-        });
-        kept.map(|()| Extras { columns, others })
+        }
+        Ok(extras)
     }
 
     /// Adds the columns to the new table and copies what is in them, while both tables are there.
     pub(super) fn copy_columns(&self, conn: &Connection) -> rusqlite::Result<()> {
-        for Column { name, kind } in &self.columns {
+        for (name, kind) in &self.columns {
             let there = schema::columns_of(conn, "requests")?;
             let mut new_name = name.clone();
             // A column of ours may have that name, and mean something else.
@@ -86,6 +75,10 @@ impl Extras {
         }
         Ok(())
     }
+}
+
+fn pairs(query: &mut Statement) -> rusqlite::Result<Vec<(String, String)>> {
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn is_earlier(column: &str) -> bool {
