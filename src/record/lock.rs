@@ -10,7 +10,7 @@
 //! database itself is not locked: SQLite has locks of its own on it, which on some systems are the same.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::database_file::{FileId, beside, for_owner_alone};
@@ -41,19 +41,6 @@ struct LockFile {
     file: File,
 }
 
-/// Why there is no lock.
-enum NoLock {
-    /// Another one has it; what it says of itself.
-    Held(String),
-    Failed(io::Error),
-}
-
-impl From<io::Error> for NoLock {
-    fn from(e: io::Error) -> Self {
-        NoLock::Failed(e)
-    }
-}
-
 impl DatabaseLock {
     /// Locks the database at this path, whether or not it is there yet.
     pub(super) fn take(database: &Path, writer: Holder) -> Result<DatabaseLock, OpenError> {
@@ -80,18 +67,19 @@ impl DatabaseLock {
         let path = lock_path(&self.database);
         self.lock = match LockFile::take(&path, &self.writer) {
             Ok(lock) => Some(lock),
-            Err(NoLock::Held(holder)) if self.writer.shares => {
-                log::warn!("{} is also written by another proxy ({holder})", self.database.display());
+            Err(TryLockError::WouldBlock) if self.writer.shares => {
+                log::warn!("{} is also written by another proxy ({})", self.database.display(), holder(&path));
                 None
             }
-            Err(NoLock::Held(holder)) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(OpenError(format!(
-                    "{} is written by another proxy ({holder}): stop that one, choose another file in DATABASE_URL, or \
-                     let both write to it with DATABASE_SHARED=true",
-                    self.database.display()
+                    "{} is written by another proxy ({}): stop that one, choose another file in DATABASE_URL, or let both \
+                     write to it with DATABASE_SHARED=true",
+                    self.database.display(),
+                    holder(&path)
                 )));
             }
-            Err(NoLock::Failed(e)) => {
+            Err(TryLockError::Error(e)) => {
                 log::warn!("a second proxy on the same database would not be noticed: {} ({e})", path.display());
                 None
             }
@@ -101,14 +89,11 @@ impl DatabaseLock {
 }
 
 impl LockFile {
-    fn take(path: &Path, writer: &Holder) -> Result<LockFile, NoLock> {
+    fn take(path: &Path, writer: &Holder) -> Result<LockFile, TryLockError> {
         loop {
-            let mut file = for_owner_alone().read(true).create(true).truncate(false).open(path)?;
-            match if writer.shares { file.try_lock_shared() } else { file.try_lock() } {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(NoLock::Held(holder(&mut file))),
-                Err(TryLockError::Error(e)) => return Err(NoLock::Failed(e)),
-            }
+            let file = for_owner_alone().create(true).truncate(false).open(path).map_err(TryLockError::Error)?;
+            let locked = if writer.shares { file.try_lock_shared() } else { file.try_lock() };
+            locked?;
             let lock = LockFile { path: path.to_owned(), file };
             // The holder before removes its file when it ends: then this was the lock of a file without a name.
             if lock.is_there() {
@@ -142,9 +127,9 @@ fn lock_path(database: &Path) -> PathBuf {
 }
 
 /// What the holder wrote, as far as it is fit for one line. Where a lock keeps others from reading, nobody is told.
-fn holder(file: &mut File) -> String {
+fn holder(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let _ = file.take(LOCK_FILE_BYTES_MAX).read_to_end(&mut bytes);
+    let _ = File::open(path).and_then(|file| file.take(LOCK_FILE_BYTES_MAX).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes);
     let line: String = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
     if line.is_empty() { "which did not say who it is".to_owned() } else { line }
