@@ -21,16 +21,9 @@ fn folded(series: &Series, names: &[By]) -> Series {
 }
 
 /// Ids of the series met so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SeriesIds {
     ids: HashMap<Series, i64>,
-    series_max: i64,
-}
-
-impl Default for SeriesIds {
-    fn default() -> SeriesIds {
-        SeriesIds { ids: HashMap::new(), series_max: SERIES_MAX }
-    }
 }
 
 impl SeriesIds {
@@ -47,30 +40,26 @@ impl SeriesIds {
             return Ok(*id);
         }
         let known: i64 = conn.query_row("SELECT coalesce(max(id), 0) FROM series", [], |row| row.get(0))?;
-        let ways = [(series.clone(), self.series_max), (folded(series, &[By::Client, By::Key]), 2 * self.series_max)];
-        let id = 'found: {
-            // What was counted one way before goes on so, however many there are by now.
-            let last = folded(series, &[By::Client, By::Key, By::Endpoint, By::Model]);
-            for (way, known_max) in ways.into_iter().chain([(last, i64::MAX)]) {
-                if let Some(id) = find(conn, &way)? {
-                    break 'found id;
-                }
-                if known < known_max {
-                    break 'found insert(conn, &way)?;
-                }
+        let ways = [
+            (series.clone(), SERIES_MAX),
+            (folded(series, &[By::Client, By::Key]), 2 * SERIES_MAX),
+            (folded(series, &[By::Client, By::Key, By::Endpoint, By::Model]), i64::MAX),
+        ];
+        for (way, known_max) in ways {
+            let id = match find(conn, &way)? {
+                // What was counted one way before goes on so, however many there are by now.
+                Some(id) => id,
+                None if known < known_max => insert(conn, &way)?,
+                None => continue,
+            };
+            // Names that were folded must not fill the memory either.
+            if self.ids.len() as i64 >= 2 * SERIES_MAX {
+                self.ids.clear();
             }
-            unreachable!("the last way has no bound")
-        };
-        self.remember(series.clone(), id);
-        Ok(id)
-    }
-
-    fn remember(&mut self, series: Series, id: i64) {
-        // Names that were folded must not fill the memory either.
-        if self.ids.len() as i64 >= 2 * self.series_max {
-            self.ids.clear();
+            self.ids.insert(series.clone(), id);
+            return Ok(id);
         }
-        self.ids.insert(series, id);
+        unreachable!("the last way has no bound")
     }
 }
 
@@ -95,19 +84,34 @@ mod tests {
     fn beyond_the_limit_names_are_no_longer_kept_apart_but_every_row_counts() {
         let conn = Connection::open_in_memory().expect("opens");
         crate::record::schema::create(&conn).expect("creates");
-        let mut ids = SeriesIds { ids: HashMap::new(), series_max: 5 };
-        let name = |name: &str, i: usize| format!("{name}-{i}");
+        let mut ids = SeriesIds::default();
+        let name = |name: &str, i: i64| format!("{name}-{i}");
         let series =
-            |i: usize| [name("model", i), "/v1/x".to_owned(), name("client", i), String::new(), "completed".to_owned()];
-        let met: Vec<i64> = (0..40).map(|i| ids.id(&conn, &series(i)).expect("an id")).collect();
+            |i: i64| [name("model", i), "/v1/x".to_owned(), name("client", i), String::new(), "completed".to_owned()];
+        // Others, up to this id.
+        let fill = |until: i64| {
+            let others = "WITH RECURSIVE ids (id) AS (SELECT coalesce(max(id), 0) + 1 FROM series
+                 UNION ALL SELECT id + 1 FROM ids WHERE id < ?1)
+                 INSERT INTO series SELECT id, 'another', id, '', '', '' FROM ids";
+            conn.execute(others, [until]).expect("fills");
+        };
+        let mut meet =
+            |range: std::ops::Range<i64>| range.map(|i| ids.id(&conn, &series(i)).expect("an id")).collect::<Vec<_>>();
+        fill(SERIES_MAX - 5);
+        let mut met = meet(0..20);
+        fill(2 * SERIES_MAX - 5);
+        met.extend(meet(20..40));
         // Asked again, with nothing remembered, each is what it was.
         ids.forget();
         assert_eq!((0..40).map(|i| ids.id(&conn, &series(i)).expect("an id")).collect::<Vec<_>>(), met);
-        let counts = |query: &str| conn.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a query");
-        // Five whole, five by model, one for all the others.
-        assert_eq!(counts("SELECT count(*) FROM series"), 11);
-        assert_eq!(counts("SELECT count(*) FROM series WHERE client <> 'other'"), 5);
-        assert_eq!(counts("SELECT count(*) FROM series WHERE model = 'other'"), 1);
-        assert!(ids.ids.len() <= 10);
+        let counts = |condition: &str| {
+            let query = format!("SELECT count(*) FROM series WHERE endpoint <> 'another' AND {condition}");
+            conn.query_row(&query, [], |row| row.get::<_, i64>(0)).expect("a query")
+        };
+        // Five whole, fifteen and five by model, one for all the others.
+        assert_eq!((counts("true"), counts("client <> 'other'"), counts("model = 'other'")), (26, 5, 1));
+        ids.ids = (0..2 * SERIES_MAX).map(|i| (series(i), i)).collect();
+        ids.id(&conn, &series(-1)).expect("an id");
+        assert_eq!(ids.ids.len(), 1);
     }
 }
