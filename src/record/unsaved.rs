@@ -14,15 +14,14 @@
 //! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
 //! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::database_file::{beside, for_owner_alone};
 use super::meta;
@@ -50,10 +49,10 @@ pub(super) struct SavedRows {
 /// A file of rows.
 #[derive(Debug)]
 pub(super) struct Unsaved {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     /// The name in `meta` of how many are in the database.
-    pub(super) mark: String,
-    pub(super) rows: Vec<Row>,
+    mark: String,
+    rows: Vec<Row>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -64,24 +63,23 @@ struct Head {
     rows: usize,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum SavedLine<'a> {
-    Row(Box<Cow<'a, Row>>),
+enum SavedLine {
+    Row(Box<Row>),
     Content {
         of: usize,
         #[serde(flatten)]
-        content: Cow<'a, Content>,
+        content: Content,
     },
 }
 
 /// Writes `rows` into a new file beside the database, as far as there is room, and sees that they are on the disk.
 pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<SavedRows> {
-    let (path, file) = create(database)?;
-    let mut lines = Lines { file, whole_bytes: 0 };
-    let written = write_lines(&mut lines, rows);
+    let (path, mut file) = create(database)?;
+    let written = write_lines(&mut file, rows);
     // What is on its way to the disk may still meet its end.
-    let written = written.and_then(|kept| lines.file.sync_all().map(|()| kept));
+    let written = written.and_then(|kept| file.sync_all().map(|()| kept));
     sync_folder(&path);
     match written {
         Ok((rows, contents)) => Ok(SavedRows { path, rows, contents }),
@@ -93,11 +91,11 @@ pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<SavedRows> {
 }
 
 /// How many rows, and how many contents, were written before there was no more room.
-fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
+fn write_lines(file: &mut File, rows: &[Row]) -> io::Result<(usize, usize)> {
     let head = Head { format: FORMAT.to_owned(), version: VERSION, id: new_id()?, rows: rows.len() };
-    lines.write(&head)?;
+    write_line(file, &serde_json::to_value(head)?)?;
     for (at, row) in rows.iter().enumerate() {
-        match lines.write(&SavedLine::Row(Box::new(Cow::Borrowed(row)))) {
+        match write_line(file, &json!({ "row": known(row)? })) {
             Ok(()) => {}
             Err(e) if at == 0 => return Err(e),
             Err(_) => return Ok((at, 0)),
@@ -105,7 +103,9 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     }
     let mut contents = 0;
     for (of, row) in rows.iter().enumerate().rev().filter(|(_, row)| !row.content.is_empty()) {
-        if lines.write(&SavedLine::Content { of, content: Cow::Borrowed(&row.content) }).is_err() {
+        let mut content = known(&row.content)?;
+        content.insert("of".to_owned(), of.into());
+        if write_line(file, &json!({ "content": content })).is_err() {
             break;
         }
         contents += 1;
@@ -113,44 +113,37 @@ fn write_lines(lines: &mut Lines, rows: &[Row]) -> io::Result<(usize, usize)> {
     Ok((rows.len(), contents))
 }
 
-/// A file of whole lines.
-struct Lines {
-    file: File,
-    whole_bytes: u64,
+/// Its members without those that are null: two thirds of a row's, where room may be scarce.
+fn known(of: &impl Serialize) -> io::Result<Map<String, Value>> {
+    let Value::Object(mut members) = serde_json::to_value(of)? else { unreachable!("rows have members") };
+    members.retain(|_, value| !value.is_null());
+    Ok(members)
 }
 
-impl Lines {
-    /// Without the members that are null: two thirds of a row's, where room may be scarce.
-    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_value(line)?;
-        line.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut).for_each(
-            |members| {
-                members.retain(|_, value| !value.is_null());
-            },
-        );
-        let mut bytes = serde_json::to_vec(&line)?;
-        bytes.push(b'\n');
-        let written = self.file.write_all(&bytes);
-        match written {
-            Ok(()) => self.whole_bytes += bytes.len() as u64,
-            // Should it stay, reading leaves it out.
-            Err(_) => drop(self.file.set_len(self.whole_bytes)),
-        }
-        written
-    }
+/// Writes it whole or not at all.
+fn write_line(file: &mut File, line: &Value) -> io::Result<()> {
+    let whole_bytes = file.stream_position()?;
+    file.write_all(format!("{line}\n").as_bytes()).inspect_err(|_| {
+        // Should it stay, reading leaves it out.
+        let _ = file.set_len(whole_bytes);
+    })
 }
 
 /// A name that nobody has. The file is for its owner alone: it holds prompts.
 fn create(database: &Path) -> io::Result<(PathBuf, File)> {
     let mut number = numbers(database).last().map_or(1, |last| last + 1);
     loop {
-        let path = beside(database, &format!("{BEGIN}{number}{END}"));
+        let path = numbered(database, number);
         match for_owner_alone().create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(e) => return Err(e),
         }
     }
+}
+
+fn numbered(database: &Path, number: u64) -> PathBuf {
+    beside(database, &format!("{BEGIN}{number}{END}"))
 }
 
 fn new_id() -> io::Result<String> {
@@ -161,8 +154,7 @@ fn new_id() -> io::Result<String> {
 
 /// The files beside a database, oldest first.
 pub(super) fn files(database: &Path) -> Vec<PathBuf> {
-    let path = |number: u64| beside(database, &format!("{BEGIN}{number}{END}"));
-    numbers(database).into_iter().map(path).collect()
+    numbers(database).into_iter().map(|number| numbered(database, number)).collect()
 }
 
 fn numbers(database: &Path) -> Vec<u64> {
@@ -189,10 +181,10 @@ impl Unsaved {
         let mut rows: Vec<Row> = Vec::new();
         while let Some(line) = next_line(&mut file)? {
             match serde_json::from_slice(&line) {
-                Ok(SavedLine::Row(row)) => rows.push(row.into_owned()),
+                Ok(SavedLine::Row(row)) => rows.push(*row),
                 Ok(SavedLine::Content { of, content }) => {
                     if let Some(row) = rows.get_mut(of) {
-                        row.content = content.into_owned();
+                        row.content = content;
                     }
                 }
                 Err(e) => return Err(e.into()),
