@@ -34,10 +34,7 @@ use crate::limits::{BATCH_ROWS_MAX, COMMIT_WAIT_MAX, QUICK_COMMIT_TIME_MAX};
 use crate::outage::Outage;
 
 /// A row on its way into the database.
-struct Arrival {
-    row: Row,
-    then: AfterCommit,
-}
+type Arrival = (Row, AfterCommit);
 
 /// What happens when the row is committed, or cannot be.
 enum AfterCommit {
@@ -83,7 +80,7 @@ impl Recorder {
     /// Commits `row`, then sends `tail`; or leaves both to the thread that is committing. Tails that another thread
     /// should send are handed to `pass_on`.
     pub fn finish(&self, row: Row, tail: Tail, pass_on: impl Fn(Vec<Tail>)) {
-        if self.arrive([Arrival { row, then: AfterCommit::Send(tail) }]) {
+        if self.arrive([(row, AfterCommit::Send(tail))]) {
             self.commit_arrivals(pass_on);
         }
     }
@@ -92,7 +89,7 @@ impl Recorder {
     /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
     /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
     pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>), hand_over: impl Fn() -> bool) {
-        if self.arrive(replies.into_iter().map(|(row, tail)| Arrival { row, then: AfterCommit::Send(tail) })) {
+        if self.arrive(replies.into_iter().map(|(row, tail)| (row, AfterCommit::Send(tail)))) {
             self.run_shift(pass_on, Some(hand_over));
         }
     }
@@ -106,7 +103,7 @@ impl Recorder {
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
         let (tell, told) = mpsc::sync_channel(1);
-        if self.arrive([Arrival { row, then: AfterCommit::Tell(tell) }]) {
+        if self.arrive([(row, AfterCommit::Tell(tell))]) {
             self.commit_arrivals(pass_on);
         }
         told.recv().ok().flatten()
@@ -194,48 +191,62 @@ impl Recorder {
     /// Commits whatever arrives until nothing is left. A bug ends the batch in hand alone: the others' replies wait for
     /// whoever commits, and for nobody else.
     fn run_shift(&self, pass_on: impl Fn(Vec<Tail>), hand_over: Option<impl Fn() -> bool>) {
-        let Err(bug) = catch_unwind(AssertUnwindSafe(|| self.commit_batches(&pass_on, hand_over))) else { return };
-        // Each further one has taken a batch with it, too: this ends.
-        while self.arrive([])
-            && catch_unwind(AssertUnwindSafe(|| self.commit_batches(&pass_on, None::<fn() -> bool>))).is_err()
-        {}
-        resume_unwind(bug);
+        let mut bug = None;
+        let mut committed = catch_unwind(AssertUnwindSafe(|| self.commit_batches(&pass_on, hand_over)));
+        let tails = loop {
+            match committed {
+                Ok(tails) => break tails,
+                // Each further one has taken a batch with it, too: this ends.
+                Err(another) => bug = Some(another),
+            }
+            committed = catch_unwind(AssertUnwindSafe(|| self.commit_batches(&pass_on, None::<fn() -> bool>)));
+        };
+        // Nobody waits for this thread any more: it sends the last batch's tails itself.
+        tails.into_iter().for_each(Tail::send);
+        if let Some(bug) = bug {
+            resume_unwind(bug);
+        }
     }
 
     /// Given somebody to hand over to, it does so rather than wait for what is in the way of a commit: another writer, a
-    /// lock, a database that does not answer.
-    fn commit_batches(&self, pass_on: impl Fn(Vec<Tail>), mut hand_over: Option<impl Fn() -> bool>) {
-        let mut shift = Shift { recorder: self, ended: false };
+    /// lock, a database that does not answer. The last batch's tails.
+    fn commit_batches(&self, pass_on: impl Fn(Vec<Tail>), mut hand_over: Option<impl Fn() -> bool>) -> Vec<Tail> {
         let mut tails = Vec::new();
-        while let Some(batch) = shift.next_batch() {
+        while let Some(batch) = self.next_batch() {
             if !tails.is_empty() {
                 pass_on(mem::take(&mut tails));
             }
             if let Err(batch) = self.commit_batch(batch, &mut tails, hand_over.is_some()) {
-                shift.put_back(batch);
+                let mut arrivals = lock(&self.arrivals);
+                batch.into_iter().rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
             }
             // Nor does it go on committing for others then.
             if let Some(hand_over) = hand_over.take_if(|_| !lock(&self.arrivals).waiting.is_empty())
                 // Before anything is sent: until then nobody commits.
                 && hand_over()
             {
-                shift.ended = true;
                 break;
             }
         }
-        // Nobody waits for this thread any more: it sends the last batch's tails itself.
-        tails.into_iter().for_each(Tail::send);
+        tails
+    }
+
+    /// `None`: nothing has arrived, and nobody commits any more.
+    fn next_batch(&self) -> Option<Vec<Arrival>> {
+        let mut arrivals = lock(&self.arrivals);
+        arrivals.committing = !arrivals.waiting.is_empty();
+        let rows = arrivals.waiting.len().min(BATCH_ROWS_MAX);
+        arrivals.committing.then(|| arrivals.waiting.drain(..rows).collect())
     }
 
     fn commit_batch(&self, batch: Vec<Arrival>, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Vec<Arrival>> {
-        let (rows, thens): (Vec<Row>, Vec<AfterCommit>) =
-            batch.into_iter().map(|arrival| (arrival.row, arrival.then)).unzip();
+        let (rows, thens): (Vec<Row>, Vec<AfterCommit>) = batch.into_iter().unzip();
         let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(|row| row.size() + row.content.size()).sum::<usize>();
         let began = Instant::now();
         let written = if at_once { self.write_now(rows) } else { Ok(self.writer().write(rows)) };
         let mut ids = match written {
             Ok(ids) => ids.into_iter(),
-            Err(rows) => return Err(rows.into_iter().zip(thens).map(|(row, then)| Arrival { row, then }).collect()),
+            Err(rows) => return Err(rows.into_iter().zip(thens).collect()),
         };
         self.slow.store(began.elapsed() > QUICK_COMMIT_TIME_MAX, Ordering::Relaxed);
         for then in thens {
@@ -268,40 +279,6 @@ impl Recorder {
         let mut writer = lock(&self.writer);
         writer.store.set_lock_wait(COMMIT_WAIT_MAX);
         writer
-    }
-}
-
-/// One thread's turn at committing. It ends when nothing is left, or when the thread panics: then somebody else can
-/// begin one.
-struct Shift<'a> {
-    recorder: &'a Recorder,
-    /// Or somebody else goes on with it.
-    ended: bool,
-}
-
-impl Shift<'_> {
-    fn next_batch(&mut self) -> Option<Vec<Arrival>> {
-        let mut arrivals = lock(&self.recorder.arrivals);
-        if arrivals.waiting.is_empty() {
-            arrivals.committing = false;
-            self.ended = true;
-            return None;
-        }
-        let rows = arrivals.waiting.len().min(BATCH_ROWS_MAX);
-        Some(arrivals.waiting.drain(..rows).collect())
-    }
-
-    fn put_back(&self, batch: Vec<Arrival>) {
-        let mut arrivals = lock(&self.recorder.arrivals);
-        batch.into_iter().rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
-    }
-}
-
-impl Drop for Shift<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            lock(&self.recorder.arrivals).committing = false;
-        }
     }
 }
 
@@ -351,7 +328,7 @@ mod tests {
     fn a_bug_of_who_commits_leaves_no_row_waiting_for_nobody() {
         let (recorder, _other, _folder) = recorder();
         let (tells, mut told): (Vec<_>, Vec<_>) = (0..=BATCH_ROWS_MAX).map(|_| mpsc::sync_channel(1)).unzip();
-        let arrivals = tells.into_iter().map(|tell| Arrival { row: row(), then: AfterCommit::Tell(tell) });
+        let arrivals = tells.into_iter().map(|tell| (row(), AfterCommit::Tell(tell)));
         assert!(recorder.arrive(arrivals));
         // As the first batch is in, and one row is left.
         let hand_over = || panic!("a bug that this test has made");
