@@ -130,8 +130,7 @@ enum Phase {
     Walk(Walk),
     Count,
     Size,
-    /// `None`: about to look how many pages are to be given back.
-    Space(Option<i64>),
+    Space,
 }
 
 /// What grows old.
@@ -194,7 +193,7 @@ impl Cleaner {
             Phase::Walk(walk) => walk.step(own, recorder)?,
             Phase::Count => self.count(own, recorder)?,
             Phase::Size => self.fit(own, recorder)?,
-            Phase::Space(pages) => self.give_back(own, recorder, pages)?,
+            Phase::Space => self.give_back(own, recorder)?,
         };
         if !self.is_at_work() && mem::take(&mut self.again) {
             self.begin(self.spare_bytes);
@@ -224,7 +223,7 @@ impl Cleaner {
     fn count(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
         let limit = self.retention.content_bytes_max;
         if limit.max == 0 {
-            return Ok(Phase::Space(None));
+            return Ok(Phase::Space);
         }
         let counted = CountedContent::within(limit, own)?;
         // Reads the pages that the transaction is about to need.
@@ -260,7 +259,7 @@ impl Cleaner {
         let excess = counted.bytes - max;
         self.hurried = excess > max;
         if excess <= 0 {
-            return Ok(Phase::Space(None));
+            return Ok(Phase::Space);
         }
         let mut batch = CleanBatch::default();
         let oldest = format!("SELECT id, {OCTETS} FROM content WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3");
@@ -272,7 +271,7 @@ impl Cleaner {
         {}
         drop(found);
         if batch.ids.is_empty() {
-            return Ok(Phase::Space(None));
+            return Ok(Phase::Space);
         }
         batch.remove(Aged::Content, own, recorder)?;
         Ok(Phase::Size)
@@ -280,12 +279,10 @@ impl Cleaner {
 
     /// Moves pages from the end of the file to free places, so that the file can be cut. Does nothing in a database
     /// that could not be readied for it when it was upgraded.
-    fn give_back(&self, own: &Connection, recorder: &Recorder, pages: Option<i64>) -> rusqlite::Result<Phase> {
+    fn give_back(&self, own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
         let page_bytes = pragma(own, "page_size")?;
-        let pages = match pages {
-            Some(pages) => pages,
-            None => pragma(own, "freelist_count")? - i64::try_from(self.spare_bytes).unwrap_or(i64::MAX) / page_bytes,
-        };
+        let spare = i64::try_from(self.spare_bytes).unwrap_or(i64::MAX) / page_bytes;
+        let pages = pragma(own, "freelist_count")? - spare;
         if pages <= 0 {
             return Ok(Phase::Resting);
         }
@@ -305,7 +302,7 @@ impl Cleaner {
             recorder.signals.keeper.ring(|work| work.log_grew = true);
             return Ok(Phase::Resting);
         }
-        Ok(Phase::Space(Some(pages - freed)))
+        Ok(Phase::Space)
     }
 }
 
