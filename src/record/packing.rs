@@ -93,25 +93,28 @@ impl Folded {
     /// caller's transaction. `None`: there are none.
     fn behind(conn: &Connection) -> rusqlite::Result<Option<Folded>> {
         let state = State::of(conn)?;
-        let mut folded = Folded { state, ..Folded::default() };
-        let mut statement = conn
-            .prepare_cached(&format!("SELECT {COLUMNS}, {} FROM requests WHERE id > ?1 ORDER BY id", ALL_FIGURES.0))?;
-        let mut rows = statement.query([state.until])?;
-        while !folded.is_full()
-            && let Some(row) = rows.next()?
-        {
-            folded.count(row)?;
-        }
-        Ok((folded.rows > 0).then_some(folded))
+        let folded = Folded::read(conn, "id > ?1 ORDER BY id", [state.until], Folded::is_full)?;
+        Ok((folded.rows > 0).then_some(Folded { state, ..folded }))
     }
 
     /// All rows of a condition, packed or not.
     pub(super) fn of_rows(conn: &Connection, condition: &str, values: impl Params) -> rusqlite::Result<Folded> {
+        Folded::read(conn, condition, values, |_| false)
+    }
+
+    fn read(
+        conn: &Connection,
+        which: &str,
+        values: impl Params,
+        enough: fn(&Folded) -> bool,
+    ) -> rusqlite::Result<Folded> {
         let mut folded = Folded::default();
-        let mut statement =
-            conn.prepare_cached(&format!("SELECT {COLUMNS}, {} FROM requests WHERE {condition}", ALL_FIGURES.0))?;
+        let query = format!("SELECT {COLUMNS}, {} FROM requests WHERE {which}", ALL_FIGURES.0);
+        let mut statement = conn.prepare_cached(&query)?;
         let mut rows = statement.query(values)?;
-        while let Some(row) = rows.next()? {
+        while !enough(&folded)
+            && let Some(row) = rows.next()?
+        {
             folded.count(row)?;
         }
         Ok(folded)
