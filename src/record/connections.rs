@@ -5,7 +5,7 @@
 //! from where who opens the database anew can close it; it is used only while none is closed, and its owner opens
 //! another one when it is wanted next.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Connections {
     /// A new one, empty.
     pub fn slot<T: Send + std::fmt::Debug + 'static>(self: &Arc<Connections>) -> ConnectionSlot<T> {
         let held = Arc::new(Mutex::new(None));
-        let mut slots = self.slots();
+        let mut slots = lock(&self.slots);
         slots.retain(|slot| slot.strong_count() > 0);
         let own: Arc<dyn Close> = held.clone();
         slots.push(Arc::downgrade(&own));
@@ -62,12 +62,8 @@ impl Connections {
                 Err(TryLockError::WouldBlock) => return None,
             }
         };
-        self.slots().iter().filter_map(Weak::upgrade).for_each(|slot| slot.close());
+        lock(&self.slots).iter().filter_map(Weak::upgrade).for_each(|slot| slot.close());
         Some(closed)
-    }
-
-    fn slots(&self) -> MutexGuard<'_, Vec<Weak<dyn Close>>> {
-        lock(&self.slots)
     }
 }
 

@@ -106,8 +106,9 @@ impl Store {
             }
             FileState::LogShort => {
                 let (frames, moved) = wal::frames_of(&self.conn).map_err(failed)?;
+                let moved_bytes = wal::bytes_of_frames(moved, wal::page_bytes(&self.conn).map_err(failed)?);
                 // What is left of the log would take the database back to before its last checkpoint.
-                if moved == frames || self.log_length() < self.log_length_of(moved).map_err(failed)? {
+                if moved == frames || self.log_length() < moved_bytes {
                     self.files.put_log_aside().map_err(aside)?;
                 }
             }
@@ -130,10 +131,6 @@ impl Store {
 
     fn log_length(&self) -> u64 {
         fs::metadata(&self.files.log_path).map_or(0, |log| log.len())
-    }
-
-    fn log_length_of(&self, frames: u64) -> rusqlite::Result<u64> {
-        Ok(wal::bytes_of_frames(frames, wal::page_bytes(&self.conn)?))
     }
 }
 
