@@ -118,7 +118,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         draft_tokens: random.maybe(count),
         accepted_draft_tokens: random.maybe(count),
         request_id: random.maybe(|random| text(random, "chatcmpl-")),
-        outcome: random.pick(&Outcome::ALL),
+        outcome: random.pick(&Outcome::all()),
         error_message: random.maybe(|random| text(random, "error ")),
         http_status: random.maybe(|random| random.pick(&[200, 400, 404, 500, 502])),
         was_streamed: random.below(2) == 0,

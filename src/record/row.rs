@@ -27,44 +27,33 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every outcome, in the order of the documentation.
-    pub const ALL: [Outcome; 8] = [
-        Outcome::Completed,
-        Outcome::ClientClosed,
-        Outcome::Truncated,
-        Outcome::UpstreamError,
-        Outcome::ErrorInReply,
-        Outcome::UpstreamUnreachable,
-        Outcome::UpstreamTimeout,
-        Outcome::Shutdown,
+    /// Every outcome, in the order of the documentation: its text in the database and in JSON, and whether it counts as
+    /// failed. `ClientClosed` is neither failed nor successful; a `Shutdown` is a failure, for its client did not get the
+    /// reply.
+    const TABLE: [(Outcome, &str, bool); 8] = [
+        (Outcome::Completed, "completed", false),
+        (Outcome::ClientClosed, "client_closed", false),
+        (Outcome::Truncated, "truncated", true),
+        (Outcome::UpstreamError, "upstream_error", true),
+        (Outcome::ErrorInReply, "error_in_reply", true),
+        (Outcome::UpstreamUnreachable, "upstream_unreachable", true),
+        (Outcome::UpstreamTimeout, "upstream_timeout", true),
+        (Outcome::Shutdown, "shutdown", true),
     ];
+
+    /// Every outcome, in the order of the documentation.
+    pub fn all() -> [Outcome; 8] {
+        Outcome::TABLE.map(|(outcome, ..)| outcome)
+    }
 
     /// The text in the database and in JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Completed => "completed",
-            Outcome::ClientClosed => "client_closed",
-            Outcome::Truncated => "truncated",
-            Outcome::UpstreamError => "upstream_error",
-            Outcome::ErrorInReply => "error_in_reply",
-            Outcome::UpstreamUnreachable => "upstream_unreachable",
-            Outcome::UpstreamTimeout => "upstream_timeout",
-            Outcome::Shutdown => "shutdown",
-        }
+        Outcome::TABLE[self as usize].1
     }
 
-    /// Whether it counts as failed. `ClientClosed` is neither failed nor successful; a `Shutdown` is a failure, for
-    /// its client did not get the reply.
+    /// Whether it counts as failed.
     pub fn is_failure(self) -> bool {
-        match self {
-            Outcome::Completed | Outcome::ClientClosed => false,
-            Outcome::Truncated
-            | Outcome::UpstreamError
-            | Outcome::ErrorInReply
-            | Outcome::UpstreamUnreachable
-            | Outcome::UpstreamTimeout
-            | Outcome::Shutdown => true,
-        }
+        Outcome::TABLE[self as usize].2
     }
 }
 
@@ -182,4 +171,17 @@ impl Row {
 
 fn length(text: &Option<String>) -> usize {
     text.as_ref().map_or(0, String::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_stands_in_its_line_and_is_called_alike_in_files() {
+        for (place, outcome) in Outcome::all().into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "{outcome:?}");
+            assert_eq!(serde_json::to_value(outcome).expect("JSON"), outcome.as_str());
+        }
+    }
 }

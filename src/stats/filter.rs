@@ -69,8 +69,8 @@ impl Filter {
             _ => {}
         }
         let by = By::ALL.into_iter().find(|by| by.name() == name)?;
-        if by == By::Outcome && Outcome::ALL.iter().all(|outcome| outcome.as_str() != value) {
-            let all = Outcome::ALL.map(Outcome::as_str).join(", ");
+        if by == By::Outcome && Outcome::all().iter().all(|outcome| outcome.as_str() != value) {
+            let all = Outcome::all().map(Outcome::as_str).join(", ");
             return Some(Err(format!("outcome is {}: it takes one of {all}.", shown(value))));
         }
         self.names[by].push(value.to_owned());

@@ -139,7 +139,7 @@ fn random_filter(random: &mut Random) -> Filter {
         some(&["/v1/chat/completions", "/v1/embeddings", "/nowhere"]),
         some(&["client-0", "client-1", ""]),
         some(&["key-1", ""]),
-        some(&Outcome::ALL.map(Outcome::as_str)),
+        some(&Outcome::all().map(Outcome::as_str)),
     ];
     Filter { from_ms, to_ms, names }
 }
@@ -637,12 +637,12 @@ fn what_the_reader_sees_is_committed_and_it_cannot_write() {
 fn outcomes_are_filed_as_successful_failed_or_cancelled() {
     let mut bench = Bench::new();
     let one = |outcome: &Outcome| Row { outcome: *outcome, content: Content::default(), ..row() };
-    let rows: Vec<Row> = Outcome::ALL.iter().map(one).collect();
+    let rows: Vec<Row> = Outcome::all().iter().map(one).collect();
     bench.write(&rows);
     let summary = bench.reader.summary(&Filter::default()).expect("answers");
     assert_eq!(
         (summary.successful_requests, summary.failed_requests, summary.cancelled_requests),
-        (1, Outcome::ALL.iter().filter(|outcome| outcome.is_failure()).count() as i64, 1)
+        (1, Outcome::all().iter().filter(|outcome| outcome.is_failure()).count() as i64, 1)
     );
 }
 
