@@ -72,9 +72,9 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
         return fail(&format!("signals cannot be caught: {e}"));
     }
     log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
-    log::info!("listening on http://{}", proxy.address());
+    log::info!("listening on http://{}", proxy.address);
     log::info!("forwarding to {upstream}");
-    log::info!("recording in {database}, {} rows so far", proxy.rows());
+    log::info!("recording in {database}, {} rows so far", proxy.rows);
 
     match proxy.run() {
         Ok(()) => {

@@ -42,8 +42,10 @@ pub struct Proxy {
     keeper: Keeper,
     recorder: Arc<Recorder>,
     database: PathBuf,
-    address: SocketAddr,
-    rows: u64,
+    /// Where it listens; tells the port when it was asked to choose one.
+    pub address: SocketAddr,
+    /// Rows in the database at the start.
+    pub rows: u64,
 }
 
 impl Proxy {
@@ -94,16 +96,6 @@ impl Proxy {
         })?;
         let front = Front::listening(listener, judge, shared, workers, statistics, grace)?;
         Ok(Proxy { front, keeper, recorder, database, address, rows })
-    }
-
-    /// Where it listens; tells the port when it was asked to choose one.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Rows in the database at the start.
-    pub fn rows(&self) -> u64 {
-        self.rows
     }
 
     /// The handle that stops it.

@@ -132,7 +132,7 @@ const fn line(path: &'static str, local: Local, takes: Takes) -> LocalRoute {
 }
 
 /// Every local route but that of a single request.
-pub const LOCAL: [LocalRoute; 17] = [
+pub static LOCAL: [LocalRoute; 17] = [
     // The front answers.
     line("/health", Local::Health, Nothing),
     line("/", Local::Page, Nothing),
@@ -155,7 +155,7 @@ pub const LOCAL: [LocalRoute; 17] = [
     line("/stats/live", Local::Live, Filters(&[])),
 ];
 /// The route of a single request, behind which its id stands. The statistics answer.
-const REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), Nothing);
+static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), Nothing);
 
 /// What under these goes to LM Studio.
 const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
@@ -195,8 +195,7 @@ impl Local {
 
     /// Its line.
     pub fn line(self) -> &'static LocalRoute {
-        static ALL: &[LocalRoute] = &LOCAL;
-        ALL.iter().find(|line| line.local == self).unwrap_or(&REQUEST)
+        LOCAL.iter().find(|line| line.local == self).unwrap_or(&REQUEST)
     }
 }
 
@@ -288,7 +287,7 @@ mod tests {
 
     #[test]
     fn local_paths_are_exact() {
-        for LocalRoute { path, local, .. } in LOCAL {
+        for &LocalRoute { path, local, .. } in &LOCAL {
             check(path, Ok(Route::Local(local)));
             assert_eq!(local.line().path, path);
             let suggestion = (path != "/").then(|| path.to_owned());
