@@ -14,7 +14,7 @@
 //! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
 //! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -131,9 +131,9 @@ fn write_line(file: &mut File, line: &Value) -> io::Result<()> {
 
 /// A name that nobody has. The file is for its owner alone: it holds prompts.
 fn create(database: &Path) -> io::Result<(PathBuf, File)> {
-    let mut number = numbers(database).last().map_or(1, |last| last + 1);
+    let mut number = files(database).last_key_value().map_or(1, |(last, _)| last + 1);
     loop {
-        let path = numbered(database, number);
+        let path = beside(database, &format!("{BEGIN}{number}{END}"));
         match for_owner_alone().create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
@@ -142,32 +142,24 @@ fn create(database: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-fn numbered(database: &Path, number: u64) -> PathBuf {
-    beside(database, &format!("{BEGIN}{number}{END}"))
-}
-
 fn new_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The files beside a database, oldest first.
-pub(super) fn files(database: &Path) -> Vec<PathBuf> {
-    numbers(database).into_iter().map(|number| numbered(database, number)).collect()
-}
-
-fn numbers(database: &Path) -> Vec<u64> {
+/// The files beside a database by their numbers, oldest first.
+fn files(database: &Path) -> BTreeMap<u64, PathBuf> {
     let begin = beside(database, BEGIN);
     let (Some(folder), Some(begin)) = (begin.parent(), begin.file_name().and_then(|name| name.to_str())) else {
-        return Vec::new();
+        return BTreeMap::new();
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut numbers: Vec<u64> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(begin)?.strip_suffix(END)?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    numbers
+    let numbered = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        Some((name.to_str()?.strip_prefix(begin)?.strip_suffix(END)?.parse().ok()?, entry.path()))
+    });
+    numbered.collect()
 }
 
 impl Unsaved {
@@ -254,7 +246,7 @@ pub(super) struct TakeIn {
 
 impl TakeIn {
     pub(super) fn find(path: &Path) -> TakeIn {
-        TakeIn { files: files(path).into(), open: None }
+        TakeIn { files: files(path).into_values().collect(), open: None }
     }
 
     pub(super) fn waits(&self) -> bool {
@@ -336,7 +328,8 @@ mod tests {
             write(&database, &rows[..1]).expect("there is room").path,
             folder.join("metrics.db-unsaved-2.jsonl")
         );
-        assert_eq!(files(&database), [kept.path.clone(), folder.join("metrics.db-unsaved-2.jsonl")]);
+        let second = folder.join("metrics.db-unsaved-2.jsonl");
+        assert_eq!(files(&database), BTreeMap::from([(1, kept.path.clone()), (2, second)]));
         let read = Unsaved::read(&kept.path).expect("it is ours");
         assert_eq!(read.rows, rows);
         #[cfg(unix)]
@@ -430,7 +423,7 @@ mod tests {
                 assert!(!taken.waits());
                 assert_eq!((count(&path, "requests"), count(&path, "content")), (10, 10), "{steps} {file_stays}");
                 assert_eq!(count(&path, "meta WHERE name LIKE 'unsaved:%'"), 0);
-                assert_eq!(files(&path), Vec::<PathBuf>::new());
+                assert_eq!(files(&path), BTreeMap::new());
             }
         }
     }
@@ -451,7 +444,7 @@ mod tests {
         other.execute_batch("ROLLBACK").expect("unlocks");
         taken.step(&recorder, || Ok(0));
         assert!(!taken.waits());
-        assert_eq!((count(&path, "requests"), files(&path)), (3, vec![foreign]));
+        assert_eq!((count(&path, "requests"), files(&path)), (3, BTreeMap::from([(1, foreign)])));
     }
 
     #[test]
@@ -469,6 +462,6 @@ mod tests {
         write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
         TakeIn::find(&path).step(&recorder, || Ok(0));
         assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
-        assert_eq!(files(&path), Vec::<PathBuf>::new());
+        assert_eq!(files(&path), BTreeMap::new());
     }
 }
