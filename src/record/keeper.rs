@@ -119,13 +119,9 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
         }
         if work.log_grew {
             cleaner.begin(CLEAN_SPARE_BYTES);
-            match checkpoint(&own, recorder) {
+            if checkpoint(&own, recorder).is_some_and(|left_bytes| left_bytes > WAL_BYTES_MAX) {
                 // Clean-up would only let the log grow further.
-                Ok(left_bytes) if left_bytes > WAL_BYTES_MAX => cleaner.rest(),
-                Ok(_) => {}
-                Err(e) => {
-                    log::debug!("the write-ahead log was not checkpointed: {e}");
-                }
+                cleaner.rest();
             }
             look_at_room(path, recorder);
         } else if work == KeeperWork::default() && !was_at_work {
@@ -180,9 +176,8 @@ fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
 fn close(own: &Own, recorder: &Recorder) {
     let deadline = Instant::now() + FOLD_WAIT;
     loop {
-        if let Err(e) = own.with(|connection| connection.busy_timeout(FOLD_WAIT).and_then(|()| wal::empty(connection)))
-        {
-            log::debug!("the write-ahead log stays beside the database: {e}");
+        let fold = |connection: &Connection| connection.busy_timeout(FOLD_WAIT).and_then(|()| wal::empty(connection));
+        if own.try_with("the write-ahead log stays beside the database", fold).is_none() {
             return;
         }
         recorder.writer().store.close();
@@ -250,21 +245,20 @@ fn clean(cleaner: &mut Cleaner, own: &Own, recorder: &Recorder) -> Duration {
 }
 
 fn pack(own: &Own, recorder: &Recorder) {
-    if let Err(e) = own.with(|reading| recorder.pack(reading)) {
-        // The rows themselves are there; only questions take longer.
-        log::debug!("rows were not packed: {e}");
-    }
+    // The rows themselves are there; only questions take longer.
+    own.try_with("rows were not packed", |reading| recorder.pack(reading));
 }
 
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun
 /// it are they held for the rest, so that the log stays bounded. Returns how many bytes of it could not be moved.
-fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
-    let left_bytes = own.with(wal::move_on)?;
+fn checkpoint(own: &Own, recorder: &Recorder) -> Option<u64> {
+    let failed = "the write-ahead log was not checkpointed";
+    let left_bytes = own.try_with(failed, wal::move_on)?;
     if recorder.signals.log_growth_max() < WAL_CHECKPOINT_BYTES {
         cut_log(own, recorder);
-        return Ok(left_bytes);
+        return Some(left_bytes);
     }
-    own.with(|connection| {
+    own.try_with(failed, |connection| {
         let mut left_bytes = left_bytes;
         if left_bytes > WAL_QUIET_BYTES {
             // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
@@ -285,9 +279,7 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> rusqlite::Result<u64> {
 fn move_log(own: &Own, recorder: &Recorder) {
     // It may be gone meanwhile: then what it held is saved first.
     recorder.find_database();
-    if let Err(e) = own.with(wal::move_on) {
-        log::debug!("the write-ahead log was not moved: {e}");
-    }
+    own.try_with("the write-ahead log was not moved", wal::move_on);
 }
 
 /// The keeper's connection, opened when it is needed. It is always one to the file that the path leads to: what is
@@ -319,6 +311,11 @@ impl Own<'_> {
         })
     }
 
+    /// The same where nothing is lost if it does not succeed: what that means is told to who looks for it.
+    fn try_with<T>(&self, failed: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        self.with(work).inspect_err(|e| log::debug!("{failed}: {e}")).ok()
+    }
+
     fn close(&self) {
         self.slot.with(|held| *held = None);
     }
@@ -334,12 +331,9 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Moves the log and cuts it, so that its room is the database's. Who reads it, or writes, is not waited for.
 fn cut_log(own: &Own, recorder: &Recorder) {
-    let cut = own.with(|connection| {
+    own.try_with("the write-ahead log was not cut", |connection| {
         connection.busy_timeout(Duration::ZERO)?;
         let _nobody_commits = recorder.writer();
         wal::empty(connection)
     });
-    if let Err(e) = cut {
-        log::debug!("the write-ahead log was not cut: {e}");
-    }
 }
