@@ -91,36 +91,26 @@ impl Writer {
         let path = self.store.files.path.display().to_string();
         let (stuck, state) = (self.store.is_stuck(), self.store.file_state());
         let state = *self.file_state.get_or_insert(state);
-        match self.store.reopen() {
-            Ok(()) => {
-                self.file_state = None;
-                if let Ok(newest_id) = self.store.newest_id() {
-                    self.signals.new_rows.note_begun(self.store.files.file, newest_id);
-                }
-                match state {
-                    FileState::Held if stuck => {
-                        log::warn!("{path} was locked for long and nobody let go; it was opened anew")
-                    }
-                    // Damaged before; whether it is now, writing will tell.
-                    FileState::Held => {}
-                    FileState::LogGone => {
-                        log::warn!("{path}-wal or -shm was removed while in use; its rows were saved into {path}");
-                    }
-                    FileState::LogShort => {
-                        log::error!("{path}-wal was cut while in use: rows that were only there are lost; it goes on");
-                    }
-                    FileState::Taken => {
-                        log::warn!("{path} was replaced by another database; rows go there from now on")
-                    }
-                    FileState::Gone => {
-                        log::error!("{path} was deleted or moved, with the rows it held; a new one was begun")
-                    }
-                }
+        if let Err(e) = self.store.reopen() {
+            self.waiting.fail(&e);
+            return false;
+        }
+        self.file_state = None;
+        if let Ok(newest_id) = self.store.newest_id() {
+            self.signals.new_rows.note_begun(self.store.files.file, newest_id);
+        }
+        match state {
+            FileState::Held if stuck => log::warn!("{path} was locked for long and nobody let go; it was opened anew"),
+            // Damaged before; whether it is now, writing will tell.
+            FileState::Held => {}
+            FileState::LogGone => {
+                log::warn!("{path}-wal or -shm was removed while in use; its rows were saved into {path}");
             }
-            Err(e) => {
-                self.waiting.fail(&e);
-                return false;
+            FileState::LogShort => {
+                log::error!("{path}-wal was cut while in use: rows that were only there are lost; it goes on");
             }
+            FileState::Taken => log::warn!("{path} was replaced by another database; rows go there from now on"),
+            FileState::Gone => log::error!("{path} was deleted or moved, with the rows it held; a new one was begun"),
         }
         true
     }
