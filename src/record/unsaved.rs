@@ -77,17 +77,11 @@ enum SavedLine {
 /// Writes `rows` into a new file beside the database, as far as there is room, and sees that they are on the disk.
 pub(super) fn write(database: &Path, rows: &[Row]) -> io::Result<SavedRows> {
     let (path, mut file) = create(database)?;
-    let written = write_lines(&mut file, rows);
     // What is on its way to the disk may still meet its end.
-    let written = written.and_then(|kept| file.sync_all().map(|()| kept));
+    let written = write_lines(&mut file, rows).and_then(|kept| file.sync_all().map(|()| kept));
     sync_folder(&path);
-    match written {
-        Ok((rows, contents)) => Ok(SavedRows { path, rows, contents }),
-        Err(e) => {
-            let _ = fs::remove_file(&path);
-            Err(e)
-        }
-    }
+    let (rows, contents) = written.inspect_err(|_| drop(fs::remove_file(&path)))?;
+    Ok(SavedRows { path, rows, contents })
 }
 
 /// How many rows, and how many contents, were written before there was no more room.
@@ -95,10 +89,8 @@ fn write_lines(file: &mut File, rows: &[Row]) -> io::Result<(usize, usize)> {
     let head = Head { format: FORMAT.to_owned(), version: VERSION, id: new_id()?, rows: rows.len() };
     write_line(file, &serde_json::to_value(head)?)?;
     for (at, row) in rows.iter().enumerate() {
-        match write_line(file, &json!({ "row": known(row)? })) {
-            Ok(()) => {}
-            Err(e) if at == 0 => return Err(e),
-            Err(_) => return Ok((at, 0)),
+        if let Err(e) = write_line(file, &json!({ "row": known(row)? })) {
+            return if at == 0 { Err(e) } else { Ok((at, 0)) };
         }
     }
     let mut contents = 0;
@@ -172,14 +164,13 @@ impl Unsaved {
         };
         let mut rows: Vec<Row> = Vec::new();
         while let Some(line) = next_line(&mut file)? {
-            match serde_json::from_slice(&line) {
-                Ok(SavedLine::Row(row)) => rows.push(*row),
-                Ok(SavedLine::Content { of, content }) => {
+            match serde_json::from_slice(&line)? {
+                SavedLine::Row(row) => rows.push(*row),
+                SavedLine::Content { of, content } => {
                     if let Some(row) = rows.get_mut(of) {
                         row.content = content;
                     }
                 }
-                Err(e) => return Err(e.into()),
             }
         }
         if rows.len() < head.rows {
