@@ -154,10 +154,9 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
         stats_token: from.optional("STATS_TOKEN", value::token)?,
         model_prices: from.optional("MODEL_PRICES", value::file)?,
         upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)?),
-        upstream_idle_timeout: match from.number("UPSTREAM_IDLE_TIMEOUT_S", 0..=86_400)? {
-            0 => None,
-            seconds => Some(Duration::from_secs(seconds)),
-        },
+        upstream_idle_timeout: Some(from.number("UPSTREAM_IDLE_TIMEOUT_S", 0..=86_400)?)
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs),
         shutdown_grace: Duration::from_secs(from.number("SHUTDOWN_GRACE_S", 0..=86_400)?),
         db_sync: from.choice("DB_SYNC", &[("normal", DbSync::Normal), ("full", DbSync::Full)])?,
     };
@@ -186,7 +185,7 @@ fn points_at_itself(settings: &Settings) -> bool {
 
 /// Reads the command line, without the program's name. The first flag counts; all must be known.
 pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Flag, StartError> {
-    let mut asked = Flag::Run;
+    let mut asked = None;
     for argument in arguments {
         let flag = match argument.to_str() {
             Some("--help" | "-h") => Flag::Help,
@@ -199,11 +198,9 @@ pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<
                 )));
             }
         };
-        if asked == Flag::Run {
-            asked = flag;
-        }
+        asked.get_or_insert(flag);
     }
-    Ok(asked)
+    Ok(asked.unwrap_or(Flag::Run))
 }
 
 /// What `--help` prints: the flags, and every setting with its default.
