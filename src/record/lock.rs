@@ -55,12 +55,9 @@ impl DatabaseLock {
     pub(super) fn renew(&mut self) -> Result<(), OpenError> {
         open::make_folder(&self.database)?;
         let path = lock_path(&self.database);
-        match &self.lock {
-            Some(lock) if lock.path == path && lock.is_there() => Ok(()),
-            Some(_) => self.lock(),
-            // There was none at the start either, and why was said then.
-            None => Ok(()),
-        }
+        // Where there was none at the start either, why was said then.
+        let is_lost = self.lock.as_ref().is_some_and(|lock| lock.path != path || !lock.is_there());
+        if is_lost { self.lock() } else { Ok(()) }
     }
 
     fn lock(&mut self) -> Result<(), OpenError> {
@@ -97,7 +94,9 @@ impl LockFile {
             let lock = LockFile { path: path.to_owned(), file };
             // The holder before removes its file when it ends: then this was the lock of a file without a name.
             if lock.is_there() {
-                lock.write(&writer.name);
+                // Says who holds it. On a full disk nobody is told, and the lock holds all the same.
+                let said = format!("{}\n", writer.name);
+                let _ = lock.file.set_len(0).and_then(|()| (&lock.file).write_all(said.as_bytes()));
                 return Ok(lock);
             }
         }
@@ -105,11 +104,6 @@ impl LockFile {
 
     fn is_there(&self) -> bool {
         FileId::of(&self.path).is_some_and(|id| Some(id) == FileId::of_file(&self.file))
-    }
-
-    /// Says who holds it. On a full disk nobody is told, and the lock holds all the same.
-    fn write(&self, name: &str) {
-        let _ = self.file.set_len(0).and_then(|()| (&self.file).write_all(format!("{name}\n").as_bytes()));
     }
 }
 

@@ -84,16 +84,14 @@ impl Store {
     pub fn open(path: &Path, sync: DbSync) -> Result<Store, OpenError> {
         let log_bytes = Arc::default();
         let conn = open::open(path, sync, &log_bytes)?;
-        let (series, files) = (SeriesIds::default(), DatabaseFile::of(path, log_bytes));
-        // As `open` has set it.
-        let lock_wait = COMMIT_WAIT_MAX;
         let mut store = Store {
             conn,
-            series,
+            series: SeriesIds::default(),
             last_id: None,
-            files,
+            files: DatabaseFile::of(path, log_bytes),
             sync,
-            lock_wait,
+            // As `open` has set it.
+            lock_wait: COMMIT_WAIT_MAX,
             trouble: None,
             lock: None,
             connections: Arc::default(),
