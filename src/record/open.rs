@@ -160,34 +160,23 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path) -> Result<(), OpenError>
     if found == FoundTables::Ours {
         return Ok(());
     }
-    let upgraded_from = {
-        // Asked again under the lock: another process may have come first.
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let found = accepted(path, schema::inspect(&transaction).map_err(failed)?)?;
-        let from = match found {
-            FoundTables::Empty => {
-                schema::create(&transaction).map_err(failed)?;
-                None
-            }
-            FoundTables::Earlier => {
-                upgrade::upgrade(&transaction).map_err(failed)?;
-                Some("the earlier program's".to_owned())
-            }
-            FoundTables::Former(version) => {
-                former::upgrade(&transaction, version).map_err(failed)?;
-                Some(format!("version {version}'s"))
-            }
-            FoundTables::Ours | FoundTables::Newer(_) | FoundTables::Foreign => None,
-        };
-        if from.is_some() {
-            schema::came(&transaction).map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        if found == FoundTables::Earlier {
-            upgrade::tidy(conn);
-        }
-        from
+    // Asked again under the lock: another process may have come first.
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let found = accepted(path, schema::inspect(&transaction).map_err(failed)?)?;
+    let (done, upgraded_from) = match found {
+        FoundTables::Empty => (schema::create(&transaction), None),
+        FoundTables::Earlier => (upgrade::upgrade(&transaction), Some("the earlier program's".to_owned())),
+        FoundTables::Former(version) => (former::upgrade(&transaction, version), Some(format!("version {version}'s"))),
+        FoundTables::Ours | FoundTables::Newer(_) | FoundTables::Foreign => (Ok(()), None),
     };
+    done.map_err(failed)?;
+    if upgraded_from.is_some() {
+        schema::came(&transaction).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)?;
+    if found == FoundTables::Earlier {
+        upgrade::tidy(conn);
+    }
     if let Some(from) = upgraded_from {
         let rows: i64 = conn.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).map_err(failed)?;
         log::info!(
