@@ -6,8 +6,9 @@
 //!
 //! It listens on 127.0.0.1:1234 (PORT 0 takes a free one and prints it) and paces its tokens like a small model, or
 //! writes as fast as it can with 0. Like LM Studio, it reports usage on a stream only to who asks for it, answers
-//! unknown routes with status 200, closes idle connections after 5 s, and stops when the client leaves. It is no HTTP
-//! server for strangers: a thread for each connection, and few checks.
+//! unknown routes with status 200, closes idle connections after 5 s, and stops when the client leaves. On `ws://` it speaks
+//! to LM Studio's own SDKs, with the same two models. It is no HTTP server for strangers: a thread for each connection, and
+//! few checks.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,9 +18,17 @@ use std::{env, process, thread};
 use serde_json::{Value, json};
 
 use replies::{Dialect, Event, Generation, Pace, generation, object};
+use sdk::Namespace;
 
+#[allow(dead_code, reason = "tests use more of it")]
+#[path = "../tests/proxy/harness/frames.rs"]
+mod frames;
 #[path = "fake_lm_studio/replies.rs"]
 mod replies;
+#[path = "fake_lm_studio/sdk.rs"]
+mod sdk;
+#[path = "fake_lm_studio/websocket.rs"]
+mod websocket;
 
 const EMBEDDING_MODEL: &str = "text-embedding-stand-in";
 /// Node's `keepAliveTimeout`.
@@ -81,6 +90,14 @@ struct Request {
     target: String,
     body: Vec<u8>,
     wants_close: bool,
+    /// Of a request that opens a WebSocket.
+    websocket_key: Option<String>,
+}
+
+impl Request {
+    fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
 }
 
 impl Connection {
@@ -89,6 +106,9 @@ impl Connection {
         self.stream.set_nodelay(true)?;
         while let Some(request) = self.request()? {
             println!("{} {}", request.method, request.target);
+            if let (Some(key), Some(namespace)) = (&request.websocket_key, Namespace::of(request.path())) {
+                return websocket::serve(self.stream, self.received, key, namespace, self.pace);
+            }
             self.answer(&request)?;
             if request.wants_close {
                 break;
@@ -117,11 +137,13 @@ impl Connection {
                 request.target = head.path.unwrap_or_default().to_owned();
                 request.wants_close = head.version == Some(0);
                 for field in head.headers.iter() {
-                    let value = String::from_utf8_lossy(field.value).to_ascii_lowercase();
+                    let text = String::from_utf8_lossy(field.value);
+                    let value = text.to_ascii_lowercase();
                     match field.name.to_ascii_lowercase().as_str() {
                         "content-length" => length = value.parse().map_err(io::Error::other)?,
                         "transfer-encoding" => is_chunked = value == "chunked",
                         "expect" => expects_continue = value == "100-continue",
+                        "sec-websocket-key" => request.websocket_key = Some(text.into_owned()),
                         "connection" => request.wants_close |= value.contains("close"),
                         _ => {}
                     }
@@ -178,15 +200,14 @@ impl Connection {
     }
 
     fn answer(&mut self, request: &Request) -> io::Result<()> {
-        let path = request.target.split('?').next().unwrap_or_default();
-        let (dialect, is_v0) = match (request.method.as_str(), path) {
+        let (dialect, is_v0) = match (request.method.as_str(), request.path()) {
             ("GET" | "HEAD", "/v1/models") => {
                 return self.json(request, 200, &models("owned_by", "organization_owner"));
             }
             ("GET" | "HEAD", "/api/v0/models" | "/api/v1/models") => {
                 return self.json(request, 200, &models("type", "llm"));
             }
-            ("GET" | "HEAD", "/lmstudio-greeting") => return self.json(request, 200, r#"{"lmstudio":true}"#),
+            ("GET" | "HEAD", "/lmstudio-greeting") => return self.json(request, 200, sdk::GREETING),
             ("POST", "/v1/embeddings" | "/api/v0/embeddings") => return self.embeddings(request),
             ("POST", "/v1/chat/completions") => (Dialect::Chat, false),
             ("POST", "/api/v0/chat/completions") => (Dialect::Chat, true),

@@ -70,11 +70,16 @@ pub fn generation(dialect: Dialect, is_v0: bool, body: &Value, pace: Pace) -> Re
         created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs()),
         model: body["model"].as_str().unwrap_or(MODEL).to_owned(),
         prompt_tokens: words_in(prompt),
-        words: WORDS.split_inclusive(' ').cycle().take(count).map(str::to_owned).collect(),
+        words: words(count),
         is_cut: count < pace.tokens,
         include_usage: body["stream_options"]["include_usage"] == true,
         seconds: pace.pause.as_secs_f64() * count as f64,
     })
+}
+
+/// So many words to say.
+pub fn words(count: usize) -> Vec<String> {
+    WORDS.split_inclusive(' ').cycle().take(count).map(str::to_owned).collect()
 }
 
 /// Words of every text in it: near enough to tokens.

@@ -29,3 +29,4 @@ mod truncation;
 mod unannounced;
 mod upstream_faults;
 mod vanished;
+mod websocket;

@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use super::frames::Frame;
 use super::peer::{Message, Peer};
 
 /// A client's connection, in the test's hands.
@@ -60,6 +61,16 @@ impl Client {
     /// Waits for these bytes and takes nothing.
     pub fn wait_for(&mut self, mark: &str) {
         self.0.wait_for(mark);
+    }
+
+    /// The next frame of a WebSocket.
+    pub fn frame(&mut self) -> Frame {
+        self.0.frame().expect("a whole frame")
+    }
+
+    /// The next message of text on a WebSocket, whatever its frames.
+    pub fn text_message(&mut self) -> String {
+        self.0.text_message().expect("a whole message")
     }
 
     /// Waits for the connection's end; returns what came before.

@@ -2,6 +2,7 @@
 
 mod client;
 mod folder;
+mod frames;
 mod peer;
 mod process;
 mod rows;
@@ -10,10 +11,12 @@ mod upstream;
 mod vitals;
 mod words;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use client::Client;
 pub use folder::Folder;
+pub use frames::*;
 pub use peer::{Ended, Message};
 pub use process::{Proxy, command};
 pub use rows::{Row, count_of, rows_of};
@@ -61,5 +64,18 @@ pub fn streaming(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
     let (mut client, mut link) = asking(proxy, upstream);
     link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
     client.through("One");
+    (client, link)
+}
+
+/// Both ends of a WebSocket that is open. `address` is the proxy's, or what stands between in its place.
+pub fn websocket(address: SocketAddr, upstream: &Upstream, path: &str) -> (Client, Link) {
+    let mut client = Client::connect(address);
+    client.send(opening(path));
+    let mut link = upstream.accept();
+    let request = link.request();
+    link.send(switching(&request));
+    let reply = client.bodiless_reply();
+    assert_eq!(reply.status(), 101);
+    assert_eq!(reply.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "as RFC 6455 §1.3 has it");
     (client, link)
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use super::PATIENCE;
+use super::frames::{CONTINUATION, Frame, TEXT};
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +192,33 @@ impl Peer {
             }
             if size == 0 {
                 return Ended::Whole;
+            }
+        }
+    }
+
+    /// The next frame of a WebSocket; `None` when the connection ended before it was whole.
+    pub fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some((frame, length)) = Frame::read(&self.unread) {
+                self.unread.drain(..length);
+                return Some(frame);
+            }
+            if !self.more() {
+                return None;
+            }
+        }
+    }
+
+    /// The next message of text on a WebSocket, of one frame or several. Frames between those are passed over.
+    pub fn text_message(&mut self) -> Option<String> {
+        let mut text = Vec::new();
+        loop {
+            let frame = self.frame()?;
+            if matches!(frame.opcode(), TEXT | CONTINUATION) {
+                text.extend_from_slice(&frame.payload);
+                if frame.is_final() {
+                    return Some(String::from_utf8(text).expect("messages of text are UTF-8"));
+                }
             }
         }
     }

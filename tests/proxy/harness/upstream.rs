@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use super::frames::Frame;
 use super::peer::{Message, Peer};
 use super::{PATIENCE, until};
 
@@ -137,6 +138,16 @@ impl Link {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.send(bytes);
+    }
+
+    /// The next frame of a WebSocket.
+    pub fn frame(&mut self) -> Frame {
+        self.0.frame().expect("a whole frame")
+    }
+
+    /// The next message of text on a WebSocket, whatever its frames.
+    pub fn text_message(&mut self) -> String {
+        self.0.text_message().expect("a whole message")
     }
 
     /// Sends what may come too late.

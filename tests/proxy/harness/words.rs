@@ -1,5 +1,8 @@
 //! Requests and replies as they appear on the wire.
 
+use super::frames::accept;
+use super::peer::Message;
+
 /// A whole reply as LM Studio gives it.
 pub const CHAT_REPLY: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":17,"completion_tokens":5,"total_tokens":22}}"#;
 /// The same without counts.
@@ -64,4 +67,21 @@ pub fn event(word: &str) -> String {
 /// One chunk.
 pub fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// Asks for a WebSocket as LM Studio's TypeScript SDK does, but for its offer of compression.
+pub fn opening(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nHost: localhost\r\n\r\n"
+    )
+}
+
+/// Agrees to it.
+pub fn switching(request: &Message) -> String {
+    let accept = accept(request.field("sec-websocket-key").expect("a key"));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
 }
