@@ -168,6 +168,10 @@ pub const DIAL_TIME_MAX: Duration = Duration::from_millis(10);
 /// Models of which is remembered whether their servers tell counts unasked. A household has some dozens.
 pub const UNASKED_MODELS_MAX: usize = 64;
 
+/// WebSockets open at once. One of LM Studio's clients keeps two to five, for as long as it runs: a household, or a
+/// hundred clients. Each takes two connections of the system's and some kilobytes of its memory.
+pub const SOCKETS_MAX: usize = 1024;
+
 // ---- what is read of a request -----------------------------------------------------------------------------------
 
 /// Longest model or user name kept of a request; the rest is cut off. File systems and Hugging Face stay below 256.
@@ -179,6 +183,17 @@ pub const CLIENT_LABEL_BYTES_MAX: usize = 64;
 
 /// Longest partial line held back while it may still be the usage event that injection brought.
 pub const HOLD_BYTES_MAX: usize = 16 * 1024;
+
+// ---- what is read of a WebSocket ----------------------------------------------------------------------------------
+
+/// What may be open on one WebSocket at a time and still be recorded. A person's programs keep a few predictions going,
+/// but `embed()` of the TypeScript SDK asks for all texts of a list at once, with a call for each.
+pub const SOCKET_OPEN_MAX: usize = 10_000;
+/// What these say may take so much memory, or as much as one of them may keep, if that is more. 267 prompts of 250 KB;
+/// beyond, the words go of those that go on saying some, and their figures stay.
+pub const SOCKET_WORDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Models of a WebSocket whose names are remembered, and that one message may tell. A household has some dozens.
+pub const SOCKET_MODELS_MAX: usize = 256;
 
 // ---- recording ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! cargo install cargo-fuzz
-//! cargo run --example seeds          writes corpus/intake, tap, inject and websocket
-//! cargo +nightly fuzz run tap        or intake, inject, websocket; -- -max_total_time=600 ends it after ten minutes
+//! cargo run --example seeds          writes corpus/intake, tap, inject, websocket and socket
+//! cargo +nightly fuzz run tap        or another of them; -- -max_total_time=600 ends it after ten minutes
 //! ```
 //!
 //! The targets hold the functions that `cargo test` runs on mutations of its own, against any bytes at all. What one
@@ -22,6 +22,9 @@ use tap::DIALECTS;
 #[allow(dead_code, reason = "the target uses more of it")]
 #[path = "../../tests/fuzz/inject.rs"]
 mod inject;
+#[allow(dead_code, reason = "the target uses more of it")]
+#[path = "../../tests/fuzz/socket.rs"]
+mod socket;
 #[allow(dead_code, reason = "the target uses more of it")]
 #[path = "../../tests/fuzz/tap.rs"]
 mod tap;
@@ -51,6 +54,13 @@ fn main() -> io::Result<()> {
     }
     for (n, frames) in websocket::FRAMES.iter().enumerate() {
         write(&here.join("corpus/websocket"), &n.to_string(), &[&[7; 8][..], frames].concat())?;
+    }
+    for namespace in 0..3 {
+        let bytes = socket::input(namespace, &socket::MESSAGES);
+        write(&here.join("corpus/socket"), &format!("all-{namespace}"), &bytes)?;
+        for (n, message) in socket::MESSAGES.iter().enumerate() {
+            write(&here.join("corpus/socket"), &format!("{n}-{namespace}"), &socket::input(namespace, &[message]))?;
+        }
     }
     for entry in fs::read_dir(here.join("../tests/transcripts"))? {
         let entry = entry?;

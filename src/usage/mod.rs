@@ -19,7 +19,12 @@
 //! request_facts reads the members of its body that the row or the relay needs, inject makes it ask for usage, prompt
 //! keeps it without its payloads, client tells who asked. Beneath them: members (a JSON object as spans), form.
 //!
-//! Both use escapes (of JSON strings), text (bytes as text) and excerpt (a text kept within a bound).
+//! # What is said on a WebSocket
+//!
+//! LM Studio's SDKs ask and are answered by messages on one, both of which socket reads along: by the same walker (json),
+//! with roles of its own.
+//!
+//! All use escapes (of JSON strings), text (bytes as text) and excerpt (a text kept within a bound).
 
 mod account;
 mod chat;
@@ -47,6 +52,7 @@ mod repeat;
 pub mod request_facts;
 mod responses;
 mod role;
+pub mod socket;
 mod sse;
 pub mod tap;
 mod text;
@@ -59,5 +65,6 @@ pub use counts::TokenCounts;
 pub use dialect::Dialect;
 pub use numbers::ServerWork;
 pub use request_facts::RequestFacts;
+pub use socket::{Generation, GenerationEnd, Namespace, SocketReader};
 pub use tap::{Flow, Form, Tap, are_events};
 pub use usage_report::UsageReport;

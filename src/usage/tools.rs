@@ -159,6 +159,11 @@ impl Tools {
         parts.iter().all(|part| self.call_of(part).is_some_and(|at| is_known(at, part)))
     }
 
+    /// Memory that they take, nearly.
+    pub fn bytes(&self) -> usize {
+        self.written.bytes() + self.open.iter().map(ToolPart::bytes).sum::<usize>()
+    }
+
     /// The calls as JSON, `None` where there are none.
     pub fn text(&self) -> Option<String> {
         let mut whole = self.written.clone();

@@ -1,0 +1,203 @@
+//! The language of LM Studio's SDKs (`@lmstudio/sdk`, `lmstudio` for Python, `lms`), read along on one WebSocket.
+//!
+//! Each text message is a JSON object. The first of each side lets the client in; then channels are opened (a
+//! prediction, the loading of a model) and calls are made (an embedding), several at once, told apart by the client's
+//! numbers. Nothing is answered, changed or refused here: a message that is not understood is passed over. Source:
+//! lmstudio-js, `packages/lms-communication` and `lms-external-backend-interfaces`.
+//!
+//! ```text
+//!  client's bytes ───▶ direction (frames, JSON) ─▶ client_message ─┐
+//!                                                                  ├─▶ conversation ─▶ generation
+//!  LM Studio's bytes ▶ direction (frames, JSON) ─▶ server_message ─┘    └ models
+//! ```
+
+mod client_message;
+mod conversation;
+mod direction;
+mod generation;
+mod models;
+mod server_message;
+
+use client_message::ClientMessage;
+use conversation::Conversation;
+use direction::Direction;
+pub use generation::{Generation, GenerationEnd};
+use server_message::ServerMessage;
+
+/// Endpoints by which rows know generations: the namespace, and what is opened or called in it.
+const PREDICT: &str = "/llm/predict";
+const COMPLETE_RAW_TEXT: &str = "/llm/completeRawText";
+const EMBED_STRING: &str = "/embedding/embedString";
+
+/// Longest identifier and longest passkey that LM Studio takes.
+const CREDENTIAL_BYTES_MAX: usize = 256;
+
+/// What a WebSocket to LM Studio is for: its path tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// Language models.
+    Llm,
+    /// Embedding models.
+    Embedding,
+    /// Files, downloads, what is loaded: nothing is generated there, and nothing is read but who the client is.
+    Other,
+}
+
+impl Namespace {
+    /// That of a path.
+    pub fn of_path(path: &str) -> Namespace {
+        match path {
+            "/llm" => Namespace::Llm,
+            "/embedding" => Namespace::Embedding,
+            _ => Namespace::Other,
+        }
+    }
+}
+
+/// Reads along on one WebSocket. Times are microseconds of the caller's clock.
+// Not to be printed: while the first message is read, credentials are in it.
+pub struct SocketReader {
+    namespace: Namespace,
+    kept_max: usize,
+    client: Direction<ClientMessage>,
+    upstream: Direction<ServerMessage>,
+    conversation: Conversation,
+    token: Option<String>,
+    client_name: Option<&'static str>,
+}
+
+impl SocketReader {
+    /// Before the first byte behind the heads. `content_bytes_max`: bytes kept of each kind of words, 0 for none.
+    pub fn new(namespace: Namespace, content_bytes_max: usize) -> SocketReader {
+        SocketReader {
+            namespace,
+            kept_max: content_bytes_max,
+            client: Direction::new(),
+            upstream: Direction::new(),
+            conversation: Conversation::new(namespace, content_bytes_max),
+            token: None,
+            client_name: None,
+        }
+    }
+
+    /// Reads bytes that the client sent. Its words end no generation.
+    pub fn client_sent(&mut self, bytes: &[u8], at_us: u64) {
+        let is_read = self.namespace != Namespace::Other;
+        if !is_read && self.client.is_begun() {
+            return;
+        }
+        let (conversation, token, client_name) = (&mut self.conversation, &mut self.token, &mut self.client_name);
+        self.client.read(bytes, self.kept_max, |message, is_first, _| {
+            let Some(message) = message else { return };
+            if is_first {
+                *token = api_token(message);
+                *client_name = client_of(&message.identifier);
+            }
+            if is_read {
+                conversation.client_said(message, at_us);
+            }
+        });
+        if !is_read && self.client.is_begun() {
+            self.client.forget();
+        }
+        self.rest();
+    }
+
+    /// Reads bytes that LM Studio sent. How many of them may leave before the rows of what [`SocketReader::take_ended`]
+    /// tells are committed: all, or those before the last byte of the first message that ends a generation.
+    pub fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize {
+        if self.namespace == Namespace::Other {
+            self.upstream.pass(bytes);
+            return bytes.len();
+        }
+        let mut free = bytes.len();
+        let conversation = &mut self.conversation;
+        self.upstream.read(bytes, self.kept_max, |message, is_first, behind| {
+            let Some(message) = message else { return };
+            let has_ended = match is_first && message.is_accepted == Some(false) {
+                true => conversation.refused(message, at_us),
+                false => conversation.server_said(message, at_us),
+            };
+            if has_ended {
+                free = free.min(behind - 1);
+            }
+        });
+        self.rest();
+        free
+    }
+
+    /// Generations that have ended since this was last asked, in order.
+    pub fn take_ended(&mut self) -> Vec<Generation> {
+        std::mem::take(&mut self.conversation.ended)
+    }
+
+    /// The connection is over: generations that have ended, and those that go no further.
+    pub fn end(&mut self, at_us: u64) -> Vec<Generation> {
+        self.conversation.end_all(at_us);
+        self.take_ended()
+    }
+
+    /// Generations that are going on.
+    pub fn running(&self) -> usize {
+        self.conversation.running()
+    }
+
+    /// Generations since this was last asked that will not be told: there were too many at once, or the client gave
+    /// them a number that was taken.
+    pub fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.conversation.missed)
+    }
+
+    /// The API token that the first message comes to, as a client of the HTTP API would send it. Told once, and kept no
+    /// longer.
+    pub fn take_token(&mut self) -> Option<String> {
+        self.token.take()
+    }
+
+    /// Who the client is, as far as the first message tells. A User-Agent tells more.
+    pub fn client_name(&self) -> Option<&'static str> {
+        self.client_name
+    }
+
+    /// Whether nothing of a frame towards the client is under way: a Close frame may be put in here.
+    pub fn is_at_boundary(&self) -> bool {
+        self.upstream.is_at_boundary()
+    }
+
+    /// Memory that it takes, nearly.
+    pub fn bytes(&self) -> usize {
+        size_of::<SocketReader>() + self.client.bytes() + self.upstream.bytes() + self.conversation.bytes()
+    }
+
+    /// What reading takes is given back while nothing is going on: an SDK keeps its connections for hours.
+    fn rest(&mut self) {
+        if self.conversation.is_idle() {
+            self.client.rest();
+            self.upstream.rest();
+        }
+    }
+}
+
+/// The token of which identifier and passkey are the parts. SDKs split it at its colon; guests have none.
+fn api_token(message: &ClientMessage) -> Option<String> {
+    let (identifier, passkey) = (&message.identifier, &message.passkey);
+    let fits = |part: &[u8]| !part.is_empty() && part.len() <= CREDENTIAL_BYTES_MAX;
+    if !identifier.starts_with(b"sk-lm-") || !fits(identifier) || !fits(passkey) {
+        return None;
+    }
+    Some(format!("{}:{}", std::str::from_utf8(identifier).ok()?, std::str::from_utf8(passkey).ok()?))
+}
+
+/// The program that calls itself so. Python's guests are a UUID, and its User-Agent is told.
+fn client_of(identifier: &[u8]) -> Option<&'static str> {
+    if identifier.starts_with(b"lms-cli") {
+        Some("lms")
+    } else if identifier.starts_with(b"guest:") {
+        Some("lmstudio-js")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
