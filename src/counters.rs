@@ -4,9 +4,11 @@
 //! [recorder](crate::record::recorder), workers by their [pool](crate::exchange::pool).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::http::refusal::Refusal;
+use crate::limits::SOCKETS_MAX;
 use crate::outage::Outage;
 
 /// Counters of the front.
@@ -14,6 +16,8 @@ use crate::outage::Outage;
 pub struct Counters {
     /// Connections held now.
     pub connections: AtomicUsize,
+    /// WebSockets open now, and those that are being opened.
+    pub sockets: AtomicUsize,
     /// Requests answered with 503, for too many waited already.
     pub queue_full: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
@@ -27,6 +31,7 @@ impl Default for Counters {
         let refusals = [const { AtomicU64::new(0) }; Refusal::ALL.len()];
         Counters {
             connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
             queue_full: AtomicU64::new(0),
             refusals,
             queue: Outage::new(),
@@ -64,5 +69,23 @@ impl Counters {
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counted = Refusal::ALL.iter().zip(&self.refusals).map(|(reason, count)| (reason.name(), count));
         counted.chain([("queue_full", &self.queue_full)]).map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
+
+/// That a WebSocket counts among those open at once.
+pub struct OpenSocket(Arc<Counters>);
+
+impl OpenSocket {
+    /// Counts one more, if there is room for it.
+    pub fn new(counters: &Arc<Counters>) -> Option<OpenSocket> {
+        // Counted out where there is none.
+        let socket = OpenSocket(counters.clone());
+        (counters.sockets.fetch_add(1, Ordering::Relaxed) < SOCKETS_MAX).then_some(socket)
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -64,7 +64,7 @@ impl Proxy {
             StartError::new(format_args!("the database {} cannot be read: {e}", settings.database.display()))
         };
         let rows = store.row_count().map_err(unreadable)?;
-        let fingerprints = FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?);
+        let fingerprints = Arc::new(FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?));
         let recorder = Arc::new(Recorder::new(store));
         let retention = Retention {
             days: settings.retention_days,

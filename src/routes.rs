@@ -17,6 +17,8 @@ pub enum Route {
     Forward,
     /// Answered here.
     Local(Local),
+    /// To LM Studio, if it opens a WebSocket; else nowhere.
+    Namespace,
     /// `OPTIONS *`, a question about the server as a whole.
     Asterisk,
     /// Nowhere: 404.
@@ -159,6 +161,11 @@ static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), Nothing
 
 /// What under these goes to LM Studio.
 const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
+/// What LM Studio's own clients ask first: whether it is LM Studio that listens here.
+const GREETING: &str = "/lmstudio-greeting";
+/// Where they open their WebSockets, one for each of what it is about.
+const NAMESPACES: [&str; 8] =
+    ["/llm", "/embedding", "/system", "/diagnostics", "/files", "/repository", "/plugins", "/runtime"];
 /// The generating routes whose dialect is known; LM Studio answers.
 const GENERATING: [(&str, Dialect); 9] = [
     ("/v1/chat/completions", Dialect::Chat),
@@ -210,6 +217,12 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
         && let Ok(id) = id.parse()
     {
         return Ok(Route::Local(Local::Request(id)));
+    }
+    if path == GREETING {
+        return Ok(Route::Forward);
+    }
+    if NAMESPACES.contains(&path) {
+        return Ok(Route::Namespace);
     }
     if let Some(line) = LOCAL.iter().find(|line| line.path == path) {
         return Ok(Route::Local(line.local));

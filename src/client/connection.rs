@@ -184,6 +184,11 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    /// Whether its connection has broken, as far as nobody was told so yet.
+    pub fn is_broken(&self) -> bool {
+        self.stream.take_error().is_ok_and(|error| error.is_some())
+    }
+
     /// Whether its reply would look whole if it were closed in good order now, so that closing it will reset it.
     pub fn resets(&self) -> bool {
         self.resets.load(Ordering::Acquire)

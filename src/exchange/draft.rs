@@ -1,11 +1,14 @@
 //! A row in the making: what the request said, kept until the reply has said the rest.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::credential::credential;
+use super::credential::{FingerprintKey, credential};
+use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
 use crate::record::row::{Content, Outcome, Row};
+use crate::usage::socket::{Generation, GenerationEnd};
 use crate::usage::{RequestFacts, UsageReport, client, prompt};
 
 /// What the request said.
@@ -134,5 +137,66 @@ impl Draft {
                 tool_calls: report.tool_calls,
             },
         }
+    }
+}
+
+/// Who speaks over a WebSocket: what all its rows say.
+pub struct Speaker {
+    client: Option<String>,
+    key: Option<String>,
+    keeps_words: bool,
+    fingerprints: Arc<FingerprintKey>,
+}
+
+impl Speaker {
+    /// As the handshake tells it. `keeps_words`: what upstream says of an error is kept.
+    pub fn new(fingerprints: Arc<FingerprintKey>, keeps_words: bool, head: &RequestHead) -> Speaker {
+        let secret = credential(head.field("authorization"), head.field("x-api-key"));
+        Speaker {
+            client: client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer")),
+            key: secret.map(|secret| fingerprints.fingerprint(secret)),
+            keeps_words,
+            fingerprints,
+        }
+    }
+
+    /// As the first message tells it: the same token is the same key on whichever way it comes.
+    pub fn note_token(&mut self, token: &str) {
+        self.key = Some(self.fingerprints.fingerprint(token.as_bytes()));
+    }
+
+    /// The row of a generation that has ended just now. `client`: who it is where the handshake does not tell. `opened`:
+    /// when the WebSocket was. `cut`: the outcome where it is the WebSocket's end that has ended it.
+    pub fn row(
+        &self,
+        generation: Generation,
+        client: Option<&str>,
+        opened: Instant,
+        cut: (Outcome, Option<&str>),
+    ) -> Row {
+        let (outcome, error) = match (generation.end, generation.error()) {
+            (GenerationEnd::Open, _) => cut,
+            (GenerationEnd::Completed, error) => (Outcome::Completed, error),
+            (GenerationEnd::Cancelled, error) => (Outcome::ClientClosed, error),
+            (GenerationEnd::Failed, error) => (Outcome::ErrorInReply, error),
+            (GenerationEnd::Unanswered, error) => (Outcome::Truncated, error),
+        };
+        let Generation { endpoint, began_us, ended_us, requested_model, was_streamed, prompt, report, .. } = generation;
+        let began = opened + Duration::from_micros(began_us);
+        let mut draft = Draft {
+            endpoint: endpoint.to_owned(),
+            asked: RequestFacts { model: requested_model, ..RequestFacts::default() },
+            prompt,
+            client: self.client.clone().or_else(|| client.map(str::to_owned)),
+            key: self.key.clone(),
+            attempt: None,
+            began,
+            start_ms: now_ms() - began.elapsed().as_millis() as i64,
+            has_row: false,
+            keeps_words: self.keeps_words,
+        };
+        let error = error.map(str::to_owned);
+        let row = draft.row(Ending { outcome, http_status: Some(101), error, report, streamed: was_streamed });
+        Row { duration_ms: ended_us.saturating_sub(began_us) / 1000, ..row }
     }
 }

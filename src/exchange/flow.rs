@@ -24,7 +24,8 @@ use mio::{Interest, Registry, Token, Waker};
 use super::job::{Job, Workers};
 use super::polled;
 use super::relay::{Scratch, Step};
-use super::relayed::{Exchange, FlowingMailbox};
+use super::relayed::{Exchange, FlowingMailbox, LeftWithLoop};
+use super::tunnel::{Tunnel, TunnelEnd};
 use crate::mailbox::Mailbox;
 use crate::settings::Settings;
 
@@ -105,8 +106,8 @@ impl FlowingReplies {
     }
 
     /// Those left since the last call, each with the token of its connection.
-    pub fn take(&self) -> Vec<(usize, Box<Exchange>)> {
-        self.mailbox.take().into_iter().map(|exchange| (exchange.request.client().token(), exchange)).collect()
+    pub fn take(&self) -> Vec<(usize, LeftWithLoop)> {
+        self.mailbox.take().into_iter().map(|left| (left.token(), left)).collect()
     }
 
     /// Whether there are any.
@@ -148,6 +149,31 @@ impl FlowingReplies {
         self.pool.give(Job::Resume(exchange, step));
     }
 
+    /// The same of a WebSocket's upstream, also of when it takes bytes again.
+    pub fn watch_tunnel(&self, tunnel: &Tunnel) -> io::Result<()> {
+        let socket = tunnel.descriptor().ok_or(io::ErrorKind::NotConnected)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        polled::register(&self.registry, socket, Token(self.first_token + tunnel.token()), both)
+    }
+
+    /// Its upstream's events are told no more.
+    pub fn forget_tunnel(&self, tunnel: &Tunnel) {
+        if let Some(socket) = tunnel.descriptor() {
+            polled::deregister(&self.registry, socket);
+        }
+    }
+
+    /// Has a worker commit the rows of a WebSocket.
+    pub fn settle(&self, tunnel: Box<Tunnel>) {
+        self.pool.give(Job::Settle(tunnel, self.mailbox.clone()));
+    }
+
+    /// Breaks off a WebSocket that no loop can drive.
+    pub fn give_up(&self, mut tunnel: Box<Tunnel>) {
+        tunnel.break_off(TunnelEnd::Shutdown);
+        self.settle(tunnel);
+    }
+
     /// Has a worker keep one that cannot be watched.
     pub fn refuse(&self, mut exchange: Box<Exchange>) {
         exchange.stop_polling();
@@ -158,6 +184,11 @@ impl FlowingReplies {
 /// Also by a bug of the loop: workers keep their streams from now on.
 impl Drop for FlowingReplies {
     fn drop(&mut self) {
-        self.mailbox.close().into_iter().for_each(|exchange| self.refuse(exchange));
+        for left in self.mailbox.close() {
+            match left {
+                LeftWithLoop::Reply(exchange) => self.refuse(exchange),
+                LeftWithLoop::Tunnel(tunnel) => self.give_up(tunnel),
+            }
+        }
     }
 }

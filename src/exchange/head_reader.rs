@@ -123,8 +123,12 @@ impl HeadReader {
                 continue;
             }
             let head_only = self.aside.head_only.load(Ordering::Relaxed);
-            let framing =
+            let mut framing =
                 reply_body(&head, head_only).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
+            if head.status == 101 {
+                // What follows is of another protocol, and goes on until the connection ends.
+                framing.end = BodyEnd::Close;
+            }
             self.shown = without_body(&head, &framing);
             self.read = Some((length, framing));
             return Ok(true);

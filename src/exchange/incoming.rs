@@ -111,6 +111,11 @@ impl Incoming {
         matches!(self.reading, Reading::Over)
     }
 
+    /// The connection itself.
+    pub fn line(&mut self) -> &mut UpstreamLine {
+        &mut self.line
+    }
+
     /// Whether all of a body in chunks seems to have come with the head. Text that looks like the end of one is taken for
     /// it: so it is good for a guess.
     pub fn seems_whole(&self) -> bool {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::pool::{Connecting, InFlight, Pool, QueuedRequest};
 use super::relay::Step;
 use super::relayed::Exchange;
-use super::relayed::ForwardedRequest;
+use super::relayed::{FlowingMailbox, ForwardedRequest};
+use super::tunnel::Tunnel;
 use crate::client::Tail;
 
 /// What a worker can be asked to do.
@@ -14,6 +15,8 @@ pub enum Job {
     Exchange(Box<ForwardedRequest>),
     /// Go on with a stream that did nothing but flow.
     Resume(Box<Exchange>, Step),
+    /// Commit the rows of a WebSocket, then leave it there again.
+    Settle(Box<Tunnel>, Arc<FlowingMailbox>),
     /// Send the last bytes of replies whose rows are committed.
     Finish(Vec<Tail>),
     /// Commit the rows that have arrived.

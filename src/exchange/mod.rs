@@ -41,6 +41,7 @@ pub mod relay;
 pub mod relayed;
 pub mod request;
 pub mod short;
+pub mod tunnel;
 mod unasked;
 mod upload;
 pub mod upstream;
@@ -69,5 +70,5 @@ pub struct Shared {
     /// Whose counts come unasked.
     pub unasked: Unasked,
     /// What credentials are fingerprinted with.
-    pub fingerprints: FingerprintKey,
+    pub fingerprints: Arc<FingerprintKey>,
 }

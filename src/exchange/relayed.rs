@@ -8,18 +8,38 @@ use super::incoming::Incoming;
 use super::pool::{Connecting, InFlight};
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
+use super::tunnel::Tunnel;
 use super::unasked::Asking;
 use super::upstream::UpstreamConnection;
 use super::wire::{Begun, WireState};
 use crate::client::{Client, Lend};
+use crate::counters::OpenSocket;
 use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
 use crate::mailbox::Mailbox;
 use crate::record::row::{Outcome, Row};
 use crate::usage::UsageReport;
 
-/// Where workers leave the streams that flow with the clients of one loop.
-pub type FlowingMailbox = Mailbox<Box<Exchange>>;
+/// Where workers leave what only waits with the clients of one loop.
+pub type FlowingMailbox = Mailbox<LeftWithLoop>;
+
+/// What a worker leaves with its client's loop.
+pub enum LeftWithLoop {
+    /// A reply that does nothing but flow.
+    Reply(Box<Exchange>),
+    /// A WebSocket.
+    Tunnel(Box<Tunnel>),
+}
+
+impl LeftWithLoop {
+    /// The token of its client's connection.
+    pub fn token(&self) -> usize {
+        match self {
+            LeftWithLoop::Reply(exchange) => exchange.request.client().token(),
+            LeftWithLoop::Tunnel(tunnel) => tunnel.token(),
+        }
+    }
+}
 
 /// A whole request that is sent on to upstream, until its reply has ended.
 pub struct ForwardedRequest {
@@ -37,6 +57,8 @@ pub struct ForwardedRequest {
     pub(super) in_flight: Option<InFlight>,
     /// It counts among those that have yet to come to a connection.
     pub(super) connecting: Option<Connecting>,
+    /// It opens a WebSocket, if upstream agrees.
+    pub(super) socket: Option<OpenSocket>,
 }
 
 /// What a worker goes on from: the request was sent on already (see [`Begun`]).
@@ -52,8 +74,13 @@ pub struct AskedBefore {
 impl ForwardedRequest {
     /// One that nobody has begun.
     pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
-        let asking = Asking::AsItCame;
-        ForwardedRequest { lend, forwarding, home, asking, asked_before: None, in_flight: None, connecting: None }
+        let (asking, asked_before, in_flight, connecting, socket) = (Asking::AsItCame, None, None, None, None);
+        ForwardedRequest { lend, forwarding, home, asking, asked_before, in_flight, connecting, socket }
+    }
+
+    /// The same, of a handshake that opens a WebSocket.
+    pub fn of_handshake(self, socket: OpenSocket) -> ForwardedRequest {
+        ForwardedRequest { socket: Some(socket), ..self }
     }
 
     /// The client's connection.

@@ -1,6 +1,7 @@
 //! What is decided about a request that is sent on to upstream.
 
 use crate::http::RequestHead;
+use crate::http::upgrade::opens_websocket;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
 use crate::routes::{dialect_of, is_recorded};
 use crate::usage::{Dialect, request_facts};
@@ -23,6 +24,8 @@ pub enum Kind {
     Short,
     /// It asks for a stream, or is too large to be searched for that.
     MayStream,
+    /// It opens a WebSocket.
+    Handshake,
     /// Of another method, or not whole yet.
     Other,
 }
@@ -39,6 +42,7 @@ impl Kind {
     /// Of a whole request.
     pub fn of(head: &RequestHead, body: &[u8]) -> Kind {
         match head.method() {
+            "GET" if opens_websocket(head) => Kind::Handshake,
             "GET" | "POST" if body.len() > SENT_AT_ONCE_BYTES_MAX || request_facts::may_stream(body) => Kind::MayStream,
             "GET" | "POST" => Kind::Short,
             _ => Kind::Other,

@@ -109,6 +109,7 @@ impl UpstreamConnection {
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone,
         body: &[u8],
+        upgrades: bool,
     ) -> Result<Box<UpstreamReply>, NoReply> {
         let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
         loop {
@@ -123,8 +124,8 @@ impl UpstreamConnection {
                 false => request.body(()).map(|request| self.agent.run(request)),
             };
             let error = match replied.map_err(|e| unsendable(&e))? {
-                // `Upgrade` is never sent on: whatever comes now, no client of ours could make sense of it.
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                // Whatever comes now, its client could make no sense of it.
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrades => {
                     drop(response);
                     self.disconnect();
                     return Err(NoReply::Failed("it switched to a protocol that nobody asked for".into()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
-use super::draft::{Draft, Ending};
+use super::draft::{Draft, Ending, Speaker};
 use super::flow::FlowingReplies;
 use super::head_reader::UpstreamReply;
 use super::incoming::Incoming;
@@ -12,7 +12,10 @@ use super::job::{Job, Workers};
 use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Source, Step, form};
 use super::relayed::{AskedBefore, ForwardedRequest};
-use super::relayed::{CLIENT_VANISHED, Early, Exchange, bug_on_purpose, ending};
+use super::relayed::{CLIENT_VANISHED, Early, Exchange, FlowingMailbox, LeftWithLoop, bug_on_purpose, ending};
+use super::request::Kind;
+use super::tunnel::Tunnel;
+use super::tunnel::polled_upstream::PolledUpstream;
 use super::unasked::Asking;
 use super::upstream::{NoReply, UpstreamConnection};
 use crate::client::{CalledOff, Lend, Loan, Tail};
@@ -20,8 +23,10 @@ use crate::http::head::RequestHead;
 use crate::http::reply::{self, ReplyFraming};
 use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, parse_reply_head};
+use crate::http::upgrade::handshake_fields;
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
+use crate::usage::socket::{Namespace, SocketReader};
 use crate::usage::{Dialect, Form, Tap, UsageReport, are_events, inject};
 
 /// The workers. None is started yet.
@@ -52,6 +57,7 @@ impl Runner<Job> for Worker {
         match job {
             Job::Exchange(request) => self.exchange(request),
             Job::Resume(exchange, step) => self.resume(exchange, step),
+            Job::Settle(tunnel, home) => self.settle(tunnel, &home),
             Job::Finish(tails) => tails.into_iter().for_each(Tail::send),
             Job::Commit => self.shared.recorder.commit_arrivals(|tails| self.pool.finish(tails)),
             Job::Beside(job) => job(),
@@ -147,6 +153,9 @@ impl Worker {
         let mut slots = reply_head::slots(&bytes);
         let head = parse_reply_head(&bytes, &mut slots).ok().flatten().expect("a head is read before it is put aside");
         let status = head.status;
+        if status == 101 {
+            return self.open_tunnel(*request, upstream, bytes, body);
+        }
         // A body under a coding cannot be read along, nor can anything be taken out of it.
         let is_plain = request.forwarding.recorded && body_framing.codings.is_empty();
         let form = if is_plain { form(head.pairs()) } else { Form::Opaque };
@@ -201,9 +210,9 @@ impl Worker {
             match exchange.advance(&mut self.scratch, usize::MAX) {
                 Step::Dry if exchange.is_polled => {
                     exchange.draft = self.draft.take();
-                    match exchange.request.home.clone().put(exchange) {
-                        Ok(()) => return,
-                        Err(back) => exchange = back,
+                    match exchange.request.home.clone().put(LeftWithLoop::Reply(exchange)) {
+                        Ok(()) | Err(LeftWithLoop::Tunnel(_)) => return,
+                        Err(LeftWithLoop::Reply(back)) => exchange = back,
                     }
                     self.draft = exchange.draft.take();
                     exchange.stop_polling();
@@ -285,6 +294,38 @@ impl Worker {
         }
     }
 
+    // ---- a WebSocket -------------------------------------------------------------------------------------------
+
+    /// Upstream has agreed: from now on the connection is a tunnel, in its client's loop.
+    #[inline(never)]
+    fn open_tunnel(&self, request: ForwardedRequest, upstream: UpstreamConnection, head: Vec<u8>, body: Incoming) {
+        let ForwardedRequest { lend: Lend { loan, head: asked, began, .. }, home, socket, .. } = request;
+        let Some(counted) = socket else { return loan.cut() };
+        // The tunnel sees for itself that its client leaves.
+        loan.client().withdraw();
+        let upstream = match PolledUpstream::new(body, upstream.wire().clone()) {
+            Ok(upstream) => Box::new(upstream),
+            Err(e) => return log::warn!("{}: a WebSocket is cut: {e}", loan.client().peer()),
+        };
+        log::info!("{} GET {} 101 in {} ms", loan.client().peer(), asked.path(), began.elapsed().as_millis());
+        let content_bytes_max = self.shared.settings.content_bytes_max;
+        let reader = Box::new(SocketReader::new(Namespace::of_path(asked.path()), content_bytes_max));
+        let speaker = Speaker::new(self.shared.fingerprints.clone(), content_bytes_max > 0, &asked);
+        let tunnel = Tunnel::new(loan, head, upstream, reader, speaker, counted);
+        // Where there is no loop any more, it is cut.
+        let _ = home.put(LeftWithLoop::Tunnel(Box::new(tunnel)));
+    }
+
+    /// Commits the rows of a WebSocket's generations; what it held back for them may leave then.
+    fn settle(&self, mut tunnel: Box<Tunnel>, home: &FlowingMailbox) {
+        for row in tunnel.take_rows() {
+            self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
+        }
+        if let Some(tunnel) = tunnel.settled() {
+            let _ = home.put(LeftWithLoop::Tunnel(tunnel));
+        }
+    }
+
     // ---- no reply ----------------------------------------------------------------------------------------------
 
     #[inline(never)]
@@ -348,8 +389,11 @@ impl Worker {
 #[inline(never)]
 fn ask(upstream: &mut UpstreamConnection, request: &ForwardedRequest) -> Result<Box<UpstreamReply>, NoReply> {
     let Lend { head, body, .. } = &request.lend;
+    if request.forwarding.kind == Kind::Handshake {
+        return upstream.ask(head.method(), head.target(), handshake_fields(head), body, true);
+    }
     let fields = forwarded(head, request.forwarding.recorded);
-    let reply = upstream.ask(head.method(), head.target(), fields, body)?;
+    let reply = upstream.ask(head.method(), head.target(), fields, body, false)?;
     // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
     if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {
         let why = format!("its transfer coding {} is none for an HTTP/1.0 client", reply.framing.codings);

@@ -5,6 +5,7 @@
 //! ```text
 //!  Parked (idle, head, body) ──whole request──▶ Lent ──given back──▶ Parked
 //!     │                                          ├──its reply only flows──▶ Flowing ──anything that takes time──▶ Lent
+//!     │                                          ├──a WebSocket──▶ Tunnelled ──rows to commit, or its end──▶ Lent
 //!     │                                          ├──its last reply──▶ Lingering ──▶ closed
 //!     │                                          ├──a reply cut short──▶ closed, or Draining ──▶ reset
 //!     │                                          ▼ last bytes not taken at once
@@ -31,6 +32,7 @@ use crate::client::{AfterReply, CalledOff, Claim, Client, Fate, Loan, Returns, S
 use crate::counters::Counters;
 use crate::exchange::relay::Step;
 use crate::exchange::relayed::Exchange;
+use crate::exchange::tunnel::{Tunnel, TunnelEnd};
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::limits::{CONNECTIONS_MAX, LINGER_BYTES_MAX};
@@ -43,7 +45,7 @@ pub struct Connection<S: Socket = TcpStream, F = Box<Exchange>> {
     pub(super) client: Arc<Client<S>>,
     pub(super) intake: Intake<Plan>,
     pub(super) baggage: Baggage,
-    pub(super) state: State<F>,
+    pub(super) state: State<S, F>,
 }
 
 /// What goes with a connection from one loop to another.
@@ -79,13 +81,15 @@ impl Drop for Counted {
 }
 
 /// What a connection is about. `F`: a reply that is being relayed.
-pub enum State<F = Box<Exchange>> {
+pub enum State<S: Socket = TcpStream, F = Box<Exchange>> {
     /// Nothing is owed to its client: the next request is read.
     Parked { since_ms: u64 },
     /// A borrower answers.
     Lent(Departure),
     /// Its reply does nothing but flow: this loop relays what upstream sends. A borrower has the rest in hand.
     Flowing(F, Departure),
+    /// Upstream has agreed to a WebSocket: this loop relays what either side sends.
+    Tunnelled(Box<Tunnel<S>>, Departure),
     /// The last bytes of a reply wait for the socket.
     Writing { bytes: Vec<u8>, written: usize, then: AfterReply, since_ms: u64 },
     /// Its reply broke off, and nothing but a reset tells so: what it has of it goes to the client first.
@@ -148,6 +152,12 @@ pub trait Surroundings<S: Socket = TcpStream, F = Box<Exchange>> {
     fn look(&mut self, stream: &mut F, hung_up: bool) -> Step;
     /// Has somebody else do what this step takes. The stream's events are told no more.
     fn hand_over(&mut self, stream: F, step: Step);
+    /// From now on events of the WebSocket's upstream are told; false where they cannot be.
+    fn watch_tunnel(&mut self, tunnel: &Tunnel<S>) -> bool;
+    /// They are told no more.
+    fn forget_tunnel(&mut self, tunnel: &Tunnel<S>);
+    /// Has somebody else commit the WebSocket's rows, and leave it here again.
+    fn settle(&mut self, tunnel: Box<Tunnel<S>>);
     /// Where refusals are counted.
     fn figures(&self) -> &Counters;
     /// From now on the socket is writable when it has nothing left to send; an event tells so, also at once.
@@ -163,7 +173,7 @@ pub struct Ready {
     pub writable: bool,
     /// The client sends no more: it left, or closed that side. What it sent before may still be unread.
     pub ended: bool,
-    /// It does not read any more, either.
+    /// It does not read any more, either; or both sides have ended in good order.
     pub gone: bool,
 }
 
@@ -180,15 +190,18 @@ impl From<&Event> for Ready {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inbound {
     /// Nobody has read to the end of what was told.
-    may_have_more: bool,
+    pub(super) may_have_more: bool,
     /// The end was told, of which no further event will tell: it is found behind the last byte.
     has_ended: bool,
+    /// So was [`Ready::gone`].
+    pub(super) is_gone: bool,
 }
 
 impl Inbound {
     fn note(&mut self, ready: Ready) {
         self.may_have_more |= ready.readable;
         self.has_ended |= ready.ended;
+        self.is_gone |= ready.gone;
     }
 
     /// There may be something of which no event has told, or will: it is looked for.
@@ -197,7 +210,7 @@ impl Inbound {
     }
 
     /// Reads from the socket; the only place that does.
-    fn read(&mut self, socket: &impl Socket, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, socket: &impl Socket, into: &mut [u8]) -> io::Result<usize> {
         let read = socket.read(into);
         let is_drained = match &read {
             // Where it got less than it wanted, a read has emptied the socket and the next byte is an event (epoll(7),
@@ -282,6 +295,7 @@ impl<S: Socket, F> Connection<S, F> {
             State::Writing { .. } if ready.writable || ready.gone => self.write(around, scratch),
             State::Draining { .. } if ready.writable || ready.gone => Next::Drop,
             State::Writing { .. } | State::Draining { .. } => Next::Keep,
+            State::Tunnelled(..) => self.relay_tunnel(around, scratch),
             State::Lent(departure) | State::Flowing(_, departure) => {
                 if ready.readable && self.client.call_back() {
                     return self.take_up(around, scratch);
@@ -343,9 +357,11 @@ impl<S: Socket, F> Connection<S, F> {
                 State::Parked { .. } => {}
                 State::Lingering { drained, .. } if drained > LINGER_BYTES_MAX => return Next::Drop,
                 State::Lingering { .. } => {}
-                State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => {
-                    return Next::Keep;
-                }
+                State::Lent(_)
+                | State::Flowing(..)
+                | State::Tunnelled(..)
+                | State::Writing { .. }
+                | State::Draining { .. } => return Next::Keep,
             }
             if taken > TURN_READS_MAX * scratch.len() {
                 return Next::Again;
@@ -424,10 +440,15 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Goes on where its turn was cut short.
     pub fn resume(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
-        if let State::Flowing(..) = self.state {
-            return self.look_upstream(false, around);
+        match self.state {
+            State::Flowing(..) => self.look_upstream(false, around),
+            State::Tunnelled(..) => self.relay_tunnel(around, scratch),
+            State::Parked { .. }
+            | State::Lent(_)
+            | State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lingering { .. } => self.read(around, scratch),
         }
-        self.read(around, scratch)
     }
 
     /// The loop ends by a bug: its stream, for who goes on with it.
@@ -441,10 +462,16 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Calls its exchange off, if there is one.
     pub fn call_off(&mut self, why: CalledOff, around: &mut impl Surroundings<S, F>) -> Next {
-        if let State::Lent(_) | State::Flowing(..) = self.state {
-            self.client.call_off(why);
+        match self.state {
+            State::Lent(_) | State::Flowing(..) => {
+                self.client.call_off(why);
+                self.look_upstream(true, around)
+            }
+            State::Tunnelled(..) => self.break_off_tunnel(TunnelEnd::from(why), around),
+            State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
+                Next::Keep
+            }
         }
-        self.look_upstream(true, around)
     }
 
     // ---- stopping ----------------------------------------------------------------------------------------------
@@ -457,17 +484,25 @@ impl<S: Socket, F> Connection<S, F> {
             State::Parked { .. } | State::Lingering { .. } => self.read(around, scratch),
             State::Lent(_) | State::Flowing(..) if self.client.call_back() => self.take_up(around, scratch),
             State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => Next::Keep,
+            State::Tunnelled(..) => self.on_upstream(false, around, scratch),
         }
     }
 
     /// While the proxy stops: whoever idles is closed.
     pub fn wind_up(&mut self, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
+        if let State::Tunnelled(..) = self.state {
+            return self.wind_up_tunnel(around, scratch);
+        }
         let next = self.take_up(around, scratch);
         let is_idle = match self.state {
             State::Parked { .. } => self.intake.waiting() == AwaitedPart::Idle && !self.has_more(),
             // Its reply was sent whole, and it has nothing more to say that a close would answer with a reset.
             State::Lingering { drained, .. } => drained == 0,
-            State::Lent(_) | State::Flowing(..) | State::Writing { .. } | State::Draining { .. } => false,
+            State::Lent(_)
+            | State::Flowing(..)
+            | State::Tunnelled(..)
+            | State::Writing { .. }
+            | State::Draining { .. } => false,
         };
         if matches!(next, Next::Keep) && is_idle { Next::Drop } else { next }
     }

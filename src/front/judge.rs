@@ -5,6 +5,7 @@ use crate::http::origin;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
 use crate::http::target::query_pairs;
+use crate::http::upgrade::opens_websocket;
 use crate::http::{HostPolicy, RequestHead};
 use crate::routes::{Local, Route, route};
 use crate::settings::{Settings, Token};
@@ -69,7 +70,14 @@ impl Judge {
             Route::Forward if head.method() == "POST" && origin::is_unasked(head, &self.hosts) => {
                 return Err(Refusal::OriginNotAllowed);
             }
-            Route::Forward => Plan::Forward(Forwarding::of(head)),
+            // A page may open one to any server, and read what comes.
+            Route::Forward | Route::Namespace
+                if opens_websocket(head) && !origin::is_own_or_named(head, &self.hosts) =>
+            {
+                return Err(Refusal::OriginNotAllowed);
+            }
+            Route::Namespace if !opens_websocket(head) => Plan::Answer(Reply::not_found(head.path(), None)),
+            Route::Forward | Route::Namespace => Plan::Forward(Forwarding::of(head)),
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),
             Route::Unknown { suggestion } => Plan::Answer(Reply::not_found(head.path(), suggestion.as_deref())),

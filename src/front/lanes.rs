@@ -103,7 +103,7 @@ impl Lanes {
     fn suit(&self, request: &WholeRequest<Plan>) -> bool {
         match &request.plan {
             Plan::Forward(Forwarding { kind: Kind::Short, .. }) => self.ask && request.head.keep_alive,
-            Plan::Forward(Forwarding { kind: Kind::MayStream, .. }) => true,
+            Plan::Forward(Forwarding { kind: Kind::MayStream | Kind::Handshake, .. }) => true,
             Plan::Forward(Forwarding { kind: Kind::Other, .. }) | Plan::Statistics(_) | Plan::Answer(_) => false,
         }
     }

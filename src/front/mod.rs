@@ -17,8 +17,13 @@ mod lanes;
 mod requests;
 #[cfg(test)]
 mod schedules;
+#[cfg(test)]
+mod simulated;
 mod stopping;
 mod timeouts;
+#[cfg(test)]
+mod tunnel_schedules;
+mod tunnels;
 mod writing;
 
 use std::io;
@@ -35,15 +40,16 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::SockRef;
 
 use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
-use crate::counters::Counters;
+use crate::counters::{Counters, OpenSocket};
 use crate::exchange::Shared;
 use crate::exchange::flow::FlowingReplies;
 use crate::exchange::job::Workers;
 use crate::exchange::pool::Busy;
 use crate::exchange::relay::Step;
-use crate::exchange::relayed::Exchange;
-use crate::exchange::relayed::ForwardedRequest;
+use crate::exchange::relayed::{Exchange, ForwardedRequest, LeftWithLoop};
+use crate::exchange::request::Kind;
 use crate::exchange::short::ShortExchanges;
+use crate::exchange::tunnel::Tunnel;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
@@ -79,6 +85,10 @@ const NO_THREAD: BusyWords =
     ("no thread can be started", "The proxy is busy: the system gives it no thread for another request.");
 const QUESTIONS_FULL: BusyWords =
     ("too many questions wait for the statistics", "The statistics are busy: too many questions wait already.");
+const SOCKETS_FULL: BusyWords =
+    ("too many WebSockets are open", "The proxy is busy: as many WebSockets are open as it relays at once.");
+/// Where the socket of an upstream cannot be polled.
+const NO_SOCKETS: &str = "This proxy relays no WebSockets on this operating system.";
 
 /// The loop and everything it owns.
 pub struct Front {
@@ -218,8 +228,8 @@ impl Front {
                     Token(token) if token >= LINKS => {
                         let hung_up = event.is_read_closed() || event.is_error();
                         if token >= FLOWING {
-                            self.step(token - FLOWING, |connection, around, _| {
-                                connection.look_upstream(hung_up, around)
+                            self.step(token - FLOWING, |connection, around, scratch| {
+                                connection.on_upstream(hung_up, around, scratch)
                             });
                         } else if let Some(short) = &mut self.services.short {
                             short.on_event(token, hung_up, &mut self.scratch);
@@ -261,8 +271,11 @@ impl Front {
         for Return { token, fate } in self.services.returns.take() {
             self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
         }
-        for (token, exchange) in self.services.flowing.take() {
-            self.step(token, |connection, around, _| connection.take_stream(exchange, around));
+        for (token, left) in self.services.flowing.take() {
+            self.step(token, |connection, around, scratch| match left {
+                LeftWithLoop::Reply(exchange) => connection.take_stream(exchange, around),
+                LeftWithLoop::Tunnel(tunnel) => connection.take_tunnel(tunnel, around, scratch),
+            });
         }
         if let Role::Lane(arrivals) = &self.services.role {
             arrivals.take().into_iter().for_each(|moved| self.welcome(moved));
@@ -324,6 +337,9 @@ impl Drop for Front {
                 exchange.stop_polling();
                 self.services.flowing.hand_over(exchange, Step::Dry);
             }
+            if let Some(tunnel) = connection.give_up_tunnel() {
+                self.services.flowing.give_up(tunnel);
+            }
         }
     }
 }
@@ -356,7 +372,11 @@ impl Surroundings for Services {
                 self.common.statistics.ask(question, Box::new(lend)).map_err(|lend| (lend, QUESTIONS_FULL))
             }
             Plan::Forward(forwarding) => {
-                self.forward(ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone()))
+                let request = ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone());
+                match forwarding.kind {
+                    Kind::Handshake => self.open_socket(request),
+                    Kind::Short | Kind::MayStream | Kind::Other => self.forward(request),
+                }
             }
             Plan::Answer(reply) => return lend.answer(&reply),
         };
@@ -386,6 +406,18 @@ impl Surroundings for Services {
         self.flowing.hand_over(exchange, step);
     }
 
+    fn watch_tunnel(&mut self, tunnel: &Tunnel) -> bool {
+        self.flowing.watch_tunnel(tunnel).inspect_err(|e| log::warn!("a WebSocket is cut: {e}")).is_ok()
+    }
+
+    fn forget_tunnel(&mut self, tunnel: &Tunnel) {
+        self.flowing.forget_tunnel(tunnel);
+    }
+
+    fn settle(&mut self, tunnel: Box<Tunnel>) {
+        self.flowing.settle(tunnel);
+    }
+
     #[cfg(target_os = "linux")]
     fn tell_when_sent(&self, client: &Client) -> io::Result<()> {
         let stream = client.stream();
@@ -402,6 +434,18 @@ impl Surroundings for Services {
 }
 
 impl Services {
+    /// Sends a handshake on, where there is room for another WebSocket.
+    fn open_socket(&mut self, request: ForwardedRequest) -> Result<(), (Box<Lend>, BusyWords)> {
+        if !Tunnel::ARE_POSSIBLE {
+            request.lend.answer(&Reply::error(501, NO_SOCKETS, "websocket_unsupported"));
+            return Ok(());
+        }
+        match OpenSocket::new(&self.common.figures) {
+            Some(socket) => self.forward(request.of_handshake(socket)),
+            None => Err((Box::new(request.lend), SOCKETS_FULL)),
+        }
+    }
+
     /// Back the request comes when it cannot even wait.
     fn forward(&mut self, request: ForwardedRequest) -> Result<(), (Box<Lend>, BusyWords)> {
         let mut asked = Err(Box::new(request));

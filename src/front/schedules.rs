@@ -4,20 +4,20 @@
 //! simulated in the same way; borrowers relay them, or leave them to the machine's loop for a while. Whatever the order:
 //! every request that came whole gets one reply, in its turn, or the client sees an end that somebody had a reason for.
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mio::Poll;
 
-use super::connection::{Baggage, Connection, Counted, Next, Ready, State, Surroundings};
+use super::connection::{Baggage, Connection, Counted, Next, State, Surroundings};
 use super::intake::{Verdict, WholeRequest};
+use super::simulated::{Chance, PEER, SimulatedSocket, run_all};
 use super::{Plan, returns};
-use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns, Socket};
+use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns};
 use crate::counters::Counters;
 use crate::exchange::relay::{Ended, Step};
 use crate::exchange::request::Forwarding;
+use crate::exchange::tunnel::Tunnel;
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::reply::{Persistence, Reply};
@@ -25,113 +25,6 @@ use crate::routes::Local;
 
 /// Most steps until everything is at rest once the client has done all that it will.
 const STEPS_MAX: usize = 10_000;
-
-/// Both ends of a connection.
-#[derive(Default)]
-struct SimulatedWire {
-    inbound: VecDeque<u8>,
-    /// The client closed its side.
-    fin: bool,
-    reset: bool,
-    /// How much the socket takes before the client reads.
-    room: usize,
-    /// A write found no room: making some is an edge.
-    wants_room: bool,
-    /// Something happened of which no event has told.
-    edge: bool,
-    replies: Vec<u8>,
-    /// Our side is closed.
-    ended: bool,
-}
-
-/// The proxy's end.
-#[derive(Clone, Default)]
-struct SimulatedSocket(Arc<Mutex<SimulatedWire>>);
-
-impl SimulatedSocket {
-    fn wire(&self) -> MutexGuard<'_, SimulatedWire> {
-        self.0.lock().expect("one thread")
-    }
-}
-
-impl Socket for SimulatedSocket {
-    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.wire();
-        if wire.reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        let n = wire.inbound.len().min(into.len());
-        if n == 0 && !wire.fin {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        wire.inbound.drain(..n).zip(into).for_each(|(byte, place)| *place = byte);
-        Ok(n)
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut wire = self.wire();
-        if wire.reset || wire.ended {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let n = wire.room.min(bytes.len());
-        wire.room -= n;
-        wire.replies.extend_from_slice(&bytes[..n]);
-        wire.wants_room |= n < bytes.len();
-        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
-    }
-
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let mut wire = self.wire();
-        wire.ended = true;
-        if how == Shutdown::Both {
-            // Its other side then reads as ended, and that is an edge.
-            wire.fin = true;
-            wire.edge = true;
-        }
-        Ok(())
-    }
-
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(None)
-    }
-
-    fn set_resets(&self, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl SimulatedWire {
-    /// What epoll says at this moment, if there was an edge.
-    fn event(&mut self) -> Option<Ready> {
-        if !std::mem::take(&mut self.edge) {
-            return None;
-        }
-        let ended = self.fin || self.reset;
-        let readable = ended || !self.inbound.is_empty();
-        let writable = self.room > 0 || self.reset;
-        (readable || writable).then_some(Ready { readable, writable, ended, gone: self.reset })
-    }
-}
-
-/// Xorshift: the same schedule for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn of(seed: u64) -> Chance {
-        Chance((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % bound
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// The socket of an exchange's upstream.
 #[derive(Default)]
@@ -289,6 +182,18 @@ impl Surroundings<SimulatedSocket, Borrowed> for Around {
         self.borrowed = Some(stream);
     }
 
+    fn watch_tunnel(&mut self, _: &Tunnel<SimulatedSocket>) -> bool {
+        unreachable!("nobody opens a WebSocket")
+    }
+
+    fn forget_tunnel(&mut self, _: &Tunnel<SimulatedSocket>) {
+        unreachable!("nobody opens a WebSocket")
+    }
+
+    fn settle(&mut self, _: Box<Tunnel<SimulatedSocket>>) {
+        unreachable!("nobody opens a WebSocket")
+    }
+
     fn figures(&self) -> &Counters {
         &self.figures
     }
@@ -326,8 +231,6 @@ struct Schedule {
     may_end: bool,
 }
 
-const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
 impl Schedule {
     fn new(seed: u64, returns: &Arc<Returns>) -> Schedule {
         let mut chance = Chance::of(seed);
@@ -355,20 +258,13 @@ impl Schedule {
             may_end = true;
             bytes.extend(b"nonsense\r\n\r\n");
         }
-        let mut unsent = Vec::new();
-        while !bytes.is_empty() {
-            let most = [2, 40, 100, 400][chance.below(4)];
-            let n = (1 + chance.below(most)).min(bytes.len());
-            unsent.push(bytes.drain(..n).collect());
-        }
+        let mut unsent = chance.cut(bytes);
         unsent.reverse();
         let scratch = vec![0; [7, 16, 64, 1000][chance.below(4)]];
         let figures = Arc::default();
         let bodies = Bodies::new(u64::MAX);
         let baggage = Baggage::new(bodies.claim(), Counted::new(&figures, returns));
-        let socket = SimulatedSocket::default();
-        let room = [0, 20, 1000, 100_000][chance.below(4)];
-        *socket.wire() = SimulatedWire { room, edge: true, ..SimulatedWire::default() };
+        let socket = SimulatedSocket::with_room([0, 20, 1000, 100_000][chance.below(4)]);
         let client = Client::new(socket.clone(), PEER, 0, returns.clone());
         let around = Around {
             bodies,
@@ -453,15 +349,11 @@ impl Schedule {
             }
             5 => {
                 let more = if is_over { 1000 } else { self.chance.below(100) };
-                let mut wire = self.socket.wire();
-                wire.room += more;
-                wire.edge |= more > 0 && std::mem::take(&mut wire.wants_room);
+                self.socket.wire().make_room(more);
             }
             10 | 11 => {
                 if let Some(segment) = self.unsent.pop() {
-                    let mut wire = self.socket.wire();
-                    wire.inbound.extend(segment);
-                    wire.edge = true;
+                    self.socket.wire().send(segment);
                 }
             }
             7 => self.upstream(),
@@ -541,13 +433,11 @@ impl Schedule {
         self.may_end = true;
         match self.chance.below(3) {
             0 => {
-                let mut wire = self.socket.wire();
-                (wire.fin, wire.edge) = (true, true);
+                self.socket.wire().end();
                 self.unsent.clear();
             }
             1 => {
-                let mut wire = self.socket.wire();
-                (wire.reset, wire.edge) = (true, true);
+                self.socket.wire().break_off();
                 self.unsent.clear();
             }
             _ => {
@@ -564,7 +454,7 @@ impl Schedule {
     /// Until nothing is under way any more.
     fn is_at_rest(&self) -> bool {
         let wire = self.socket.wire();
-        let is_told = self.connection.is_none() || !wire.edge && !wire.wants_room;
+        let is_told = self.connection.is_none() || wire.is_calm();
         let flows = matches!(self.connection, Some(Connection { state: State::Flowing(..), .. }));
         self.around.borrowed.is_none()
             && self.leaving.is_none()
@@ -593,7 +483,7 @@ impl Schedule {
             assert!(steps < STEPS_MAX, "it never comes to rest");
         }
         let wire = self.socket.wire();
-        let got = String::from_utf8(wire.replies.clone()).expect("text");
+        let got = String::from_utf8(wire.outbound.clone()).expect("text");
         let replies = got.matches("HTTP/1.1 200 OK\r\n").count();
         let mut at = 0;
         for number in 1..=replies {
@@ -620,18 +510,10 @@ impl Schedule {
 fn every_request_that_came_whole_gets_its_reply_in_order_or_an_end() {
     let poll = Poll::new().expect("a poll");
     let (returns, _) = returns(&poll).expect("a waker");
-    let mut flowed = 0;
-    for seed in 0..10_000 {
-        let schedule = std::panic::AssertUnwindSafe(|| Schedule::new(seed, &returns).run());
-        match std::panic::catch_unwind(schedule) {
-            Ok(bytes) => flowed += bytes,
-            Err(why) => {
-                eprintln!("the schedule of seed {seed}");
-                std::panic::resume_unwind(why);
-            }
-        }
-        // What it left behind is not the next one's.
+    let flowed = run_all(0..10_000, |seed| {
+        // What the one before left behind is not its.
         returns.take();
-    }
+        Schedule::new(seed, &returns).run()
+    });
     assert!(flowed > 0, "no reply ever flowed");
 }

@@ -78,17 +78,15 @@ impl Front {
             self.step(token, Connection::wind_up);
         }
         let grace_over = self.services.stopping.as_ref().is_some_and(|s| s.grace_ends_ms <= now_ms);
-        if grace_over
-            && let Some(stopping) = &mut self.services.stopping
-            && !stopping.called_off
-        {
+        if grace_over && let Some(stopping) = &mut self.services.stopping {
             stopping.called_off = true;
+            // In each turn: what began in the last moment goes on no longer, either.
             for token in self.connections.numbers() {
                 self.step(token, |connection, around, _| connection.call_off(CalledOff::Shutdown, around));
             }
         }
         let running = self.connections.iter().any(|connection| match connection.state {
-            State::Lent(_) | State::Flowing(..) => true,
+            State::Lent(_) | State::Flowing(..) | State::Tunnelled(..) => true,
             State::Parked { .. } | State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => {
                 !grace_over
             }

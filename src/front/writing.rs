@@ -28,7 +28,11 @@ impl<S: Socket, F> Connection<S, F> {
             State::Writing { then: AfterReply::Cut, ref bytes, written, .. } if written == bytes.len() => {
                 self.cut(around)
             }
-            State::Writing { .. } | State::Draining { .. } | State::Lent(_) | State::Flowing(..) => Next::Keep,
+            State::Writing { .. }
+            | State::Draining { .. }
+            | State::Lent(_)
+            | State::Flowing(..)
+            | State::Tunnelled(..) => Next::Keep,
         }
     }
 

@@ -73,6 +73,11 @@ pub fn is_own(head: &RequestHead) -> bool {
     authority.zip(head.host()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host.as_bytes()))
 }
 
+/// The same, or one that `hosts` names.
+pub fn is_own_or_named(head: &RequestHead, hosts: &HostPolicy) -> bool {
+    is_own(head) || head.field("origin").is_some_and(|origin| hosts.names_origin(origin))
+}
+
 /// Whether a browser sends this POST for a page of another origin, which `hosts` does not name, and without a
 /// preflight.
 pub fn is_unasked(head: &RequestHead, hosts: &HostPolicy) -> bool {

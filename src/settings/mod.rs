@@ -270,7 +270,7 @@ const SETTINGS: &[Setting] = &[
     setting("MAX_WORKERS", "1024", "a number from 1 to 10000", "Most requests in flight; more wait, then get a 503"),
     setting("MAX_BODY_MB", "256", "a number from 1 to 4096", "Largest request body, in MB"),
     setting("ALLOWED_HOSTS", "", "host names without scheme and port, separated by commas, or *",
-        "Further names accepted in the Host header, and hosts whose pages may POST without a preflight; * = any"),
+        "Further names accepted in the Host header, and hosts whose pages may POST and open WebSockets; * = any"),
     Setting { secret: true, ..setting("STATS_TOKEN", "", "visible ASCII characters without spaces",
         "When set, every local route but /health wants Authorization: Bearer TOKEN") },
     setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),

@@ -172,6 +172,7 @@ impl Page {
         self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", load.queued);
         self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", load.workers);
         self.gauge("lms_proxy_connections", "Client connections that are open.", sources.counters.connections.load(Relaxed));
+        self.gauge("lms_proxy_websockets", "WebSockets that are open.", sources.counters.sockets.load(Relaxed));
         self.gauge("lms_proxy_live_listeners", "Listeners of /stats/live.", listeners);
         self.gauge("lms_proxy_rows_waiting", "Rows in memory that the database does not take at present.", rows.waiting.load(Relaxed));
         self.counter("lms_proxy_rows_written_total", "Rows committed since the start.", rows.written.load(Relaxed));

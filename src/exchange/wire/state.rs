@@ -29,6 +29,8 @@ pub struct WireState {
     readiness: AtomicU8,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
+    /// What is to be sent on a polled socket, by whoever polls it.
+    unsent: Mutex<Vec<u8>>,
     /// What others wait for until a connection is on its way.
     turn: Mutex<Option<Connecting>>,
 }
@@ -172,6 +174,11 @@ impl WireState {
 
     pub(super) fn begun(&self) -> MutexGuard<'_, Option<Begun>> {
         lock(&self.begun)
+    }
+
+    /// What is to be sent on a polled socket.
+    pub(in crate::exchange) fn unsent(&self) -> MutexGuard<'_, Vec<u8>> {
+        lock(&self.unsent)
     }
 }
 

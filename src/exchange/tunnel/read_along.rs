@@ -1,0 +1,58 @@
+//! What a tunnel asks of whoever reads a copy of its bytes.
+
+use crate::usage::socket::{Generation, SocketReader};
+
+/// Reads both directions along, for the generations that they carry. `at_us`: microseconds since the WebSocket opened.
+pub trait ReadAlong: Send {
+    /// What the client has sent next.
+    fn client_sent(&mut self, bytes: &[u8], at_us: u64);
+    /// What upstream has sent next. So many of these bytes may leave before the rows of [`ReadAlong::take_ended`] are
+    /// committed.
+    fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize;
+    /// Generations that have ended since the last call.
+    fn take_ended(&mut self) -> Vec<Generation>;
+    /// The WebSocket has ended: those that were under way.
+    fn end(&mut self, at_us: u64) -> Vec<Generation>;
+    /// How many generations are under way.
+    fn running(&self) -> usize;
+    /// The API token that the client has named, once.
+    fn take_token(&mut self) -> Option<String>;
+    /// Who the client says it is.
+    fn client_name(&self) -> Option<&str>;
+    /// Whether upstream is not in the middle of a frame.
+    fn is_at_boundary(&self) -> bool;
+}
+
+impl ReadAlong for SocketReader {
+    fn client_sent(&mut self, bytes: &[u8], at_us: u64) {
+        SocketReader::client_sent(self, bytes, at_us);
+    }
+
+    fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize {
+        SocketReader::upstream_sent(self, bytes, at_us)
+    }
+
+    fn take_ended(&mut self) -> Vec<Generation> {
+        SocketReader::take_ended(self)
+    }
+
+    fn end(&mut self, at_us: u64) -> Vec<Generation> {
+        SocketReader::end(self, at_us)
+    }
+
+    fn running(&self) -> usize {
+        SocketReader::running(self)
+    }
+
+    fn take_token(&mut self) -> Option<String> {
+        SocketReader::take_token(self)
+    }
+
+    fn client_name(&self) -> Option<&str> {
+        SocketReader::client_name(self)
+    }
+
+    fn is_at_boundary(&self) -> bool {
+        SocketReader::is_at_boundary(self)
+    }
+}
