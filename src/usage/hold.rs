@@ -182,7 +182,7 @@ impl Hold {
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
-        if self.first_mark().is_none() {
+        if !self.held.is_empty() && self.first_mark().is_none() {
             out.append(&mut self.held);
         }
     }
