@@ -121,8 +121,9 @@ impl ChunkDecoder {
             Strictness::Request => digits <= SIZE_DIGITS_MAX && are_extensions(extensions),
             Strictness::Reply => matches!(extensions.trim_ascii_start(), [] | [b';', ..]),
         };
-        let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
-        let size = size.filter(|&size| is_sound && size < SIZE_END).ok_or(Refusal::ChunkInvalid)?;
+        let value = |digit: &u8| char::from(*digit).to_digit(16).map(u64::from);
+        let size = size.iter().try_fold(0_u64, |sum, digit| Some(sum.checked_mul(16)? + value(digit)?));
+        let size = size.filter(|&size| is_sound && digits > 0 && size < SIZE_END).ok_or(Refusal::ChunkInvalid)?;
         if self.strictness == Strictness::Request {
             // A reply of days may have one in every chunk.
             self.extension_bytes += extensions.len();
