@@ -54,7 +54,7 @@ pub fn finish() {
 
 /// Lines lost since the start, for the standard error stream did not take them.
 pub fn lines_lost() -> u64 {
-    SPOOL.lost()
+    SPOOL.lost_ever()
 }
 
 fn start_scribe() -> io::Result<()> {

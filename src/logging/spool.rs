@@ -99,7 +99,7 @@ impl Spool {
     }
 
     /// Lines lost so far.
-    pub(super) fn lost(&self) -> u64 {
+    pub(super) fn lost_ever(&self) -> u64 {
         self.state.lock().lost_ever
     }
 
@@ -240,7 +240,7 @@ mod tests {
         assert!(writes.iter().all(|write| write.ends_with('\n')));
         assert!(writes.iter().all(|write| write.len() <= LOG_PIECE_BYTES_MAX || write.starts_with('y')));
         assert!(writes.len() < lines.len(), "lines are not gathered");
-        assert_eq!(spool.lost(), 0);
+        assert_eq!(spool.lost_ever(), 0);
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
         (10_000..10_000 + fit + 5).for_each(|number| spool.push(line(number).as_bytes()));
         // It would fit, but behind the gap.
         spool.push(b"short\n");
-        assert_eq!(spool.lost(), 6);
+        assert_eq!(spool.lost_ever(), 6);
         assert!(spool.state.lock().lines.len() <= LOG_WAITING_BYTES_MAX);
         let spare = scribe.turn(&spool, Vec::new());
         assert!(spare.capacity() <= KEPT_BYTES_MAX, "the memory is given back");
@@ -258,7 +258,7 @@ mod tests {
         scribe.turn(&spool, spare);
         let kept: String = (10_000..10_000 + fit).map(line).collect();
         assert_eq!(scribe.output.writes.concat(), format!("{kept}6 lost\nnext\n"));
-        assert_eq!(spool.lost(), 6);
+        assert_eq!(spool.lost_ever(), 6);
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
             scribe.turn(&spool, Vec::new());
         }
         assert_eq!(scribe.output.writes.concat(), "4 lost\none\ntwo\n");
-        assert_eq!(spool.lost(), 4);
+        assert_eq!(spool.lost_ever(), 4);
     }
 
     /// Takes so many bytes, and then none.
