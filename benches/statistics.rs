@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
+use std::{fmt, mem, thread};
 
 use rusqlite::Connection;
 
@@ -22,8 +22,8 @@ use lms_metrics_proxy::calendar::DAY_MS;
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::stats::metrics;
-use lms_metrics_proxy::stats::pace::AnswerPace;
 use lms_metrics_proxy::stats::report::Report;
+use lms_metrics_proxy::stats::statistics::rest;
 use lms_metrics_proxy::stats::{Bucket, By, Filter, Reader, Zone};
 
 // The file of the tests names modules of the crate.
@@ -117,7 +117,7 @@ fn record_while_asked(path: &Path) {
             let reader = Reader::open(path).expect("opens");
             let questions = questions();
             let often = ["summary", "over-time, a year of days, +02:00", "latency"];
-            let mut pace = AnswerPace::default();
+            let mut rows_before = 0;
             let often: Vec<&Ask> =
                 questions.iter().filter(|(name, _)| often.contains(name)).map(|(_, ask)| ask).collect();
             while !done.load(Ordering::Relaxed) {
@@ -127,7 +127,8 @@ fn record_while_asked(path: &Path) {
                 for ask in &often {
                     let began = Instant::now();
                     assert!(ask(&reader) > 0);
-                    thread::sleep(pace.rest(began.elapsed(), rows_written.load(Ordering::Relaxed)));
+                    let rows = rows_written.load(Ordering::Relaxed);
+                    thread::sleep(rest(began.elapsed(), mem::replace(&mut rows_before, rows) != rows));
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -25,8 +25,9 @@
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
 //! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means,
-//! [`statistics`] is the thread that answers, at the [`pace`] that recording bears, and `replies` has the answer of each
-//! route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a `local_stream`.
+//! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
+//! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
+//! `local_stream`.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
 //! browser, [`live`] tells of requests as they end, [`metrics`] is for Prometheus.
@@ -40,7 +41,6 @@ pub mod latency;
 pub mod live;
 mod local_stream;
 pub mod metrics;
-pub mod pace;
 pub mod page;
 pub mod price;
 pub mod question;

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
-use std::{io, panic, thread};
+use std::time::{Duration, Instant};
+use std::{io, mem, panic, thread};
 
 use super::export::Export;
 use super::filter::Filter;
 use super::live::Live;
 use super::metrics;
-use super::pace::AnswerPace;
 use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::replies::{reply, reply_without_database};
@@ -21,7 +20,10 @@ use crate::client::Lend;
 use crate::counters::Counters;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
-use crate::limits::{EXPORT_RETRY_S, EXPORTS_MAX, QUESTIONS_QUEUED_MAX, TALLIES_KEPT_TIME_MAX};
+use crate::limits::{
+    ANSWER_REST_FACTOR, ANSWER_REST_MAX, ANSWER_REST_MIN, EXPORT_RETRY_S, EXPORTS_MAX, QUESTIONS_QUEUED_MAX,
+    TALLIES_KEPT_TIME_MAX,
+};
 use crate::outage::Outage;
 use crate::record::connections::ConnectionSlot;
 use crate::record::database_file::FileId;
@@ -32,6 +34,13 @@ pub struct Statistics {
     questions: SyncSender<(Local, Box<Lend>)>,
     live: Arc<Live>,
     sources: Arc<Sources>,
+}
+
+/// How long the thread rests after an answer that took so long, if rows came since the one before. Questions without
+/// pause would take their share of the processor from the exchanges that bring them; a rest for each answer leaves them a
+/// twentieth of one. When none come, nobody is held up.
+pub fn rest(took: Duration, rows_came: bool) -> Duration {
+    if rows_came { (took * ANSWER_REST_FACTOR).clamp(ANSWER_REST_MIN, ANSWER_REST_MAX) } else { Duration::ZERO }
 }
 
 /// What the thread owns.
@@ -97,7 +106,7 @@ impl Drop for Statistics {
 
 impl Answerer {
     fn run(mut self, asked: &Receiver<(Local, Box<Lend>)>) {
-        let (mut pace, mut rest_until) = (AnswerPace::default(), Instant::now());
+        let (mut rows_before, mut rest_until) = (0, Instant::now());
         while let Some((route, lend)) = self.next(asked) {
             thread::sleep(rest_until.saturating_duration_since(Instant::now()));
             let began = Instant::now();
@@ -115,7 +124,8 @@ impl Answerer {
                 Disposition::Live(filter) => self.live.join(filter, *lend),
             }
             let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
-            rest_until = Instant::now() + pace.rest(began.elapsed(), rows_written);
+            let rows_came = mem::replace(&mut rows_before, rows_written) != rows_written;
+            rest_until = Instant::now() + rest(began.elapsed(), rows_came);
         }
     }
 
@@ -207,5 +217,19 @@ impl Answerer {
             let _running = running;
             export.run(lend);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_rests_while_rows_come_and_never_for_long() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest(ms(1), true), ms(1) * ANSWER_REST_FACTOR);
+        assert_eq!(rest(ms(1), false), ms(0));
+        assert_eq!(rest(Duration::from_micros(10), true), ANSWER_REST_MIN);
+        assert_eq!(rest(ms(60), true), ANSWER_REST_MAX);
     }
 }
