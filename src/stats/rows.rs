@@ -16,6 +16,7 @@ use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
 use crate::record::row::Content;
+use crate::usage::text::floor_boundary;
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
@@ -316,14 +317,8 @@ fn find(words: &[String], texts: [&str; 4]) -> Option<(&'static str, String)> {
 }
 
 fn excerpt(text: &str, at: usize, length: usize) -> String {
-    let boundary = |mut at: usize| {
-        at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        at
-    };
-    let (from, to) = (boundary(at.saturating_sub(EXCERPT_BYTES)), boundary(at + length + EXCERPT_BYTES));
+    let from = floor_boundary(text, at.saturating_sub(EXCERPT_BYTES));
+    let to = floor_boundary(text, at + length + EXCERPT_BYTES);
     let before = if from > 0 { "…" } else { "" };
     let behind = if to < text.len() { "…" } else { "" };
     format!("{before}{}{behind}", &text[from..to])

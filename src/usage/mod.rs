@@ -55,7 +55,7 @@ mod role;
 pub mod socket;
 mod sse;
 pub mod tap;
-mod text;
+pub mod text;
 mod tools;
 mod usage_report;
 mod word_pace;
