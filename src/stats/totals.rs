@@ -61,28 +61,26 @@ impl Bucket {
         start - zone.ms()
     }
 
-    /// The beginning of the first of so many buckets of which the last one ends at `to_ms` or holds it.
-    fn back(self, buckets: usize, to_ms: i64, zone: Zone) -> i64 {
-        let length_ms = match self {
+    /// From the beginning of one to somewhere in the next, or to its beginning.
+    fn length_ms(self) -> i64 {
+        match self {
             Bucket::Hour => HOUR_MS,
             Bucket::Day => DAY_MS,
             Bucket::Week => 7 * DAY_MS,
-            // The longest: fewer of them then.
-            Bucket::Month => 31 * DAY_MS,
-        };
-        let before = i64::try_from(buckets).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(length_ms);
+            // Whatever the length of this one.
+            Bucket::Month => 32 * DAY_MS,
+        }
+    }
+
+    /// The beginning of the first of so many buckets, or fewer, of which the last one ends at `to_ms` or holds it.
+    fn back(self, buckets: usize, to_ms: i64, zone: Zone) -> i64 {
+        let before = i64::try_from(buckets).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(self.length_ms());
         self.start((to_ms - 1).saturating_sub(before).max(0), zone)
     }
 
     /// The beginning of the bucket after the one that begins at `start`.
     fn next(self, start: i64, zone: Zone) -> i64 {
-        match self {
-            Bucket::Hour => start + HOUR_MS,
-            Bucket::Day => start + DAY_MS,
-            Bucket::Week => start + 7 * DAY_MS,
-            // In the next month, whatever the length of this one.
-            Bucket::Month => self.start(start + 32 * DAY_MS, zone),
-        }
+        self.start(start + self.length_ms(), zone)
     }
 }
 
