@@ -1,8 +1,6 @@
 //! Distributions of durations and speeds: from packs, and from rows only where these are not packed yet, or a range
 //! begins or ends in the middle of an hour.
 
-use std::collections::HashMap;
-
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency, one_decimal};
 use super::filter::Filter;
 use super::kept_latencies::{Body, KeptLatencies, Models};
@@ -50,7 +48,7 @@ fn distribution(histogram: &Histogram, mean: Option<f64>, told: impl Fn(f64) -> 
 impl Reader {
     /// Count, mean, percentiles and maximum, overall and by model.
     pub fn latency(&self, filter: &Filter) -> rusqlite::Result<Latency> {
-        let mut models: Vec<(String, Measured)> = self.measured(filter)?.into_iter().collect();
+        let mut models = self.measured(filter)?;
         models.sort_by(|(a, one), (b, other)| other.sums.requests.cmp(&one.sums.requests).then_with(|| a.cmp(b)));
         let mut overall = Measured::default();
         models.iter().for_each(|(_, measured)| overall.add(measured, 1));
@@ -66,7 +64,7 @@ impl Reader {
     }
 
     /// The distributions themselves, by model.
-    pub fn measured(&self, filter: &Filter) -> rusqlite::Result<HashMap<String, Measured>> {
+    pub fn measured(&self, filter: &Filter) -> rusqlite::Result<Vec<(String, Measured)>> {
         self.at_once(|| {
             let packed = self.packed()?;
             let pieces = cut(filter.from_ms, filter.to_ms, packed, Cut::Additive);
@@ -97,7 +95,7 @@ impl Reader {
                 self.visit_packed_rows(packed, edge, needs, TIMINGS, &mut add)?;
             }
             self.visit_rows(packed.ids_behind(), (filter.from_ms, filter.to_ms), needs, TIMINGS, &mut add)?;
-            Ok(models.list.into_iter().collect())
+            Ok(models.list)
         })
     }
 

@@ -7,7 +7,7 @@
 //! Labels are bounded: the first [`METRICS_MODELS_MAX`] models ever seen have series of their own, later ones are
 //! `other`. The first, not the busiest, for a series must not change what it counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -57,22 +57,23 @@ pub(super) fn of_process(sources: &Sources, listeners: usize, database_up: bool)
 }
 
 /// The first so many names, by when they were first seen; every other one is `other`.
-struct MetricNames(HashMap<String, ()>);
+struct MetricNames(HashSet<String>);
 
 impl MetricNames {
     fn first(seen: impl Iterator<Item = (i64, String)>, most: usize) -> MetricNames {
-        let mut firsts: HashMap<String, i64> = HashMap::new();
-        for (series, name) in seen {
-            let first = firsts.entry(name).or_insert(series);
-            *first = series.min(*first);
+        let mut seen: Vec<(i64, String)> = seen.collect();
+        seen.sort_unstable();
+        let mut names = HashSet::new();
+        for (_, name) in seen {
+            if names.len() < most {
+                names.insert(name);
+            }
         }
-        let mut ordered: Vec<(i64, String)> = firsts.into_iter().map(|(name, first)| (first, name)).collect();
-        ordered.sort_unstable();
-        MetricNames(ordered.into_iter().take(most).map(|(_, name)| (name, ())).collect())
+        MetricNames(names)
     }
 
     fn name(&self, name: String) -> String {
-        if self.0.contains_key(&name) { name } else { OTHER.to_owned() }
+        if self.0.contains(&name) { name } else { OTHER.to_owned() }
     }
 }
 

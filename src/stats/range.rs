@@ -48,10 +48,9 @@ impl Packed {
 /// Cuts a range. Without an end it reaches as far as anything does.
 pub(super) fn cut(from_ms: Option<i64>, to_ms: Option<i64>, packed: Packed, how: Cut) -> Pieces {
     let mut pieces = Pieces::default();
-    if let (Some(from), Some(to)) = (from_ms, to_ms)
-        && (from >= to || from.div_euclid(HOUR_MS) == (to - 1).div_euclid(HOUR_MS))
-    {
-        if from < to && (from % HOUR_MS != 0 || to % HOUR_MS != 0) {
+    if let (Some(from), Some(to)) = (from_ms, to_ms) {
+        let is_whole = from % HOUR_MS == 0 && to % HOUR_MS == 0;
+        if from < to && !is_whole && from.div_euclid(HOUR_MS) == (to - 1).div_euclid(HOUR_MS) {
             pieces.rows.push((from, to));
             return pieces;
         } else if from >= to {
@@ -135,17 +134,13 @@ impl PackList {
     }
 
     /// The way from one boundary to another: forward it is added, backward taken away.
-    fn bridge(&mut self, span: i64, step: i64, from: i64, to: i64, sign: i64) {
+    fn bridge(&mut self, span: i64, step: usize, from: i64, to: i64, sign: i64) {
         self.plain(span, from, to, step, sign);
         self.plain(span, to, from, step, -sign);
     }
 
-    fn plain(&mut self, span: i64, from: i64, to: i64, step: i64, sign: i64) {
-        let mut start = from;
-        while start < to {
-            self.list.push((pack_id(span, start), sign));
-            start += step;
-        }
+    fn plain(&mut self, span: i64, from: i64, to: i64, step: usize, sign: i64) {
+        self.list.extend((from..to).step_by(step).map(|start| (pack_id(span, start), sign)));
     }
 }
 

@@ -55,10 +55,8 @@ pub(super) fn reply_without_database(route: Local, error: &rusqlite::Error, proc
 /// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.
 fn wants_json(head: &RequestHead) -> bool {
     head.field("accept").is_some_and(|accept| {
-        let mut types = accept.split(|byte| *byte == b',').map(|range| {
-            range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
-        });
-        types.any(|kind| kind == b"application/json")
+        let mut types = accept.split(|byte| *byte == b',').filter_map(|range| range.split(|byte| *byte == b';').next());
+        types.any(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
     })
 }
 
