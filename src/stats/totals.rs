@@ -1,6 +1,8 @@
 //! Totals: the summary, the same by name, and over time. From packs, and the rows that are not packed yet; others are
 //! read only for the parts of an hour at the edges of a range.
 
+use std::iter;
+
 use rusqlite::params;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -90,12 +92,6 @@ struct Table {
     cells: Vec<Vec<Totals>>,
 }
 
-impl Table {
-    fn cell(&mut self, bucket: usize, group: u32) -> &mut Totals {
-        cell(&mut self.cells[bucket], group)
-    }
-}
-
 fn cell(cells: &mut Vec<Totals>, group: u32) -> &mut Totals {
     let group = group as usize;
     if cells.len() <= group {
@@ -170,17 +166,13 @@ impl Reader {
         let first_ms =
             hours.map(|(first, _)| (first * HOUR_MS).max(bucket.back(BUCKETS_MAX, to_ms.min(newest_ms), zone)));
         let Some(from_ms) = filter.from_ms.or(first_ms) else { return Ok(Vec::new()) };
-        let mut starts = Vec::new();
-        let mut start = bucket.start(from_ms, zone);
-        while start < to_ms {
-            if starts.len() == BUCKETS_MAX {
-                let name = bucket.as_str();
-                return Err(AskError::Refused(format!(
-                    "That would be more than {BUCKETS_MAX} points: give a larger bucket than {name}, or a later from."
-                )));
-            }
-            starts.push(start);
-            start = bucket.next(start, zone);
+        let starts = iter::successors(Some(bucket.start(from_ms, zone)), |start| Some(bucket.next(*start, zone)));
+        let starts: Vec<i64> = starts.take_while(|start| *start < to_ms).take(BUCKETS_MAX + 1).collect();
+        if starts.len() > BUCKETS_MAX {
+            let name = bucket.as_str();
+            return Err(AskError::Refused(format!(
+                "That would be more than {BUCKETS_MAX} points: give a larger bucket than {name}, or a later from."
+            )));
         }
         Ok(starts)
     }
@@ -271,7 +263,7 @@ impl Reader {
                         ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1)
                     }
                 };
-                table.cell(at, slot.group).add_sums(&row.sums(), &slot);
+                cell(&mut table.cells[at], slot.group).add_sums(&row.sums(), &slot);
             }
             Ok(())
         })
