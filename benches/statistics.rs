@@ -205,7 +205,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
     }
     let all = Filter::default;
     // As `-7d` is: not on a whole minute.
-    let days = |days: i64| Filter::since(NOW_MS - days * DAY_MS + 12_345);
+    let days = |days: i64| Filter { from_ms: Some(NOW_MS - days * DAY_MS + 12_345), ..Filter::default() };
     let of_model = |name: &str| {
         let mut filter = Filter::default();
         filter.names[By::Model].push(name.to_owned());

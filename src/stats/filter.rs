@@ -27,11 +27,6 @@ pub const FILTERS: &str = "from, to, model, endpoint, client, key, outcome";
 const TIMES: &str = "a time as 2026-01-19T10:30:45Z, a date as 2026-01-19, or a span before now as -24h, -7d or -4w";
 
 impl Filter {
-    /// Everything since a moment.
-    pub fn since(from_ms: i64) -> Filter {
-        Filter { from_ms: Some(from_ms), ..Filter::default() }
-    }
-
     /// What is since a moment is until now: a row of a clock that was wrong is not of the last seven days until its day
     /// comes. Asked for by name, it is found.
     pub fn end_at_present(&mut self, now_ms: i64) {

@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_piece_is_read_once_until_it_changes() {
         let mut kept = KeptTallies::default();
-        let mut model = Filter::since(5);
+        let mut model = Filter { from_ms: Some(5), ..Filter::default() };
         model.names[By::Model].push("a".to_owned());
         let hour = Piece::Pack(pack_id(SPAN_HOUR, DAY + 4));
         let (day, all) = (Piece::Pack(pack_id(SPAN_DAY, DAY)), Piece::Pack(pack_id(SPAN_ALL, 0)));

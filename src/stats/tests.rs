@@ -476,11 +476,12 @@ fn a_row_whose_id_is_used_again_counts_once_at_the_edge_of_a_range() {
 fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     let mut bench = Bench::new();
     let hour = row().start_ms - row().start_ms % HOUR_MS;
+    let asked = Filter { from_ms: Some(hour + 5 * 60_000), ..Filter::default() };
     let at = |minute: i64, duration_ms: u64| Row { start_ms: hour + minute * 60_000, duration_ms, ..row() };
     let check = |bench: &Bench, expected: &[u64]| {
         // Twice: what the first question left must be as good.
         for _ in 0..2 {
-            let told = bench.reader.latency(&Filter::since(hour + 5 * 60_000)).expect("answers").overall.duration_ms;
+            let told = bench.reader.latency(&asked).expect("answers").overall.duration_ms;
             let mean = expected.iter().sum::<u64>() as f64 / expected.len() as f64;
             assert_eq!((told.count, told.mean), (expected.len() as i64, Some(one_decimal(mean))), "{expected:?}");
             assert_eq!(told.max, expected.iter().max().map(|max| *max as f64), "{expected:?}");
@@ -652,7 +653,7 @@ fn too_many_points_are_refused_with_what_to_do() {
     bench.write(&[Row { start_ms: 0, ..row() }]);
     let over_time =
         |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, Zone::default(), None, row().start_ms);
-    let ask = |bucket| over_time(&Filter::since(0), bucket);
+    let ask = |bucket| over_time(&Filter { from_ms: Some(0), ..Filter::default() }, bucket);
     let Err(AskError::Refused(error)) = ask(Bucket::Hour) else { panic!("half a million hours") };
     assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
     assert_eq!(ask(Bucket::Month).expect("answers").points.len(), 56 * 12 + 1);
