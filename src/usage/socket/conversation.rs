@@ -122,10 +122,8 @@ impl Conversation {
         if !self.has_room() {
             return self.missed += 1;
         }
-        let models = match text(message.asked_model()) {
-            Some(asked) if message.reference.is_empty() => (Some(asked), None),
-            Some(_) | None => self.models.find(&message.reference),
-        };
+        let (asked, model) = self.models.find(&message.reference);
+        let models = (asked.or_else(|| text(message.asked_model())), model);
         let prompt = message.take_prompt().and_then(|text| prompt::prompt_text(text.as_bytes(), self.kept_max));
         let mut running = Box::new(Running::new(endpoint, at_us, models, prompt, self.kept_max));
         running.follows_another = follows_another;

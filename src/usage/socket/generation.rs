@@ -91,7 +91,6 @@ struct AnswerSoFar {
     output: Excerpt,
     reasoning: Excerpt,
     tools: Tools,
-    tool_calls: u64,
     /// Pieces of a tool call came, which is not whole yet.
     is_in_call: bool,
 }
@@ -107,7 +106,6 @@ impl AnswerSoFar {
             output: Excerpt::new(kept_max),
             reasoning: Excerpt::new(kept_max),
             tools: Tools::new(kept_max),
-            tool_calls: 0,
             is_in_call: false,
         }
     }
@@ -177,8 +175,7 @@ impl Running {
         if kept_max == 0 {
             return;
         }
-        let mut call = ToolPart::new(Some(answer.tool_calls), b"", kept_max);
-        answer.tool_calls += 1;
+        let mut call = ToolPart::new(None, b"", kept_max);
         std::mem::swap(&mut call.id, &mut message.tool_id);
         std::mem::swap(&mut call.name, &mut message.tool_name);
         std::mem::swap(&mut call.arguments, &mut message.arguments);

@@ -187,6 +187,9 @@ fn the_model_is_found_however_it_is_asked_for() {
     check(LOAD, r#"{"type":"query","query":{"identifier":"q"}}"#, Some("q"), None);
     check(LOAD, r#"{"type":"query","query":{"path":"p/q"}}"#, Some("p/q"), None);
     check(LOAD, r#"{"type":"query","query":{"domain":"llm","vision":true}}"#, None, None);
+    let both = r#"{"query":{"identifier":"q"},"instanceReference":"Ab12"}"#;
+    check(LOAD, both, Some("qwen3"), Some("qwen/qwen3-4b:2"));
+    check("", both, Some("q"), None);
     check(LOAD, "null", None, None);
 }
 
@@ -238,6 +241,11 @@ fn without_fragments_a_tool_call_is_what_comes_first() {
     let twice = one(Llm, &[AUTH, PREDICT_1, "\n", &whole, "\n", &whole.replace("\"7\"", "\"8\""), SUCCESS_1]).report;
     assert_eq!((twice.first_content_us, twice.content_events), (Some(1_000), 2));
     assert_eq!(twice.tool_calls.expect("two").matches("\"name\":\"f\"").count(), 2);
+    let again = one(Llm, &[AUTH, PREDICT_1, "\n", &whole, "\n", &whole, SUCCESS_1]).report;
+    assert_eq!(again.tool_calls.expect("one").matches("\"name\":\"f\"").count(), 1);
+    let bare = whole.replace("\"id\":\"7\",", "");
+    let bare = one(Llm, &[AUTH, PREDICT_1, "\n", &bare, "\n", &bare, SUCCESS_1]).report;
+    assert_eq!(bare.tool_calls.expect("two").matches("\"name\":\"f\"").count(), 2);
 }
 
 #[test]
@@ -774,6 +782,10 @@ fn frames_are_followed_where_nothing_is_read() {
     assert!(!reader.is_at_boundary());
     assert_eq!(reader.upstream_sent(&bytes[100..], 1), bytes.len() - 100);
     assert!(reader.is_at_boundary());
+    // What follows the first message in one piece is not even begun.
+    let auth = AUTH.lines().nth(1).expect("the client's line")[1..].trim();
+    reader.client_sent(&[&frame(true, auth.as_bytes())[..], &frame(true, b"[1,2]")[..8]].concat(), 1);
+    assert_eq!((reader.client_name(), reader.bytes()), (Some("lmstudio-js"), size_of::<SocketReader>()));
     let mut reader = SocketReader::new(Llm, 100);
     reader.upstream_sent(&bytes[..1], 1);
     assert!(!reader.is_at_boundary());
