@@ -172,6 +172,11 @@ pub const UNASKED_MODELS_MAX: usize = 64;
 /// hundred clients. Each takes two connections of the system's and some kilobytes of its memory.
 pub const SOCKETS_MAX: usize = 1024;
 
+/// A WebSocket that one side has ended and on which the other side says nothing more, before it is closed: one whose
+/// upstream forgets to close it must not count for ever. HAProxy's manual closes half-closed tunnels after 30 s or less
+/// (`timeout client-fin`), nginx at once.
+pub const HALF_CLOSED_TIME_MAX: Duration = Duration::from_secs(60);
+
 // ---- what is read of a request -----------------------------------------------------------------------------------
 
 /// Longest model or user name kept of a request; the rest is cut off. File systems and Hugging Face stay below 256.

@@ -17,13 +17,15 @@
 
 pub mod polled_upstream;
 pub mod read_along;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -32,6 +34,7 @@ use super::polled;
 use crate::client::{CalledOff, Loan, Socket};
 use crate::counters::OpenSocket;
 use crate::http::websocket::close_frame;
+use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::record::row::{Outcome, Row};
 use crate::usage::socket::Generation;
 use read_along::ReadAlong;
@@ -266,6 +269,21 @@ impl<S: Socket> Tunnel<S> {
     /// Whether generations go on for a client that has left: upstream may still tell what they took.
     pub fn is_left_running(&self) -> bool {
         self.from_client != Half::Open && self.running() > 0
+    }
+
+    /// How long it may stay as it is where a side has ended its half.
+    pub fn half_closed_time_max(&self) -> Option<Duration> {
+        match (self.from_client, self.from_upstream) {
+            (Half::Open, Half::Open) => None,
+            _ if self.is_left_running() => Some(COUNTS_TIME_MAX),
+            _ => Some(HALF_CLOSED_TIME_MAX),
+        }
+    }
+
+    /// That time is over: neither side is waited for any longer.
+    pub fn expire(&mut self) -> TunnelStep {
+        let end = if self.from_client == Half::Open { TunnelEnd::Both } else { TunnelEnd::ClientLeft };
+        self.break_off(end)
     }
 
     // ---- towards the client ------------------------------------------------------------------------------------

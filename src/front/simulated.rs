@@ -186,10 +186,6 @@ pub fn run_all(seeds: std::ops::Range<u64>, mut run: impl FnMut(u64) -> usize) -
     for seed in seeds {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed))) {
             Ok(came) => sum += came,
-            Err(why) if std::env::var_os("SURVEY").is_some() => {
-                let text = why.downcast_ref::<String>().cloned().or(why.downcast_ref::<&str>().map(|s| s.to_string()));
-                eprintln!("SURVEY {seed} {}", text.unwrap_or_default().replace('\n', " "));
-            }
             Err(why) => {
                 eprintln!("the schedule of seed {seed}");
                 std::panic::resume_unwind(why);

@@ -6,7 +6,6 @@ use super::Front;
 use super::connection::{Connection, Departure, Next, State, Surroundings};
 use super::intake::AwaitedPart;
 use crate::client::Socket;
-use crate::exchange::tunnel::TunnelEnd;
 use crate::http::refusal::Refusal;
 use crate::limits::*;
 
@@ -20,10 +19,11 @@ impl<S: Socket, F> Connection<S, F> {
                 AwaitedPart::Head => after(*since_ms, HEAD_TIME_MAX),
                 AwaitedPart::Body => after(*since_ms, BODY_GAP_MAX),
             },
-            State::Lent(Departure { left_ms, .. })
-            | State::Flowing(_, Departure { left_ms, .. })
-            | State::Tunnelled(_, Departure { left_ms, .. }) => {
+            State::Lent(Departure { left_ms, .. }) | State::Flowing(_, Departure { left_ms, .. }) => {
                 left_ms.and_then(|left_ms| after(left_ms, COUNTS_TIME_MAX))
+            }
+            State::Tunnelled(tunnel, Departure { left_ms, .. }) => {
+                tunnel.half_closed_time_max().and_then(|limit| after((*left_ms)?, limit))
             }
             State::Writing { since_ms, .. } | State::Draining { since_ms } => after(*since_ms, WRITE_STALL_MAX),
             State::Lingering { since_ms, .. } => after(*since_ms, LINGER_TIME_MAX),
@@ -62,7 +62,7 @@ impl<S: Socket, F> Connection<S, F> {
                 self.client.cut_off();
                 self.look_upstream(true, around)
             }
-            State::Tunnelled(..) => self.break_off_tunnel(TunnelEnd::ClientLeft, around),
+            State::Tunnelled(..) => self.expire_tunnel(around),
             State::Writing { .. } | State::Draining { .. } | State::Lingering { .. } => Next::Drop,
         }
     }

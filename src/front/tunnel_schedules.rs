@@ -24,6 +24,7 @@ use crate::exchange::tunnel::{Tunnel, UpstreamSide};
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::websocket::close_frame;
+use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::record::row::{Outcome, Row};
 use crate::usage::UsageReport;
 use crate::usage::socket::{Generation, GenerationEnd};
@@ -239,6 +240,7 @@ type Simulated = Connection<SimulatedSocket, ()>;
 
 /// Whom the connection asks: at most one worker has its tunnel.
 struct Around {
+    now_ms: u64,
     figures: Counters,
     upstream: SimulatedSocket,
     is_stopping: bool,
@@ -254,7 +256,7 @@ struct Around {
 
 impl Surroundings<SimulatedSocket, ()> for Around {
     fn now_ms(&self) -> u64 {
-        0
+        self.now_ms
     }
 
     fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {
@@ -432,6 +434,7 @@ impl Schedule {
         let baggage = Baggage::new(Bodies::new(u64::MAX).claim(), Counted::new(&Arc::default(), returns));
         let connection = Connection::new(Client::new(client.socket.clone(), PEER, 0, returns.clone()), baggage, 0);
         let around = Around {
+            now_ms: 0,
             figures: Counters::default(),
             upstream: upstream.socket.clone(),
             is_stopping: false,
@@ -720,4 +723,50 @@ fn what_either_side_sends_reaches_the_other_in_order_and_behind_its_row() {
         Schedule::new(seed, &returns).run()
     });
     assert!(generations > 0, "nothing was generated");
+}
+
+/// A WebSocket whose client asks for a generation and ends its side, at rest.
+fn left_running(returns: &Arc<Returns>) -> Schedule {
+    let mut schedule = Schedule::new(0, returns);
+    let (from_client, from_upstream) = (b"ask".to_vec(), b"answer".to_vec());
+    schedule.for_client = [SWITCHING, &from_upstream].concat();
+    schedule.client.will = vec![Deed::End, Deed::Send([HANDSHAKE, &from_client].concat())];
+    schedule.upstream.will = vec![Deed::Send(from_upstream.clone())];
+    let (begins, ends) = (vec![2], vec![5]);
+    *schedule.reader.lock() =
+        Reading { from_client, from_upstream, begins, ends, frame_bytes: 1, ..Reading::default() };
+    while !schedule.client.will.is_empty() {
+        schedule.client.act();
+    }
+    schedule.come_to_rest();
+    schedule
+}
+
+#[test]
+fn what_a_client_left_running_goes_on_for_as_long_as_counts_may_take() {
+    let poll = Poll::new().expect("a poll");
+    let (returns, _) = returns(&poll).expect("a waker");
+    let time_max_ms = COUNTS_TIME_MAX.as_millis() as u64;
+    let look = |schedule: &mut Schedule, now_ms: u64| {
+        schedule.around.now_ms = now_ms;
+        schedule.step(Connection::look);
+        schedule.come_to_rest();
+        matches!(schedule.connection, Some(Connection { state: State::Tunnelled(..), .. }))
+    };
+    let mut schedule = left_running(&returns);
+    assert!(look(&mut schedule, time_max_ms - 1));
+    // It is cut as if it had broken it off.
+    schedule.client.reset = true;
+    assert!(!look(&mut schedule, time_max_ms));
+    assert_eq!(schedule.rows[0].outcome, Outcome::ClientClosed);
+
+    // Once it has ended, upstream may take its time to close, but not for ever.
+    let time_max_ms = HALF_CLOSED_TIME_MAX.as_millis() as u64;
+    let mut schedule = left_running(&returns);
+    schedule.upstream.act();
+    schedule.come_to_rest();
+    assert_eq!(schedule.rows[0].outcome, Outcome::Completed);
+    assert!(look(&mut schedule, time_max_ms - 1));
+    schedule.client.reset = true;
+    assert!(!look(&mut schedule, time_max_ms));
 }

@@ -40,8 +40,12 @@ impl<S: Socket, F> Connection<S, F> {
         let Connection { client, baggage, state, .. } = self;
         let State::Tunnelled(tunnel, departure) = state else { return Next::Keep };
         let step = tunnel.advance(&mut |into| baggage.read(client.stream(), into), scratch);
-        let left_ms = departure.left_ms;
-        departure.left_ms = tunnel.is_left_running().then(|| left_ms.unwrap_or_else(|| around.now_ms()));
+        departure.left_ms = match tunnel.half_closed_time_max() {
+            // What goes on for nobody ends in its time, whatever comes meanwhile.
+            Some(_) if tunnel.is_left_running() => departure.left_ms.or_else(|| Some(around.now_ms())),
+            Some(_) => Some(around.now_ms()),
+            None => None,
+        };
         match step {
             // Where nothing is read of it or written to it, nothing else tells.
             TunnelStep::Dry if baggage.inbound.is_gone && client.is_broken() => {
@@ -57,6 +61,13 @@ impl<S: Socket, F> Connection<S, F> {
     pub(super) fn break_off_tunnel(&mut self, end: TunnelEnd, around: &mut impl Surroundings<S, F>) -> Next {
         let State::Tunnelled(tunnel, _) = &mut self.state else { return Next::Keep };
         let step = tunnel.break_off(end);
+        self.end_turn_of_tunnel(step, around)
+    }
+
+    /// One side has ended its half, and the other has been waited for long enough.
+    pub(super) fn expire_tunnel(&mut self, around: &mut impl Surroundings<S, F>) -> Next {
+        let State::Tunnelled(tunnel, _) = &mut self.state else { return Next::Keep };
+        let step = tunnel.expire();
         self.end_turn_of_tunnel(step, around)
     }
 
