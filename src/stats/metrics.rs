@@ -125,6 +125,9 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
 }
 
 /// The text as it grows.
+/// A counter: its name, what it counts, and where that is in sums.
+type CounterOfSums = (&'static str, &'static str, fn(&Sums) -> i64);
+
 #[derive(Default)]
 struct Page {
     text: String,
@@ -133,7 +136,7 @@ struct Page {
 impl Page {
     #[rustfmt::skip] // One metric, one line.
     fn add_requests(&mut self, counts: &BTreeMap<Labels, Sums>) {
-        let families: [(&str, &str, fn(&Sums) -> i64); 6] = [
+        let families: [CounterOfSums; 6] = [
             ("lms_proxy_requests_total", "Recorded requests by how they ended, of all time.", |sums| sums.requests),
             ("lms_proxy_input_tokens_total", "Tokens of prompts as reported, of all time.", |sums| sums[Figure::Input].sum),
             ("lms_proxy_output_tokens_total", "Tokens of answers as reported, of all time.", |sums| sums[Figure::Output].sum),

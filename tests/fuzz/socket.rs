@@ -80,7 +80,7 @@ fn read(namespace: Namespace, said: &[u8], mut next: impl FnMut(usize) -> usize)
                 let left = reader.upstream_sent(&bytes[at..end], at_us);
                 let ended = reader.take_ended();
                 assert!(
-                    left <= end - at && (left < end - at) == !ended.is_empty(),
+                    left <= end - at && (left < end - at) != ended.is_empty(),
                     "{left} of {} with {ended:?}",
                     end - at
                 );

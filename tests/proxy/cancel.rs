@@ -154,7 +154,7 @@ fn right_behind_its_request() {
             let mut client = proxy.connect();
             let request = post("/v1/chat/completions", &body);
             if body.len() < 100 {
-                proxy.signal("STOP");
+                proxy.halt();
                 client.send(request);
                 let gone = std::thread::spawn(move || go(client));
                 // What the client sent has arrived when this one's connection is there.

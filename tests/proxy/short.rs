@@ -322,7 +322,7 @@ fn one_that_is_found_closed_when_it_is_asked_is_replaced() {
     link.request();
     link.send(chat_reply());
     client.reply();
-    proxy.signal("STOP");
+    proxy.halt();
     client.send(chat());
     link.fin();
     proxy.signal("CONT");

@@ -211,6 +211,24 @@ impl Proxy {
         assert!(sent.expect("there is a kill command").success());
     }
 
+    /// Stops all its threads (SIGSTOP), each of which goes on for a moment behind the signal; waits until none does.
+    #[cfg(unix)]
+    pub fn halt(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        // Elsewhere there is nowhere to look.
+        let Ok(tasks) = std::fs::read_dir(tasks) else { return };
+        for task in tasks.flatten() {
+            until("a thread that stands still", || {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')')
+                    .next()
+                    .is_none_or(|rest| !rest.starts_with(' ') || rest.starts_with(" T"))
+                    .then_some(())
+            });
+        }
+    }
+
     /// Sends a signal again and again until it ends: two that come close together count as one.
     #[cfg(unix)]
     pub fn signal_until_it_ends(&mut self, name: &str) -> ExitStatus {
