@@ -47,26 +47,8 @@ pub struct Moved {
     _lane: Arc<FlowingMailbox>,
 }
 
-/// Connections that move to a lane. Dropped, also by a bug of its loop, nobody moves there any more.
-pub struct Arrivals(Arc<Mailbox<Moved>>);
-
-impl Arrivals {
-    /// Everyone who has come since the last call.
-    pub fn take(&self) -> Vec<Moved> {
-        self.0.take()
-    }
-
-    /// The same, for the last time.
-    pub fn close(&self) -> Vec<Moved> {
-        self.0.close()
-    }
-}
-
-impl Drop for Arrivals {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
+/// Where connections are left that move to a lane.
+pub type Arrivals = Mailbox<Moved>;
 
 /// A lane, as the accepting loop sees it.
 enum Lane {
@@ -78,7 +60,7 @@ enum Lane {
 }
 
 struct StartedLane {
-    arrivals: Arc<Mailbox<Moved>>,
+    arrivals: Arc<Arrivals>,
     /// Whoever is answered there has a hand on this.
     flowing: Arc<FlowingMailbox>,
 }
@@ -169,8 +151,8 @@ fn start(common: Common) -> io::Result<(StartedLane, JoinHandle<()>)> {
     let asks = ShortExchanges::serves(&common.shared.settings);
     let short = asks.then(|| ShortExchanges::new(common.shared.clone(), common.pool.clone(), registry, LINKS));
     let stop = common.stop.clone();
-    let mut front = Front::new(poll, common, |waker| Role::Lane(Arrivals(Arc::new(Mailbox::new(waker)))), short)?;
-    let Role::Lane(Arrivals(arrivals)) = &front.services.role else { unreachable!("made just now") };
+    let mut front = Front::new(poll, common, |waker| Role::Lane(Arc::new(Mailbox::new(waker))), short)?;
+    let Role::Lane(arrivals) = &front.services.role else { unreachable!("made just now") };
     let started = StartedLane { arrivals: arrivals.clone(), flowing: front.services.flowing.mailbox().clone() };
     let returns = front.services.returns.clone();
     let run = move || {

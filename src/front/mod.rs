@@ -136,7 +136,7 @@ enum Role {
     /// It accepts connections.
     Accepting(Lanes),
     /// It is a lane, to which connections move.
-    Lane(Arrivals),
+    Lane(Arc<Arrivals>),
 }
 
 impl Front {
@@ -329,9 +329,12 @@ impl Front {
     }
 }
 
-/// Also by a bug of the loop: workers keep its streams from now on.
+/// Also by a bug of the loop: nobody moves here from now on, and workers keep its streams.
 impl Drop for Front {
     fn drop(&mut self) {
+        if let Role::Lane(arrivals) = &self.services.role {
+            arrivals.close();
+        }
         for connection in self.connections.iter_mut() {
             if let Some(mut exchange) = connection.give_up_stream() {
                 exchange.stop_polling();
