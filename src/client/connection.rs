@@ -317,7 +317,7 @@ impl<S: Socket> Client<S> {
     pub(super) fn close(&self) {
         self.end_well();
         let _ = self.stream.shutdown(Shutdown::Write);
-        self.returns.push(Return { token: self.token, fate: Fate::Closed });
+        self.give_back_with(Vec::new(), AfterReply::Linger);
     }
 
     pub(super) fn cut(&self) {
@@ -325,7 +325,7 @@ impl<S: Socket> Client<S> {
         if !self.resets() {
             let _ = self.stream.shutdown(Shutdown::Both);
         }
-        self.returns.push(Return { token: self.token, fate: Fate::Cut });
+        self.give_back_with(Vec::new(), AfterReply::Cut);
     }
 
     fn cancel(&self) -> MutexGuard<'_, Cancel> {

@@ -178,12 +178,12 @@ mod tests {
             loan.give_back_with(reply(), true);
         };
         check(last, false, Fate::Write(reply(), AfterReply::Linger));
-        check(Loan::cut, false, Fate::Cut);
+        check(Loan::cut, false, Fate::Write(Vec::new(), AfterReply::Cut));
         let last = |mut loan: Loan| {
             loan.make_last();
             loan.give_back();
         };
-        check(last, false, Fate::Closed);
+        check(last, false, Fate::Write(Vec::new(), AfterReply::Linger));
         check(Loan::give_back, true, Fate::Parked);
     }
 }

@@ -12,12 +12,8 @@ use crate::mailbox::Mailbox;
 pub enum Fate {
     /// It goes on: something happened on it meanwhile.
     Parked,
-    /// The loop writes these bytes first.
+    /// The loop writes these bytes, if there are any, and does what comes after them.
     Write(Vec<u8>, AfterReply),
-    /// Its last reply was sent: linger, then close.
-    Closed,
-    /// It was cut.
-    Cut,
 }
 
 /// What the loop does when it has written the last bytes of a reply.

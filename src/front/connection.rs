@@ -321,17 +321,13 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Its borrower has returned it.
     pub fn take_back(&mut self, fate: Fate, around: &mut impl Surroundings<S, F>, scratch: &mut [u8]) -> Next {
-        let since_ms = around.now_ms();
         match fate {
-            Fate::Parked => return self.take_up(around, scratch),
-            Fate::Cut => return self.cut(around),
-            Fate::Closed => self.state = State::Lingering { since_ms, drained: 0 },
+            Fate::Parked => self.take_up(around, scratch),
             Fate::Write(bytes, then) => {
-                self.state = State::Writing { bytes, written: 0, then, since_ms };
-                return self.write(around, scratch);
+                self.state = State::Writing { bytes, written: 0, then, since_ms: around.now_ms() };
+                self.write(around, scratch)
             }
         }
-        self.read(around, scratch)
     }
 
     /// Goes on with a connection that was given back as if nothing had happened, if it was. The word that says so may

@@ -125,13 +125,9 @@ impl<S: Socket, F> Connection<S, F> {
     /// The connection's last reply, without content where the request was one for a head.
     fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
         let bytes = reply.encode(Persistence::Close, self.intake.is_head_only());
-        self.forget_request();
-        self.reply(bytes, false, around)
-    }
-
-    /// What came of a request that is refused takes no memory while its client reads why.
-    fn forget_request(&mut self) {
+        // What came of a request that is refused takes no memory while its client reads why.
         self.intake = Intake::default();
         self.baggage.claim.set(0);
+        self.reply(bytes, false, around)
     }
 }
