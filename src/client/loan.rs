@@ -137,7 +137,7 @@ mod tests {
         client.call_back();
         end(Loan::new(client.clone(), true));
         assert_eq!((client.call_back(), client.is_given_back()), (given_back, given_back), "{fate:?}");
-        let fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
+        let fates: Vec<Fate> = returns.mailbox.take().into_iter().map(|returned| returned.fate).collect();
         assert_eq!(fates, [fate]);
     }
 

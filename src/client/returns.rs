@@ -38,7 +38,8 @@ pub struct Return {
 
 /// Where borrowers leave connections that need their loop's attention.
 pub struct Returns {
-    mailbox: Mailbox<Return>,
+    /// What they have left.
+    pub mailbox: Mailbox<Return>,
     epoch: Instant,
 }
 
@@ -51,16 +52,6 @@ impl Returns {
     /// Milliseconds on the loop's clock.
     pub fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
-    }
-
-    /// Wakes the loop.
-    pub fn wake(&self) {
-        self.mailbox.wake();
-    }
-
-    /// Everything returned since the last call.
-    pub fn take(&self) -> Vec<Return> {
-        self.mailbox.take()
     }
 
     pub(super) fn push(&self, returned: Return) {

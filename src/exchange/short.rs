@@ -73,17 +73,8 @@ struct ShortExchange {
     draft: Option<Box<Draft>>,
 }
 
-/// How far sending a request got.
-enum SendProgress {
-    Whole,
-    /// The socket did not take this rest.
-    Partly(Vec<u8>),
-    /// Not a byte: it is too large, or was called off, or the connection is broken.
-    Nothing,
-}
-
 impl ShortExchanges {
-    /// Whether exchanges with this upstream can be a lane's: TLS and time-outs are ureq's.
+    /// Whether exchanges with this upstream can be a lane's: TLS and time-outs are a worker's.
     pub fn serves(settings: &Settings) -> bool {
         settings.upstream.scheme == Scheme::HTTP && FlowingReplies::are_possible(settings)
     }
@@ -115,9 +106,9 @@ impl ShortExchanges {
         link.exchange = Some(ShortExchange { request, sent: 0, draft: None });
         let shared = &self.shared;
         match catch_unwind(AssertUnwindSafe(|| link.send(shared))) {
-            Ok(SendProgress::Whole) => {}
-            Ok(SendProgress::Partly(unsent)) => self.go_on(at, unsent, Vec::new()),
-            Ok(SendProgress::Nothing) => return self.give_back(at).map_or(Ok(()), Err),
+            Ok(Some(unsent)) if unsent.is_empty() => {}
+            Ok(Some(unsent)) => self.go_on(at, unsent, Vec::new()),
+            Ok(None) => return self.give_back(at).map_or(Ok(()), Err),
             Err(_) => self.end_by_bug(at),
         }
         Ok(())
@@ -320,44 +311,37 @@ fn is_quiet(mut socket: &TcpStream) -> bool {
 
 impl UpstreamLink {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile, so that costs no time. Where a bug
-    /// comes in between, the row is made by who ends the exchange.
-    fn send(&mut self, shared: &Shared) -> SendProgress {
-        let Some(ShortExchange { request, sent: taken, draft }) = &mut self.exchange else {
-            return SendProgress::Nothing;
-        };
+    /// comes in between, the row is made by who ends the exchange. What the socket did not take; `None`: not a byte was
+    /// sent, for the request is too large, or was called off, or the connection is broken.
+    fn send(&mut self, shared: &Shared) -> Option<Vec<u8>> {
+        let ShortExchange { request, sent, draft } = self.exchange.as_mut()?;
         let Lend { loan, head, body, .. } = &request.lend;
         let fields = forwarded(head, request.forwarding.recorded);
-        let bytes = self.upstream.encode(head.method(), head.target(), fields, body);
-        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= SENT_AT_ONCE_BYTES_MAX) else {
-            return SendProgress::Nothing;
-        };
+        let bytes = self.upstream.encode(head.method(), head.target(), fields, body)?;
+        if bytes.len() > SENT_AT_ONCE_BYTES_MAX {
+            return None;
+        }
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
         if !is_quiet(&self.socket) {
             self.upstream.manners().note_close();
             self.upstream.disconnect();
-            return SendProgress::Nothing;
+            return None;
         }
         self.upstream.manners().note_open();
-        if loan.client().interrupts(self.upstream.wire().clone()).is_err() {
-            return SendProgress::Nothing;
-        }
+        loan.client().interrupts(self.upstream.wire().clone()).ok()?;
         let n = match (&*self.socket).write(&bytes) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
                 self.upstream.disconnect();
-                return SendProgress::Nothing;
+                return None;
             }
         };
-        *taken = n as u64;
-        let sent = match &bytes[n..] {
-            [] => SendProgress::Whole,
-            unsent => SendProgress::Partly(unsent.to_vec()),
-        };
+        *sent = n as u64;
         bug_on_purpose(head, "sending");
         *draft = request.draft(shared);
         bug_on_purpose(head, "asking");
-        sent
+        Some(bytes[n..].to_vec())
     }
 }
 

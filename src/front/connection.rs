@@ -75,7 +75,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         // Accepting waits for a free place.
         if self.figures.connections.fetch_sub(1, Ordering::Relaxed) == CONNECTIONS_MAX {
-            self.accepting.wake();
+            self.accepting.mailbox.wake();
         }
     }
 }

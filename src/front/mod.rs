@@ -268,7 +268,7 @@ impl Front {
         if self.accept_again_ms.is_some() {
             self.accept();
         }
-        for Return { token, fate } in self.services.returns.take() {
+        for Return { token, fate } in self.services.returns.mailbox.take() {
             self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
         }
         for (token, left) in self.services.flowing.take() {

@@ -318,7 +318,7 @@ impl Schedule {
 
     /// One thing happens, or nothing. `is_over`: the client sends and ends no more, borrowers do what they should.
     fn happen(&mut self, is_over: bool) {
-        self.words.extend(self.around.returns.take().into_iter().map(|returned| returned.fate));
+        self.words.extend(self.around.returns.mailbox.take().into_iter().map(|returned| returned.fate));
         match self.chance.below(if is_over { 10 } else { 13 }) {
             0 => {
                 // An event waits while nobody is there whom it could be told.
@@ -512,7 +512,7 @@ fn every_request_that_came_whole_gets_its_reply_in_order_or_an_end() {
     let (returns, _) = returns(&poll).expect("a waker");
     let flowed = run_all(0..10_000, |seed| {
         // What the one before left behind is not its.
-        returns.take();
+        returns.mailbox.take();
         Schedule::new(seed, &returns).run()
     });
     assert!(flowed > 0, "no reply ever flowed");

@@ -38,7 +38,7 @@ impl Stop {
             Err(_) if self.asked.get().is_some_and(is_again) => StopAsked::Again,
             Err(_) => StopAsked::Same,
         };
-        self.sleepers().iter().for_each(|returns| returns.wake());
+        self.sleepers().iter().for_each(|returns| returns.mailbox.wake());
         asked
     }
 
@@ -52,7 +52,7 @@ impl Stop {
         self.sleepers().push(returns.clone());
         // Whoever asked meanwhile has not seen it.
         if self.is_asked() {
-            returns.wake();
+            returns.mailbox.wake();
         }
     }
 

@@ -477,7 +477,7 @@ impl Schedule {
                 self.client.socket.wire().closed = true;
             }
         }
-        self.words.extend(self.returns.take().into_iter().map(|returned| returned.fate));
+        self.words.extend(self.returns.mailbox.take().into_iter().map(|returned| returned.fate));
     }
 
     /// One thing happens, or nothing. `is_over`: both sides do nothing more, but for reading.
@@ -524,7 +524,7 @@ impl Schedule {
                 self.step(|connection, around, _| connection.call_off(CalledOff::Shutdown, around));
             }
         }
-        self.words.extend(self.returns.take().into_iter().map(|returned| returned.fate));
+        self.words.extend(self.returns.mailbox.take().into_iter().map(|returned| returned.fate));
     }
 
     /// Upstream has agreed.
@@ -719,7 +719,7 @@ fn what_either_side_sends_reaches_the_other_in_order_and_behind_its_row() {
     let (returns, _) = returns(&poll).expect("a waker");
     let generations = run_all(0..10_000, |seed| {
         // What the one before left behind is not its.
-        returns.take();
+        returns.mailbox.take();
         Schedule::new(seed, &returns).run()
     });
     assert!(generations > 0, "nothing was generated");

@@ -190,7 +190,7 @@ fn advance(tunnel: &mut Tunnel<Stage>, client: &[&[u8]]) -> TunnelStep {
 
 /// The one thing that came back.
 fn fate(returns: &Returns) -> Fate {
-    let mut fates: Vec<Fate> = returns.take().into_iter().map(|returned| returned.fate).collect();
+    let mut fates: Vec<Fate> = returns.mailbox.take().into_iter().map(|returned| returned.fate).collect();
     assert_eq!(fates.len(), 1, "{fates:?}");
     fates.remove(0)
 }
@@ -210,13 +210,13 @@ fn check_end(end: TunnelEnd, is_mid_frame: bool, expected: &Fate, is_upstream_re
 #[test]
 fn each_side_sees_what_has_become_of_the_other() {
     let write = |bytes: &[u8], then| Fate::Write(bytes.to_vec(), then);
-    check_end(TunnelEnd::ClientLeft, false, &Fate::Cut, true);
+    check_end(TunnelEnd::ClientLeft, false, &write(b"", AfterReply::Cut), true);
     check_end(TunnelEnd::UpstreamReset, false, &write(b"rest", AfterReply::Cut), false);
     check_end(TunnelEnd::UpstreamEnded, false, &write(b"rest", AfterReply::Cut), false);
     // Close, 1001; but no frame goes into another.
     check_end(TunnelEnd::Shutdown, false, &write(b"rest\x88\x02\x03\xe9", AfterReply::Linger), false);
     check_end(TunnelEnd::Shutdown, true, &write(b"rest", AfterReply::Linger), false);
-    check_end(TunnelEnd::Both, false, &Fate::Closed, false);
+    check_end(TunnelEnd::Both, false, &write(b"", AfterReply::Linger), false);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn the_rows_of_what_was_cut_say_who_ended_it() {
         stage.set().running = 2;
         assert_eq!(tunnel.break_off(end), TunnelStep::Settle, "rows come first");
         assert_eq!(tunnel.take_rows().iter().map(|row| row.outcome).collect::<Vec<_>>(), [outcome; 2], "{end:?}");
-        assert!(returns.take().is_empty() && tunnel.settled().is_none() && returns.take().len() == 1);
+        assert!(returns.mailbox.take().is_empty() && tunnel.settled().is_none() && returns.mailbox.take().len() == 1);
     };
     check(TunnelEnd::ClientLeft, Outcome::ClientClosed);
     check(TunnelEnd::UpstreamReset, Outcome::Truncated);
