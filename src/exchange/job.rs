@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::pool::{Connecting, InFlight, Pool, QueuedRequest};
+use super::pool::{Place, Pool, QueuedRequest};
 use super::relay::Step;
 use super::relayed::Exchange;
 use super::relayed::{FlowingMailbox, ForwardedRequest};
@@ -56,7 +56,7 @@ impl From<Box<ForwardedRequest>> for Job {
 }
 
 impl QueuedRequest for Box<ForwardedRequest> {
-    fn begin(&mut self, in_flight: InFlight, connecting: Option<Connecting>) {
+    fn begin(&mut self, in_flight: Place, connecting: Option<Place>) {
         self.in_flight = Some(in_flight);
         self.connecting = connecting;
     }

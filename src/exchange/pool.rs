@@ -1,7 +1,7 @@
 //! The workers: threads that start on demand and leave again, each with one job at a time.
 //!
 //! The worker that was busy last gets the next job: its stack and its buffers are warm. `MAX_WORKERS` bounds the
-//! exchanges in flight, whoever has them in hand ([`InFlight`]). Further requests wait in a bounded queue
+//! exchanges in flight, whoever has them in hand ([`Place`]). Further requests wait in a bounded queue
 //! ([`super::admission`]); beyond that they are refused. What an exchange in flight needs done waits for no exchange to
 //! end.
 //!
@@ -22,7 +22,7 @@ use crate::outage::Outage;
 /// A request that may have to wait until it begins.
 pub trait QueuedRequest: Send + 'static {
     /// It begins, and holds these: the one until it is over, the other until it has a connection or needs none.
-    fn begin(&mut self, in_flight: InFlight, connecting: Option<Connecting>);
+    fn begin(&mut self, in_flight: Place, connecting: Option<Place>);
 
     /// Whether it has nothing to wait for any more.
     fn is_called_off(&self) -> bool;
@@ -75,21 +75,29 @@ struct State<R, J> {
 /// Where one worker waits for its next job.
 type NextJob<J> = Bell<Option<J>>;
 
-/// That an exchange is in flight. Dropped when it is over: others begin then.
-pub struct InFlight(Arc<dyn InFlightCount>);
+/// A place in the pool, taken for as long as this is kept.
+pub struct Place(Arc<dyn Places>, PlaceOf);
 
-/// That an exchange in flight has yet to come to a connection. Dropped when it has, or has given that up: others begin
-/// then.
-pub struct Connecting(Arc<dyn InFlightCount>);
+/// Whose place it is.
+#[derive(Clone, Copy)]
+enum PlaceOf {
+    /// An exchange in flight. When it is over, others begin.
+    Exchange,
+    /// An exchange in flight that has yet to come to a connection. When it has, or has given that up, others begin.
+    Connecting,
+    /// A job that is no exchange and may block a worker as one.
+    Beside,
+}
 
-/// That a job which is no exchange may block a worker as one. Dropped when it is over.
-pub struct Beside(Arc<dyn InFlightCount>);
+/// Where they are counted.
+trait Places: Send + Sync {
+    fn free(self: Arc<Self>, place: PlaceOf);
+}
 
-/// Where these are counted.
-trait InFlightCount: Send + Sync {
-    fn note_end(self: Arc<Self>);
-    fn note_connected(self: Arc<Self>);
-    fn note_end_beside(&self);
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.clone().free(self.1);
+    }
 }
 
 /// Why a request cannot even wait.
@@ -148,7 +156,7 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
         let asked = state.admission.ask(request);
         drop(state);
         for mut request in left {
-            request.begin(self.in_flight(), None);
+            request.begin(self.place(PlaceOf::Exchange), None);
             self.give(request.into());
         }
         match asked {
@@ -159,8 +167,8 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
     }
 
     /// Counts an exchange that begins on a connection which is there already; `None` when there is no room for it.
-    pub fn begin(self: &Arc<Self>) -> Option<InFlight> {
-        self.state().admission.begin_connected().then(|| self.in_flight())
+    pub fn begin(self: &Arc<Self>) -> Option<Place> {
+        self.state().admission.begin_connected().then(|| self.place(PlaceOf::Exchange))
     }
 
     /// Has a worker begin the first request that waits, if it may.
@@ -173,12 +181,12 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
     }
 
     fn begun(self: &Arc<Self>, mut request: R) -> R {
-        request.begin(self.in_flight(), Some(Connecting(self.clone())));
+        request.begin(self.place(PlaceOf::Exchange), Some(self.place(PlaceOf::Connecting)));
         request
     }
 
-    fn in_flight(self: &Arc<Self>) -> InFlight {
-        InFlight(self.clone())
+    fn place(self: &Arc<Self>, of: PlaceOf) -> Place {
+        Place(self.clone(), of)
     }
 
     /// How busy it is at this moment.
@@ -191,9 +199,9 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
     // ---- jobs --------------------------------------------------------------------------------------------------
 
     /// Counts a job beside the exchanges, which takes no thread from them. Whoever has such jobs bounds their number.
-    pub fn beside(self: &Arc<Self>) -> Beside {
+    pub fn beside(self: &Arc<Self>) -> Place {
         self.state().beside += 1;
-        Beside(self.clone())
+        self.place(PlaceOf::Beside)
     }
 
     /// Gives a worker a job of an exchange in flight, or one beside them.
@@ -339,39 +347,15 @@ fn start_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK_BYTES).spawn(work).map(drop)
 }
 
-impl<R: QueuedRequest, J: From<R> + Send + 'static> InFlightCount for Pool<R, J> {
-    fn note_end(self: Arc<Self>) {
+impl<R: QueuedRequest, J: From<R> + Send + 'static> Places for Pool<R, J> {
+    fn free(self: Arc<Self>, place: PlaceOf) {
         let mut state = self.state();
-        state.admission.end();
+        match place {
+            PlaceOf::Exchange => state.admission.end(),
+            PlaceOf::Connecting => state.admission.connected(),
+            PlaceOf::Beside => state.beside -= 1,
+        }
         self.begin_next(state);
-    }
-
-    fn note_connected(self: Arc<Self>) {
-        let mut state = self.state();
-        state.admission.connected();
-        self.begin_next(state);
-    }
-
-    fn note_end_beside(&self) {
-        self.state().beside -= 1;
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.clone().note_end();
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.note_end_beside();
-    }
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        self.0.clone().note_connected();
     }
 }
 
@@ -384,7 +368,7 @@ mod tests {
     use super::*;
 
     /// What a request holds while it is in flight.
-    type Held = (InFlight, Option<Connecting>);
+    type Held = (Place, Option<Place>);
 
     /// A request that does this when it begins.
     struct Ask {
@@ -410,7 +394,7 @@ mod tests {
     }
 
     impl QueuedRequest for Ask {
-        fn begin(&mut self, in_flight: InFlight, connecting: Option<Connecting>) {
+        fn begin(&mut self, in_flight: Place, connecting: Option<Place>) {
             assert!(self.held.replace((in_flight, connecting)).is_none(), "it begins once");
         }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::draft::{Draft, Ending};
 use super::incoming::Incoming;
-use super::pool::{Connecting, InFlight};
+use super::pool::Place;
 use super::relay::{Ended, Relay, Scratch, Step};
 use super::request::Forwarding;
 use super::tunnel::Tunnel;
@@ -54,9 +54,9 @@ pub struct ForwardedRequest {
     /// A lane has begun it.
     pub(super) asked_before: Option<Box<AskedBefore>>,
     /// It has begun, and counts as long as this is kept.
-    pub(super) in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<Place>,
     /// It counts among those that have yet to come to a connection.
-    pub(super) connecting: Option<Connecting>,
+    pub(super) connecting: Option<Place>,
     /// It opens a WebSocket, if upstream agrees.
     pub(super) socket: Option<OpenSocket>,
 }

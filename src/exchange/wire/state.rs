@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::bell::lock;
 use crate::client::Interrupt;
-use crate::exchange::pool::Connecting;
+use crate::exchange::pool::Place;
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub struct WireState {
     /// What is to be sent on a polled socket, by whoever polls it.
     unsent: Mutex<Vec<u8>>,
     /// What others wait for until a connection is on its way.
-    turn: Mutex<Option<Connecting>>,
+    turn: Mutex<Option<Place>>,
 }
 
 /// A request that a lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -96,7 +96,7 @@ impl WireState {
     }
 
     /// Others wait until its connection is there, or on its way.
-    pub(in crate::exchange) fn hold(&self, turn: Option<Connecting>) {
+    pub(in crate::exchange) fn hold(&self, turn: Option<Place>) {
         *self.turn() = turn;
     }
 
@@ -107,7 +107,7 @@ impl WireState {
         drop(turn);
     }
 
-    fn turn(&self) -> MutexGuard<'_, Option<Connecting>> {
+    fn turn(&self) -> MutexGuard<'_, Option<Place>> {
         lock(&self.turn)
     }
 
