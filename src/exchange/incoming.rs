@@ -9,7 +9,7 @@ use ureq::unversioned::transport::{NextTimeout, Transport};
 use super::relay::{Fault, Source};
 use crate::bell::lock;
 use crate::http::ChunkDecoder;
-use crate::http::refusal::Refusal;
+use crate::http::body_rest::BodyRest;
 use crate::http::reply_framing::BodyEnd;
 
 /// A connection to upstream, in the clear or under TLS.
@@ -32,17 +32,9 @@ pub struct Incoming {
     idle: Arc<IdleLine>,
     /// What came with the head.
     early: Vec<u8>,
-    reading: Reading,
+    rest: BodyRest,
     /// The connection may serve another exchange.
     kept: bool,
-}
-
-enum Reading {
-    /// So many bytes are still to come. Invariant: more than 0.
-    Length(u64),
-    Chunks(ChunkDecoder),
-    Close,
-    Over,
 }
 
 impl Source for Incoming {
@@ -52,7 +44,7 @@ impl Source for Incoming {
         }
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
-            let used = self.reading.take_in(&early, out).map_err(Fault::Chunks)?;
+            let used = self.rest.take(&early, out).map_err(Fault::Chunks)?;
             self.kept &= used == early.len();
             return Ok(self.is_over());
         }
@@ -65,7 +57,7 @@ impl Source for Incoming {
         }
         let input = self.line.buffers().input();
         let came = input.len();
-        let used = self.reading.take_in(input, out).map_err(Fault::Chunks)?;
+        let used = self.rest.take(input, out).map_err(Fault::Chunks)?;
         self.line.buffers().input_consume(used);
         // Bytes behind the end may be a reply that somebody smuggled: they reach nobody.
         self.kept &= used == came;
@@ -86,29 +78,27 @@ impl Source for Incoming {
 impl Incoming {
     /// The body that ends so, of which `early` came with its head. `kept`: the connection may serve another exchange.
     pub fn new(line: UpstreamLine, idle: Arc<IdleLine>, early: Vec<u8>, end: &BodyEnd, kept: bool) -> Incoming {
-        let reading = match *end {
-            BodyEnd::Nothing | BodyEnd::Length(0) => Reading::Over,
-            BodyEnd::Length(length) => Reading::Length(length),
-            BodyEnd::Chunks => Reading::Chunks(ChunkDecoder::of_reply()),
-            BodyEnd::Close => Reading::Close,
+        let rest = match *end {
+            BodyEnd::Nothing => BodyRest::NONE,
+            BodyEnd::Length(length) => BodyRest::Length(length),
+            BodyEnd::Chunks => BodyRest::Chunks(ChunkDecoder::of_reply()),
+            BodyEnd::Close => BodyRest::Close,
         };
-        Incoming { line, idle, early, reading, kept }
+        Incoming { line, idle, early, rest, kept }
     }
 
     fn closed(&mut self) -> Result<bool, Fault> {
         self.kept = false;
-        match self.reading {
-            Reading::Close | Reading::Over => {
-                self.reading = Reading::Over;
-                Ok(true)
-            }
-            Reading::Length(_) | Reading::Chunks(_) => Err(Fault::Io(io::ErrorKind::UnexpectedEof.into())),
+        if let BodyRest::Close = self.rest {
+            self.rest = BodyRest::NONE;
+            return Ok(true);
         }
+        Err(Fault::Io(io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Whether it has ended.
     pub fn is_over(&self) -> bool {
-        matches!(self.reading, Reading::Over)
+        self.rest.is_over()
     }
 
     /// The connection itself.
@@ -119,31 +109,6 @@ impl Incoming {
     /// Whether all of a body in chunks seems to have come with the head. Text that looks like the end of one is taken for
     /// it: so it is good for a guess.
     pub fn seems_whole(&self) -> bool {
-        matches!(self.reading, Reading::Over)
-            || matches!(self.reading, Reading::Chunks(_)) && self.early.ends_with(b"0\r\n\r\n")
-    }
-}
-
-impl Reading {
-    /// How many bytes of `input` were of the body.
-    fn take_in(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Refusal> {
-        let (used, is_over) = match self {
-            Reading::Over => (0, true),
-            Reading::Close => {
-                out.extend_from_slice(input);
-                (input.len(), false)
-            }
-            Reading::Length(left) => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                out.extend_from_slice(&input[..here]);
-                *left -= here as u64;
-                (here, *left == 0)
-            }
-            Reading::Chunks(decoder) => decoder.decode(input, out)?,
-        };
-        if is_over {
-            *self = Reading::Over;
-        }
-        Ok(used)
+        self.is_over() || matches!(self.rest, BodyRest::Chunks(_)) && self.early.ends_with(b"0\r\n\r\n")
     }
 }

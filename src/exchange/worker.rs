@@ -20,7 +20,7 @@ use super::unasked::Asking;
 use super::upstream::{NoReply, UpstreamConnection};
 use crate::client::{CalledOff, Lend, Loan, Tail};
 use crate::http::head::RequestHead;
-use crate::http::reply::{self, ReplyFraming};
+use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::http::reply_framing::{BodyEnd, ReplyBody};
 use crate::http::reply_head::{self, parse_reply_head};
 use crate::http::upgrade::handshake_fields;
@@ -177,7 +177,7 @@ impl Worker {
         let persistence = request.lend.persistence();
         let codings = if has_body { body_framing.codings.as_str() } else { "" };
         let (start, framed) = ((status, head.reason), (framing, codings));
-        reply::write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
+        write_relayed_head(&mut out, start, head.pairs(), framed, persistence);
 
         let content_bytes_max = self.shared.settings.content_bytes_max;
         let choices = self.draft.as_ref().map_or(1, |draft| draft.asked_choices());
@@ -364,19 +364,20 @@ impl Worker {
             ),
         };
         let reply = match status {
-            503 => reply::Reply::overloaded(&message, OVERLOADED_RETRY_S),
-            _ => reply::Reply::error(status, &message, code),
+            503 => Reply::overloaded(&message, OVERLOADED_RETRY_S),
+            _ => Reply::error(status, &message, code),
         };
-        let (outcome, http_status, error, reply) = match called_off {
-            None => (outcome, Some(status), Some(message), Some(reply)),
-            Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None, None),
-            Some(CalledOff::ClientVanished) => (Outcome::ClientClosed, None, Some(CLIENT_VANISHED.to_string()), None),
+        let (outcome, error, reply) = match called_off {
+            None => (outcome, Some(message), Some(reply)),
+            Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None),
+            Some(CalledOff::ClientVanished) => (Outcome::ClientClosed, Some(CLIENT_VANISHED.to_string()), None),
             Some(CalledOff::Shutdown) => {
                 let message = "The proxy was stopped before LM Studio replied.";
-                let reply = reply::Reply::overloaded(message, OVERLOADED_RETRY_S);
-                (Outcome::Shutdown, Some(reply.status()), Some(message.to_string()), Some(reply))
+                let reply = Reply::overloaded(message, OVERLOADED_RETRY_S);
+                (Outcome::Shutdown, Some(message.to_string()), Some(reply))
             }
         };
+        let http_status = reply.as_ref().map(Reply::status);
         let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: UsageReport::default(), streamed };
         let head_only = request.lend.head.method() == "HEAD";

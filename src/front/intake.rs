@@ -5,6 +5,7 @@
 //!                        └─── refused ────┘ ────▶ error reply, close
 //! ```
 
+use crate::http::body_rest::BodyRest;
 use crate::http::chunked::ChunkDecoder;
 use crate::http::refusal::Refusal;
 use crate::http::request_line::asks_for_head;
@@ -51,11 +52,6 @@ enum State<P> {
     Idle,
     Head { scanned: usize },
     Body { request: Box<WholeRequest<P>>, rest: BodyRest, keep_body: bool },
-}
-
-enum BodyRest {
-    Length(u64),
-    Chunks(ChunkDecoder),
 }
 
 /// What a connection waits for, for its deadline.
@@ -119,7 +115,7 @@ impl<P> Intake<P> {
             used = consumed;
             let verdict = judge(&head)?;
             let rest = match head.framing {
-                Framing::None => BodyRest::Length(0),
+                Framing::None => BodyRest::NONE,
                 Framing::Length(length) if length > verdict.body_bytes_max => return Err(Refusal::BodyTooLarge),
                 Framing::Length(length) => BodyRest::Length(length),
                 Framing::Chunked => BodyRest::Chunks(ChunkDecoder::new(verdict.body_bytes_max)),
@@ -129,12 +125,12 @@ impl<P> Intake<P> {
             self.state = State::Body { request, rest, keep_body: verdict.keep_body };
         }
         if let State::Body { request, rest, keep_body } = &mut self.state {
-            let (taken, done) = rest.take(&bytes[used..], &mut request.body)?;
+            let taken = rest.take(&bytes[used..], &mut request.body)?;
             used += taken;
             if !*keep_body {
                 request.body.clear();
             }
-            if !done {
+            if !rest.is_over() {
                 // A client that has begun to send the body does not wait.
                 return Ok((used, if fresh && taken == 0 { Step::Continue } else { Step::More }));
             }
@@ -142,24 +138,6 @@ impl<P> Intake<P> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Body { request, .. } => Ok((used, Step::Whole(request))),
             State::Idle | State::Head { .. } => unreachable!("only a gathered body gets here"),
-        }
-    }
-}
-
-impl BodyRest {
-    fn take(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
-        match self {
-            BodyRest::Length(left) => {
-                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                if body.is_empty() && taken as u64 == *left {
-                    // The usual small body comes in one piece: one exact allocation.
-                    body.reserve_exact(taken);
-                }
-                body.extend_from_slice(&bytes[..taken]);
-                *left -= taken as u64;
-                Ok((taken, *left == 0))
-            }
-            BodyRest::Chunks(decoder) => decoder.decode(bytes, body),
         }
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! - [`refusal`]: why a request is refused.
 //! - [`head`]: the head of a request, with [`request_line`] and `fields`; [`framing`]: where the body ends.
-//! - [`chunked`]: chunked bodies.
+//! - [`chunked`]: chunked bodies; [`body_rest`]: what is still to come of any.
 //! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
 //! - [`target`]: paths and queries.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
@@ -18,6 +18,7 @@
 //!   of those replies.
 //! - [`upgrade`]: which requests open a WebSocket; [`websocket`]: its frames.
 
+pub mod body_rest;
 pub mod chunked;
 mod fields;
 pub mod framing;
