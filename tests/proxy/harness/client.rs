@@ -12,6 +12,11 @@ impl Client {
         Client(Peer::new(TcpStream::connect(address).expect("the proxy listens")))
     }
 
+    /// A second hand on the same connection, to send while this one reads.
+    pub fn twin(&self) -> Client {
+        Client(Peer::new(self.0.stream().try_clone().expect("a descriptor")))
+    }
+
     /// Its end of the connection.
     pub fn address(&self) -> SocketAddr {
         self.0.stream().local_addr().expect("an open connection")
@@ -71,6 +76,21 @@ impl Client {
     /// The next message of text on a WebSocket, whatever its frames.
     pub fn text_message(&mut self) -> String {
         self.0.text_message().expect("a whole message")
+    }
+
+    /// So many bytes, whatever they are.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        self.0.exactly(count)
+    }
+
+    /// Sends again and again until every buffer up to upstream is full; how many bytes were taken in all.
+    pub fn fill(&mut self, bytes: impl AsRef<[u8]>) -> usize {
+        self.0.fill(bytes.as_ref())
+    }
+
+    /// Waits for the connection's end; whether it is a reset. Nothing must have come before.
+    pub fn is_reset(&mut self) -> bool {
+        self.0.is_reset()
     }
 
     /// Waits for the connection's end; returns what came before.

@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use super::PATIENCE;
 use super::frames::{CONTINUATION, Frame, TEXT};
+use super::{PATIENCE, until};
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +227,43 @@ impl Peer {
     pub fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.unread)
+    }
+
+    /// So many bytes, whatever they are.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let ended = self.take(count, &mut bytes);
+        assert_eq!(ended, Ended::Whole, "the connection ended behind {bytes:?}");
+        bytes
+    }
+
+    /// Waits for the end; whether it is a reset. Nothing must have come before.
+    pub fn is_reset(&mut self) -> bool {
+        assert_eq!(self.rest(), b"", "bytes came instead of the end");
+        self.is_reset
+    }
+
+    /// Sends again and again until every buffer up to the other end is full; how many bytes were taken.
+    pub fn fill(&self, bytes: &[u8]) -> usize {
+        let mut stream = &self.stream;
+        stream.set_nonblocking(true).expect("an open connection");
+        let (mut sent, mut refusals) = (0, 0);
+        until("full buffers", || {
+            // One refusal may only mean that the proxy has something else to do.
+            while refusals < 20 {
+                match stream.write(&bytes[sent % bytes.len()..]) {
+                    Ok(n) => (sent, refusals) = (sent + n, 0),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        refusals += 1;
+                        return None;
+                    }
+                    Err(e) => panic!("the proxy closed the connection: {e}"),
+                }
+            }
+            Some(())
+        });
+        stream.set_nonblocking(false).expect("an open connection");
+        sent
     }
 
     /// Waits for a byte without taking it.

@@ -21,13 +21,18 @@ pub struct Row {
     pub request_id: Option<String>,
     pub prompt: Option<String>,
     pub output: Option<String>,
+    pub requested_model: Option<String>,
+    pub cached_tokens: Option<i64>,
+    pub finish_reason: Option<String>,
+    pub client: Option<String>,
+    pub key: Option<String>,
 }
 
 /// Rows as another program would read them while the proxy runs, oldest first.
 pub fn rows_of(database: &Path) -> Vec<Row> {
     let connection = open(database);
     let columns = "id, endpoint, model, outcome, http_status, is_error, error_message, was_streamed, input_tokens, \
-                   output_tokens, total_tokens, request_id, prompt, output";
+                   output_tokens, total_tokens, request_id, prompt, output, requested_model, cached_tokens, finish_reason, client, key";
     let query = format!("SELECT {columns} FROM requests LEFT JOIN content USING (id) ORDER BY id");
     let mut statement = connection.prepare(&query).expect("the documented columns");
     let rows = statement.query_map([], |row| {
@@ -46,6 +51,11 @@ pub fn rows_of(database: &Path) -> Vec<Row> {
             request_id: row.get(11)?,
             prompt: row.get(12)?,
             output: row.get(13)?,
+            requested_model: row.get(14)?,
+            cached_tokens: row.get(15)?,
+            finish_reason: row.get(16)?,
+            client: row.get(17)?,
+            key: row.get(18)?,
         })
     });
     rows.expect("a readable table").collect::<Result<_, _>>().expect("the documented types")

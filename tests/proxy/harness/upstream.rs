@@ -1,4 +1,4 @@
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -114,6 +114,11 @@ impl Drop for Upstream {
 pub struct Link(Peer);
 
 impl Link {
+    /// A second hand on the same connection, to send while this one reads.
+    pub fn twin(&self) -> Link {
+        Link(Peer::new(self.0.stream().try_clone().expect("a descriptor")))
+    }
+
     /// The proxy's end of the connection.
     pub fn peer(&self) -> SocketAddr {
         self.0.stream().peer_addr().expect("an open connection")
@@ -150,6 +155,21 @@ impl Link {
         self.0.text_message().expect("a whole message")
     }
 
+    /// So many bytes, whatever they are.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        self.0.exactly(count)
+    }
+
+    /// Waits for the connection's end; returns what came before.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.0.rest()
+    }
+
+    /// Waits for the connection's end; whether it is a reset. Nothing must have come before.
+    pub fn is_reset(&mut self) -> bool {
+        self.0.is_reset()
+    }
+
     /// Sends what may come too late.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.stream().write_all(bytes.as_ref()).is_ok()
@@ -157,25 +177,12 @@ impl Link {
 
     /// Sends again and again until every buffer up to the client is full; how many bytes of the last round were taken.
     pub fn send_until_full(&mut self, bytes: &str) -> usize {
-        let mut stream = self.0.stream();
-        stream.set_nonblocking(true).expect("an open connection");
-        let (mut sent, mut refusals) = (0, 0);
-        until("full buffers", || {
-            // One refusal may only mean that the proxy has something else to do.
-            while refusals < 20 {
-                match stream.write(&bytes.as_bytes()[sent..]) {
-                    Ok(n) => (sent, refusals) = ((sent + n) % bytes.len(), 0),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        refusals += 1;
-                        return None;
-                    }
-                    Err(e) => panic!("the proxy closed the connection: {e}"),
-                }
-            }
-            Some(())
-        });
-        stream.set_nonblocking(false).expect("an open connection");
-        sent
+        self.fill(bytes) % bytes.len()
+    }
+
+    /// The same; how many bytes were taken in all.
+    pub fn fill(&mut self, bytes: impl AsRef<[u8]>) -> usize {
+        self.0.fill(bytes.as_ref())
     }
 
     /// Waits until a request has begun to arrive, and takes nothing of it.
@@ -215,6 +222,11 @@ impl Link {
     /// Waits until a further request begins to come, or the proxy has closed the connection.
     pub fn wait_for_more(&self) {
         let _ = self.0.stream().peek(&mut [0]);
+    }
+
+    /// Waits until the proxy has closed the connection, whatever came before.
+    pub fn wait_for_end(&mut self) {
+        self.0.rest();
     }
 
     /// Waits until the proxy has closed the connection; whether a request came before.

@@ -10,6 +10,11 @@ impl Proxy {
         self.status("VmRSS:")
     }
 
+    /// Most memory that was ever in use, in KB.
+    pub fn peak_kb(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
     /// Open descriptors.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a running process").count()
