@@ -30,7 +30,8 @@ impl Plan {
     /// Whether a client that sends no more is taken for one that has left.
     pub fn ends_with_client(&self, head: &RequestHead) -> bool {
         match self {
-            Plan::Forward(_) => head.method() == "POST",
+            // No client of a WebSocket has said its last word before it is open.
+            Plan::Forward(_) => head.method() == "POST" || opens_websocket(head),
             Plan::Statistics(question) => *question == Local::Live,
             Plan::Answer(_) => false,
         }

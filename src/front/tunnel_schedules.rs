@@ -512,6 +512,7 @@ impl Schedule {
                 let more = if is_over { 1000 } else { self.chance.below(60) };
                 [&self.client, &self.upstream][n - 7].socket.wire().make_room(more);
             }
+            9 | 10 if self.client_waits() => {}
             9 | 10 => self.client.act(),
             11 => self.upstream.act(),
             12 if self.chance.one_in(20) => self.meet_with_trouble(),
@@ -525,6 +526,13 @@ impl Schedule {
             }
         }
         self.words.extend(self.returns.mailbox.take().into_iter().map(|returned| returned.fate));
+    }
+
+    /// A client that ended its side before the WebSocket is open would be one that has left.
+    fn client_waits(&self) -> bool {
+        let is_open = self.checked.0 >= SWITCHING.len();
+        let is_cut = self.connection.is_none() || self.client.reset || self.around.is_stopping;
+        matches!(self.client.will[..], [Deed::End]) && !is_open && !is_cut
     }
 
     /// Upstream has agreed.
@@ -737,8 +745,8 @@ fn left_running(returns: &Arc<Returns>) -> Schedule {
         Reading { from_client, from_upstream, begins, ends, frame_bytes: 1, ..Reading::default() };
     while !schedule.client.will.is_empty() {
         schedule.client.act();
+        schedule.come_to_rest();
     }
-    schedule.come_to_rest();
     schedule
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::connection::{Baggage, Connection, Next, State, Surroundings};
+use super::connection::{Baggage, Connection, Departure, Next, State, Surroundings};
 use crate::client::Socket;
 use crate::exchange::tunnel::{Tunnel, TunnelEnd, TunnelStep};
 
@@ -19,7 +19,8 @@ impl<S: Socket, F> Connection<S, F> {
         if !around.watch_tunnel(&tunnel) {
             return Next::Keep;
         }
-        self.state = State::Tunnelled(tunnel, departure);
+        // Once it is open, each side may end its own.
+        self.state = State::Tunnelled(tunnel, Departure { ends: false, ..departure });
         match self.client.called_off() {
             Some(why) => self.break_off_tunnel(TunnelEnd::from(why), around),
             // What came meanwhile was told to nobody.
