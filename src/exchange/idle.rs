@@ -7,14 +7,13 @@ use std::time::Instant;
 use super::dial::UpstreamFacts;
 use super::upstream::UpstreamConnection;
 use crate::bell::lock;
-use crate::limits::*;
 use crate::settings::Settings;
 
 /// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
 #[derive(Default)]
 pub struct IdleConnections {
     /// In the order of time.
-    idle: Mutex<Vec<(Instant, UpstreamConnection)>>,
+    idle: Mutex<Vec<UpstreamConnection>>,
 }
 
 impl IdleConnections {
@@ -25,14 +24,10 @@ impl IdleConnections {
             return connected;
         }
         let now = Instant::now();
-        let is_idle =
-            |(since, upstream): &(Instant, UpstreamConnection)| is_old(*since, now) || !upstream.wire().is_connected();
-        let Some(at) = idle.iter().rposition(is_idle) else {
-            drop(idle);
-            return UpstreamConnection::new(settings, facts);
-        };
-        let (_, mut upstream) = idle.remove(at);
+        let is_free = |way: &UpstreamConnection| way.expires() <= now || !way.wire().is_connected();
+        let free = idle.iter().rposition(is_free).map(|at| idle.remove(at));
         drop(idle);
+        let mut upstream = free.unwrap_or_else(|| UpstreamConnection::new(settings, facts));
         upstream.disconnect();
         upstream
     }
@@ -42,48 +37,38 @@ impl IdleConnections {
         take_connected(&mut self.idle())
     }
 
-    /// Keeps it for the next exchange. `since`: when it was used last. One that must wait is kept where it replaces none
-    /// that is in use, and few others wait: those who began sooner are proven sooner.
-    pub fn put(&self, upstream: UpstreamConnection, since: Instant) {
-        let now = Instant::now();
+    /// Keeps it for the next exchange. One that must wait is kept where it replaces none that is in use, and few others
+    /// wait: those who began sooner are proven sooner.
+    pub fn put(&self, upstream: UpstreamConnection) {
         let mut idle = self.idle();
-        let waits = |(since, upstream): &&(Instant, UpstreamConnection)| {
-            upstream.wire().is_connected() && !upstream.is_proven(now.saturating_duration_since(*since))
-        };
-        if !upstream.is_kept(now.saturating_duration_since(since), || idle.iter().filter(waits).count()) {
+        if upstream.is_kept(Instant::now(), idle.iter()) {
+            let at = idle.partition_point(|other| other.expires() <= upstream.expires());
+            idle.insert(at, upstream);
+        } else {
+            // Closing it takes no lock from others.
             drop(idle);
-            return;
         }
-        let at = idle.partition_point(|(other, _)| *other <= since);
-        idle.insert(at, (since, upstream));
     }
 
     /// Closes connections that have grown too old to be of use.
     pub fn clear_out(&self) {
         let mut idle = self.idle();
         let now = Instant::now();
-        let old = idle.iter().take_while(|(since, _)| is_old(*since, now)).count();
+        let old = idle.partition_point(|way| way.expires() <= now);
         let old: Vec<_> = idle.drain(..old).collect();
         drop(idle);
         drop(old);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, UpstreamConnection)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<UpstreamConnection>> {
         lock(&self.idle)
     }
 }
 
-fn take_connected(idle: &mut Vec<(Instant, UpstreamConnection)>) -> Option<UpstreamConnection> {
+fn take_connected(idle: &mut Vec<UpstreamConnection>) -> Option<UpstreamConnection> {
     let now = Instant::now();
-    let young = idle.iter().enumerate().rev().take_while(|(_, (since, _))| !is_old(*since, now));
-    let (at, _) = { young }.find(|(_, (since, upstream))| {
-        upstream.wire().is_connected() && upstream.is_proven(now.saturating_duration_since(*since))
-    })?;
-    Some(idle.remove(at).1)
-}
-
-fn is_old(since: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(since) >= UPSTREAM_IDLE_TIME_MAX
+    let serves = |way: &UpstreamConnection| way.expires() > now && way.wire().is_connected() && way.is_proven(now);
+    idle.iter().rposition(serves).map(|at| idle.remove(at))
 }
 
 #[cfg(test)]
@@ -102,7 +87,7 @@ mod tests {
             let idle = IdleConnections::default();
             for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &facts)) {
                 upstream.carries(is_stream);
-                idle.put(upstream, Instant::now());
+                idle.put(upstream);
             }
             idle.idle().len()
         };

@@ -23,11 +23,21 @@ impl Manners {
     }
 
     /// One was still open.
-    pub fn note_open(&self) {
+    fn note_open(&self) {
         if self.doubts.load(Ordering::Relaxed) > 0 {
             // That two threads count one or three makes no difference.
             let _ = self.doubts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |doubts| doubts.checked_sub(1));
         }
+    }
+
+    /// Whether one that is to be used again is open.
+    pub fn note(&self, is_open: bool) -> bool {
+        if is_open {
+            self.note_open()
+        } else {
+            self.note_close()
+        }
+        is_open
     }
 
     /// Whether a connection can be used again that was `quiet` for so long since its last reply, a stream or not.

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Interest, Registry, Token};
 use ureq::http::uri::Scheme;
@@ -31,7 +31,7 @@ use super::relayed::{AskedBefore, ForwardedRequest};
 use super::relayed::{bug_on_purpose, ending};
 use super::request::Kind;
 use super::upstream::UpstreamConnection;
-use super::wire::Begun;
+use super::wire::{Begun, is_quiet};
 use super::worker::{forwarded, log_exchange};
 use crate::client::{Lend, Tail};
 use crate::http::reply::{ReplyFraming, write_relayed_head};
@@ -62,7 +62,6 @@ struct UpstreamLink {
     upstream: UpstreamConnection,
     socket: Arc<TcpStream>,
     exchange: Option<ShortExchange>,
-    idle_since: Instant,
 }
 
 /// An exchange on its way.
@@ -153,7 +152,7 @@ impl ShortExchanges {
     /// When an idle connection will be too old to be of use.
     pub fn next_rest(&self) -> Option<Instant> {
         let eldest = self.idle.first().and_then(|at| self.links.get(*at))?;
-        Some(eldest.idle_since + UPSTREAM_IDLE_TIME_MAX)
+        Some(eldest.upstream.expires())
     }
 
     /// Closes those that are.
@@ -181,25 +180,22 @@ impl ShortExchanges {
             self.links.give_back(at);
             return None;
         }
-        self.links.put(at, UpstreamLink { upstream, socket, exchange: None, idle_since: Instant::now() });
+        self.links.put(at, UpstreamLink { upstream, socket, exchange: None });
         Some(at)
     }
 
     /// The idle connection used last, of those that can be used again.
     fn take_idle(&mut self) -> Option<usize> {
         self.rest();
-        let is_proven =
-            |at: &usize| self.links.get(*at).is_some_and(|link| link.upstream.is_proven(link.idle_since.elapsed()));
+        let now = Instant::now();
+        let is_proven = |at: &usize| self.links.get(*at).is_some_and(|link| link.upstream.is_proven(now));
         let place = self.idle.iter().rposition(is_proven)?;
         Some(self.idle.remove(place))
     }
 
-    fn is_kept(&self, at: usize) -> bool {
-        let link = |at: &usize| self.links.get(*at);
-        let unproven = || {
-            self.idle.iter().filter_map(link).filter(|way| !way.upstream.is_proven(way.idle_since.elapsed())).count()
-        };
-        link(&at).is_some_and(|link| link.upstream.is_kept(Duration::ZERO, unproven))
+    fn is_kept(&self, at: usize, now: Instant) -> bool {
+        let way = |at: &usize| self.links.get(*at).map(|link| &link.upstream);
+        way(&at).is_some_and(|upstream| upstream.is_kept(now, self.idle.iter().filter_map(way)))
     }
 
     /// Leaves a connection for the worker that gets the next request, so that it need not make one.
@@ -211,14 +207,13 @@ impl ShortExchanges {
 
     /// Leaves a connection on which nothing was sent to workers, and gives back the request that was to be.
     fn give_back(&mut self, at: usize) -> Option<Box<ForwardedRequest>> {
-        let since = self.links.get(at)?.idle_since;
         let (upstream, exchange) = self.leave(at)?;
         let mut request = exchange.map(|exchange| exchange.request);
         if let Some(request) = &mut request {
             request.client().withdraw();
             request.in_flight = None;
         }
-        self.shared.idle.put(upstream, since);
+        self.shared.idle.put(upstream);
         request
     }
 
@@ -255,10 +250,11 @@ impl ShortExchanges {
             return self.go_on(at, Vec::new(), scratch[..n].to_vec());
         };
         let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);
-        link.idle_since = Instant::now();
+        let now = Instant::now();
+        link.upstream.note_use(now);
         link.upstream.carries(false);
         let Some(ShortExchange { request, .. }) = link.exchange.take() else { return };
-        if self.is_kept(at) {
+        if self.is_kept(at, now) {
             self.idle.push(at)
         } else {
             self.give_up(at)
@@ -304,11 +300,6 @@ impl Drop for ShortExchanges {
     }
 }
 
-/// Whether nothing can be read of it, nor its end.
-fn is_quiet(mut socket: &TcpStream) -> bool {
-    matches!(socket.read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-}
-
 impl UpstreamLink {
     /// Sends the request on, then notes what it says: upstream is at work meanwhile, so that costs no time. Where a bug
     /// comes in between, the row is made by who ends the exchange. What the socket did not take; `None`: not a byte was
@@ -322,12 +313,10 @@ impl UpstreamLink {
             return None;
         }
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
-        if !is_quiet(&self.socket) {
-            self.upstream.manners().note_close();
+        if !self.upstream.manners().note(is_quiet(&self.socket)) {
             self.upstream.disconnect();
             return None;
         }
-        self.upstream.manners().note_open();
         loan.client().interrupts(self.upstream.wire().clone()).ok()?;
         let n = match (&*self.socket).write(&bytes) {
             Ok(n) => n,

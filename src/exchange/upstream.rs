@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::Instant;
 
 use ureq::http::uri::PathAndQuery;
 use ureq::http::{Request, StatusCode, Uri, request};
@@ -15,7 +15,7 @@ use super::head_reader::UpstreamReply;
 use super::manners::Manners;
 use super::wire::WireState;
 use crate::keepalive;
-use crate::limits::UPSTREAM_UNPROVEN_MAX;
+use crate::limits::{UPSTREAM_IDLE_TIME_MAX, UPSTREAM_UNPROVEN_MAX};
 use crate::settings::{Settings, UpstreamUrl};
 
 /// Why there is no reply to relay.
@@ -38,6 +38,8 @@ pub struct UpstreamConnection {
     dial: Arc<Dial>,
     /// Its last reply came without a length.
     carried_stream: bool,
+    /// When it was used last.
+    used: Instant,
     /// As many of them as there may be in use at once.
     most: usize,
 }
@@ -60,7 +62,8 @@ impl UpstreamConnection {
             idle_timeout: settings.upstream_idle_timeout,
         });
         upstream.ways.fetch_add(1, Ordering::Relaxed);
-        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, most: settings.max_workers }
+        let (used, most) = (Instant::now(), settings.max_workers);
+        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, used, most }
     }
 
     /// The state of the socket, for calling off and for the relay.
@@ -78,19 +81,28 @@ impl UpstreamConnection {
         self.carried_stream = is_stream;
     }
 
-    /// Whether it can be used again, `quiet` for so long since its last reply.
-    pub fn is_proven(&self, quiet: Duration) -> bool {
-        self.manners().allow(self.carried_stream, quiet)
+    /// It was used until now.
+    pub fn note_use(&mut self, now: Instant) {
+        self.used = now;
     }
 
-    /// Whether it is worth keeping, `quiet` for so long. `unproven`: how many others there are kept that are not proven.
-    pub fn is_kept(&self, quiet: Duration, unproven: impl FnOnce() -> usize) -> bool {
-        self.is_proven(quiet) || !self.is_one_too_many() && unproven() < UPSTREAM_UNPROVEN_MAX
+    /// When it will be too old to be of use.
+    pub fn expires(&self) -> Instant {
+        self.used + UPSTREAM_IDLE_TIME_MAX
     }
 
-    /// There are more of them than are ever in use at once.
-    fn is_one_too_many(&self) -> bool {
-        self.dial.upstream.ways.load(Ordering::Relaxed) > self.most
+    /// Whether it can be used again.
+    pub fn is_proven(&self, now: Instant) -> bool {
+        self.manners().allow(self.carried_stream, now.saturating_duration_since(self.used))
+    }
+
+    /// Whether it is worth keeping beside these, which are kept: proven, or one of a few that are not, while there are no
+    /// more ways than are ever in use at once.
+    pub fn is_kept<'u>(&self, now: Instant, others: impl Iterator<Item = &'u UpstreamConnection>) -> bool {
+        let waits = |other: &&UpstreamConnection| other.wire.is_connected() && !other.is_proven(now);
+        self.is_proven(now)
+            || self.dial.upstream.ways.load(Ordering::Relaxed) <= self.most
+                && others.filter(waits).count() < UPSTREAM_UNPROVEN_MAX
     }
 
     /// Closes the idle connection, if there is one.

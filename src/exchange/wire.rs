@@ -159,23 +159,17 @@ impl Wire {
         }
     }
 
+    /// Whether upstream has kept the idle connection open, and sent nothing that nobody asked for.
     fn is_still_open(&self) -> bool {
-        let open = self.is_quiet().unwrap_or(false);
-        if open {
-            self.manners.note_open()
-        } else {
-            self.manners.note_close()
-        }
-        open
+        let socket = &*self.socket;
+        let is_open = socket.set_nonblocking(true).is_ok() && is_quiet(socket) && socket.set_nonblocking(false).is_ok();
+        self.manners.note(is_open)
     }
+}
 
-    /// Whether upstream has closed the idle connection, or sent bytes that nobody asked for.
-    fn is_quiet(&self) -> io::Result<bool> {
-        self.socket.set_nonblocking(true)?;
-        let quiet = matches!((&*self.socket).read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        self.socket.set_nonblocking(false)?;
-        Ok(quiet)
-    }
+/// Whether nothing can be read of a socket that does not block, nor its end.
+pub fn is_quiet(mut socket: &TcpStream) -> bool {
+    matches!(socket.read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A time-out looks different from one operating system to the next.

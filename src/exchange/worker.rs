@@ -263,7 +263,8 @@ impl Worker {
         if !request.client().withdraw() {
             upstream.disconnect();
         }
-        self.shared.idle.put(upstream, Instant::now());
+        upstream.note_use(Instant::now());
+        self.shared.idle.put(upstream);
         self.learn(&request, status, &relayed.report);
         self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
     }
@@ -335,7 +336,8 @@ impl Worker {
         if !client.withdraw() {
             upstream.disconnect();
         }
-        self.shared.idle.put(upstream, Instant::now());
+        upstream.note_use(Instant::now());
+        self.shared.idle.put(upstream);
         let base = &self.shared.settings.upstream;
         let (status, code, outcome, message) = match why {
             NoReply::Unreachable(why) => (
