@@ -57,7 +57,7 @@ impl Aside {
 
     /// Closes what lies there.
     pub fn clear(&self) {
-        let left = (self.take_reply(), self.idle.take());
+        let left = (self.take_reply(), lock(&self.idle).take());
         drop(left);
     }
 }
@@ -204,7 +204,7 @@ impl Transport for HeadReader {
         if self.line.is_some() {
             return self.hand_over(true);
         }
-        self.line = self.aside.idle.take();
+        self.line = lock(&self.aside.idle).take();
         self.line.as_mut().is_some_and(|line| line.is_open())
     }
 

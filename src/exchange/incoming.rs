@@ -16,15 +16,7 @@ use crate::http::reply_framing::BodyEnd;
 pub type UpstreamLine = Box<dyn Transport>;
 
 /// Where a line lies between two exchanges.
-#[derive(Default)]
-pub struct IdleLine(Mutex<Option<UpstreamLine>>);
-
-impl IdleLine {
-    /// For the next exchange.
-    pub fn take(&self) -> Option<UpstreamLine> {
-        lock(&self.0).take()
-    }
-}
+pub type IdleLine = Mutex<Option<UpstreamLine>>;
 
 /// A reply's body on its way. Dropped before its end, its connection is closed.
 pub struct Incoming {
@@ -70,7 +62,7 @@ impl Source for Incoming {
 
     fn put_aside(mut self) {
         if self.is_over() && self.kept && self.early.is_empty() && self.line.is_open() {
-            *lock(&self.idle.0) = Some(self.line);
+            *lock(&self.idle) = Some(self.line);
         }
     }
 }
