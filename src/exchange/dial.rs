@@ -33,6 +33,12 @@ pub struct UpstreamFacts {
     pub(super) manners: Arc<Manners>,
     /// Ways to it that there are, in use or not.
     pub(super) ways: AtomicUsize,
+    /// As many of them as there may be in use at once.
+    pub(super) ways_max: usize,
+    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit, all addresses and TLS together: so long a client waits at most.
+    connect_timeout: Duration,
+    /// `UPSTREAM_IDLE_TIMEOUT_S`.
+    idle_timeout: Option<Duration>,
     tls: RustlsConnector,
     /// Made once: ureq reads the environment for its defaults.
     pub(super) config: Config,
@@ -50,6 +56,9 @@ impl UpstreamFacts {
             permits: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
+            ways_max: settings.max_workers,
+            connect_timeout: settings.upstream_connect_timeout,
+            idle_timeout: settings.upstream_idle_timeout,
             tls: RustlsConnector::default(),
             config: config(),
         }
@@ -75,10 +84,6 @@ pub struct Dial {
     pub aside: Arc<Aside>,
     /// What is known of upstream.
     pub upstream: Arc<UpstreamFacts>,
-    /// `UPSTREAM_CONNECT_TIMEOUT_S`, for the name, a permit, all addresses and TLS together: so long a client waits at most.
-    pub connect_timeout: Duration,
-    /// `UPSTREAM_IDLE_TIMEOUT_S`.
-    pub idle_timeout: Option<Duration>,
 }
 
 impl Dial {
@@ -121,10 +126,11 @@ impl Dial {
         stream.set_nodelay(true)?;
         keepalive::ask_now_and_then(&stream);
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
-        stream.set_read_timeout(self.idle_timeout)?;
-        stream.set_write_timeout(self.idle_timeout)?;
+        let idle_timeout = self.upstream.idle_timeout;
+        stream.set_read_timeout(idle_timeout)?;
+        stream.set_write_timeout(idle_timeout)?;
         let manners = self.upstream.manners.clone();
-        Wire::new(stream, self.wire.clone(), manners, permit, self.idle_timeout).ok_or_else(called_off)
+        Wire::new(stream, self.wire.clone(), manners, permit, idle_timeout).ok_or_else(called_off)
     }
 
     /// Connects within `time_max`, unless the exchange is called off meanwhile.
@@ -180,7 +186,7 @@ impl Connector<()> for Tls {
     type Out = HeadReader;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
-        let deadline = Instant::now() + self.0.connect_timeout;
+        let deadline = Instant::now() + self.0.upstream.connect_timeout;
         let mut wire = self.0.connect(deadline)?;
         if !details.needs_tls() {
             return Ok(Some(HeadReader::new(Box::new(wire), false, self.0.aside.clone())));
@@ -196,7 +202,7 @@ impl Connector<()> for Tls {
             ureq::Error::Io(e) if keepalive::is_own_timeout(&e) => ureq::Error::Timeout(Timeout::Connect),
             e => e,
         })?;
-        socket.set_read_timeout(self.0.idle_timeout)?;
+        socket.set_read_timeout(self.0.upstream.idle_timeout)?;
         Ok(tls.map(|tls| HeadReader::new(Box::new(tls), true, self.0.aside.clone())))
     }
 }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::dial::UpstreamFacts;
 use super::upstream::UpstreamConnection;
 use crate::bell::lock;
-use crate::settings::Settings;
 
 /// Ways to upstream that are not in use, with their idle connections. The one used last is taken first: it is warm.
 #[derive(Default)]
@@ -18,7 +17,7 @@ pub struct IdleConnections {
 
 impl IdleConnections {
     /// A way to upstream, with a connection if there is one to be used.
-    pub fn take(&self, settings: &Settings, facts: &Arc<UpstreamFacts>) -> UpstreamConnection {
+    pub fn take(&self, facts: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let mut idle = self.idle();
         if let Some(connected) = take_connected(&mut idle) {
             return connected;
@@ -27,7 +26,7 @@ impl IdleConnections {
         let is_free = |way: &UpstreamConnection| way.expires() <= now || !way.wire().is_connected();
         let free = idle.iter().rposition(is_free).map(|at| idle.remove(at));
         drop(idle);
-        let mut upstream = free.unwrap_or_else(|| UpstreamConnection::new(settings, facts));
+        let mut upstream = free.unwrap_or_else(|| UpstreamConnection::new(facts));
         upstream.disconnect();
         upstream
     }
@@ -85,7 +84,7 @@ mod tests {
         let facts = Arc::new(UpstreamFacts::new(&settings));
         let kept = |is_stream: bool| {
             let idle = IdleConnections::default();
-            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&settings, &facts)) {
+            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&facts)) {
                 upstream.carries(is_stream);
                 idle.put(upstream);
             }

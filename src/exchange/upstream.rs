@@ -16,7 +16,7 @@ use super::manners::Manners;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::{UPSTREAM_IDLE_TIME_MAX, UPSTREAM_UNPROVEN_MAX};
-use crate::settings::{Settings, UpstreamUrl};
+use crate::settings::UpstreamUrl;
 
 /// Why there is no reply to relay.
 #[derive(Debug)]
@@ -40,8 +40,6 @@ pub struct UpstreamConnection {
     carried_stream: bool,
     /// When it was used last.
     used: Instant,
-    /// As many of them as there may be in use at once.
-    most: usize,
 }
 
 impl Drop for UpstreamConnection {
@@ -52,18 +50,11 @@ impl Drop for UpstreamConnection {
 
 impl UpstreamConnection {
     /// A way to upstream; no connection is made yet.
-    pub fn new(settings: &Settings, upstream: &Arc<UpstreamFacts>) -> UpstreamConnection {
+    pub fn new(upstream: &Arc<UpstreamFacts>) -> UpstreamConnection {
         let wire = Arc::new(WireState::default());
-        let dial = Arc::new(Dial {
-            wire: wire.clone(),
-            aside: Arc::default(),
-            upstream: upstream.clone(),
-            connect_timeout: settings.upstream_connect_timeout,
-            idle_timeout: settings.upstream_idle_timeout,
-        });
+        let dial = Arc::new(Dial { wire: wire.clone(), aside: Arc::default(), upstream: upstream.clone() });
         upstream.ways.fetch_add(1, Ordering::Relaxed);
-        let (used, most) = (Instant::now(), settings.max_workers);
-        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, used, most }
+        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, used: Instant::now() }
     }
 
     /// The state of the socket, for calling off and for the relay.
@@ -101,7 +92,7 @@ impl UpstreamConnection {
     pub fn is_kept<'u>(&self, now: Instant, others: impl Iterator<Item = &'u UpstreamConnection>) -> bool {
         let waits = |other: &&UpstreamConnection| other.wire.is_connected() && !other.is_proven(now);
         self.is_proven(now)
-            || self.dial.upstream.ways.load(Ordering::Relaxed) <= self.most
+            || self.dial.upstream.ways.load(Ordering::Relaxed) <= self.dial.upstream.ways_max
                 && others.filter(waits).count() < UPSTREAM_UNPROVEN_MAX
     }
 

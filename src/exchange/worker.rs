@@ -91,7 +91,7 @@ impl Worker {
                 self.draft = request.draft(&self.shared);
                 bug_on_purpose(&request.lend.head, "asking");
                 self.ask_for_usage(&mut request);
-                (self.shared.idle.take(&self.shared.settings, &self.shared.upstream), None)
+                (self.shared.idle.take(&self.shared.upstream), None)
             }
         };
         let asked_already = begun.is_some();
@@ -339,32 +339,23 @@ impl Worker {
         upstream.note_use(Instant::now());
         self.shared.idle.put(upstream);
         let base = &self.shared.settings.upstream;
-        let (status, code, outcome, message) = match why {
-            NoReply::Unreachable(why) => (
-                502,
-                "upstream_unreachable",
-                Outcome::UpstreamUnreachable,
-                format!("LM Studio does not answer at {base} ({why}). Is its server started?"),
-            ),
-            NoReply::Failed(why) => (
-                502,
-                "upstream_failed",
-                Outcome::UpstreamUnreachable,
-                format!("LM Studio at {base} gave no usable reply: {why}."),
-            ),
-            NoReply::NoRoom(why) => (
-                503,
-                "overloaded",
-                Outcome::UpstreamUnreachable,
-                format!("The proxy cannot open a connection to LM Studio ({why}): too much at once."),
-            ),
-            NoReply::TimedOut(why) => (
-                504,
-                "upstream_timeout",
-                Outcome::UpstreamTimeout,
-                format!("LM Studio at {base} did not answer in time: {why}."),
-            ),
+        let (status, code, message) = match why {
+            NoReply::Unreachable(why) => {
+                let message = format!("LM Studio does not answer at {base} ({why}). Is its server started?");
+                (502, "upstream_unreachable", message)
+            }
+            NoReply::Failed(why) => {
+                (502, "upstream_failed", format!("LM Studio at {base} gave no usable reply: {why}."))
+            }
+            NoReply::NoRoom(why) => {
+                let message = format!("The proxy cannot open a connection to LM Studio ({why}): too much at once.");
+                (503, "overloaded", message)
+            }
+            NoReply::TimedOut(why) => {
+                (504, "upstream_timeout", format!("LM Studio at {base} did not answer in time: {why}."))
+            }
         };
+        let outcome = if status == 504 { Outcome::UpstreamTimeout } else { Outcome::UpstreamUnreachable };
         let reply = match status {
             503 => Reply::overloaded(&message, OVERLOADED_RETRY_S),
             _ => Reply::error(status, &message, code),

@@ -31,8 +31,6 @@ pub struct WireState {
     begun: Mutex<Option<Begun>>,
     /// What is to be sent on a polled socket, by whoever polls it.
     unsent: Mutex<Vec<u8>>,
-    /// What others wait for until a connection is on its way.
-    turn: Mutex<Option<Place>>,
 }
 
 /// A request that a lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -72,6 +70,8 @@ struct Link {
     deadline: Option<Instant>,
     /// A thread that waits for something else than the socket.
     waiting: Option<Thread>,
+    /// What others wait for until a connection is on its way.
+    turn: Option<Place>,
 }
 
 impl WireState {
@@ -97,18 +97,14 @@ impl WireState {
 
     /// Others wait until its connection is there, or on its way.
     pub(in crate::exchange) fn hold(&self, turn: Option<Place>) {
-        *self.turn() = turn;
+        self.link().turn = turn;
     }
 
     /// They need not wait any longer.
     pub(in crate::exchange) fn let_go(&self) {
         // Dropped after the lock: whoever comes next may begin at once.
-        let turn = self.turn().take();
+        let turn = self.link().turn.take();
         drop(turn);
-    }
-
-    fn turn(&self) -> MutexGuard<'_, Option<Place>> {
-        lock(&self.turn)
     }
 
     /// What is read must come by then, however many reads that takes; `None`: no longer.
