@@ -37,6 +37,11 @@
 //! before it leaves, and the end. A client that leaves is seen by the same loop, which shuts upstream's socket on the
 //! spot; a worker writes the row.
 //!
+//! **The life of a WebSocket.** Its handshake goes the way of a stream: a worker asks, and upstream's 101 makes both
+//! connections a tunnel, one more state of the client's connection (`Tunnelled`). Its loop passes on what either side
+//! sends while a reader of both directions follows the generations in it. The last byte of a message that ends one is
+//! held: a worker commits the row and brings the tunnel back.
+//!
 //! **The life of a count.** The tap reads it ([`usage`]); the end of the exchange puts it into a row; the recorder
 //! commits that row, with those of others that end at the same time, before the reply's last bytes leave
 //! ([`record`]). The keeper folds rows behind the id `packed_until` into packs of their hour, day, month and of all
@@ -48,7 +53,7 @@
 //! | thread | owns | may block on |
 //! |---|---|---|
 //! | front (`main`, one) | the listener, connections in no lane, their deadlines | its poll; a rest ¹ |
-//! | lane (two at most, on demand) | connections moved to it, their streams, idle ones to upstream | its poll; a rest ¹; a commit ² |
+//! | lane (two at most, on demand) | connections moved to it, their streams and WebSockets, idle ones to upstream | its poll; a rest ¹; a commit ² |
 //! | worker (elastic) | a lent exchange while something blocks, an export, or live listeners | a dial, a head, a slow client, a commit |
 //! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the resolver |
 //! | statistics (one) | a reading connection | the database; a rest between answers while rows come |
@@ -70,7 +75,8 @@
 //!   request that has come stays unread.
 //! - Bytes for the client never depend on what the tap understood, with two exceptions: the usage events that injection
 //!   brought are taken out, and a reply that only a close ends is ended as whole or cut by whether its stream told that
-//!   it was over. When they leave does: a terminal event waits for its row.
+//!   it was over. When they leave does: a terminal event, or the message of a WebSocket that ends a generation, waits
+//!   for its row.
 //! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
@@ -95,22 +101,23 @@
 //! | row | what one generation came to: the truth |
 //! | series | rows of one endpoint, model, client, key and outcome; of too many, packs call names `other`, rows do not |
 //! | pack | what the rows of a span come to, by series, in few bytes |
-//! | outage | what goes wrong again and again: said once, and counted |
+//! | tunnel | a WebSocket: bytes in both directions, for as long as either side likes |
 //!
 //! # Modules, from the ground up
 //!
 //! - [`calendar`]: milliseconds, hours, months, and times as text. [`limits`]: bounds, each with its reason. [`clock`]:
 //!   how far the clock on the wall can be believed.
 //! - [`bell`]: a state under a lock, and who waits for it to change. [`mailbox`]: how one thread leaves something for
-//!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`], [`keepalive`], [`logging`].
+//!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`]:
+//!   what goes wrong again and again, said once and counted. [`keepalive`], [`logging`].
 //! - [`settings`]: environment and flags.
-//! - [`http`]: the grammar of requests, and of replies (pure).
+//! - [`http`]: the grammar of requests, replies and WebSockets (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`packs`]: what requests come to, in few bytes (pure).
 //! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
-//! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow.
+//! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow, tunnels.
 //! - [`stats`]: questions and answers about what was recorded.
 //! - [`front`]: the loops and their connections.
 //! - [`descriptors`], [`proxy`]: the parts put together; the door for `main` and for tests.

@@ -422,8 +422,14 @@ impl<S: Socket> Tunnel<S> {
     }
 
     fn note_ended(&mut self) {
-        if let Some(reader) = &mut self.reader {
-            self.unsettled.extend(reader.take_ended().into_iter().map(|generation| (generation, None)));
+        let Some(reader) = &mut self.reader else { return };
+        self.unsettled.extend(reader.take_ended().into_iter().map(|generation| (generation, None)));
+        let missed = reader.take_missed();
+        if missed > 0 {
+            let peer = self.loan.client().peer();
+            log::warn!(
+                "{peer}: {missed} generations of a WebSocket leave no row: too many at once, or of a taken number"
+            );
         }
     }
 

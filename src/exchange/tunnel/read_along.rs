@@ -11,6 +11,10 @@ pub trait ReadAlong: Send {
     fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize;
     /// Generations that have ended since the last call.
     fn take_ended(&mut self) -> Vec<Generation>;
+    /// How many there were since the last call that will leave none.
+    fn take_missed(&mut self) -> u64 {
+        0
+    }
     /// The WebSocket has ended: those that were under way.
     fn end(&mut self, at_us: u64) -> Vec<Generation>;
     /// How many generations are under way.
@@ -34,6 +38,10 @@ impl ReadAlong for SocketReader {
 
     fn take_ended(&mut self) -> Vec<Generation> {
         SocketReader::take_ended(self)
+    }
+
+    fn take_missed(&mut self) -> u64 {
+        SocketReader::take_missed(self)
     }
 
     fn end(&mut self, at_us: u64) -> Vec<Generation> {
