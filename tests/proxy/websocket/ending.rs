@@ -68,8 +68,8 @@ fn a_client_that_dies_inside_a_frame_has_left() {
                 open.client.reset();
             }
         }
-        // In good order or not: the other side sees the end.
-        open.link.wait_for_end();
+        // In good order or not: the other side sees which.
+        assert_eq!(open.link.is_reset(), matches!(death, Death::Reset), "{death:?}");
         let row = open.proxy.wait_for_rows(1).remove(0);
         assert_eq!(
             (row.outcome.as_str(), row.is_error, counts(&row)),
@@ -119,6 +119,17 @@ fn the_counts_of_who_left_in_good_order_are_waited_for() {
     assert_eq!(open.client.frame(), end);
     let row = open.proxy.row();
     assert_eq!((row.outcome.as_str(), counts(&row)), ("client_closed", [Some(100), Some(2), Some(102), None]));
+}
+
+#[test]
+fn what_a_client_left_is_not_cut_by_an_upstream_that_goes_then() {
+    let mut open = Open::welcome(&[]);
+    open.predicting(1);
+    open.client.half_close();
+    assert_eq!(open.link.rest(), b"");
+    open.link.fin();
+    assert!(!open.client.is_reset());
+    assert_eq!(open.proxy.row().outcome, "client_closed");
 }
 
 #[test]
