@@ -291,19 +291,16 @@ struct Lookup<F> {
 impl<F: Fn(&str) -> Option<String>> Lookup<F> {
     /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken.
     fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StartError> {
-        Ok(self.parsed_and_set(name, parse)?.0)
+        let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
+        let set = self.set(name);
+        let held = set.as_deref().unwrap_or(setting.default);
+        let shown = || (!setting.secret).then(|| shown(held));
+        parse(held).ok_or_else(|| StartError::value(setting.name, shown(), setting.takes))
     }
 
-    /// The same, and whether it was set.
-    fn parsed_and_set<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<(T, bool), StartError> {
-        let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
-        let held = (self.lookup)(setting.name).unwrap_or_default();
-        // White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
-        let is_set = !held.trim().is_empty();
-        let held = if is_set { held.trim() } else { setting.default };
-        let shown = || (!setting.secret).then(|| shown(held));
-        let parsed = parse(held).ok_or_else(|| StartError::value(setting.name, shown(), setting.takes))?;
-        Ok((parsed, is_set))
+    /// What it was set to. White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
+    fn set(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|held| held.trim().to_owned()).filter(|held| !held.is_empty())
     }
 
     /// A setting whose default is empty: `None` unless set.
@@ -317,9 +314,7 @@ impl<F: Fn(&str) -> Option<String>> Lookup<F> {
 
     /// A number of units, each so many days or bytes.
     fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Result<Limit, StartError> {
-        let number = |text: &str| value::number(text).filter(|n| range.contains(n));
-        let (number, is_set) = self.parsed_and_set(name, number)?;
-        Ok(Limit { max: number * unit, is_set })
+        Ok(Limit { max: self.number(name, range)? * unit, is_set: self.set(name).is_some() })
     }
 
     fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, StartError> {

@@ -1,6 +1,7 @@
 //! What every variable takes, what it refuses, and with which words.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 
@@ -48,15 +49,15 @@ fn without_any_variable_the_documented_defaults_hold() {
 
 #[test]
 fn every_line_of_the_table_is_read_and_shown_in_the_help() {
-    let asked = RefCell::new(Vec::new());
+    let asked = RefCell::new(BTreeSet::new());
     read(|name| {
-        asked.borrow_mut().push(name.to_owned());
+        asked.borrow_mut().insert(name.to_owned());
         None
     })
     .expect("defaults are good");
     let help = help_text();
     for setting in SETTINGS {
-        assert!(asked.borrow().iter().any(|name| name == setting.name), "{} is never read", setting.name);
+        assert!(asked.borrow().contains(setting.name), "{} is never read", setting.name);
         assert!(help.contains(&format!("\n  {} (default: ", setting.name)), "{} is not in the help", setting.name);
     }
     assert_eq!(asked.borrow().len(), SETTINGS.len());
