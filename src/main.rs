@@ -1,5 +1,6 @@
 //! The program: flags, settings, log, then the proxy until it is told to stop.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -15,34 +16,31 @@ use lms_metrics_proxy::settings::{self, Flag, Settings, StartError};
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let code = obey();
+    let obeyed = obey();
+    if let Err(e) = &obeyed {
+        logging::say(&e.to_string());
+    }
     logging::finish();
-    code
+    obeyed.map_or_else(|e| ExitCode::from(e.exit_code()), |()| ExitCode::SUCCESS)
 }
 
 /// Does what the arguments say.
-fn obey() -> ExitCode {
-    let flag = match settings::flags(std::env::args_os().skip(1)) {
-        Ok(flag) => flag,
-        Err(e) => return refuse(&e),
-    };
+fn obey() -> Result<(), StartError> {
+    let flag = settings::flags(std::env::args_os().skip(1))?;
     match flag {
         Flag::Help => say(&settings::help_text()),
         Flag::Version => say(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n")),
         Flag::Run | Flag::Health => {
-            let (settings, warnings) = match settings::from_environment() {
-                Ok(read) => read,
-                Err(e) => return refuse(&e),
-            };
-            if flag == Flag::Health { health(&settings) } else { run(settings, &warnings) }
+            let (settings, warnings) = settings::from_environment()?;
+            return if flag == Flag::Health { health(&settings) } else { run(settings, &warnings) };
         }
     }
+    Ok(())
 }
 
-fn run(settings: Settings, warnings: &[String]) -> ExitCode {
-    if let Err(e) = logging::start(settings.log_level) {
-        return fail(&format!("the system gives no thread for the log: {e}"));
-    }
+fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
+    let failed = |what: &str, e: &dyn Display| StartError::new(format_args!("{what}: {e}"));
+    logging::start(settings.log_level).map_err(|e| failed("the system gives no thread for the log", &e))?;
     // A bug ends one exchange, not the process: one line in the log like any other.
     std::panic::set_hook(Box::new(|bug| {
         log::error!("bug in {}: {bug}", thread::current().name().unwrap_or("a thread without a name"));
@@ -52,10 +50,7 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
     }
     let upstream = settings.upstream.to_string();
     let database = settings.database.display().to_string();
-    let proxy = match Proxy::start(settings) {
-        Ok(proxy) => proxy,
-        Err(e) => return refuse(&e),
-    };
+    let proxy = Proxy::start(settings)?;
     let stop = proxy.stop();
     let last_words = proxy.last_words();
     let on_signal = move || match stop.ask(Instant::now()) {
@@ -68,25 +63,19 @@ fn run(settings: Settings, warnings: &[String]) -> ExitCode {
             std::process::exit(1);
         }
     };
-    if let Err(e) = ctrlc::set_handler(on_signal) {
-        return fail(&format!("signals cannot be caught: {e}"));
-    }
+    ctrlc::set_handler(on_signal).map_err(|e| failed("signals cannot be caught", &e))?;
     log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
     log::info!("listening on http://{}", proxy.address);
     log::info!("forwarding to {upstream}");
     log::info!("recording in {database}, {} rows so far", proxy.rows);
 
-    match proxy.run() {
-        Ok(()) => {
-            log::info!("stopped");
-            ExitCode::SUCCESS
-        }
-        Err(e) => fail(&format!("the event loop failed: {e}")),
-    }
+    proxy.run().map_err(|e| failed("the event loop failed", &e))?;
+    log::info!("stopped");
+    Ok(())
 }
 
 /// Asks the running proxy how it is: exit code 0 or 1.
-fn health(settings: &Settings) -> ExitCode {
+fn health(settings: &Settings) -> Result<(), StartError> {
     let host = match settings.host {
         any if any.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         one => one,
@@ -101,24 +90,13 @@ fn health(settings: &Settings) -> ExitCode {
         Ok(reply.starts_with(b"HTTP/1.1 200 "))
     };
     match ask() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => fail(&format!("{address} answers, but not as this proxy does")),
-        Err(e) => fail(&format!("{address} does not answer: {e}")),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StartError::new(format_args!("{address} answers, but not as this proxy does"))),
+        Err(e) => Err(StartError::new(format_args!("{address} does not answer: {e}"))),
     }
 }
 
-fn say(text: &str) -> ExitCode {
+fn say(text: &str) {
     // A closed pipe (`--help | head -1`) is no reason to complain. A pager that waits is waited for: nothing else runs.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
-}
-
-fn refuse(error: &StartError) -> ExitCode {
-    logging::say(&error.to_string());
-    ExitCode::from(error.exit_code())
-}
-
-fn fail(line: &str) -> ExitCode {
-    logging::say(line);
-    ExitCode::FAILURE
 }

@@ -96,7 +96,7 @@ pub enum Flag {
     Health,
 }
 
-/// Why the proxy cannot start: one line that says what to do.
+/// Why the proxy cannot start, or not go on: one line that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError {
     words: String,
