@@ -4,7 +4,7 @@
 //! that it shows.
 
 use std::array;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use serde::Serialize;
 
@@ -85,11 +85,8 @@ impl Report {
     }
 
     fn write_totals(&self, text: &mut String) {
-        let _ = writeln!(
-            text,
-            "{:<13}{:>10}{:>9}{:>9}{:>13}{:>13}{:>13}",
-            "", "requests", "failed", "left", "tokens in", "tokens out", "tokens"
-        );
+        const WIDTHS: &[usize] = &[10, 9, 9, 13, 13, 13];
+        write_line(text, 13, "", WIDTHS, &["requests", "failed", "left", "tokens in", "tokens out", "tokens"]);
         let lines = [
             ("today", &self.today),
             ("7 days", &self.last_7_days),
@@ -97,16 +94,9 @@ impl Report {
             ("all time", &self.all_time),
         ];
         for (name, sums) in lines {
-            let _ = writeln!(
-                text,
-                "{name:<13}{:>10}{:>9}{:>9}{:>13}{:>13}{:>13}",
-                figure(sums.total_requests, 9),
-                figure(sums.failed_requests, 8),
-                figure(sums.cancelled_requests, 8),
-                figure(sums.total_input_tokens, 12),
-                figure(sums.total_output_tokens, 12),
-                figure(sums.total_tokens, 12)
-            );
+            let [requests, failed, input, output] = figures(sums);
+            let figures = [requests, failed, sums.cancelled_requests, input, output, sums.total_tokens];
+            write_figures(text, 13, name, WIDTHS, &figures);
         }
         let costs = lines.iter().filter_map(|(name, sums)| {
             let cost = sums.cost.as_ref()?;
@@ -128,26 +118,10 @@ impl Report {
             text.push_str("\nNothing is recorded yet. Point a client at this port instead of LM Studio's.\n");
             return;
         }
-        let _ = writeln!(
-            text,
-            "\n{:<37}{:>9}{:>8}{:>13}{:>13}",
-            "model, all time", "requests", "failed", "tokens in", "tokens out"
-        );
-        let mut line = |name: &str, figures: [i64; 4]| {
-            let [requests, failed, input, output] = figures;
-            let _ = writeln!(
-                text,
-                "{:<37}{:>9}{:>8}{:>13}{:>13}",
-                plain(name, 36),
-                figure(requests, 8),
-                figure(failed, 7),
-                figure(input, 12),
-                figure(output, 12)
-            );
-        };
-        let figures = |sums: &Summary| {
-            [sums.total_requests, sums.failed_requests, sums.total_input_tokens, sums.total_output_tokens]
-        };
+        const WIDTHS: &[usize] = &[9, 8, 13, 13];
+        text.push('\n');
+        write_line(text, 37, "model, all time", WIDTHS, &["requests", "failed", "tokens in", "tokens out"]);
+        let mut line = |name: &str, figures: [i64; 4]| write_figures(text, 37, &plain(name, 36), WIDTHS, &figures);
         let (shown, rest) = groups.split_at(groups.len().min(MODELS_SHOWN));
         for group in shown {
             line(group.name.as_deref().unwrap_or_default(), figures(&group.summary));
@@ -187,6 +161,25 @@ impl Report {
     fn local(&self, ms: i64) -> String {
         text_of_ms(ms + self.zone.ms())
     }
+}
+
+fn figures(sums: &Summary) -> [i64; 4] {
+    [sums.total_requests, sums.failed_requests, sums.total_input_tokens, sums.total_output_tokens]
+}
+
+/// A name at the left, and behind it cells at the right of their columns.
+fn write_line(text: &mut String, name_width: usize, name: &str, widths: &[usize], cells: &[impl Display]) {
+    let _ = write!(text, "{name:<name_width$}");
+    for (cell, width) in cells.iter().zip(widths) {
+        let _ = write!(text, "{cell:>width$}");
+    }
+    text.push('\n');
+}
+
+/// The same of figures, each at least a blank apart from what is before it.
+fn write_figures(text: &mut String, name_width: usize, name: &str, widths: &[usize], figures: &[i64]) {
+    let cells: Vec<String> = figures.iter().zip(widths).map(|(value, width)| figure(*value, width - 1)).collect();
+    write_line(text, name_width, name, widths, &cells);
 }
 
 /// With a comma between thousands, in at most so many characters: larger ones in thousands, millions, and so on.
