@@ -124,10 +124,10 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
     Ok((models, told))
 }
 
-/// The text as it grows.
 /// A counter: its name, what it counts, and where that is in sums.
 type CounterOfSums = (&'static str, &'static str, fn(&Sums) -> i64);
 
+/// The text as it grows.
 #[derive(Default)]
 struct Page {
     text: String,

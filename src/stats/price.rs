@@ -135,29 +135,22 @@ impl Price {
 /// Whether `text` fits a pattern in which `*` stands for anything and `?` for one character.
 fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // Where the last star stands, and how much it has taken so far: only that one ever needs to take more.
-    let mut star = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == '?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    (p, t) = (at + 1, taken + 1);
-                }
-                None => return false,
-            },
-        }
+    let begins = |text: &[char], part: &[char]| {
+        text.len() >= part.len() && text.iter().zip(part).all(|(c, wanted)| *wanted == '?' || wanted == c)
+    };
+    let mut parts = pattern.split(|c| *c == '*');
+    let first = parts.next().unwrap_or_default();
+    let Some(last) = parts.next_back() else { return text.len() == first.len() && begins(&text, first) };
+    if !begins(&text, first) {
+        return false;
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    // A star need take no more than up to the first place where what is behind it fits.
+    let mut from = first.len();
+    for part in parts {
+        let Some(at) = (from..=text.len()).find(|at| begins(&text[*at..], part)) else { return false };
+        from = at + part.len();
+    }
+    text.len() >= from + last.len() && begins(&text[text.len() - last.len()..], last)
 }
 
 #[cfg(test)]
