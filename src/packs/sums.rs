@@ -10,7 +10,7 @@ pub struct Sums {
     /// Milliseconds.
     pub duration_ms: i64,
     /// Of what not every row tells, by [`Figure`].
-    pub known: [KnownSum; 7],
+    pub known: [KnownSum; FIGURES],
     /// Added up, for a mean.
     pub tokens_per_second: f64,
     /// Rows that know their speed.
@@ -20,6 +20,9 @@ pub struct Sums {
     /// No row of these has a higher id.
     pub last_id: i64,
 }
+
+/// How many figures there are.
+pub const FIGURES: usize = 7;
 
 /// What not every row tells, in the order in which packs tell it: what came later stands last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

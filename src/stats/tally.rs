@@ -13,7 +13,7 @@ use super::kept::{Keep, KeptAnswers};
 use super::price::{Price, Prices};
 use crate::calendar::HOUR_MS;
 use crate::limits::{TALLIES_KEPT_BYTES_MAX, TALLIES_KEPT_MAX};
-use crate::packs::sums::{Figure, Sums};
+use crate::packs::sums::{FIGURES, Figure, Sums};
 use crate::packs::{SPAN_HOUR, pack_id, packs_of_hour};
 use crate::record::packing::State;
 use crate::record::row::Outcome;
@@ -38,12 +38,8 @@ pub(super) struct Totals {
     /// Requests that told a total, or generate nothing of which one could be told.
     pub with_usage: i64,
     pub duration_ms: i64,
-    pub input: i64,
-    pub output: i64,
-    pub total: i64,
-    pub cached: i64,
-    pub cache_write: i64,
-    pub reasoning: i64,
+    /// By [`Figure`].
+    pub sums: [i64; FIGURES],
     pub cost: f64,
     /// Requests whose model has a price.
     pub priced: i64,
@@ -57,12 +53,9 @@ impl Totals {
         self.cancelled += sign * other.cancelled;
         self.with_usage += sign * other.with_usage;
         self.duration_ms += sign * other.duration_ms;
-        self.input += sign * other.input;
-        self.output += sign * other.output;
-        self.total += sign * other.total;
-        self.cached += sign * other.cached;
-        self.cache_write += sign * other.cache_write;
-        self.reasoning += sign * other.reasoning;
+        for (sum, other) in self.sums.iter_mut().zip(other.sums) {
+            *sum += sign * other;
+        }
         self.cost += sign as f64 * other.cost;
         self.priced += sign * other.priced;
     }
@@ -72,17 +65,11 @@ impl Totals {
         self.requests += sums.requests;
         self.with_usage += if slot.generates { sums[Figure::Total].rows } else { sums.requests };
         self.duration_ms += sums.duration_ms;
-        self.input += sums[Figure::Input].sum;
-        self.output += sums[Figure::Output].sum;
-        self.total += sums[Figure::Total].sum;
-        self.cached += sums[Figure::Cached].sum;
-        self.cache_write += sums[Figure::CacheWrite].sum;
-        self.reasoning += sums[Figure::Reasoning].sum;
-        match slot.ended {
-            EndedAs::Completed => self.completed += sums.requests,
-            EndedAs::Cancelled => self.cancelled += sums.requests,
-            EndedAs::Failed => {}
+        for (sum, known) in self.sums.iter_mut().zip(sums.known) {
+            *sum += known.sum;
         }
+        self.completed += i64::from(slot.is_completed) * sums.requests;
+        self.cancelled += i64::from(slot.is_cancelled) * sums.requests;
         if let Some(price) = &slot.price {
             self.cost += price.of_sums(sums);
             self.priced += sums.requests;
@@ -94,17 +81,11 @@ impl Totals {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeriesSlot {
     pub group: u32,
-    ended: EndedAs,
+    is_completed: bool,
+    is_cancelled: bool,
     /// Whether such requests generate, so that their usage is missed.
     generates: bool,
     price: Option<Price>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EndedAs {
-    Completed,
-    Cancelled,
-    Failed,
 }
 
 /// A part of a range whose figures change only when packs do.
@@ -249,16 +230,12 @@ impl Tally {
             self.known.insert(name.to_owned(), group);
             group
         });
-        let ended = match names[By::Outcome].as_ref() {
-            done if done == Outcome::Completed.as_str() => EndedAs::Completed,
-            left if left == Outcome::ClientClosed.as_str() => EndedAs::Cancelled,
-            _ => EndedAs::Failed,
-        };
-        let generates = generates(names[By::Endpoint].as_ref());
+        let ended_as = |outcome: Outcome| names[By::Outcome].as_ref() == outcome.as_str();
         Some(SeriesSlot {
             group,
-            ended,
-            generates,
+            is_completed: ended_as(Outcome::Completed),
+            is_cancelled: ended_as(Outcome::ClientClosed),
+            generates: generates(names[By::Endpoint].as_ref()),
             price: prices.and_then(|prices| prices.of(names[By::Model].as_ref())),
         })
     }

@@ -319,20 +319,21 @@ impl Reader {
     }
 
     fn summary_of(&self, figures: &Totals) -> Summary {
+        let [input, output, total, cached, reasoning, _first_token_ms, cache_write] = figures.sums;
         Summary {
             total_requests: figures.requests,
             successful_requests: figures.completed,
             failed_requests: figures.requests - figures.completed - figures.cancelled,
-            total_input_tokens: figures.input,
-            total_output_tokens: figures.output,
-            total_tokens: figures.total,
-            average_input_tokens: average(figures.input, figures.requests),
-            average_output_tokens: average(figures.output, figures.requests),
+            total_input_tokens: input,
+            total_output_tokens: output,
+            total_tokens: total,
+            average_input_tokens: average(input, figures.requests),
+            average_output_tokens: average(output, figures.requests),
             total_duration_ms: figures.duration_ms,
             cancelled_requests: figures.cancelled,
-            total_cached_tokens: figures.cached,
-            total_cache_write_tokens: figures.cache_write,
-            total_reasoning_tokens: figures.reasoning,
+            total_cached_tokens: cached,
+            total_cache_write_tokens: cache_write,
+            total_reasoning_tokens: reasoning,
             requests_without_usage: figures.requests - figures.with_usage,
             cost: self.cost_of(figures),
         }
