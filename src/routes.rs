@@ -5,7 +5,6 @@
 
 use std::ops::{Index, IndexMut};
 
-use self::Takes::{Filters, Nothing};
 use crate::http::Refusal;
 use crate::http::target::climbs_out;
 use crate::usage::Dialect;
@@ -82,13 +81,13 @@ impl By {
 
     /// The name of the field that tells them apart: of JSON, of a query, and of a column.
     pub fn name(self) -> &'static str {
-        match self {
-            By::Model => "model",
-            By::Endpoint => "endpoint",
-            By::Client => "client",
-            By::Key => "key",
-            By::Outcome => "outcome",
-        }
+        const NAMES: Names<&str> = ["model", "endpoint", "client", "key", "outcome"];
+        NAMES[self]
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<By> {
+        By::ALL.into_iter().find(|by| by.name() == name)
     }
 }
 
@@ -116,48 +115,39 @@ pub struct LocalRoute {
     pub path: &'static str,
     /// What it is.
     pub local: Local,
-    /// What its query takes.
-    pub takes: Takes,
+    /// What its query takes beside the filters; `None`: not even these.
+    pub takes: Option<&'static [&'static str]>,
 }
 
-/// What the query of a local route takes.
-#[derive(Clone, Copy, Debug)]
-pub enum Takes {
-    /// No parameters.
-    Nothing,
-    /// The filters, and these beside them.
-    Filters(&'static [&'static str]),
-}
-
-const fn line(path: &'static str, local: Local, takes: Takes) -> LocalRoute {
+const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static str]>) -> LocalRoute {
     LocalRoute { path, local, takes }
 }
 
 /// Every local route but that of a single request.
 pub static LOCAL: [LocalRoute; 17] = [
     // The front answers.
-    line("/health", Local::Health, Nothing),
-    line("/", Local::Page, Nothing),
+    line("/health", Local::Health, None),
+    line("/", Local::Page, None),
     // The statistics answer.
-    line("/stats/summary", Local::Summary, Filters(&[])),
-    line("/stats/by-model", Local::By(By::Model), Filters(&[])),
-    line("/stats/by-endpoint", Local::By(By::Endpoint), Filters(&[])),
-    line("/stats/by-client", Local::By(By::Client), Filters(&[])),
-    line("/stats/by-key", Local::By(By::Key), Filters(&[])),
-    line("/stats/by-outcome", Local::By(By::Outcome), Filters(&[])),
-    line("/stats/over-time", Local::OverTime, Filters(&["bucket", "tz", "by"])),
-    line("/stats/latency", Local::Latency, Filters(&[])),
-    line("/stats/recent", Local::Recent, Filters(&["limit"])),
-    line("/stats/requests", Local::Requests, Filters(&["after", "limit"])),
-    line("/stats/search", Local::Search, Filters(&["q", "after", "limit"])),
-    line("/stats", Local::Report, Filters(&["tz"])),
-    line("/metrics", Local::Metrics, Nothing),
+    line("/stats/summary", Local::Summary, Some(&[])),
+    line("/stats/by-model", Local::By(By::Model), Some(&[])),
+    line("/stats/by-endpoint", Local::By(By::Endpoint), Some(&[])),
+    line("/stats/by-client", Local::By(By::Client), Some(&[])),
+    line("/stats/by-key", Local::By(By::Key), Some(&[])),
+    line("/stats/by-outcome", Local::By(By::Outcome), Some(&[])),
+    line("/stats/over-time", Local::OverTime, Some(&["bucket", "tz", "by"])),
+    line("/stats/latency", Local::Latency, Some(&[])),
+    line("/stats/recent", Local::Recent, Some(&["limit"])),
+    line("/stats/requests", Local::Requests, Some(&["after", "limit"])),
+    line("/stats/search", Local::Search, Some(&["q", "after", "limit"])),
+    line("/stats", Local::Report, Some(&["tz"])),
+    line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.
-    line("/stats/export", Local::Export, Filters(&["format"])),
-    line("/stats/live", Local::Live, Filters(&[])),
+    line("/stats/export", Local::Export, Some(&["format"])),
+    line("/stats/live", Local::Live, Some(&[])),
 ];
 /// The route of a single request, behind which its id stands. The statistics answer.
-static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), Nothing);
+static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), None);
 
 /// What under these goes to LM Studio.
 const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];

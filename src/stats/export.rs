@@ -2,8 +2,6 @@
 //! own: it holds up neither other questions nor, by reading in short transactions, a checkpoint, however slowly its client
 //! reads. It never has more than one page of rows in memory.
 
-use std::sync::Arc;
-
 use rusqlite::params_from_iter;
 use serde_json::Value;
 
@@ -30,93 +28,75 @@ const CSV_HEADER: &str = "id,start_time,endpoint,model,requested_model,client,ke
 const CSV_HEADER_OF_COSTS: &str = ",cost,currency";
 
 /// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// RFC 4180, with a header line. No cell begins a formula.
+    #[default]
     Csv,
     /// One JSON object a line, as in `/stats/requests`.
     Jsonl,
 }
 
 impl Format {
-    /// All of them.
-    pub const ALL: [Format; 2] = [Format::Csv, Format::Jsonl];
+    /// All of them, each with its name in queries and at the end of a file's name, and the type of a reply.
+    const TABLE: [(Format, &str, &str); 2] = [
+        (Format::Csv, "csv", "text/csv; charset=utf-8; header=present"),
+        (Format::Jsonl, "jsonl", "application/jsonl"),
+    ];
 
-    /// Its name in queries, and the end of a file's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Format::Csv => "csv",
-            Format::Jsonl => "jsonl",
-        }
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Format::Csv => "text/csv; charset=utf-8; header=present",
-            Format::Jsonl => "application/jsonl",
-        }
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Format> {
+        Format::TABLE.iter().find(|(_, known, _)| *known == name).map(|(format, ..)| *format)
     }
 }
 
-/// What is exported from where.
-pub struct Export {
-    /// The database, and prices for a column of costs.
-    pub sources: Arc<Sources>,
-    /// Where its connection lies.
-    pub pages: ConnectionSlot<Pages>,
-    /// Which rows.
-    pub filter: Filter,
-    /// How.
-    pub format: Format,
+/// Answers with all rows that the filter lets pass.
+pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: Lend) {
+    let slot: ConnectionSlot<Pages> = sources.recorder.slot();
+    let open = || Pages::open(sources.open()?, filter);
+    if let Err(e) = slot.with(|held| open().map(|pages| *held = Some(pages))) {
+        let message = format!("The database cannot be read now ({e}).");
+        return lend.answer(&Reply::error(503, &message, "database_unavailable"));
+    }
+    let (_, name, content_type) = Format::TABLE[format as usize];
+    let disposition = format!("attachment; filename=\"requests.{name}\"");
+    let fields: [(&str, &[u8]); 3] = [
+        ("Content-Type", content_type.as_bytes()),
+        ("Content-Disposition", disposition.as_bytes()),
+        ("Cache-Control", b"no-store"),
+    ];
+    let Some(mut stream) = LocalStream::begin(lend, &fields) else { return };
+    match send(&slot, format, sources.prices.is_some(), &mut stream) {
+        Ok(()) => stream.end(),
+        Err(e) => log::info!("an export ended early: {e}"),
+    }
 }
 
-impl Export {
-    /// Answers with all of it.
-    pub fn run(self, lend: Lend) {
-        let open = || Pages::open(self.sources.open()?, &self.filter);
-        if let Err(e) = self.pages.with(|held| open().map(|pages| *held = Some(pages))) {
-            let message = format!("The database cannot be read now ({e}).");
-            return lend.answer(&Reply::error(503, &message, "database_unavailable"));
+/// Sends all rows; else says why not.
+fn send(slot: &ConnectionSlot<Pages>, format: Format, has_costs: bool, stream: &mut LocalStream) -> Result<(), String> {
+    let header = CSV_HEADER.to_owned() + if has_costs { CSV_HEADER_OF_COSTS } else { "" };
+    let mut text = match format {
+        Format::Csv => format!("{header}\r\n").into_bytes(),
+        Format::Jsonl => Vec::new(),
+    };
+    loop {
+        let more = slot.with(|held| {
+            let pages = held.as_mut().ok_or("the database was opened anew")?;
+            let more = pages.next(|request| match format {
+                Format::Csv => write_csv_line(&mut text, &header, request),
+                Format::Jsonl => write_json_line(&mut text, request),
+            });
+            more.map_err(|e| format!("the database cannot be read ({e})"))
+        })?;
+        // By itself only a write that waits ends when it is called off, and to a client that keeps up none waits.
+        if let Some(why) = stream.client().called_off() {
+            return Err(format!("it was called off ({why:?})"));
         }
-        let name = format!("attachment; filename=\"requests.{}\"", self.format.as_str());
-        let fields: [(&str, &[u8]); 3] = [
-            ("Content-Type", self.format.content_type().as_bytes()),
-            ("Content-Disposition", name.as_bytes()),
-            ("Cache-Control", b"no-store"),
-        ];
-        let Some(mut stream) = LocalStream::begin(lend, &fields) else { return };
-        match self.send(&mut stream) {
-            Ok(()) => stream.end(),
-            Err(e) => log::info!("an export ended early: {e}"),
-        }
-    }
-
-    /// Sends all rows; else says why not.
-    fn send(&self, stream: &mut LocalStream) -> Result<(), String> {
-        let header = CSV_HEADER.to_owned() + if self.sources.prices.is_some() { CSV_HEADER_OF_COSTS } else { "" };
-        let mut text = match self.format {
-            Format::Csv => format!("{header}\r\n").into_bytes(),
-            Format::Jsonl => Vec::new(),
-        };
-        loop {
-            let more = self.pages.with(|held| {
-                let pages = held.as_mut().ok_or("the database was opened anew")?;
-                let more = pages.next(|request| match self.format {
-                    Format::Csv => write_csv_line(&mut text, &header, request),
-                    Format::Jsonl => write_json_line(&mut text, request),
-                });
-                more.map_err(|e| format!("the database cannot be read ({e})"))
-            })?;
-            // By itself only a write that waits ends when it is called off, and to a client that keeps up none waits.
-            if let Some(why) = stream.client().called_off() {
-                return Err(format!("it was called off ({why:?})"));
-            }
-            stream.push(&text);
-            text.clear();
-            stream.send().map_err(|e| format!("its client left ({e})"))?;
-            if !more {
-                return Ok(());
-            }
+        stream.push(&text);
+        text.clear();
+        stream.send().map_err(|e| format!("its client left ({e})"))?;
+        if !more {
+            return Ok(());
         }
     }
 }
@@ -199,6 +179,8 @@ fn write_csv_cell(out: &mut Vec<u8>, value: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::record::store::{DbSync, Store};
     use crate::stats::Prices;

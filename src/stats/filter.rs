@@ -1,7 +1,8 @@
 //! Which requests a question is about, and how that is said in a query string. Pure: time is an argument.
 
-use time::Date;
+use simplelog::format_description;
 use time::format_description::well_known::Iso8601;
+use time::{Date, UtcOffset};
 
 use super::answers::By;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
@@ -51,25 +52,21 @@ impl Filter {
         self.names.iter().zip(names).all(|(wanted, name)| fits(wanted, name.as_ref()))
     }
 
-    /// Takes one parameter. `None`: it is none of a filter's. `zone`: whose midnight a date means.
-    pub fn take(&mut self, name: &str, value: &str, now_ms: i64, zone: Zone) -> Option<Result<(), String>> {
-        let time = |value: &str| {
-            moment(value, now_ms, zone)
-                .map(Some)
-                .ok_or_else(|| format!("{name} is {}: it takes {TIMES}.", shown(value)))
-        };
-        match name {
-            "from" => return Some(time(value).map(|ms| self.from_ms = ms)),
-            "to" => return Some(time(value).map(|ms| self.to_ms = ms)),
-            _ => {}
+    /// Takes one parameter; false where it is none of a filter's. `zone`: whose midnight a date means.
+    pub fn take(&mut self, name: &str, value: &str, now_ms: i64, zone: Zone) -> Result<bool, String> {
+        let wrong = |takes: &str| format!("{name} is {}: it takes {takes}.", shown(value));
+        let time = || moment(value, now_ms, zone).ok_or_else(|| wrong(TIMES));
+        let outcomes = Outcome::all().map(Outcome::as_str);
+        match (name, By::named(name)) {
+            ("from", _) => self.from_ms = Some(time()?),
+            ("to", _) => self.to_ms = Some(time()?),
+            (_, Some(By::Outcome)) if !outcomes.contains(&value) => {
+                return Err(wrong(&format!("one of {}", outcomes.join(", "))));
+            }
+            (_, Some(by)) => self.names[by].push(value.to_owned()),
+            (_, None) => return Ok(false),
         }
-        let by = By::ALL.into_iter().find(|by| by.name() == name)?;
-        if by == By::Outcome && Outcome::all().iter().all(|outcome| outcome.as_str() != value) {
-            let all = Outcome::all().map(Outcome::as_str).join(", ");
-            return Some(Err(format!("outcome is {}: it takes one of {all}.", shown(value))));
-        }
-        self.names[by].push(value.to_owned());
-        Some(Ok(()))
+        Ok(true)
     }
 }
 
@@ -91,19 +88,9 @@ impl Zone {
         if text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
             return Some(Zone::default());
         }
-        let (sign, rest) = match text.split_at_checked(1)? {
-            ("+" | " ", rest) => (1, rest),
-            ("-", rest) => (-1, rest),
-            _ => return None,
-        };
-        let digits: Vec<i32> = rest.bytes().filter(|byte| *byte != b':').map(|byte| i32::from(byte) - 48).collect();
-        let well_formed = matches!(rest.len(), 4 | 5) && (rest.len() == 4 || rest.as_bytes()[2] == b':');
-        let [h1, h2, m1, m2] = digits[..] else { return None };
-        if !well_formed || digits.iter().any(|digit| !(0..=9).contains(digit)) {
-            return None;
-        }
-        let (hours, minutes) = (h1 * 10 + h2, m1 * 10 + m2);
-        (hours <= 14 && minutes <= 59).then_some(Zone { minutes: sign * (hours * 60 + minutes) })
+        let form = format_description!("[offset_hour sign:mandatory][optional [:]][offset_minute]");
+        let offset = UtcOffset::parse(&text.replace(' ', "+"), form).ok()?;
+        (offset.whole_hours().abs() <= 14).then_some(Zone { minutes: offset.whole_minutes().into() })
     }
 
     /// What it adds to UTC.
@@ -121,18 +108,10 @@ impl Zone {
 /// A moment as `from` and `to` take it. A date is its first moment.
 fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
     if let Some(span) = text.strip_prefix('-') {
-        let unit = span.chars().last()?;
-        let digits = &span[..span.len() - unit.len_utf8()];
-        let unit_ms = match unit {
-            'm' => 60_000,
-            'h' => HOUR_MS,
-            'd' => DAY_MS,
-            'w' => 7 * DAY_MS,
-            _ => return None,
-        };
-        let well_formed = (1..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let count: i64 = if well_formed { digits.parse().ok()? } else { return None };
-        return Some((now_ms - count * unit_ms).max(0));
+        const UNITS: [(char, i64); 4] = [('m', 60_000), ('h', HOUR_MS), ('d', DAY_MS), ('w', 7 * DAY_MS)];
+        let (digits, unit_ms) = UNITS.iter().find_map(|(unit, ms)| Some((span.strip_suffix(*unit)?, *ms)))?;
+        let count: i64 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+        return (digits.len() <= 6).then(|| (now_ms - count * unit_ms).max(0));
     }
     if text.len() == 10 {
         let date = Date::parse(text, &Iso8601::DATE).ok()?;
@@ -189,6 +168,7 @@ mod tests {
         check("+02:00", Some(120));
         check(" 02:00", Some(120));
         check("-0530", Some(-330));
+        check("-00:30", Some(-30));
         check("Z", Some(0));
         check("utc", Some(0));
         for bad in ["", "+", "2", "+2", "+02:0", "+0200:", "+15:00", "+02:60", "+ab:cd", "Europe/Berlin", "+:0200"] {

@@ -5,13 +5,11 @@ use super::export::Format;
 use super::filter::{FILTERS, Filter, Zone, shown};
 use super::totals::Bucket;
 use crate::http::target::query_pairs;
-use crate::routes::{Local, Takes};
+use crate::routes::Local;
 
 /// A question in full.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
-    /// What about them.
-    pub route: Local,
     /// Which requests.
     pub filter: Filter,
     /// How many, 1 to 1000.
@@ -34,21 +32,8 @@ impl Question {
     /// Reads a query. An error says which parameter is wrong and what it takes.
     pub fn read(route: Local, query: &str, now_ms: i64) -> Result<Question, String> {
         let pairs = query_pairs(query);
-        let (has_filters, takes) = match route.line().takes {
-            Takes::Filters(parameters) => (true, parameters),
-            Takes::Nothing => (false, &[][..]),
-        };
-        let mut question = Question {
-            route,
-            filter: Filter::default(),
-            limit: 100,
-            after: None,
-            bucket: Bucket::Day,
-            zone: Zone::default(),
-            by: None,
-            words: String::new(),
-            format: Format::Csv,
-        };
+        let (has_filters, takes) = (route.line().takes.is_some(), route.line().takes.unwrap_or_default());
+        let mut question = Question { limit: 100, ..Question::default() };
         // The zone says whose midnight a date means, wherever it stands.
         if let Some((_, tz)) = pairs.iter().find(|(name, _)| name == "tz" && takes.contains(&"tz")) {
             let wrong = || format!("tz is {}: it takes a distance from UTC as +02:00.", shown(tz));
@@ -59,9 +44,10 @@ impl Question {
             if name == "token" {
                 continue;
             }
-            if has_filters && let Some(taken) = question.filter.take(name, value, now_ms, question.zone) {
-                taken?;
-            } else if takes.contains(&name.as_str()) {
+            if has_filters && question.filter.take(name, value, now_ms, question.zone)? {
+                continue;
+            }
+            if takes.contains(&name.as_str()) {
                 question.take(name, value)?;
             } else {
                 return Err(unknown(name, route));
@@ -82,18 +68,11 @@ impl Question {
                 let id = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
                 self.after = Some(id.ok_or_else(|| wrong("the id of a request"))?);
             }
-            "bucket" => {
-                let bucket = Bucket::ALL.into_iter().find(|bucket| bucket.as_str() == value);
-                self.bucket = bucket.ok_or_else(|| wrong("hour, day, week or month"))?;
-            }
+            "bucket" => self.bucket = Bucket::named(value).ok_or_else(|| wrong("hour, day, week or month"))?,
             "by" => {
-                let by = By::ALL.into_iter().find(|by| by.name() == value);
-                self.by = Some(by.ok_or_else(|| wrong("model, endpoint, client, key or outcome"))?);
+                self.by = Some(By::named(value).ok_or_else(|| wrong("model, endpoint, client, key or outcome"))?);
             }
-            "format" => {
-                let format = Format::ALL.into_iter().find(|format| format.as_str() == value);
-                self.format = format.ok_or_else(|| wrong("csv or jsonl"))?;
-            }
+            "format" => self.format = Format::named(value).ok_or_else(|| wrong("csv or jsonl"))?,
             "q" => value.clone_into(&mut self.words),
             // Read before the others.
             "tz" => {}
@@ -105,8 +84,8 @@ impl Question {
 
 fn unknown(name: &str, route: Local) -> String {
     let takes = match route.line().takes {
-        Takes::Nothing => "none".to_owned(),
-        Takes::Filters(others) => [FILTERS].iter().chain(others).copied().collect::<Vec<_>>().join(", "),
+        None => "none".to_owned(),
+        Some(others) => [FILTERS].iter().chain(others).copied().collect::<Vec<_>>().join(", "),
     };
     format!("There is no parameter {}: this route takes {takes}.", shown(name))
 }

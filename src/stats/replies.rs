@@ -16,21 +16,22 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// Answers from the database, and with metrics of the process.
 pub(super) fn reply(
     reader: &Reader,
+    route: Local,
     question: &Question,
     head: &RequestHead,
     now_ms: i64,
     process: impl FnOnce() -> String,
 ) -> Result<Reply, AskError> {
-    let Question { route, filter, limit, after, bucket, zone, by, words, format: _ } = question;
+    let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
     Ok(match route {
         Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
         Local::Summary => json(&reader.summary(filter)?),
-        Local::By(by) => json(&reader.by(*by, filter)?),
+        Local::By(by) => json(&reader.by(by, filter)?),
         Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
         Local::Latency => json(&reader.latency(filter)?),
         Local::Recent => json(&reader.recent(filter, *limit)?),
         Local::Requests => json(&reader.requests(filter, *after, *limit)?),
-        Local::Request(id) => match reader.request(*id)? {
+        Local::Request(id) => match reader.request(id)? {
             Some(request) => json(&request),
             None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
         },

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 use std::{io, mem, panic, thread};
 
-use super::export::Export;
+use super::export::export;
 use super::filter::Filter;
 use super::live::Live;
 use super::metrics;
@@ -148,13 +148,16 @@ impl Answerer {
             Ok(question) => question,
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
-        let answered = match self.ask(&question, head, now_ms) {
+        let reply = |answerer: &Answerer, reader: &Reader| {
+            reply(reader, route, &question, head, now_ms, || answerer.process_metrics(true))
+        };
+        let answered = match self.ask(&reply) {
             Err(AskError::Database(e)) => {
                 log::debug!("a statistics question found the database elsewhere, or broken: {e}");
                 // Its file, or one beside it, may have been replaced: rows go where the path leads now, so answers come
                 // from there.
                 self.sources.recorder.find_database();
-                self.ask(&question, head, now_ms)
+                self.ask(&reply)
             }
             answered => answered,
         };
@@ -173,7 +176,7 @@ impl Answerer {
         })
     }
 
-    fn ask(&mut self, question: &Question, head: &RequestHead, now_ms: i64) -> Result<Reply, AskError> {
+    fn ask(&mut self, reply: &impl Fn(&Answerer, &Reader) -> Result<Reply, AskError>) -> Result<Reply, AskError> {
         let sources = self.sources.clone();
         let file = FileId::of(&sources.database);
         if file.is_none() || file != self.file {
@@ -192,7 +195,7 @@ impl Answerer {
                     held.insert(reader)
                 }
             };
-            let answer = reply(reader, question, head, now_ms, || self.process_metrics(true));
+            let answer = reply(self, reader);
             if let Err(AskError::Database(_)) = &answer {
                 // The next question opens another one.
                 *held = None;
@@ -211,11 +214,10 @@ impl Answerer {
             return lend.answer(&Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S));
         }
         let running = self.exports.clone();
-        let (sources, Question { filter, format, .. }) = (self.sources.clone(), question);
-        let export = Export { pages: self.sources.recorder.slot(), sources, filter, format };
+        let sources = self.sources.clone();
         self.sources.workers.do_beside(move || {
             let _running = running;
-            export.run(lend);
+            export(&sources, &question.filter, question.format, lend);
         });
     }
 }

@@ -24,11 +24,12 @@ const QUARTER_MS: i64 = HOUR_MS / 4;
 const MINUTE_MS: i64 = 60_000;
 
 /// How time is parted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bucket {
     /// Hours.
     Hour,
     /// Days.
+    #[default]
     Day,
     /// Weeks, from Monday (ISO 8601).
     Week,
@@ -37,17 +38,24 @@ pub enum Bucket {
 }
 
 impl Bucket {
-    /// All of them.
-    pub const ALL: [Bucket; 4] = [Bucket::Hour, Bucket::Day, Bucket::Week, Bucket::Month];
+    /// All of them: the name in queries and answers, and how long it is from the beginning of one to somewhere in the
+    /// next, or to its beginning.
+    pub(super) const TABLE: [(Bucket, &'static str, i64); 4] = [
+        (Bucket::Hour, "hour", HOUR_MS),
+        (Bucket::Day, "day", DAY_MS),
+        (Bucket::Week, "week", 7 * DAY_MS),
+        // Whatever the length of this one.
+        (Bucket::Month, "month", 32 * DAY_MS),
+    ];
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Bucket> {
+        Bucket::TABLE.iter().find(|(_, known, _)| *known == name).map(|(bucket, ..)| *bucket)
+    }
 
     /// Its name in queries and answers.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Bucket::Hour => "hour",
-            Bucket::Day => "day",
-            Bucket::Week => "week",
-            Bucket::Month => "month",
-        }
+        Bucket::TABLE[self as usize].1
     }
 
     /// The beginning of the bucket that a moment belongs to.
@@ -63,15 +71,8 @@ impl Bucket {
         start - zone.ms()
     }
 
-    /// From the beginning of one to somewhere in the next, or to its beginning.
     fn length_ms(self) -> i64 {
-        match self {
-            Bucket::Hour => HOUR_MS,
-            Bucket::Day => DAY_MS,
-            Bucket::Week => 7 * DAY_MS,
-            // Whatever the length of this one.
-            Bucket::Month => 32 * DAY_MS,
-        }
+        Bucket::TABLE[self as usize].2
     }
 
     /// The beginning of the first of so many buckets, or fewer, of which the last one ends at `to_ms` or holds it.
