@@ -95,7 +95,8 @@ impl UpstreamSide for PolledUpstream {
     }
 
     fn end(&mut self) {
-        // An error means that it is closed, and reading says so, too.
+        // An error means that it is closed, and reading says so, too. Under TLS there is no close_notify before it, for
+        // which ureq has no word: OpenSSL takes it for a connection that was cut, and writes nothing more either.
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
