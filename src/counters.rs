@@ -67,7 +67,7 @@ impl Counters {
 
     /// How many requests were refused for each reason, none left out.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counted = Refusal::ALL.iter().zip(&self.refusals).map(|(reason, count)| (reason.name(), count));
+        let counted = Refusal::ALL.iter().zip(&self.refusals).map(|(reason, count)| (reason.facts().name, count));
         counted.chain([("queue_full", &self.queue_full)]).map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 }

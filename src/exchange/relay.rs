@@ -335,7 +335,7 @@ impl<B: Source> Relay<B> {
                 Ended::Broken
             }
             Fault::Chunks(refusal) => {
-                log::debug!("upstream's chunks cannot be read on: {}", refusal.name());
+                log::debug!("upstream's chunks cannot be read on: {}", refusal.facts().name);
                 Ended::Malformed(*refusal)
             }
         }

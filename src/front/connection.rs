@@ -388,7 +388,7 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// Lends the connection to whoever answers the request.
     pub(super) fn lend(&mut self, request: WholeRequest<Plan>, around: &mut impl Surroundings<S, F>) {
-        let keep_alive = request.head.keep_alive && !around.is_stopping();
+        let keep_alive = request.head.meaning.keep_alive && !around.is_stopping();
         let ends = request.plan.ends_with_client(&request.head);
         self.client.lend();
         if self.has_more() {

@@ -114,13 +114,13 @@ impl<P> Intake<P> {
             let Some((head, consumed)) = read_head(bytes, scanned)? else { return Ok((0, Step::More)) };
             used = consumed;
             let verdict = judge(&head)?;
-            let rest = match head.framing {
+            let rest = match head.meaning.framing {
                 Framing::None => BodyRest::NONE,
                 Framing::Length(length) if length > verdict.body_bytes_max => return Err(Refusal::BodyTooLarge),
                 Framing::Length(length) => BodyRest::Length(length),
                 Framing::Chunked => BodyRest::Chunks(ChunkDecoder::new(verdict.body_bytes_max)),
             };
-            fresh = head.expect_continue;
+            fresh = head.meaning.expect_continue;
             let request = Box::new(WholeRequest { head, body: Vec::new(), plan: verdict.plan });
             self.state = State::Body { request, rest, keep_body: verdict.keep_body };
         }

@@ -84,7 +84,7 @@ impl Lanes {
     /// Whether this request's connection shall move to one of them.
     fn suit(&self, request: &WholeRequest<Plan>) -> bool {
         match &request.plan {
-            Plan::Forward(Forwarding { kind: Kind::Short, .. }) => self.ask && request.head.keep_alive,
+            Plan::Forward(Forwarding { kind: Kind::Short, .. }) => self.ask && request.head.meaning.keep_alive,
             Plan::Forward(Forwarding { kind: Kind::MayStream | Kind::Handshake, .. }) => true,
             Plan::Forward(Forwarding { kind: Kind::Other, .. }) | Plan::Statistics(_) | Plan::Answer(_) => false,
         }

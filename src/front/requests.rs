@@ -95,7 +95,7 @@ impl<S: Socket, F> Connection<S, F> {
         match &request.plan {
             Plan::Answer(answer) => {
                 self.baggage.claim.set(0);
-                let keep_alive = request.head.keep_alive && !around.is_stopping();
+                let keep_alive = request.head.meaning.keep_alive && !around.is_stopping();
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(bytes, keep_alive, around).map_or(Next::Drop, |()| Next::Keep);
@@ -117,7 +117,7 @@ impl<S: Socket, F> Connection<S, F> {
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
-        log::debug!("{}: refused: {}", self.client.peer(), refusal.name());
+        log::debug!("{}: refused: {}", self.client.peer(), refusal.facts().name);
         around.figures().note_refusal(refusal);
         self.turn_down(&Reply::refusal(refusal), around)
     }

@@ -139,7 +139,7 @@ impl Surroundings<SimulatedSocket, Borrowed> for Around {
     }
 
     fn moves(&mut self, request: &WholeRequest<Plan>) -> bool {
-        self.moves && !self.is_stopping && request.head.keep_alive
+        self.moves && !self.is_stopping && request.head.meaning.keep_alive
     }
 
     fn lend(&mut self, loan: Loan<SimulatedSocket>, request: WholeRequest<Plan>, _: Claim) {

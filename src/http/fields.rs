@@ -57,13 +57,18 @@ pub(super) fn field_name(line: &[u8]) -> Result<&[u8], Refusal> {
 }
 
 /// What the fields say about the message itself.
-pub(super) struct Meaning {
+#[derive(Clone, Debug)]
+pub struct Meaning {
     pub(super) host: Option<Span>,
-    pub(super) framing: Framing,
-    pub(super) close: bool,
-    pub(super) keep_alive: bool,
+    /// Where the body ends.
+    pub framing: Framing,
+    close: bool,
+    /// Whether the client takes another reply on this connection.
+    pub keep_alive: bool,
+    /// Whether Connection names anything beyond `close` and `keep-alive`.
     pub(super) nominates: bool,
-    pub(super) expect_continue: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
 }
 
 impl Meaning {
@@ -107,6 +112,7 @@ impl Meaning {
             return Err(Refusal::HostMissing);
         }
         meaning.framing = framing.decide(minor_version)?;
+        meaning.keep_alive &= !meaning.close;
         Ok(meaning)
     }
 

@@ -18,7 +18,6 @@ use std::mem::MaybeUninit;
 use ureq::http::uri::PathAndQuery;
 
 use super::fields::{FieldLine, Meaning, Span, field_name};
-use super::framing::Framing;
 use super::host;
 use super::refusal::Refusal;
 use super::reply::Persistence;
@@ -124,18 +123,11 @@ pub struct RequestHead {
     /// Origin-form or `*`. Invariant: [`PathAndQuery`] takes it unchanged.
     target: Span,
     fields: Vec<FieldLine>,
-    host: Option<Span>,
     /// The authority of an absolute-form target.
     authority: Option<Box<str>>,
     minor_version: u8,
-    /// Whether Connection names anything beyond `close` and `keep-alive`.
-    nominates: bool,
-    /// Where the body ends.
-    pub framing: Framing,
-    /// Whether the client takes another reply on this connection.
-    pub keep_alive: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body.
-    pub expect_continue: bool,
+    /// What the fields say about the message itself.
+    pub meaning: Meaning,
 }
 
 impl RequestHead {
@@ -160,19 +152,7 @@ impl RequestHead {
         if !is_forwardable {
             return Err(Refusal::TargetInvalid);
         }
-        Ok(Self {
-            raw,
-            method,
-            target,
-            fields,
-            host: meaning.host,
-            authority,
-            minor_version,
-            nominates: meaning.nominates,
-            framing: meaning.framing,
-            keep_alive: meaning.keep_alive && !meaning.close,
-            expect_continue: meaning.expect_continue,
-        })
+        Ok(Self { raw, method, target, fields, authority, minor_version, meaning })
     }
 
     /// The method, in the case it came in.
@@ -213,7 +193,7 @@ impl RequestHead {
     /// Host and port that are asked for: the authority of an absolute-form target wins over Host (RFC 9112 §3.2.2).
     /// `None` only in HTTP/1.0; may be empty.
     pub fn host(&self) -> Option<&str> {
-        self.authority().or_else(|| self.host.map(|span| span.text(&self.raw)))
+        self.authority().or_else(|| self.meaning.host.map(|span| span.text(&self.raw)))
     }
 
     /// The authority of an absolute-form target.
@@ -223,7 +203,7 @@ impl RequestHead {
 
     /// How a reply has to announce whether the connection stays open, if the proxy wants it to.
     pub fn persistence(&self) -> Persistence {
-        match (self.keep_alive, self.minor_version) {
+        match (self.meaning.keep_alive, self.minor_version) {
             (false, _) => Persistence::Close,
             (true, 0) => Persistence::KeepAliveAnnounced,
             (true, _) => Persistence::KeepAlive,
@@ -235,7 +215,7 @@ impl RequestHead {
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
         is_hop_by_hop(name)
             || name.eq_ignore_ascii_case("expect")
-            || (self.nominates && is_nominated(self.fields(), name))
+            || (self.meaning.nominates && is_nominated(self.fields(), name))
     }
 }
 
@@ -264,6 +244,7 @@ fn origin_form(raw: &mut [u8], target: Span, options: bool) -> Result<(Span, Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Framing;
     use crate::limits::TARGET_BYTES_MAX;
 
     const LINE: &str = "GET /v1/models HTTP/1.1\r\n";
@@ -345,7 +326,7 @@ mod tests {
             ["hOst", "X-A", "X-Empty", "X-a", "Content-Length"]
         );
         assert_eq!(head.fields().nth(3), Some(("X-a", "caf\u{e9}".as_bytes())));
-        assert_eq!(head.framing, Framing::Length(3));
+        assert_eq!(head.meaning.framing, Framing::Length(3));
         assert_eq!(head.persistence(), Persistence::KeepAlive);
     }
 
@@ -536,8 +517,8 @@ mod tests {
 
     #[test]
     fn only_the_expectation_of_continue_is_met() {
-        assert!(accepted(format!("{LINE}Host: a\r\nExpect: 100-Continue\r\n\r\n")).expect_continue);
-        assert!(!accepted("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expect_continue);
+        assert!(accepted(format!("{LINE}Host: a\r\nExpect: 100-Continue\r\n\r\n")).meaning.expect_continue);
+        assert!(!accepted("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").meaning.expect_continue);
         refused(format!("{LINE}Host: a\r\nExpect: 200-maybe\r\n\r\n"), Refusal::ExpectationFailed);
     }
 

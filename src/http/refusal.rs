@@ -1,7 +1,17 @@
 //! Why a request is refused. Each reason has one status, one code of the documented set, and one plain sentence.
 
-/// Status, code, name for counters, sentence.
-type RefusalLine = (u16, &'static str, &'static str, &'static str);
+/// What a refusal is to others.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusalFacts {
+    /// The status of the reply.
+    pub status: u16,
+    /// The documented error code of the reply.
+    pub code: &'static str,
+    /// The reason as one word in snake case, for counters.
+    pub name: &'static str,
+    /// The reason as a sentence for the one who sent the request.
+    pub message: &'static str,
+}
 
 /// What is nobody's fault but the client's.
 const BAD: &str = "bad_request";
@@ -21,10 +31,12 @@ macro_rules! refusals {
             /// Every reason, in the order of their declaration.
             pub const ALL: [Refusal; [$($status),+].len()] = [$(Refusal::$reason),+];
 
-            fn facts(self) -> RefusalLine {
-                match self {
+            /// What it is to others.
+            pub fn facts(self) -> RefusalFacts {
+                let (status, code, name, message) = match self {
                     $(Refusal::$reason => ($status, $code, $name, $message),)+
-                }
+                };
+                RefusalFacts { status, code, name, message }
             }
         }
     };
@@ -110,28 +122,6 @@ refusals! {
     BodyTimeout: 408, "request_timeout", "body_timeout", "The request's body took too long to arrive.";
 }
 
-impl Refusal {
-    /// The status of the reply.
-    pub fn status(self) -> u16 {
-        self.facts().0
-    }
-
-    /// The documented error code of the reply.
-    pub fn code(self) -> &'static str {
-        self.facts().1
-    }
-
-    /// The reason as one word in snake case, for counters.
-    pub fn name(self) -> &'static str {
-        self.facts().2
-    }
-
-    /// The reason as a sentence for the one who sent the request.
-    pub fn message(self) -> &'static str {
-        self.facts().3
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Refusal;
@@ -140,9 +130,9 @@ mod tests {
     fn a_refusal_is_a_client_error_or_something_not_supported() {
         for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, place);
-            assert!(matches!(refusal.status(), 400..=499 | 501 | 505), "{refusal:?}");
-            assert!(refusal.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{refusal:?}");
-            assert!(refusal.message().ends_with('.'), "{refusal:?}");
+            assert!(matches!(refusal.facts().status, 400..=499 | 501 | 505), "{refusal:?}");
+            assert!(refusal.facts().name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{refusal:?}");
+            assert!(refusal.facts().message.ends_with('.'), "{refusal:?}");
         }
     }
 }

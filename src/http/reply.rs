@@ -3,7 +3,7 @@
 use serde_json::json;
 use ureq::http::StatusCode;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RefusalFacts};
 use super::syntax::{is_hop_by_hop, is_nominated};
 
 /// Whether the connection outlives a reply, and how that is said.
@@ -60,7 +60,8 @@ impl Reply {
 
     /// The answer to a refused request.
     pub fn refusal(refusal: Refusal) -> Self {
-        Self::error(refusal.status(), refusal.message(), refusal.code())
+        let RefusalFacts { status, code, message, .. } = refusal.facts();
+        Self::error(status, message, code)
     }
 
     /// 404, with the path that was probably meant.

@@ -12,7 +12,7 @@ use super::syntax::{elements, is_hop_by_hop, split_token};
 pub fn opens_websocket(head: &RequestHead) -> bool {
     head.method() == "GET"
         && head.minor_version() == 1
-        && matches!(head.framing, Framing::None | Framing::Length(0))
+        && matches!(head.meaning.framing, Framing::None | Framing::Length(0))
         && listed(head, "connection").any(|option| option.eq_ignore_ascii_case(b"upgrade"))
         && listed(head, "upgrade").next().is_some()
         && listed(head, "upgrade").all(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))

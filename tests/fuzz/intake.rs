@@ -53,7 +53,8 @@ struct Request {
 impl PartialEq for Request {
     fn eq(&self, other: &Self) -> bool {
         let line = |head: &RequestHead| (head.method().to_owned(), head.target().to_owned(), head.minor_version());
-        let meaning = |head: &RequestHead| (head.framing, head.keep_alive, head.expect_continue);
+        let meaning =
+            |head: &RequestHead| (head.meaning.framing, head.meaning.keep_alive, head.meaning.expect_continue);
         line(&self.head) == line(&other.head)
             && meaning(&self.head) == meaning(&other.head)
             && self.head.host() == other.head.host()
@@ -75,7 +76,7 @@ fn read_all(bytes: &[u8], step: usize) -> Understood {
                 return understood;
             }
             Ok(Reading::Whole(request)) => {
-                let goes_on = request.head.keep_alive;
+                let goes_on = request.head.meaning.keep_alive;
                 understood.left = bytes.len() - begin;
                 understood.requests.push(request);
                 if !goes_on {
@@ -108,7 +109,7 @@ fn advance(reading: Reading, bytes: &[u8], begin: &mut usize, arrived: usize) ->
         Reading::Head { mut scanned } => {
             let Some((head, consumed)) = read_head(here, &mut scanned)? else { return Ok(Reading::Head { scanned }) };
             *begin += consumed;
-            let next = match head.framing {
+            let next = match head.meaning.framing {
                 Framing::None => return Ok(Reading::Whole(Request { head, body: Vec::new() })),
                 Framing::Length(length) if length > BODY_BYTES_MAX => return Err(Refusal::BodyTooLarge),
                 Framing::Length(length) => Reading::Length(head, length as usize),

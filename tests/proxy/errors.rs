@@ -196,7 +196,7 @@ fn a_page_of_another_origin_makes_no_model_generate() {
 fn every_error_code_stands_in_the_readme() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a source");
-    let refusals = lms_metrics_proxy::http::Refusal::ALL.map(|refusal| refusal.code().to_owned());
+    let refusals = lms_metrics_proxy::http::Refusal::ALL.map(|refusal| refusal.facts().code.to_owned());
     // The last word of a call that makes an error, and the codes that the worker chooses among.
     let mut codes: HashSet<String> = refusals.into();
     let answering = ["statistics", "replies", "export"].map(|name| format!("src/stats/{name}.rs"));
