@@ -5,10 +5,12 @@
 //! from where who opens the database anew can close it; it is used only while none is closed, and its owner opens
 //! another one when it is wanted next.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::database_file::FileId;
 use crate::bell::lock;
 
 /// How soon those in use are tried again.
@@ -78,6 +80,33 @@ impl<T> ConnectionSlot<T> {
     pub fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
         let _used = self.all.used.read().unwrap_or_else(PoisonError::into_inner);
         work(&mut lock(&self.held))
+    }
+}
+
+impl<T> ConnectionSlot<(Option<FileId>, T)> {
+    /// Uses what lies there if it was opened at the file that `path` leads to now; else another one is opened, as it is
+    /// after an error.
+    pub fn with_file<R>(
+        &self,
+        path: &Path,
+        open: impl FnOnce() -> rusqlite::Result<T>,
+        work: impl FnOnce(&T) -> rusqlite::Result<R>,
+    ) -> rusqlite::Result<R> {
+        let file = FileId::of(path);
+        self.with(|held| {
+            let (_, connection) = match held.take() {
+                Some(open) if open.0 == file && file.is_some() => held.insert(open),
+                _ => {
+                    let connection = open()?;
+                    held.insert((FileId::of(path), connection))
+                }
+            };
+            let worked = work(connection);
+            if worked.is_err() {
+                *held = None;
+            }
+            worked
+        })
     }
 }
 

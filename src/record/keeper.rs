@@ -294,21 +294,7 @@ struct Own<'a> {
 impl Own<'_> {
     /// Works with the connection; after an error the next work opens another one.
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let file = FileId::of(self.path);
-        self.slot.with(|held| {
-            let (_, connection) = match held.take() {
-                Some(open) if open.0 == file && file.is_some() => held.insert(open),
-                _ => {
-                    let connection = open(self.path)?;
-                    held.insert((FileId::of(self.path), connection))
-                }
-            };
-            let worked = work(connection);
-            if worked.is_err() {
-                *held = None;
-            }
-            worked
-        })
+        self.slot.with_file(self.path, || open(self.path), work)
     }
 
     /// The same where nothing is lost if it does not succeed: what that means is told to who looks for it.

@@ -46,9 +46,7 @@ pub fn rest(took: Duration, rows_came: bool) -> Duration {
 /// What the thread owns.
 struct Answerer {
     sources: Arc<Sources>,
-    reader: ConnectionSlot<Reader>,
-    /// The file that it reads.
-    file: Option<FileId>,
+    reader: ConnectionSlot<(Option<FileId>, Reader)>,
     live: Arc<Live>,
     /// Every export that runs holds one more.
     exports: Arc<()>,
@@ -71,7 +69,6 @@ impl Statistics {
         let answerer = Answerer {
             sources: sources.clone(),
             reader: sources.recorder.slot(),
-            file: None,
             live: live.clone(),
             exports: Arc::default(),
             unreadable: Outage::new(),
@@ -105,7 +102,7 @@ impl Drop for Statistics {
 }
 
 impl Answerer {
-    fn run(mut self, asked: &Receiver<(Local, Box<Lend>)>) {
+    fn run(self, asked: &Receiver<(Local, Box<Lend>)>) {
         let (mut rows_before, mut rest_until) = (0, Instant::now());
         while let Some((route, lend)) = self.next(asked) {
             thread::sleep(rest_until.saturating_duration_since(Instant::now()));
@@ -131,33 +128,39 @@ impl Answerer {
 
     /// Waits for the next question; `None`: none will come. Nobody asking for a while, memory is given back.
     fn next(&self, asked: &Receiver<(Local, Box<Lend>)>) -> Option<(Local, Box<Lend>)> {
-        if self.reader.with(|reader| reader.as_ref().is_some_and(Reader::keeps)) {
+        if self.reader.with(|held| held.as_ref().is_some_and(|(_, reader)| reader.keeps())) {
             match asked.recv_timeout(TALLIES_KEPT_TIME_MAX) {
                 Ok(question) => return Some(question),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.reader.with(|reader| reader.iter().for_each(Reader::forget)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reader.with(|held| held.iter().for_each(|(_, reader)| reader.forget()))
+                }
             }
         }
         asked.recv().ok()
     }
 
-    fn decide(&mut self, route: Local, head: &RequestHead, now_ms: i64) -> Disposition {
+    fn decide(&self, route: Local, head: &RequestHead, now_ms: i64) -> Disposition {
         let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
             Ok(question) if route == Local::Live => return Disposition::Live(question.filter),
             Ok(question) if route == Local::Export => return Disposition::Export(question),
             Ok(question) => question,
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
-        let reply = |answerer: &Answerer, reader: &Reader| {
-            reply(reader, route, &question, head, now_ms, || answerer.process_metrics(true))
+        let answer = |reader: &Reader| {
+            let answered = reply(reader, route, &question, head, now_ms, || self.process_metrics(true));
+            answered.or_else(|e| match e {
+                AskError::Refused(message) => Ok(Reply::error(400, &message, "bad_request")),
+                AskError::Database(e) => Err(e),
+            })
         };
-        let answered = match self.ask(&reply) {
-            Err(AskError::Database(e)) => {
+        let answered = match self.ask(answer) {
+            Err(e) => {
                 log::debug!("a statistics question found the database elsewhere, or broken: {e}");
                 // Its file, or one beside it, may have been replaced: rows go where the path leads now, so answers come
                 // from there.
                 self.sources.recorder.find_database();
-                self.ask(&reply)
+                self.ask(answer)
             }
             answered => answered,
         };
@@ -168,40 +171,21 @@ impl Answerer {
                 });
                 reply
             }
-            Err(AskError::Refused(message)) => Reply::error(400, &message, "bad_request"),
-            Err(AskError::Database(e)) => {
+            Err(e) => {
                 self.unreadable.warn(format_args!("the database cannot be read for statistics: {e}"));
                 reply_without_database(route, &e, || self.process_metrics(false))
             }
         })
     }
 
-    fn ask(&mut self, reply: &impl Fn(&Answerer, &Reader) -> Result<Reply, AskError>) -> Result<Reply, AskError> {
-        let sources = self.sources.clone();
-        let file = FileId::of(&sources.database);
-        if file.is_none() || file != self.file {
-            self.reader.with(|reader| *reader = None);
-            if self.file.take().is_some() || file.is_none() {
-                // Deleted or replaced meanwhile.
-                sources.recorder.find_database();
-            }
+    fn ask(&self, answer: impl FnOnce(&Reader) -> rusqlite::Result<Reply>) -> rusqlite::Result<Reply> {
+        let database = &self.sources.database;
+        let file = FileId::of(database);
+        if file.is_none() || self.reader.with(|held| held.as_ref().is_some_and(|(read, _)| *read != file)) {
+            // Deleted or replaced meanwhile.
+            self.sources.recorder.find_database();
         }
-        self.reader.clone().with(|held| {
-            let reader = match held {
-                Some(reader) => reader,
-                None => {
-                    let reader = sources.open()?;
-                    self.file = FileId::of(&sources.database);
-                    held.insert(reader)
-                }
-            };
-            let answer = reply(self, reader);
-            if let Err(AskError::Database(_)) = &answer {
-                // The next question opens another one.
-                *held = None;
-            }
-            answer
-        })
+        self.reader.with_file(database, || self.sources.open(), answer)
     }
 
     fn process_metrics(&self, database_up: bool) -> String {
