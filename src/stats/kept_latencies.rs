@@ -33,19 +33,15 @@ impl Models {
     }
 }
 
-/// A range without the parts of an hour at its edges, and what was packed when it was read.
-#[derive(Debug, PartialEq)]
-pub(super) struct Body {
-    pub filter: Filter,
-    pub packs: Vec<(i64, i64)>,
-    pub state: State,
-}
-
-/// What a body came to. Adding up a month of packs takes milliseconds; pages and Prometheus ask for the same again and
-/// again.
+/// What the packs of a range came to. Adding up a month of them takes milliseconds; pages and Prometheus ask for the same
+/// again and again.
 #[derive(Debug)]
 pub(super) struct KeptLatencies {
-    pub of: Body,
+    /// Without its time.
+    pub filter: Filter,
+    pub packs: Vec<(i64, i64)>,
+    /// What was packed when they were read.
+    pub state: State,
     pub models: Models,
 }
 

@@ -3,7 +3,7 @@
 
 use super::answers::{By, Distribution, Distributions, Latency, ModelLatency, one_decimal};
 use super::filter::Filter;
-use super::kept_latencies::{Body, KeptLatencies, Models};
+use super::kept_latencies::{KeptLatencies, Models};
 use super::range::{Cut, cut};
 use super::reader::{Reader, RowRead};
 use crate::packs::histogram::Histogram;
@@ -68,20 +68,20 @@ impl Reader {
         self.at_once(|| {
             let packed = self.packed()?;
             let pieces = cut(filter.from_ms, filter.to_ms, packed, Cut::Additive);
-            let of = Body {
-                filter: Filter { from_ms: None, to_ms: None, ..filter.clone() },
-                packs: pieces.packs,
-                state: packed.state,
+            let (state, packs) = (packed.state, pieces.packs);
+            let filter_of_names = Filter { from_ms: None, to_ms: None, ..filter.clone() };
+            let mut all_kept = self.kept_latencies.borrow_mut();
+            // What was true of another state of the database will not be true again.
+            all_kept.retain(|kept| kept.state == state);
+            let kept = match all_kept.take(|kept| kept.filter == filter_of_names && kept.packs == packs) {
+                Some(kept) => kept,
+                None => {
+                    let models = self.packed_latencies(&filter_of_names, &packs)?;
+                    KeptLatencies { filter: filter_of_names, packs, state, models }
+                }
             };
-            let known = {
-                let mut kept = self.kept_latencies.borrow_mut();
-                // What was true of another state of the database will not be true again.
-                kept.retain(|kept| kept.of.state == of.state);
-                kept.take(|kept| kept.of == of)
-            };
-            let kept = known.map_or_else(|| self.packed_latencies(of), Ok)?;
             let mut models = kept.models.clone();
-            self.kept_latencies.borrow_mut().put(kept);
+            all_kept.put(kept);
             let needs = By::ALL.map(|name| name == By::Model || !filter.names[name].is_empty());
             let mut add = |row: &RowRead| {
                 let names = row.names();
@@ -99,15 +99,15 @@ impl Reader {
         })
     }
 
-    fn packed_latencies(&self, of: Body) -> rusqlite::Result<KeptLatencies> {
+    fn packed_latencies(&self, filter: &Filter, packs: &[(i64, i64)]) -> rusqlite::Result<Models> {
         let (series, mut models) = (self.series()?, Models::default());
         let chosen = |series: &Option<Series>| {
             let series = series.as_ref()?;
-            of.filter.matches(series).then(|| models.place(&series[By::Model]))
+            filter.matches(series).then(|| models.place(&series[By::Model]))
         };
         let places: Vec<Option<usize>> = series.iter().map(chosen).collect();
         let at = |series: i64| usize::try_from(series).ok().and_then(|series| places.get(series).copied()?);
-        for (id, _) in &of.packs {
+        for (id, _) in packs {
             self.pack("SELECT pack FROM packed_latencies WHERE id = ?1", *id, |pack| {
                 visit_latencies(pack, |series, packed| match at(series) {
                     Some(at) => packed.add_to(&mut models.list[at].1.latencies),
@@ -122,6 +122,6 @@ impl Reader {
                 })
             })?;
         }
-        Ok(KeptLatencies { of, models })
+        Ok(models)
     }
 }
