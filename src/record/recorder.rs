@@ -119,12 +119,8 @@ impl Recorder {
         }
         let corrected = self.writer().store.correct(id, before, &after);
         match corrected {
-            Ok(_) => {
-                self.uncorrected.over(|count| format!("rows can be corrected again; {count} could not be"));
-            }
-            Err(e) => {
-                self.uncorrected.warn(format_args!("row {id} could not be corrected: {e}"));
-            }
+            Ok(_) => self.uncorrected.over(|count| format!("rows can be corrected again; {count} could not be")),
+            Err(e) => self.uncorrected.warn(format_args!("row {id} could not be corrected: {e}")),
         }
     }
 

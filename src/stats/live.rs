@@ -11,9 +11,9 @@
 //! fills up. Nobody is waited for: what a listener's socket does not take is kept, up to [`LISTENER_BYTES_MAX`], and tried
 //! again. Its connection stays lent until it leaves.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use rusqlite::params;
 
@@ -114,7 +114,7 @@ impl Live {
         if is_told {
             self.sources.recorder.new_rows().ring();
         } else {
-            let teller = Teller { live: self.clone(), listeners: Vec::new(), is_done: false };
+            let teller = Teller { live: self.clone(), listeners: Vec::new() };
             self.sources.workers.do_beside(move || teller.tell());
         }
     }
@@ -139,12 +139,11 @@ impl Live {
 struct Teller {
     live: Arc<Live>,
     listeners: Vec<Listener>,
-    is_done: bool,
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        if !self.is_done {
+        if thread::panicking() {
             let mut audience = self.live.audience();
             *audience = Audience { closed: audience.closed, ..Audience::default() };
         }
@@ -194,12 +193,12 @@ impl Teller {
     fn let_in(&mut self) -> bool {
         let mut audience = self.live.audience();
         self.listeners.append(&mut audience.arriving);
-        self.is_done = audience.closed || self.listeners.is_empty();
+        let is_told = !(audience.closed || self.listeners.is_empty());
         audience.listening = self.listeners.len();
-        audience.is_told = !self.is_done;
+        audience.is_told = is_told;
         // Under the lock, so that it does not undo what an arrival has just done.
-        self.live.sources.recorder.new_rows().set_awaited(!self.is_done);
-        !self.is_done
+        self.live.sources.recorder.new_rows().set_awaited(is_told);
+        is_told
     }
 }
 
