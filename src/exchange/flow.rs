@@ -170,7 +170,7 @@ impl FlowingReplies {
 
     /// Breaks off a WebSocket that no loop can drive.
     pub fn give_up(&self, mut tunnel: Box<Tunnel>) {
-        tunnel.break_off(TunnelEnd::Shutdown);
+        tunnel.break_off(TunnelEnd::Failed);
         self.settle(tunnel);
     }
 

@@ -90,6 +90,8 @@ pub enum TunnelEnd {
     UpstreamReset,
     /// The proxy is stopping.
     Shutdown,
+    /// The proxy cannot go on with it.
+    Failed,
 }
 
 impl From<CalledOff> for TunnelEnd {
@@ -480,18 +482,14 @@ impl<S: Socket> Tunnel<S> {
     pub fn finish(mut self) {
         log::debug!("{}: a WebSocket has ended: {:?}", self.loan.client().peer(), self.end);
         match self.end {
-            Some(TunnelEnd::Both) => {
-                self.loan.make_last();
-                self.loan.give_back();
-            }
-            Some(TunnelEnd::Shutdown) => {
-                if self.is_at_boundary() {
+            Some(TunnelEnd::Both | TunnelEnd::Shutdown) => {
+                if self.end == Some(TunnelEnd::Shutdown) && self.is_at_boundary() {
                     self.to_client.extend(close_frame(GOING_AWAY));
                 }
                 self.loan.make_last();
                 self.loan.give_back_with(self.to_client, true);
             }
-            Some(TunnelEnd::UpstreamEnded | TunnelEnd::UpstreamReset) => {
+            Some(TunnelEnd::UpstreamEnded | TunnelEnd::UpstreamReset | TunnelEnd::Failed) => {
                 self.loan.make_last_unframed();
                 self.loan.give_back_with(self.to_client, false);
             }
@@ -506,10 +504,16 @@ impl<S: Socket> Tunnel<S> {
 /// What the row of a generation says that the end of its tunnel has ended.
 fn words_of(end: TunnelEnd) -> (Outcome, Option<&'static str>) {
     match end {
-        TunnelEnd::Both | TunnelEnd::ClientLeft => (Outcome::ClientClosed, None),
-        TunnelEnd::UpstreamEnded => (Outcome::Truncated, Some("upstream ended the WebSocket in the middle of it")),
+        TunnelEnd::ClientLeft => (Outcome::ClientClosed, None),
+        // A client that had ended its side first has left: so upstream has ended its own, and the client has not.
+        TunnelEnd::Both | TunnelEnd::UpstreamEnded => {
+            (Outcome::Truncated, Some("upstream ended the WebSocket in the middle of it"))
+        }
         TunnelEnd::UpstreamReset => (Outcome::Truncated, Some("upstream broke off the WebSocket in the middle of it")),
         TunnelEnd::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before it ended")),
+        TunnelEnd::Failed => {
+            (Outcome::Truncated, Some("the proxy could not go on with the WebSocket; its log says why"))
+        }
     }
 }
 

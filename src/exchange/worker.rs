@@ -14,8 +14,8 @@ use super::relay::{Ended, Relay, Scratch, Source, Step, form};
 use super::relayed::{AskedBefore, ForwardedRequest};
 use super::relayed::{CLIENT_VANISHED, Early, Exchange, FlowingMailbox, LeftWithLoop, bug_on_purpose, ending};
 use super::request::Kind;
-use super::tunnel::Tunnel;
 use super::tunnel::polled_upstream::PolledUpstream;
+use super::tunnel::{Tunnel, TunnelEnd};
 use super::unasked::Asking;
 use super::upstream::{NoReply, UpstreamConnection};
 use crate::client::{CalledOff, Lend, Loan, Tail};
@@ -319,11 +319,13 @@ impl Worker {
 
     /// Commits the rows of a WebSocket's generations; what it held back for them may leave then.
     fn settle(&self, mut tunnel: Box<Tunnel>, home: &FlowingMailbox) {
-        for row in tunnel.take_rows() {
-            self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
-        }
-        if let Some(tunnel) = tunnel.settled() {
-            let _ = home.put(LeftWithLoop::Tunnel(tunnel));
+        loop {
+            self.shared.recorder.commit_all(tunnel.take_rows(), |tails| self.pool.finish(tails));
+            let Some(settled) = tunnel.settled() else { return };
+            let Err(LeftWithLoop::Tunnel(back)) = home.put(LeftWithLoop::Tunnel(settled)) else { return };
+            // There is no loop any more: what still goes on leaves its rows, too.
+            tunnel = back;
+            tunnel.break_off(TunnelEnd::Failed);
         }
     }
 

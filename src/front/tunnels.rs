@@ -10,13 +10,15 @@ impl<S: Socket, F> Connection<S, F> {
     /// A worker has opened a WebSocket, or has committed the rows of one, and leaves it here.
     pub fn take_tunnel(
         &mut self,
-        tunnel: Box<Tunnel<S>>,
+        mut tunnel: Box<Tunnel<S>>,
         around: &mut impl Surroundings<S, F>,
         scratch: &mut [u8],
     ) -> Next {
         // Dropped, it is cut.
         let State::Lent(departure) = self.state else { return Next::Keep };
         if !around.watch_tunnel(&tunnel) {
+            tunnel.break_off(TunnelEnd::Failed);
+            around.settle(tunnel);
             return Next::Keep;
         }
         // Once it is open, each side may end its own.

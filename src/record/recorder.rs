@@ -102,11 +102,19 @@ impl Recorder {
     /// Commits `row` and waits for it: its id, or `None` when the database does not take it now and it waits in
     /// memory.
     pub fn commit(&self, row: Row, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
-        let (tell, told) = mpsc::sync_channel(1);
-        if self.arrive([(row, AfterCommit::Tell(tell))]) {
+        self.commit_all(vec![row], pass_on)
+    }
+
+    /// The same of all these rows, and the last one's id.
+    pub fn commit_all(&self, rows: Vec<Row>, pass_on: impl Fn(Vec<Tail>)) -> Option<i64> {
+        // Whoever commits never waits for who waits.
+        let (tell, told) = mpsc::sync_channel(rows.len());
+        let arrivals = rows.into_iter().map(|row| (row, AfterCommit::Tell(tell.clone())));
+        if self.arrive(arrivals.collect::<Vec<_>>()) {
             self.commit_arrivals(pass_on);
         }
-        told.recv().ok().flatten()
+        drop(tell);
+        told.iter().last().flatten()
     }
 
     /// Corrects a committed row whose counts changed afterwards.

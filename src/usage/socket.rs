@@ -31,6 +31,8 @@ const EMBED_STRING: &str = "/embedding/embedString";
 
 /// Longest identifier and longest passkey that LM Studio takes.
 const CREDENTIAL_BYTES_MAX: usize = 256;
+/// What API tokens begin with.
+const TOKEN_BEGINNING: &[u8] = b"sk-lm-";
 
 /// What a WebSocket to LM Studio is for: its path tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl SocketReader {
             let Some(message) = message else { return };
             if is_first {
                 *token = api_token(message);
-                *client_name = client_of(&message.identifier);
+                *client_name = client_of(&message.identifier, token.as_deref());
             }
             if is_read {
                 conversation.client_said(message, at_us);
@@ -178,21 +180,27 @@ impl SocketReader {
     }
 }
 
-/// The token of which identifier and passkey are the parts. SDKs split it at its colon; guests have none.
+/// The token that identifier and passkey are the parts of: `sk-lm-`, eight letters or digits, a colon, twenty more.
+/// TypeScript's SDK sends what stands around the colon without that beginning, which is then told by its lengths. Guests
+/// and names of a user's own have none.
 fn api_token(message: &ClientMessage) -> Option<String> {
-    let (identifier, passkey) = (&message.identifier, &message.passkey);
-    let fits = |part: &[u8]| !part.is_empty() && part.len() <= CREDENTIAL_BYTES_MAX;
-    if !identifier.starts_with(b"sk-lm-") || !fits(identifier) || !fits(passkey) {
-        return None;
+    let identifier = std::str::from_utf8(&message.identifier).ok()?;
+    let passkey = std::str::from_utf8(&message.passkey).ok()?;
+    let fits = |part: &str| !part.is_empty() && part.len() <= CREDENTIAL_BYTES_MAX;
+    let is_part = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match identifier.as_bytes().strip_prefix(TOKEN_BEGINNING) {
+        Some(_) if fits(identifier) && fits(passkey) => Some(format!("{identifier}:{passkey}")),
+        None if is_part(identifier, 8) && is_part(passkey, 20) => Some(format!("sk-lm-{identifier}:{passkey}")),
+        Some(_) | None => None,
     }
-    Some(format!("{}:{}", std::str::from_utf8(identifier).ok()?, std::str::from_utf8(passkey).ok()?))
 }
 
-/// The program that calls itself so. Python's guests are a UUID, and its User-Agent is told.
-fn client_of(identifier: &[u8]) -> Option<&'static str> {
+/// The program that introduces itself so. Python's guests are a UUID, and its User-Agent is told; TypeScript's SDK sends
+/// none, and is the one that takes a token's beginning off.
+fn client_of(identifier: &[u8], token: Option<&str>) -> Option<&'static str> {
     if identifier.starts_with(b"lms-cli") {
         Some("lms")
-    } else if identifier.starts_with(b"guest:") {
+    } else if identifier.starts_with(b"guest:") || token.is_some() && !identifier.starts_with(TOKEN_BEGINNING) {
         Some("lmstudio-js")
     } else {
         None

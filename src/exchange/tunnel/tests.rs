@@ -216,7 +216,8 @@ fn each_side_sees_what_has_become_of_the_other() {
     // Close, 1001; but no frame goes into another.
     check_end(TunnelEnd::Shutdown, false, &write(b"rest\x88\x02\x03\xe9", AfterReply::Linger), false);
     check_end(TunnelEnd::Shutdown, true, &write(b"rest", AfterReply::Linger), false);
-    check_end(TunnelEnd::Both, false, &write(b"", AfterReply::Linger), false);
+    check_end(TunnelEnd::Both, false, &write(b"rest", AfterReply::Linger), false);
+    check_end(TunnelEnd::Failed, false, &write(b"rest", AfterReply::Cut), false);
 }
 
 #[test]

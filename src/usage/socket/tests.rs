@@ -447,6 +447,12 @@ fn the_first_message_tells_who_the_client_is_and_its_token_once() {
         format!(r#"{{"authVersion":1,"clientIdentifier":"{identifier}","clientPasskey":"{passkey}"}}"#)
     };
     check(&pair("sk-lm-AbCdEf12", "0123456789ABCDEFghij"), Some("sk-lm-AbCdEf12:0123456789ABCDEFghij"), None);
+    // As TypeScript's SDK sends it; what is longer or shorter is a name of a user's own.
+    let js = Some("lmstudio-js");
+    check(&pair("AbCdEf12", "0123456789ABCDEFghij"), Some("sk-lm-AbCdEf12:0123456789ABCDEFghij"), js);
+    check(&pair("AbCdEf12", "0123456789ABCDEFghi"), None, None);
+    check(&pair("AbCdEf1", "0123456789ABCDEFghij"), None, None);
+    check(&pair("AbCd-f12", "0123456789ABCDEFghij"), None, None);
     check(&pair("sk-lm-Ab\\u0043", "\\u0030"), Some("sk-lm-AbC:0"), None);
     check(r#"{"clientPasskey":"p","clientIdentifier":"sk-lm-a"}"#, Some("sk-lm-a:p"), None);
     check(&pair("sk-lm-a", ""), None, None);
