@@ -77,7 +77,7 @@ impl Judge {
             {
                 return Err(Refusal::OriginNotAllowed);
             }
-            Route::Namespace if !opens_websocket(head) => Plan::Answer(Reply::not_found(head.path(), None)),
+            Route::Namespace if !opens_websocket(head) => Plan::Answer(websockets_only(head.path())),
             Route::Forward | Route::Namespace => Plan::Forward(Forwarding::of(head)),
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),
@@ -118,6 +118,12 @@ impl Judge {
             None => in_query().is_some_and(|secret| is_equal(&secret, token.as_bytes())),
         }
     }
+}
+
+/// A proxy in between that passes no Upgrade on makes of a handshake what any GET is.
+fn websockets_only(path: &str) -> Reply {
+    let message = format!("{path} takes WebSockets only. A proxy in front of this one must pass Upgrade on.");
+    Reply::error(404, &message, "not_found")
 }
 
 fn unauthorized() -> Reply {
