@@ -184,12 +184,12 @@ impl Transport for Wire {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        if self.state.readiness() != Readiness::Blocking {
-            // Whoever polls the socket knows when it takes bytes.
-            self.state.unsent().extend_from_slice(&self.output[..amount]);
+        self.pending += amount;
+        if let Some(unsent) = &mut *self.state.unsent() {
+            // Whoever has the tunnel knows when its socket takes bytes.
+            unsent.extend_from_slice(&self.output[..std::mem::take(&mut self.pending)]);
             return Ok(());
         }
-        self.pending += amount;
         // What was begun already is not sent, however much it is.
         if self.pending >= OUTPUT_BYTES_MAX && self.state.begun().is_none() {
             self.flush()?;
@@ -361,6 +361,41 @@ mod tests {
         wire.input_consume(2);
         assert!(wire.is_open());
         assert_eq!(wire.input.capacity(), 0);
+    }
+
+    /// What TLS answers while it reads, and what a read then sends of it.
+    fn answer(wire: &mut Wire, bytes: &[u8]) {
+        wire.output()[..bytes.len()].copy_from_slice(bytes);
+        wire.transmit_output(bytes.len(), NextTimeout::default()).expect("it only waits");
+        let nothing = wire.await_input(NextTimeout::default()).expect_err("nothing has come");
+        assert_eq!(nothing.into_io().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_tls_answers_on_a_stream_that_is_polled_is_sent_with_the_next_read() {
+        let (mut wire, mut peer) = polled(b"a");
+        assert!(wire.await_input(NextTimeout::default()).expect("a byte"));
+        wire.input_consume(1);
+        answer(&mut wire, b"updated");
+        assert_eq!(*wire.state.unsent(), None);
+        let mut came = [0; 7];
+        peer.read_exact(&mut came).expect("it was sent");
+        assert_eq!(&came, b"updated");
+    }
+
+    #[test]
+    fn what_a_tunnel_says_waits_for_whoever_has_it_and_not_for_the_next_connection() {
+        let (mut wire, peer) = polled(b"a");
+        assert!(wire.await_input(NextTimeout::default()).expect("a byte"));
+        wire.input_consume(1);
+        wire.state.divert_output();
+        answer(&mut wire, b"ab");
+        answer(&mut wire, b"c");
+        peer.set_nonblocking(true).expect("a socket");
+        assert!(is_quiet(&peer));
+        assert_eq!(wire.state.unsent().as_deref(), Some(&b"abc"[..]));
+        assert!(wire.state.connect(&Arc::new(peer)));
+        assert_eq!(*wire.state.unsent(), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ impl PolledUpstream {
     /// From now on nothing waits for it.
     pub fn new(line: Incoming, wire: Arc<WireState>) -> io::Result<PolledUpstream> {
         wire.set_polled(true)?;
+        wire.divert_output();
         let socket = wire.descriptor().ok_or(io::ErrorKind::NotConnected)?;
         Ok(PolledUpstream { line, wire, socket })
     }
@@ -77,7 +78,8 @@ impl UpstreamSide for PolledUpstream {
 
     fn flush(&mut self) -> io::Result<bool> {
         let mut unsent = self.wire.unsent();
-        let n = self.write_now(&unsent)?;
+        let Some(unsent) = &mut *unsent else { return Ok(true) };
+        let n = self.write_now(unsent)?;
         if n == unsent.len() {
             *unsent = Vec::new();
         } else {

@@ -29,8 +29,8 @@ pub struct WireState {
     readiness: AtomicU8,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
-    /// What is to be sent on a polled socket, by whoever polls it.
-    unsent: Mutex<Vec<u8>>,
+    /// `None`: the socket is sent on as output comes. Else its output, which whoever has the tunnel sends.
+    unsent: Mutex<Option<Vec<u8>>>,
 }
 
 /// A request that a lane has sent on, on this connection, and the beginning of its reply. ureq is asked for
@@ -82,6 +82,7 @@ impl WireState {
     /// A new socket, which calling off the exchange shuts down; false if it was called off meanwhile.
     pub(super) fn connect(&self, socket: &Arc<TcpStream>) -> bool {
         *self.begun() = None;
+        *self.unsent() = None;
         let mut link = self.link();
         if !link.called_off {
             link.socket = Arc::downgrade(socket);
@@ -140,6 +141,12 @@ impl WireState {
         Ok(())
     }
 
+    /// From now on output waits for whoever takes it from [`WireState::unsent`]: a tunnel's socket, in both directions.
+    /// A stream's is polled as well, but only to be read; what TLS answers meanwhile, nobody would take.
+    pub(in crate::exchange) fn divert_output(&self) {
+        self.unsent().get_or_insert_default();
+    }
+
     /// An event of the polled socket. `hung_up`: upstream has ended its side.
     pub fn ready(&self, hung_up: bool) {
         if hung_up {
@@ -172,8 +179,8 @@ impl WireState {
         lock(&self.begun)
     }
 
-    /// What is to be sent on a polled socket.
-    pub(in crate::exchange) fn unsent(&self) -> MutexGuard<'_, Vec<u8>> {
+    /// Output of a tunnel that is to be sent; `None` where the wire sends its output itself.
+    pub(in crate::exchange) fn unsent(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         lock(&self.unsent)
     }
 }
