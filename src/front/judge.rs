@@ -72,9 +72,7 @@ impl Judge {
                 return Err(Refusal::OriginNotAllowed);
             }
             // A page may open one to any server, and read what comes.
-            Route::Forward | Route::Namespace
-                if opens_websocket(head) && !origin::is_own_or_named(head, &self.hosts) =>
-            {
+            Route::Forward | Route::Namespace if opens_websocket(head) && origin::is_foreign(head, &self.hosts) => {
                 return Err(Refusal::OriginNotAllowed);
             }
             Route::Namespace if !opens_websocket(head) => Plan::Answer(websockets_only(head.path())),

@@ -73,16 +73,10 @@ pub fn is_own(head: &RequestHead) -> bool {
     authority.zip(head.host()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host.as_bytes()))
 }
 
-/// The same, or one that `hosts` names.
-pub fn is_own_or_named(head: &RequestHead, hosts: &HostPolicy) -> bool {
-    is_own(head) || head.field("origin").is_some_and(|origin| hosts.names_origin(origin))
-}
-
 /// Whether a browser sends this POST for a page of another origin, which `hosts` does not name, and without a
 /// preflight.
 pub fn is_unasked(head: &RequestHead, hosts: &HostPolicy) -> bool {
-    is_foreign(head)
-        && !head.field("origin").is_some_and(|origin| hosts.names_origin(origin))
+    is_foreign(head, hosts)
         && match head.field("sec-fetch-mode") {
             Some(b"no-cors" | b"navigate") => true,
             // Where the mode is not told (older browsers, and addresses of the home network) or is `cors`, the request
@@ -91,7 +85,11 @@ pub fn is_unasked(head: &RequestHead, hosts: &HostPolicy) -> bool {
         }
 }
 
-fn is_foreign(head: &RequestHead) -> bool {
+/// Whether a browser asks for a page of another origin, which `hosts` does not name.
+pub fn is_foreign(head: &RequestHead, hosts: &HostPolicy) -> bool {
+    if head.field("origin").is_some_and(|origin| hosts.names_origin(origin)) {
+        return false;
+    }
     match head.field("sec-fetch-site") {
         Some(b"same-origin") => false,
         // The user himself: an address that he typed, or an extension of his.
@@ -179,6 +177,26 @@ mod tests {
         }
         // As nginx passes it on unless told otherwise: Host is upstream's.
         check(&[], &["Origin: https://chat.example\r\n", TEXT, &metadata("same-origin", "cors")], false);
+    }
+
+    #[test]
+    fn the_user_himself_is_not_foreign_nor_is_a_page_of_a_named_host() {
+        let check = |allowed: &[&str], fields: &[&str], expected: bool| {
+            let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
+            let fields = fields.concat();
+            let request = format!("GET /llm HTTP/1.1\r\nHost: localhost:8080\r\n{fields}\r\n");
+            let (head, _) = read_head(request.as_bytes(), &mut 0).expect("a valid head").expect("a whole head");
+            assert_eq!(is_foreign(&head, &HostPolicy::new(&allowed)), expected, "{fields} with {allowed:?}");
+        };
+        for origin in [EVIL, "Origin: chrome-extension://abc\r\n", "Origin: null\r\n"] {
+            check(&[], &[origin], true);
+            check(&[], &[origin, &metadata("none", "websocket")], false);
+            check(&[], &[origin, &metadata("cross-site", "websocket")], true);
+            check(&["evil.example"], &[origin, &metadata("same-site", "websocket")], origin != EVIL);
+            check(&["*"], &[origin, &metadata("cross-site", "websocket")], false);
+        }
+        check(&[], &[], false);
+        check(&[], &["Origin: http://localhost:8080\r\n"], false);
     }
 
     #[test]
