@@ -1,14 +1,16 @@
 //! How many files and connections the process may have open. Shells let it have 1024 unless it asks for more, and it
 //! may ask for as many as the system's administrator allows.
 
-/// Asks for as many as `max_workers` exchanges and the most connections of clients need, or as there are.
+/// Asks for as many as `max_workers` exchanges, the most WebSockets and the most connections of clients need, or as
+/// there are.
 #[cfg(unix)]
 pub fn ask_for_enough(max_workers: usize) {
-    use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_OF_OURS};
+    use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_OF_OURS, SOCKETS_MAX};
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-    // An exchange in flight has a connection to upstream, and one more while that is made.
-    let wanted = (CONNECTIONS_MAX + 2 * max_workers + DESCRIPTORS_OF_OURS) as u64;
+    // An exchange in flight has a connection to upstream, and one more while that is made. A WebSocket has one, and no
+    // worker.
+    let wanted = (CONNECTIONS_MAX + 2 * max_workers + SOCKETS_MAX + DESCRIPTORS_OF_OURS) as u64;
     let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     // macOS says that there is no bound, and takes no more than OPEN_MAX (setrlimit(2)).
     for enough in [wanted.min(most), 10_240.min(most)] {

@@ -60,7 +60,8 @@ pub const KEEPALIVE_PROBES: u32 = 6;
 pub const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// How long upstream is read on for a client that left with its whole answer: what is still to come are counts, which
-/// servers send in the same breath. Nobody generates meanwhile.
+/// servers send in the same breath. Nobody generates meanwhile. Of a WebSocket: how long generations may go on for a
+/// client that has ended its side, which upstream was told at once.
 pub const COUNTS_TIME_MAX: Duration = Duration::from_secs(1);
 
 // ---- how much at once --------------------------------------------------------------------------------------------
@@ -194,9 +195,13 @@ pub const HOLD_BYTES_MAX: usize = 16 * 1024;
 /// What may be open on one WebSocket at a time and still be recorded. A person's programs keep a few predictions going,
 /// but `embed()` of the TypeScript SDK asks for all texts of a list at once, with a call for each.
 pub const SOCKET_OPEN_MAX: usize = 10_000;
-/// What these say may take so much memory, or as much as one of them may keep, if that is more. 267 prompts of 250 KB;
-/// beyond, the words go of those that go on saying some, and their figures stay.
-pub const SOCKET_WORDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What these say may take so much memory: 20 prompts of 250 KB. Beyond, the words go of those that go on saying some,
+/// and their figures stay. There may be [`SOCKETS_MAX`] of it: 5 GB if each was filled, as much as a small model; 64 MB
+/// each would come to 64 GB.
+pub const SOCKET_WORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Longest prompt or output kept of a generation on a WebSocket, each, whatever `CONTENT_KB_MAX` allows: so the prompt,
+/// output, reasoning and tool calls of one fit into the bound above.
+pub const SOCKET_CONTENT_BYTES_MAX: usize = SOCKET_WORDS_BYTES_MAX / 5;
 /// Models of a WebSocket whose names are remembered, and that one message may tell. A household has some dozens.
 pub const SOCKET_MODELS_MAX: usize = 256;
 

@@ -260,7 +260,7 @@ impl<S: Socket> Tunnel<S> {
 
     /// Whether nothing would be lost if the proxy stopped now.
     pub fn is_idle(&self) -> bool {
-        self.running() == 0
+        self.reader.as_ref().is_none_or(|reader| reader.is_idle())
             && self.unsettled.is_empty()
             && self.to_client.is_empty()
             && self.to_upstream.is_empty()

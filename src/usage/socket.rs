@@ -18,6 +18,7 @@ mod generation;
 mod models;
 mod server_message;
 
+use crate::limits::SOCKET_CONTENT_BYTES_MAX;
 use client_message::ClientMessage;
 use conversation::Conversation;
 use direction::Direction;
@@ -69,14 +70,16 @@ pub struct SocketReader {
 }
 
 impl SocketReader {
-    /// Before the first byte behind the heads. `content_bytes_max`: bytes kept of each kind of words, 0 for none.
+    /// Before the first byte behind the heads. `content_bytes_max`: bytes kept of each kind of words, 0 for none, and
+    /// at most [`SOCKET_CONTENT_BYTES_MAX`].
     pub fn new(namespace: Namespace, content_bytes_max: usize) -> SocketReader {
+        let kept_max = content_bytes_max.min(SOCKET_CONTENT_BYTES_MAX);
         SocketReader {
             namespace,
-            kept_max: content_bytes_max,
+            kept_max,
             client: Direction::new(),
             upstream: Direction::new(),
-            conversation: Conversation::new(namespace, content_bytes_max),
+            conversation: Conversation::new(namespace, kept_max),
             token: None,
             client_name: None,
         }
@@ -142,6 +145,11 @@ impl SocketReader {
     /// Generations that are going on.
     pub fn running(&self) -> usize {
         self.conversation.running()
+    }
+
+    /// Whether nothing at all is open: no model is being loaded, either.
+    pub fn is_idle(&self) -> bool {
+        self.conversation.is_idle()
     }
 
     /// Generations since this was last asked that will not be told: there were too many at once, or the client gave

@@ -19,6 +19,10 @@ pub trait ReadAlong: Send {
     fn end(&mut self, at_us: u64) -> Vec<Generation>;
     /// How many generations are under way.
     fn running(&self) -> usize;
+    /// Whether nothing at all is under way: no load of a model, either.
+    fn is_idle(&self) -> bool {
+        self.running() == 0
+    }
     /// The API token that the client has named, once.
     fn take_token(&mut self) -> Option<String>;
     /// Who the client says it is.
@@ -50,6 +54,10 @@ impl ReadAlong for SocketReader {
 
     fn running(&self) -> usize {
         SocketReader::running(self)
+    }
+
+    fn is_idle(&self) -> bool {
+        SocketReader::is_idle(self)
     }
 
     fn take_token(&mut self) -> Option<String> {

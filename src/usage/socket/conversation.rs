@@ -74,7 +74,7 @@ impl Conversation {
         self.running
     }
 
-    /// Whether anything is under way.
+    /// Whether nothing is under way: no model is loaded, no generation goes on, and no close is still to come.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()
     }
@@ -143,9 +143,7 @@ impl Conversation {
 
     /// Words that take too much memory go: those of the one that was told something last.
     fn bound_words(&mut self, key: (Numbered, u64)) {
-        // What one may keep fits: its prompt, output, reasoning and tool calls.
-        let most = SOCKET_WORDS_BYTES_MAX.max(self.kept_max.saturating_mul(5));
-        if self.words_bytes > most {
+        if self.words_bytes > SOCKET_WORDS_BYTES_MAX {
             self.tell(key, Running::forget_words);
         }
     }

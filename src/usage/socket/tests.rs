@@ -2,7 +2,7 @@
 //! the one before.
 
 use super::*;
-use crate::limits::{SOCKET_MODELS_MAX, SOCKET_OPEN_MAX};
+use crate::limits::{SOCKET_CONTENT_BYTES_MAX, SOCKET_MODELS_MAX, SOCKET_OPEN_MAX, SOCKET_WORDS_BYTES_MAX};
 use crate::usage::TokenCounts;
 use Namespace::{Embedding, Llm, Other};
 
@@ -759,15 +759,15 @@ fn too_many_at_once_are_counted_and_the_others_recorded() {
 
 #[test]
 fn words_that_take_too_much_memory_go_and_figures_stay() {
-    let kept_max = 2 << 20;
-    let mut reader = SocketReader::new(Llm, kept_max);
+    // Whatever the settings say.
+    let mut reader = SocketReader::new(Llm, 64 << 20);
     let predictions = 60;
     let number = |line: &str, n: usize| line.trim().replace("channelId\":1,", &format!("channelId\":{n},"));
-    let fragment = ANSWER_1.trim().lines().nth(4).expect("a fragment").replace("Hel", &"word ".repeat(300_000));
+    let fragment = ANSWER_1.trim().lines().nth(4).expect("a fragment").replace("Hel", &"word ".repeat(20_000));
     for n in 0..predictions {
         say(&mut reader, &number(PREDICT_1, n), 1, usize::MAX);
         say(&mut reader, &number(&fragment, n), 1, usize::MAX);
-        assert!(reader.bytes() < crate::limits::SOCKET_WORDS_BYTES_MAX + 4 * kept_max, "{}", reader.bytes());
+        assert!(reader.bytes() < SOCKET_WORDS_BYTES_MAX + SOCKET_CONTENT_BYTES_MAX, "{}", reader.bytes());
     }
     let mut with_words = 0;
     for n in 0..predictions {
@@ -776,7 +776,51 @@ fn words_that_take_too_much_memory_go_and_figures_stay() {
         assert_eq!(ended[0].report.output.is_some(), ended[0].prompt.is_some());
         with_words += usize::from(ended[0].prompt.is_some());
     }
-    assert!((40..predictions).contains(&with_words), "{with_words}");
+    assert!((20..predictions).contains(&with_words), "{with_words}");
+}
+
+#[test]
+fn what_one_generation_keeps_does_not_grow_with_the_setting_and_is_kept_to_the_end() {
+    let mut reader = SocketReader::new(Llm, 64 << 20);
+    let long = "word ".repeat(SOCKET_WORDS_BYTES_MAX / 4);
+    let fragment = |kind: &str| {
+        format!(
+            "< {{\"type\":\"channelSend\",\"channelId\":1,\"message\":{{\"type\":\"fragment\",\"fragment\":{{\
+            \"content\":\"{long}\",\"reasoningType\":\"{kind}\"}}}}}}"
+        )
+    };
+    let argument = ANSWER_1.trim().lines().last().expect("a call").replace("b c", &long);
+    let ask = PREDICT_1.trim().replace("Hi ", &long);
+    for line in [&ask, &fragment("reasoning"), &fragment("none"), &argument] {
+        say(&mut reader, line, 1, 10_000);
+        assert!(reader.bytes() < 2 * SOCKET_WORDS_BYTES_MAX, "{}", reader.bytes());
+    }
+    let ended = say(&mut reader, SUCCESS_1.trim(), 1, usize::MAX).1.remove(0);
+    let (report, most) = (ended.report, SOCKET_CONTENT_BYTES_MAX);
+    for words in [ended.prompt, report.output, report.reasoning, report.tool_calls] {
+        let words = words.expect("kept");
+        assert!((most / 2..=most).contains(&words.len()), "{}", words.len());
+    }
+}
+
+#[test]
+fn a_socket_is_idle_when_nothing_is_open_and_a_load_is() {
+    let mut reader = SocketReader::new(Llm, 100);
+    let mut told = |line: &str| {
+        say(&mut reader, line, 1, usize::MAX);
+        (reader.running(), reader.is_idle())
+    };
+    for line in AUTH.trim().lines() {
+        assert_eq!(told(line), (0, true), "{line}");
+    }
+    for opened in [LOAD, &[PREDICT_1, ANSWER_1, SUCCESS_1, CLOSE_1].concat()] {
+        let lines: Vec<&str> = opened.lines().filter(|line| !line.is_empty()).collect();
+        let (close, before) = lines.split_last().expect("a close");
+        for line in before {
+            assert!(!told(line).1, "{line}");
+        }
+        assert_eq!(told(close), (0, true), "{close}");
+    }
 }
 
 #[test]

@@ -166,6 +166,7 @@ mod stop {
         let mut open = Open::welcome(&[]);
         open.predicting(1);
         open.answers(&success(1, "eosFound", 3));
+        open.answers(&closed(1));
         open.proxy.signal("TERM");
         assert_eq!(open.client.frame(), going_away());
         assert!(!open.client.is_reset());
@@ -185,6 +186,7 @@ mod stop {
         other_link.wait_for_end();
         open.answers(&fragment(1, "lo"));
         open.answers(&success(1, "eosFound", 3));
+        open.answers(&closed(1));
         assert_eq!(open.client.frame(), going_away());
         assert_eq!(open.client.rest(), b"");
         assert_eq!(open.proxy.wait().code(), Some(0));
@@ -193,6 +195,24 @@ mod stop {
             (row.outcome.as_str(), row.output.as_deref(), row.total_tokens),
             ("completed", Some("Hello"), Some(103))
         );
+    }
+
+    #[test]
+    fn a_model_may_finish_loading_before() {
+        let mut open = Open::welcome(&[]);
+        let asked = r#""creationParameter":{"identifier":"qwen3"}"#;
+        open.asks(&format!(r#"{{"type":"channelCreate","endpoint":"getOrLoad","channelId":1,{asked}}}"#));
+        let (mut other, mut other_link) = websocket(open.proxy.address(), &open.upstream, "/system");
+        open.proxy.signal("TERM");
+        // The other goes on with nothing.
+        assert_eq!(other.frame(), going_away());
+        other_link.wait_for_end();
+        open.answers(&told(1, r#"{"type":"loadProgress","progress":0.5}"#));
+        open.answers(&told(1, r#"{"type":"loadSuccess","info":{"identifier":"qwen3:2","instanceReference":"Ab12"}}"#));
+        open.answers(&closed(1));
+        assert_eq!(open.client.frame(), going_away());
+        assert_eq!(open.client.rest(), b"");
+        assert_eq!(open.proxy.wait().code(), Some(0));
     }
 
     #[test]
