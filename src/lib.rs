@@ -3,8 +3,8 @@
 //! Two sentences carry the design. **A worker is for what may block; whatever only waits lies in a lane. Rows are the
 //! truth; packs hold them up to an id; whoever asks adds the rest.**
 //!
-//! The first has two exceptions: waiting for a head, be it for a model that loads, and for the end behind a terminal
-//! event take a worker although they only wait, for it is ureq that waits there.
+//! The first has two exceptions, which take a worker although they only wait: the wait for a head, be it for a model
+//! that loads, since it is ureq that waits there; and the one behind a terminal event, since the end is near.
 //!
 //! # The three ways of a request
 //!
@@ -22,7 +22,8 @@
 //! first GET or POST that is forwarded a connection moves to a lane, a loop of the same kind, and stays there. Requests
 //! of other methods move none, nor does a short one that is its connection's last or goes to upstream by TLS: workers
 //! answer those, and their replies in chunks flow in the accepting loop. With `UPSTREAM_IDLE_TIMEOUT_S`, or where a
-//! foreign socket cannot be polled, there are no lanes, and streams stay with their workers.
+//! foreign socket cannot be polled, there are no lanes: streams stay with their workers, and WebSockets lie in the
+//! accepting loop.
 //!
 //! **The life of a short request.** Its lane sends it on a connection to upstream that is there already; the whole
 //! reply comes as one event; its row is committed with those of the same turn, and the reply leaves. Where no
@@ -90,7 +91,7 @@
 //! | loop | a thread with a poll that waits for hardly anything else (see threads): the accepting one, the lanes |
 //! | lane | a loop that connections move to when their requests are forwarded |
 //! | worker | a thread of the pool, with one job at a time that may block |
-//! | loan | a borrower's hand on a client's connection; dropped without a word, it cuts the connection |
+//! | loan | the right to write to a client's connection, in the hands of a worker or the statistics (the borrower); dropped, it cuts that |
 //! | exchange | one forwarded request and its reply, from the loan to the row |
 //! | upstream | LM Studio, or what stands in its place |
 //! | wire | the socket to upstream under a ureq agent, which a loop can interrupt |

@@ -21,8 +21,8 @@
 //!
 //! # What is said on a WebSocket
 //!
-//! LM Studio's SDKs ask and are answered by messages on one, both of which socket reads along: by the same walker (json),
-//! with roles of its own.
+//! LM Studio's SDKs talk in messages; `socket` reads both directions along, by the same walker (json) with roles of its
+//! own.
 //!
 //! All use escapes (of JSON strings), text (bytes as text) and excerpt (a text kept within a bound).
 
