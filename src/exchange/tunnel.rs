@@ -16,7 +16,6 @@
 //! ```
 
 pub mod polled_upstream;
-pub mod read_along;
 #[cfg(test)]
 mod tests;
 
@@ -36,8 +35,7 @@ use crate::counters::OpenSocket;
 use crate::http::websocket::close_frame;
 use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::record::row::{Outcome, Row};
-use crate::usage::socket::Generation;
-use read_along::ReadAlong;
+use crate::usage::socket::{Generation, ReadAlong};
 
 /// So many times its scratch space is moved through one tunnel before the others have their turn: 256 KB.
 const TURN_READS_MAX: usize = 4;
@@ -120,7 +118,7 @@ pub struct Tunnel<S: Socket = TcpStream> {
     upstream: Box<dyn UpstreamSide>,
     /// `None` after a bug in it.
     reader: Option<Box<dyn ReadAlong>>,
-    speaker: Box<Speaker>,
+    speaker: Speaker,
     began: Instant,
     /// What its client has not taken yet.
     to_client: Vec<u8>,
@@ -177,7 +175,7 @@ impl<S: Socket> Tunnel<S> {
             loan,
             upstream,
             reader: Some(reader),
-            speaker: Box::new(speaker),
+            speaker,
             began: Instant::now(),
             free: head.len(),
             to_client: head,

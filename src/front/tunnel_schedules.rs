@@ -19,15 +19,13 @@ use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Loan, Returns, Socke
 use crate::counters::Counters;
 use crate::exchange::relay::Step;
 use crate::exchange::request::Forwarding;
-use crate::exchange::tunnel::read_along::ReadAlong;
 use crate::exchange::tunnel::{Tunnel, UpstreamSide};
 use crate::http::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::http::websocket::close_frame;
 use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::record::row::{Outcome, Row};
-use crate::usage::UsageReport;
-use crate::usage::socket::{Generation, GenerationEnd};
+use crate::usage::socket::{Generation, GenerationEnd, ReadAlong, generations};
 
 /// Most steps until everything is at rest once both sides have done all that they will.
 const STEPS_MAX: usize = 10_000;
@@ -164,20 +162,6 @@ impl SimulatedReader {
     }
 }
 
-fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<Generation> {
-    let generation = |_| Generation {
-        endpoint: "/llm/predict",
-        began_us: 0,
-        ended_us: 0,
-        requested_model: None,
-        was_streamed: true,
-        prompt: None,
-        report: UsageReport::default(),
-        end: end(),
-    };
-    (0..count).map(generation).collect()
-}
-
 impl ReadAlong for SimulatedReader {
     fn client_sent(&mut self, bytes: &[u8], _: u64) {
         let mut reading = self.lock();
@@ -225,7 +209,7 @@ impl ReadAlong for SimulatedReader {
         None
     }
 
-    fn client_name(&self) -> Option<&str> {
+    fn client_name(&self) -> Option<&'static str> {
         None
     }
 

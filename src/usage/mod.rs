@@ -65,6 +65,6 @@ pub use counts::TokenCounts;
 pub use dialect::Dialect;
 pub use numbers::ServerWork;
 pub use request_facts::RequestFacts;
-pub use socket::{Generation, GenerationEnd, Namespace, SocketReader};
+pub use socket::{Generation, GenerationEnd, Namespace, ReadAlong, SocketReader};
 pub use tap::{Flow, Form, Tap, are_events};
 pub use usage_report::UsageReport;

@@ -16,13 +16,17 @@ mod conversation;
 mod direction;
 mod generation;
 mod models;
+mod read_along;
 mod server_message;
 
 use crate::limits::SOCKET_CONTENT_BYTES_MAX;
 use client_message::ClientMessage;
 use conversation::Conversation;
 use direction::Direction;
+#[cfg(test)]
+pub(crate) use generation::generations;
 pub use generation::{Generation, GenerationEnd};
+pub use read_along::ReadAlong;
 use server_message::ServerMessage;
 
 /// Endpoints by which rows know generations: the namespace, and what is opened or called in it.
@@ -85,8 +89,22 @@ impl SocketReader {
         }
     }
 
-    /// Reads bytes that the client sent. Its words end no generation.
-    pub fn client_sent(&mut self, bytes: &[u8], at_us: u64) {
+    /// Memory that it takes, nearly.
+    pub fn bytes(&self) -> usize {
+        size_of::<SocketReader>() + self.client.bytes() + self.upstream.bytes() + self.conversation.bytes()
+    }
+
+    /// What reading takes is given back while nothing is going on: an SDK keeps its connections for hours.
+    fn rest(&mut self) {
+        if self.conversation.is_idle() {
+            self.client.rest();
+            self.upstream.rest();
+        }
+    }
+}
+
+impl ReadAlong for SocketReader {
+    fn client_sent(&mut self, bytes: &[u8], at_us: u64) {
         let is_read = self.namespace != Namespace::Other;
         if !is_read && self.client.is_begun() {
             return;
@@ -108,9 +126,7 @@ impl SocketReader {
         self.rest();
     }
 
-    /// Reads bytes that LM Studio sent. How many of them may leave before the rows of what [`SocketReader::take_ended`]
-    /// tells are committed: all, or those before the last byte of the first message that ends a generation.
-    pub fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize {
+    fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize {
         if self.namespace == Namespace::Other {
             self.upstream.pass(bytes);
             return bytes.len();
@@ -131,60 +147,37 @@ impl SocketReader {
         free
     }
 
-    /// Generations that have ended since this was last asked, in order.
-    pub fn take_ended(&mut self) -> Vec<Generation> {
+    fn take_ended(&mut self) -> Vec<Generation> {
         std::mem::take(&mut self.conversation.ended)
     }
 
-    /// The connection is over: generations that have ended, and those that go no further.
-    pub fn end(&mut self, at_us: u64) -> Vec<Generation> {
+    fn end(&mut self, at_us: u64) -> Vec<Generation> {
         self.conversation.end_all(at_us);
         self.take_ended()
     }
 
-    /// Generations that are going on.
-    pub fn running(&self) -> usize {
+    fn running(&self) -> usize {
         self.conversation.running()
     }
 
-    /// Whether nothing at all is open: no model is being loaded, either.
-    pub fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.conversation.is_idle()
     }
 
-    /// Generations since this was last asked that will not be told: there were too many at once, or the client gave
-    /// them a number that was taken.
-    pub fn take_missed(&mut self) -> u64 {
+    fn take_missed(&mut self) -> u64 {
         std::mem::take(&mut self.conversation.missed)
     }
 
-    /// The API token that the first message comes to, as a client of the HTTP API would send it. Told once, and kept no
-    /// longer.
-    pub fn take_token(&mut self) -> Option<String> {
+    fn take_token(&mut self) -> Option<String> {
         self.token.take()
     }
 
-    /// Who the client is, as far as the first message tells. A User-Agent tells more.
-    pub fn client_name(&self) -> Option<&'static str> {
+    fn client_name(&self) -> Option<&'static str> {
         self.client_name
     }
 
-    /// Whether nothing of a frame towards the client is under way: a Close frame may be put in here.
-    pub fn is_at_boundary(&self) -> bool {
+    fn is_at_boundary(&self) -> bool {
         self.upstream.is_at_boundary()
-    }
-
-    /// Memory that it takes, nearly.
-    pub fn bytes(&self) -> usize {
-        size_of::<SocketReader>() + self.client.bytes() + self.upstream.bytes() + self.conversation.bytes()
-    }
-
-    /// What reading takes is given back while nothing is going on: an SDK keeps its connections for hours.
-    fn rest(&mut self) {
-        if self.conversation.is_idle() {
-            self.client.rest();
-            self.upstream.rest();
-        }
     }
 }
 

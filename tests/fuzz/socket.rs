@@ -1,7 +1,7 @@
 //! What must hold for any bytes at all on a WebSocket to LM Studio. `cargo test` runs it on mixtures of known
 //! messages, cargo-fuzz on what it thinks of.
 
-use lms_metrics_proxy::usage::{Generation, Namespace, SocketReader};
+use lms_metrics_proxy::usage::{Generation, Namespace, ReadAlong, SocketReader};
 
 use crate::testing::Random;
 

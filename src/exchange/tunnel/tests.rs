@@ -9,8 +9,7 @@ use super::*;
 use crate::bell::lock;
 use crate::client::{AfterReply, Client, Fate, Returns};
 use crate::exchange::credential::FingerprintKey;
-use crate::usage::UsageReport;
-use crate::usage::socket::GenerationEnd;
+use crate::usage::socket::{GenerationEnd, generations};
 
 /// Both sides and the reader, as a test sets them and finds them.
 #[derive(Default)]
@@ -139,27 +138,13 @@ impl ReadAlong for Stage {
         self.set().token.take()
     }
 
-    fn client_name(&self) -> Option<&str> {
+    fn client_name(&self) -> Option<&'static str> {
         Some("lms")
     }
 
     fn is_at_boundary(&self) -> bool {
         !self.set().is_mid_frame
     }
-}
-
-fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<Generation> {
-    let generation = |_| Generation {
-        endpoint: "/llm/predict",
-        began_us: 0,
-        ended_us: 0,
-        requested_model: None,
-        was_streamed: true,
-        prompt: None,
-        report: UsageReport::default(),
-        end: end(),
-    };
-    (0..count).map(generation).collect()
 }
 
 /// A tunnel that is open and idle, the two sides of it, and where its connection comes back to.

@@ -60,6 +60,22 @@ impl Generation {
     }
 }
 
+/// So many of which nothing is known but how they ended.
+#[cfg(test)]
+pub(crate) fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<Generation> {
+    let generation = |_| Generation {
+        endpoint: super::PREDICT,
+        began_us: 0,
+        ended_us: 0,
+        requested_model: None,
+        was_streamed: true,
+        prompt: None,
+        report: UsageReport::default(),
+        end: end(),
+    };
+    (0..count).map(generation).collect()
+}
+
 /// One that is still going on.
 #[derive(Debug)]
 pub struct Running {
