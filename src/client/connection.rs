@@ -253,17 +253,7 @@ impl<S: Socket> Client<S> {
 
     /// Writes what the socket takes at once; the number of bytes taken.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() {
-            match self.stream.write(&bytes[written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => written += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(written)
+        write_now(bytes, |bytes| self.stream.write(bytes))
     }
 
     /// Writes all of `bytes`, waiting where the client reads slowly: at most [`WRITE_STALL_MAX`] without progress, and
@@ -331,4 +321,19 @@ impl<S: Socket> Client<S> {
     fn cancel(&self) -> MutexGuard<'_, Cancel> {
         self.cancel.lock()
     }
+}
+
+/// Writes what a socket that does not block takes at once; the number of bytes taken.
+pub fn write_now(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => written += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(written)
 }

@@ -24,7 +24,7 @@ pub mod returns;
 pub mod tail;
 
 pub use bodies::{Bodies, Claim};
-pub use connection::{CalledOff, Client, Interrupt, Socket};
+pub use connection::{CalledOff, Client, Interrupt, Socket, write_now};
 pub use loan::{Lend, Loan};
 pub use returns::{AfterReply, Fate, Return, Returns};
 pub use tail::Tail;

@@ -57,14 +57,13 @@ impl Draft {
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
         let asked = RequestFacts::read(body);
         let settings = &shared.settings;
-        let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));
-        let secret = credential(head.field("authorization"), head.field("x-api-key"));
+        let (label, key) = who_asks(head, &shared.fingerprints);
         let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
         Draft {
             endpoint: head.path().to_string(),
             prompt: prompt::prompt_text(body, settings.content_bytes_max),
             client: asked.user.clone().or(label),
-            key: secret.map(|secret| shared.fingerprints.fingerprint(secret)),
+            key,
             attempt: retries.filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok()),
             asked,
             began,
@@ -140,6 +139,13 @@ impl Draft {
     }
 }
 
+/// What a head says of who asks: the label of the client program, and the fingerprint of the credential.
+fn who_asks(head: &RequestHead, fingerprints: &FingerprintKey) -> (Option<String>, Option<String>) {
+    let secret = credential(head.field("authorization"), head.field("x-api-key"));
+    let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));
+    (label, secret.map(|secret| fingerprints.fingerprint(secret)))
+}
+
 /// Who speaks over a WebSocket: what all its rows say.
 pub struct Speaker {
     client: Option<String>,
@@ -151,13 +157,8 @@ pub struct Speaker {
 impl Speaker {
     /// As the handshake tells it. `keeps_words`: what upstream says of an error is kept.
     pub fn new(fingerprints: Arc<FingerprintKey>, keeps_words: bool, head: &RequestHead) -> Speaker {
-        let secret = credential(head.field("authorization"), head.field("x-api-key"));
-        Speaker {
-            client: client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer")),
-            key: secret.map(|secret| fingerprints.fingerprint(secret)),
-            keeps_words,
-            fingerprints,
-        }
+        let (client, key) = who_asks(head, &fingerprints);
+        Speaker { client, key, keeps_words, fingerprints }
     }
 
     /// As the first message tells it: the same token is the same key on whichever way it comes.

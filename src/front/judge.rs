@@ -66,16 +66,17 @@ impl Judge {
         if head.host().is_some_and(|host| !self.hosts.allows(host)) {
             return Err(Refusal::HostNotAllowed);
         }
+        let is_handshake = opens_websocket(head);
         let plan = match route(head.path())? {
             // Only POST makes a model do anything.
             Route::Forward if head.method() == "POST" && origin::is_unasked(head, &self.hosts) => {
                 return Err(Refusal::OriginNotAllowed);
             }
             // A page may open one to any server, and read what comes.
-            Route::Forward | Route::Namespace if opens_websocket(head) && origin::is_foreign(head, &self.hosts) => {
+            Route::Forward | Route::Namespace if is_handshake && origin::is_foreign(head, &self.hosts) => {
                 return Err(Refusal::OriginNotAllowed);
             }
-            Route::Namespace if !opens_websocket(head) => Plan::Answer(websockets_only(head.path())),
+            Route::Namespace if !is_handshake => Plan::Answer(websockets_only(head.path())),
             Route::Forward | Route::Namespace => Plan::Forward(Forwarding::of(head)),
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),

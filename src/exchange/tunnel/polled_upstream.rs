@@ -9,6 +9,7 @@ use socket2::SockRef;
 use ureq::unversioned::transport::NextTimeout;
 
 use super::UpstreamSide;
+use crate::client::write_now;
 use crate::exchange::incoming::Incoming;
 use crate::exchange::relay::{Fault, Source};
 use crate::exchange::wire::WireState;
@@ -34,16 +35,7 @@ impl PolledUpstream {
 
     /// What the socket takes at once.
     fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() {
-            match (&*self.socket).write(&bytes[written..]) {
-                Ok(n) => written += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(written)
+        write_now(bytes, |bytes| (&*self.socket).write(bytes))
     }
 
     fn seal(&mut self, bytes: &[u8]) -> io::Result<usize> {
