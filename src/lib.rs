@@ -117,7 +117,7 @@
 //! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`packs`]: what requests come to, in few bytes (pure).
-//! - [`record`]: rows, the schema, the recorder; the lock on the database, and what becomes of its files.
+//! - [`record`]: rows, the schema, prompts in pieces, the recorder; the lock on the database, and what becomes of its files.
 //! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow, tunnels.
 //! - [`stats`]: questions and answers about what was recorded.
 //! - [`front`]: the loops and their connections.

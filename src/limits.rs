@@ -207,6 +207,17 @@ pub const SOCKET_MODELS_MAX: usize = 256;
 
 // ---- recording ---------------------------------------------------------------------------------------------------
 
+/// Shortest prompt that is stored in pieces. What a person writes to a model is shorter, and stored as it is: a row alone
+/// costs 15 us, and each piece as much again where nothing is known of it.
+pub const PIECED_BYTES_MIN: usize = 8 * 1024;
+/// Shortest piece of a prompt, but for the last: each takes some 60 bytes beside its text, and six in every later prompt
+/// that says it again. An agent's message has some kilobytes.
+pub const PIECE_BYTES_MIN: usize = 256;
+/// No piece is shorter than this part of what stands before it, so that they are not without number: a prompt of 16 MB
+/// has some 5,000 at most.
+pub const PIECE_PART_MIN: usize = 1024;
+/// The last prompts, kept in memory to compare the next ones with: those of eight agents, of 370 KB each.
+pub const PROMPTS_KNOWN_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Rows behind what is packed, at which the keeper packs them. A question reads them one by one, at 0.4 us each.
 pub const PACKED_ROWS_MIN: u64 = 2048;
 /// Rows packed in one transaction: a few hundredths of a second of reading beforehand.

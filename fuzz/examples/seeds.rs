@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo install cargo-fuzz
-//! cargo run --example seeds          writes corpus/intake, tap, inject, websocket and socket
+//! cargo run --example seeds          writes corpus/intake, tap, inject, pieces, websocket and socket
 //! cargo +nightly fuzz run tap        or another of them; -- -max_total_time=600 ends it after ten minutes
 //! ```
 //!
@@ -51,6 +51,7 @@ fn main() -> io::Result<()> {
     }
     for (n, body) in inject::BODIES.iter().enumerate() {
         write(&here.join("corpus/inject"), &n.to_string(), body.as_bytes())?;
+        write(&here.join("corpus/pieces"), &n.to_string(), &[&b"\0\x20"[..], body.as_bytes()].concat())?;
     }
     for (n, frames) in websocket::FRAMES.iter().enumerate() {
         write(&here.join("corpus/websocket"), &n.to_string(), &[&[7; 8][..], frames].concat())?;

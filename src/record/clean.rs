@@ -1,7 +1,9 @@
 //! Clean-up: removes what is older, or more, than the settings keep, and gives the freed space back.
 //!
 //! ```text
-//!  resting ──begin──▶ rows by age ──▶ content by age ──▶ content is counted ──▶ content by size ──▶ space ──▶ resting
+//!  resting ──begin──▶ rows by age ──▶ content by age ──▶ pieces ──▶ counting ──▶ content by size ──▶ space ──▶ resting
+//!                                                          ▲                         │
+//!                                                          └─────────────────────────┘
 //! ```
 //!
 //! Works in steps. A step first looks, on a connection of its own, so that no commit waits; what it found goes in one
@@ -13,6 +15,8 @@
 //! - By size: `content_bytes` is what the content up to the id `content_counted` holds. New content is added to it
 //!   here, not by the commit that writes it, which stays as fast as it was; its size is told without reading it. Who
 //!   removes content by other means deletes these names from `meta`, and it is counted anew.
+//! - Pieces of prompts ([`pieces`]) go as soon as no content needs them, before more content does; `pieces_bytes` is what
+//!   those up to the id `pieces_counted` hold, and counts towards the size.
 //! - What came with an upgrade (`came_until`, see [`schema`](super::schema)) is out of reach of a limit that is only
 //!   this version's default.
 //! - The newest row stays, whatever its age: otherwise its id would be used again.
@@ -21,16 +25,19 @@
 //!
 //! How long a step holds the writer, and so a commit, is in `limits.rs` beside the sizes of a step.
 
+mod pieces;
 mod walk;
 
 use std::mem;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use self::pieces::CountedPieces;
 use self::walk::Walk;
 
 use super::meta::{number, set};
 use super::packing::note_rows_changed;
+use super::prompts::block_of;
 use super::recorder::Recorder;
 use super::schema::CAME_UNTIL;
 use crate::calendar::{DAY_MS, HOUR_MS, hour_of_ms, text_of_ms};
@@ -54,7 +61,7 @@ const BELIEVED_GAP_MS: i64 = DAY_MS;
 
 /// Size of the content in the row at hand; told from its header, without reading the text.
 const OCTETS: &str = "coalesce(octet_length(prompt), 0) + coalesce(octet_length(output), 0)
-    + coalesce(octet_length(reasoning), 0) + coalesce(octet_length(tool_calls), 0)";
+    + coalesce(octet_length(reasoning), 0) + coalesce(octet_length(tool_calls), 0) + coalesce(octet_length(pieces), 0)";
 /// Rows and content looked at in one step.
 const LOOK_ROWS: i64 = 512;
 /// Pages that moving one page for the file's end writes, roughly: its new place, its parent, the map of parents.
@@ -128,6 +135,7 @@ enum Phase {
     /// About to look for what is too old.
     Start(Aged),
     Walk(Walk),
+    Pieces,
     Count,
     Size,
     Space,
@@ -144,7 +152,7 @@ impl Aged {
     fn next(self) -> Phase {
         match self {
             Aged::Rows => Phase::Start(Aged::Content),
-            Aged::Content => Phase::Count,
+            Aged::Content => Phase::Pieces,
         }
     }
 }
@@ -191,6 +199,7 @@ impl Cleaner {
             Phase::Resting => Phase::Resting,
             Phase::Start(what) => self.start(own, recorder, what, now_ms)?,
             Phase::Walk(walk) => walk.step(own, recorder)?,
+            Phase::Pieces => pieces::step(own, recorder)?,
             Phase::Count => self.count(own, recorder)?,
             Phase::Size => self.fit(own, recorder)?,
             Phase::Space => self.give_back(own, recorder)?,
@@ -233,7 +242,10 @@ impl Cleaner {
                  FROM (SELECT id, {OCTETS} AS octets FROM content WHERE id > ?1 ORDER BY id LIMIT ?2)"
             ))?
             .query_row([counted.until, LOOK_ROWS], |row| row.get(0))?;
-        let Some(until) = found else { return Ok(Phase::Size) };
+        let Some(until) = found else {
+            let all_counted = CountedPieces::count(own, recorder)?;
+            return Ok(if all_counted { Phase::Size } else { Phase::Count });
+        };
         recorder.clean(0, |conn| {
             if CountedContent::within(limit, conn)? != counted {
                 return Ok(());
@@ -256,7 +268,8 @@ impl Cleaner {
         let limit = self.retention.content_bytes_max;
         let max = i64::try_from(limit.max).unwrap_or(i64::MAX);
         let counted = CountedContent::within(limit, own)?;
-        let excess = counted.bytes - max;
+        let of_pieces = CountedPieces::of(own)?.bytes;
+        let excess = counted.bytes + of_pieces - max;
         self.hurried = excess > max;
         if excess <= 0 {
             return Ok(Phase::Space);
@@ -267,14 +280,17 @@ impl Cleaner {
         let mut found = oldest.query([counted.behind, counted.until, CLEAN_ROWS_MAX as i64])?;
         while batch.bytes < excess
             && let Some(row) = found.next()?
-            && batch.take(row.get(0)?, row.get(1)?)
+            // How much goes with the pieces of a block shows when they have gone.
+            && let id = row.get(0)?
+            && (of_pieces == 0 || batch.ids.first().is_none_or(|first| block_of(*first) == block_of(id)))
+            && batch.take(id, row.get(1)?)
         {}
         drop(found);
         if batch.ids.is_empty() {
             return Ok(Phase::Space);
         }
         batch.remove(Aged::Content, own, recorder)?;
-        Ok(Phase::Size)
+        Ok(if of_pieces == 0 { Phase::Size } else { Phase::Pieces })
     }
 
     /// Moves pages from the end of the file to free places, so that the file can be cut. Does nothing in a database
@@ -412,6 +428,7 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PIECED_BYTES_MIN;
     use crate::record::row::{Content, Row};
     use crate::record::schema::came;
     use crate::record::store::{DbSync, Store};
@@ -481,7 +498,8 @@ mod tests {
         }
 
         fn content_bytes(&self) -> i64 {
-            self.number(&format!("SELECT coalesce(sum({OCTETS}), 0) FROM content"))
+            let pieces = "SELECT coalesce(sum(octet_length(text)), 0) FROM pieces";
+            self.number(&format!("SELECT coalesce(sum({OCTETS}), 0) FROM content")) + self.number(pieces)
         }
     }
 
@@ -490,8 +508,22 @@ mod tests {
         (0..count).map(|_| random_row(&mut random)).collect()
     }
 
+    /// The same, with prompts that are stored as they are.
+    fn unpieced(mut rows: Vec<Row>) -> Vec<Row> {
+        let prompts = rows.iter_mut().filter_map(|row| row.content.prompt.as_mut());
+        prompts.for_each(|prompt| prompt.truncate(PIECED_BYTES_MIN - 1));
+        rows
+    }
+
     fn sized(bytes: usize) -> Row {
         Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
+    }
+
+    /// So many rows, none of which says what another does.
+    fn different(count: usize, bytes: usize) -> Vec<Row> {
+        let text = |number: usize| format!("{number:09}{}", "x".repeat(bytes - 9));
+        let content = |number| Content { prompt: Some(text(number)), ..Content::default() };
+        (0..count).map(|number| Row { content: content(number), ..row() }).collect()
     }
 
     /// Cleans rows of three days in any order; what is left, as plain SQL, and the packs as they were.
@@ -540,13 +572,13 @@ mod tests {
     #[test]
     fn content_beyond_the_size_is_removed_oldest_first_and_no_more() {
         for max in [1, 100_000, 500_000, u64::MAX] {
-            let bench = CleanBench::new(&random_rows(250));
+            let bench = CleanBench::new(&unpieced(random_rows(250)));
             let all = bench.ids("content");
             bench.clean(Retention { content_bytes_max: set_to(max), ..NONE }, NOW_MS);
             let (left, bytes) = (bench.ids("content"), bench.content_bytes());
             assert!(all.ends_with(&left), "{max}: the newest stay");
             assert!(u64::try_from(bytes).expect("a size") <= max, "{max}");
-            // The largest content has some 14 KB.
+            // The largest content has some 8 KB.
             assert!(left == all || u64::try_from(bytes + 20_000).expect("a size") > max, "{max}");
             assert_eq!(bench.number("SELECT count(*) FROM requests"), 250);
             assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'content_bytes'"), bytes, "{max}");
@@ -661,7 +693,7 @@ mod tests {
 
     #[test]
     fn no_step_removes_more_than_its_share() {
-        let bench = CleanBench::new(&vec![sized(200_000); 40]);
+        let bench = CleanBench::new(&different(40, 200_000));
         let mut cleaner = Cleaner::new(Retention { days: set_to(1), ..NONE });
         cleaner.begin(0);
         let (mut bytes, mut pages) = (bench.content_bytes(), bench.number("PRAGMA page_count"));
@@ -678,7 +710,7 @@ mod tests {
 
     #[test]
     fn freed_space_goes_back_to_the_file_system_but_for_what_is_to_be_spared() {
-        let bench = CleanBench::new(&vec![sized(100_000); 100]);
+        let bench = CleanBench::new(&different(100, 100_000));
         let size = || std::fs::metadata(bench.folder.join("metrics.db")).expect("is there").len();
         let checkpoint = || bench.own.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("moved");
         checkpoint();

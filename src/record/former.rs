@@ -1,5 +1,7 @@
-//! From versions 1 to 3 of our tables: these kept sums by hour and series in a table `sums`, and packed them when their
-//! hour was over. Which rows they hold, removed ones included, packs must go on holding.
+//! From former versions of our tables. Version 4 had every prompt in `content`, where those that it wrote stay.
+//!
+//! Versions 1 to 3 kept sums by hour and series in a table `sums`, too, and packed them when their hour was over. Which
+//! rows they hold, removed ones included, packs must go on holding.
 //!
 //! ```text
 //!  hours before `rolled_until`   packed already
@@ -13,7 +15,7 @@ use rusqlite::{Connection, params};
 
 use super::meta::{number, set};
 use super::packing::{Folded, PACKED_UNTIL, add_to_packs};
-use super::schema::{VERSION, columns_of};
+use super::schema::{self, VERSION, columns_of};
 use super::series::SeriesIds;
 use crate::calendar::{HOUR_MS, text_of_ms};
 use crate::packs::sums::{KnownSum, Sums};
@@ -31,11 +33,26 @@ const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
 
 /// Makes the tables of a former version those of this one, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
+    if version < 4 {
+        become_version_4(conn, version)?;
+    }
+    add_column(conn, "content", "pieces", "TEXT")?;
+    schema::add_pieces(conn)?;
+    schema::none_is_pieced(conn)?;
+    conn.pragma_update(None, "user_version", VERSION)
+}
+
+/// Where somebody else has added one of this name, that one serves.
+fn add_column(conn: &Connection, table: &str, column: &str, kind: &str) -> rusqlite::Result<()> {
+    if columns_of(conn, table)?.iter().any(|name| name == column) {
+        return Ok(());
+    }
+    conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+}
+
+fn become_version_4(conn: &Connection, version: i32) -> rusqlite::Result<()> {
     for (table, column, kind) in ADDED_COLUMNS {
-        // Somebody else may have added one of this name.
-        if !columns_of(conn, table)?.iter().any(|name| name == column) {
-            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
-        }
+        add_column(conn, table, column, kind)?;
     }
     let summed_until = match version {
         // Every commit wrote the sums of its rows.
@@ -49,8 +66,7 @@ pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
          DELETE FROM meta WHERE name IN ('summed_until', 'rolled_until', 'packs_changed', 'rows_corrected',
             'rows_kept_from', 'content_kept_from', 'new_rows_kept_from', 'new_content_kept_from',
             'new_content_counted', 'new_content_bytes')",
-    )?;
-    conn.pragma_update(None, "user_version", VERSION)
+    )
 }
 
 fn pack_open_hours(conn: &Connection, summed_until: i64) -> rusqlite::Result<()> {
@@ -118,7 +134,7 @@ mod tests {
     use super::*;
     use crate::packs::{in_former_form, packs_of_hour};
     use crate::record::packing::{State, read_pack};
-    use crate::record::row::Row;
+    use crate::record::row::{Content, Row};
     use crate::record::schema::CAME_UNTIL;
     use crate::record::store::{DbSync, Store};
     use crate::stats::{Bucket, By, Filter, Reader, Zone};
@@ -139,6 +155,16 @@ mod tests {
     /// hours before one and summed up all rows.
     fn become_former(path: &Path, version: i32, rolled_until: i64) {
         let conn = Connection::open(path).expect("opens");
+        conn.execute_batch(
+            "UPDATE content SET prompt = (SELECT prompt FROM prompts WHERE prompts.id = content.id);
+             DROP VIEW prompts; DROP TABLE pieces; ALTER TABLE content DROP COLUMN pieces;
+             DELETE FROM meta WHERE name = 'pieced_from'",
+        )
+        .expect("made");
+        if version == 4 {
+            conn.pragma_update(None, "user_version", version).expect("marked");
+            return;
+        }
         conn.execute_batch(SUMS).expect("made");
         let count = |column: &str| format!("coalesce(sum({column}), 0), count({column})");
         let known: Vec<String> = [
@@ -220,6 +246,13 @@ mod tests {
         answers.collect::<Vec<_>>().join("\n")
     }
 
+    /// All that is told of each request.
+    fn in_full(path: &Path) -> String {
+        let reader = Reader::open(path).expect("opens");
+        let all = reader.recent(&Filter::default(), 1000).expect("answers");
+        all.requests.iter().map(|row| format!("{:?}", reader.request(row.id).expect("answers"))).collect()
+    }
+
     /// Rows of three days in any order, of which none knows what version 2 did not.
     fn rows(seed: u64) -> Vec<Row> {
         let mut random = Random::new(seed);
@@ -236,7 +269,7 @@ mod tests {
     #[test]
     fn every_former_version_comes_over_exactly_however_far_it_had_come() {
         let first = row().start_ms / HOUR_MS;
-        for version in 1..=3 {
+        for version in 1..=4 {
             // Nothing rolled up, half of it, all; rows of clocks that were wrong among them.
             for rolled_until in [0, first + 30, first + 1000] {
                 let folder = Folder::new();
@@ -245,11 +278,11 @@ mod tests {
                 store.write(&rows(7)).expect("writes");
                 let wrong = [0, 4_070_908_800_000].map(|start_ms| Row { start_ms, cache_write_tokens: None, ..row() });
                 store.write(&wrong).and_then(|_| store.pack_all()).expect("writes");
-                let before = told(&path);
+                let before = (told(&path), in_full(&path));
                 drop(store);
                 become_former(&path, version, rolled_until);
                 let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
-                assert!(told(&path) == before, "{version} {rolled_until}");
+                assert!((told(&path), in_full(&path)) == before, "{version} {rolled_until}");
                 let conn = Connection::open(&path).expect("opens");
                 assert_eq!(State::of(&conn), Ok(State { until: 502, changes: 0 }));
                 assert_eq!(number(&conn, CAME_UNTIL), Ok(Some(502)), "no default removes what came");
@@ -263,6 +296,65 @@ mod tests {
                 drop(store);
                 assert_eq!(Store::open(&path, DbSync::Normal).expect("opens").row_count(), Ok(503));
             }
+        }
+    }
+
+    /// What version 4 made a database of.
+    const VERSION_4: &str = "
+        CREATE TABLE requests (id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+            start_time TEXT NOT NULL, end_time TEXT NOT NULL, duration_ms INTEGER NOT NULL, input_tokens INTEGER,
+            output_tokens INTEGER, total_tokens INTEGER, request_id TEXT, is_error INTEGER NOT NULL, error_message TEXT,
+            http_status INTEGER, was_streamed INTEGER NOT NULL, created_at TEXT NOT NULL, outcome TEXT NOT NULL,
+            requested_model TEXT, cached_tokens INTEGER, reasoning_tokens INTEGER, time_to_first_token_ms INTEGER,
+            tokens_per_second REAL, finish_reason TEXT, usage_source TEXT, model_load_ms INTEGER, client TEXT, key TEXT,
+            attempt INTEGER, cache_write_tokens INTEGER, draft_tokens INTEGER, accepted_draft_tokens INTEGER,
+            prompt_tokens_per_second REAL);
+        CREATE TABLE content (id INTEGER PRIMARY KEY, prompt TEXT, output TEXT, reasoning TEXT, tool_calls TEXT);
+        CREATE TABLE series (id INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, client TEXT NOT NULL,
+            key TEXT NOT NULL, outcome TEXT NOT NULL, UNIQUE (endpoint, model, client, key, outcome));
+        CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+        CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+        CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+        INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('packed_until', 0);
+        INSERT INTO requests (id, endpoint, model, start_time, end_time, duration_ms, is_error, was_streamed, created_at,
+            outcome) VALUES (1, '/v1/chat/completions', 'm', '2026-01-19T10:30:45.678Z', '2026-01-19T10:30:46.528Z', 850,
+            0, 0, '2026-01-19T10:30:46.528Z', 'completed');
+        INSERT INTO content VALUES (1, '{\"messages\":[\"' || printf('%.20000c', 'x') || '\"]}', 'answer', NULL, NULL);
+        CREATE VIEW prompts AS SELECT 'mine';
+        PRAGMA application_id = 0x4C4D534D; PRAGMA user_version = 4";
+
+    #[test]
+    fn a_database_of_version_4_is_read_on_as_it_is_and_goes_on_in_pieces() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        Connection::open(&path).and_then(|conn| conn.execute_batch(VERSION_4)).expect("made");
+        let prompt = format!("{{\"messages\":[\"{}\"]}}", "x".repeat(20_000));
+        let said = || Content { prompt: Some(prompt.clone()), output: Some("answer".to_owned()), ..Content::default() };
+        let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+        assert_eq!(store.write(&[Row { content: said(), ..row() }]), Ok(vec![2]));
+        drop(store);
+        // Twice, as over a restart.
+        for _ in 0..2 {
+            Store::open(&path, DbSync::Normal).expect("opens");
+            let reader = Reader::open(&path).expect("opens");
+            for id in [1, 2] {
+                assert_eq!(reader.request(id).expect("answers").expect("is there").content, said(), "{id}");
+            }
+        }
+        let conn = Connection::open(&path).expect("opens");
+        let text = |query: &str| conn.query_row(query, [], |row| row.get::<_, String>(0)).expect(query);
+        assert_eq!(
+            text("SELECT group_concat(id || iif(pieces IS NULL, ' whole', ' pieces')) FROM content"),
+            "1 whole,2 pieces"
+        );
+        assert_eq!(text("SELECT * FROM prompts"), "mine", "what others made stays");
+        assert_eq!(number(&conn, schema::PIECED_FROM), Ok(Some(2)));
+        // But for that, it is as if it were new.
+        let fresh = folder.join("fresh.db");
+        Store::open(&fresh, DbSync::Normal).expect("opens");
+        let fresh = Connection::open(&fresh).expect("opens");
+        for table in ["content", "pieces", "requests"] {
+            assert_eq!(columns_of(&conn, table), columns_of(&fresh, table), "{table}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  no file, no table ──▶ created ──┐
 //!  earlier program ────▶ upgraded ─┤
-//!  ours, versions 1–3 ─▶ upgraded ─┼──▶ open
+//!  ours, versions 1–4 ─▶ upgraded ─┼──▶ open
 //!  ours ───────────────────────────┘
 //!  newer, foreign, damaged, locked, unwritable, no database ──▶ OpenError, one line that says what to do
 //! ```

@@ -270,7 +270,7 @@ mod tests {
     fn insert(conn: &Connection, rows: &[Recorded]) {
         let mut inserts = Inserts::prepare(conn).expect("prepares");
         for row in rows {
-            inserts.insert(&Entry::new(row, "")).expect("inserts");
+            inserts.insert(&Entry::new(row, ""), None).expect("inserts");
         }
     }
 

@@ -170,6 +170,21 @@ impl Recorder {
         done
     }
 
+    /// The same of one that removes these pieces of prompts.
+    pub(super) fn clean_pieces(
+        &self,
+        ids: &[i64],
+        log_bytes: usize,
+        step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let mut writer = self.writer();
+        writer.store.prompts.forget(ids);
+        let done = writer.store.transact(|conn, _| step(conn));
+        drop(writer);
+        self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
+        done
+    }
+
     /// Where another connection of this process to the database lies.
     pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> ConnectionSlot<T> {
         self.connections.slot()
@@ -245,7 +260,6 @@ impl Recorder {
 
     fn commit_batch(&self, batch: Vec<Arrival>, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Vec<Arrival>> {
         let (rows, thens): (Vec<Row>, Vec<AfterCommit>) = batch.into_iter().unzip();
-        let log_bytes = COMMIT_LOG_BYTES + rows.iter().map(|row| row.size() + row.content.size()).sum::<usize>();
         let began = Instant::now();
         let written = if at_once { self.write_now(rows) } else { Ok(self.writer().write(rows)) };
         let mut ids = match written {
@@ -261,7 +275,6 @@ impl Recorder {
                 AfterCommit::Tell(tell) => drop(tell.send(id)),
             }
         }
-        self.signals.note_log_growth(log_bytes);
         Ok(())
     }
 

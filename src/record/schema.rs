@@ -1,7 +1,8 @@
 //! The tables, and what kind of database a file turns out to hold.
 //!
 //! `requests` is the record: one row per exchange, with the column names of the earlier program of this name. What was
-//! said stands in `content`, under the same id, so that reading figures never reads past prompts. Packs make the
+//! said stands in `content`, under the same id, so that reading figures never reads past prompts; long prompts in
+//! `pieces`, each of which is there once ([`super::prompts`]), and the view `prompts` has them as text. Packs make the
 //! statistics cheap ([`super::packing`]). Each distinct endpoint, model, client, key and outcome met together is a row of
 //! `series`.
 //!
@@ -9,19 +10,31 @@
 //! rows, so that a range of time is a range of ids. An id is never used twice as long as the newest row stays: clean-up
 //! must leave it.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::meta::set;
 
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
-/// The version of the tables below, kept in `user_version`. Those before had sums of their own beside packs, see
-/// [`super::former`].
-pub const VERSION: i32 = 4;
+/// The version of the tables below, kept in `user_version`. Before 5 every prompt stood in `content`, before 4 there were
+/// sums beside packs: see [`super::former`].
+pub const VERSION: i32 = 5;
 
 /// Name in `meta`: rows up to this id, and what was said in them, came with an upgrade from an earlier version or
 /// program. Clean-up leaves them to limits that the user has set. Absent where none came.
 pub(super) const CAME_UNTIL: &str = "came_until";
+
+/// Name in `meta`: no content with a lower id than this has pieces.
+pub(super) const PIECED_FROM: &str = "pieced_from";
+
+/// A prompt as text, in a row of `content`: as it stands there, or put together. A piece that somebody has removed by
+/// hand shows, and so does a list that is none.
+pub(crate) const PROMPT: &str = "coalesce(content.prompt, iif(content.pieces IS NULL, NULL,
+    (SELECT group_concat(text, '')
+     FROM (SELECT coalesce(piece.text, '…[a piece is missing]…') AS text
+           FROM json_each(iif(json_valid(content.pieces), content.pieces, '[null]')) AS listed
+              LEFT JOIN pieces AS piece ON piece.id = listed.value
+           ORDER BY listed.key))))";
 
 /// What `model` says where nobody told.
 pub const UNKNOWN_MODEL: &str = "unknown";
@@ -69,7 +82,8 @@ CREATE TABLE content (
     prompt TEXT,
     output TEXT,
     reasoning TEXT,
-    tool_calls TEXT
+    tool_calls TEXT,
+    pieces TEXT
 );
 -- An unknown client or key is '' here: NULLs would each count as different.
 CREATE TABLE series (
@@ -86,9 +100,22 @@ CREATE TABLE series (
 CREATE TABLE packed_sums (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 CREATE TABLE packed_latencies (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- fingerprint_key: 32 random bytes, made once. packed_until: packs hold the rows up to this id.
--- came_until: rows up to this id came with an upgrade. rows_changed: how often rows were corrected or removed.
+-- came_until: rows up to this id came with an upgrade. pieced_from: no content before this id has pieces. rows_changed: how often rows were corrected or removed.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('packed_until', 0);
+";
+
+/// What prompts in pieces take beside the column `content.pieces`, a JSON array of ids, in whose place `prompt` is NULL.
+const PIECES: &str = "
+-- hash: 16 bytes of HMAC-SHA256. last_block: the newest content with this piece has an id of last_block * 64 or up to 63
+-- more. It stands before the text, which is then not read, nor written, to change it.
+CREATE TABLE pieces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash BLOB NOT NULL UNIQUE,
+    last_block INTEGER NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX pieces_by_block ON pieces (last_block);
 ";
 
 /// What a file holds.
@@ -136,6 +163,9 @@ pub fn inspect(conn: &Connection) -> rusqlite::Result<FoundTables> {
     let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match (application_id, version) {
         (APPLICATION_ID, 1..=VERSION) => {
+            if version == VERSION {
+                conn.query_row("SELECT max(id) FROM pieces", [], |_| Ok(()))?;
+            }
             for probe in [
                 "SELECT max(id) FROM requests",
                 "SELECT max(id) FROM content",
@@ -187,8 +217,32 @@ pub fn prepare_empty(conn: &Connection) -> rusqlite::Result<()> {
 /// Makes the tables and marks the file as ours. Belongs inside a transaction.
 pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
+    add_pieces(conn)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
+}
+
+/// Makes what prompts in pieces take. Belongs inside a transaction.
+pub(super) fn add_pieces(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(PIECES)?;
+    // Others may have made something of this name, on which nothing of ours depends.
+    conn.execute_batch(&format!(
+        "CREATE VIEW IF NOT EXISTS prompts (id, prompt) AS
+         SELECT id, {PROMPT} FROM content WHERE prompt IS NOT NULL OR pieces IS NOT NULL"
+    ))
+}
+
+/// No content that there is has pieces.
+pub(super) fn none_is_pieced(conn: &Connection) -> rusqlite::Result<()> {
+    let next: i64 = conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM content", [], |row| row.get(0))?;
+    set(conn, PIECED_FROM, next)
+}
+
+/// Rows from this id on were written, and may have pieces: ids are used again.
+pub(super) fn pieced_again(conn: &Connection, first: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = ?2 AND value > ?1")?
+        .execute(params![first, PIECED_FROM])?;
+    Ok(())
 }
 
 /// The rows there are, and what was said, come with an upgrade that takes place in the caller's transaction.

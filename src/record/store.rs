@@ -20,6 +20,7 @@
 //! A memory map, a larger cache, and doing without auto_vacuum changed nothing beyond the noise (1 us).
 //! locking_mode=EXCLUSIVE would lock out the statistics and sqlite3.
 
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +33,9 @@ use super::lock::{DatabaseLock, Holder};
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::packing::{self, Folded};
+use super::prompts::Prompts;
 use super::row::Row;
+use super::schema;
 use super::series::SeriesIds;
 use super::table::{Entry, Inserts, overwrite};
 use crate::calendar::{now_ms, text_of_ms};
@@ -44,6 +47,7 @@ use crate::packs::{SPAN_ALL, pack_id, visit_totals};
 pub struct Store {
     pub(super) conn: Connection,
     pub(super) series: SeriesIds,
+    pub(super) prompts: Prompts,
     /// Of the last row that was written.
     pub(super) last_id: Option<i64>,
     pub(super) files: DatabaseFile,
@@ -87,6 +91,7 @@ impl Store {
         let mut store = Store {
             conn,
             series: SeriesIds::default(),
+            prompts: Prompts::default(),
             last_id: None,
             files: DatabaseFile::of(path, log_bytes),
             sync,
@@ -138,18 +143,22 @@ impl Store {
     ) -> rusqlite::Result<Vec<i64>> {
         let created_at = text_of_ms(now_ms());
         let last_id = self.last_id;
+        // What it knows of the database is true only of what is committed: where that fails, it is forgotten.
+        let mut prompts = mem::take(&mut self.prompts);
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
-            let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at)));
+            let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at), Some(&mut prompts)));
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
             if let Some(first) = ids.first().filter(|first| last_id.is_none_or(|last| **first != last + 1)) {
                 // Somebody else has written rows, or has removed the newest: then their ids are used again.
                 packing::reused(conn, *first)?;
+                schema::pieced_again(conn, *first)?;
             }
             also(conn)?;
             Ok(ids)
         })?;
         self.last_id = ids.last().copied().or(self.last_id);
+        self.prompts = prompts;
         Ok(ids)
     }
 
@@ -447,7 +456,7 @@ mod tests {
         let (mut store, folder) = store();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             store.transact(|conn, _| -> rusqlite::Result<()> {
-                Inserts::prepare(conn)?.insert(&Entry::new(&row(), ""))?;
+                Inserts::prepare(conn)?.insert(&Entry::new(&row(), ""), None)?;
                 panic!("a bug");
             })
         }));

@@ -3,6 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
+use super::prompts::Prompts;
 use super::row::{Content, Row};
 use super::schema::UNKNOWN_MODEL;
 use crate::calendar::text_of_ms;
@@ -104,6 +105,7 @@ impl<'a> Entry<'a> {
 
 /// Inserts rows and their content, inside the caller's transaction. Statements are looked up once for all of them.
 pub(super) struct Inserts<'a> {
+    conn: &'a Connection,
     requests: CachedStatement<'a>,
     content: CachedStatement<'a>,
 }
@@ -120,17 +122,22 @@ impl Inserts<'_> {
                 ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
         )?;
         let content = conn.prepare_cached(
-            "INSERT INTO content (id, prompt, output, reasoning, tool_calls) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        Ok(Inserts { requests, content })
+        Ok(Inserts { conn, requests, content })
     }
 
-    /// Returns the row's id.
-    pub(super) fn insert(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
+    /// Returns the row's id. With `prompts` a long prompt is stored in pieces.
+    pub(super) fn insert(&mut self, entry: &Entry, prompts: Option<&mut Prompts>) -> rusqlite::Result<i64> {
         let id = self.insert_request(entry)?;
         if !entry.row.content.is_empty() {
             let Content { prompt, output, reasoning, tool_calls } = &entry.row.content;
-            self.content.execute(params![id, prompt, output, reasoning, tool_calls])?;
+            let pieces = match prompts.zip(prompt.as_deref()) {
+                Some((prompts, prompt)) => prompts.store(self.conn, id, prompt)?,
+                None => None,
+            };
+            let prompt = prompt.as_ref().filter(|_| pieces.is_none());
+            self.content.execute(params![id, prompt, output, reasoning, tool_calls, pieces])?;
         }
         Ok(id)
     }

@@ -26,6 +26,7 @@ pub(super) fn upgrade(conn: &Connection) -> rusqlite::Result<()> {
     renamed?;
     schema::create(conn)?;
     copy_rows(conn)?;
+    schema::none_is_pieced(conn)?;
     // Years of rows: without this the first questions would read them all.
     packing::pack_all(conn, &mut SeriesIds::default())?;
     extras.copy_columns(conn)?;
@@ -47,12 +48,14 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         let earlier = read(row, last_start_ms)?;
         last_start_ms = earlier.row.start_ms;
-        inserts.insert(&Entry {
+        let entry = Entry {
             id: Some(earlier.id),
             row: &earlier.row,
             end_time: text_of_ms(earlier.end_ms),
             created_at: &text_of_ms(earlier.created_ms),
-        })?;
+        };
+        // Prompts stay as they are: those of chats hardly say anything twice.
+        inserts.insert(&entry, None)?;
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ impl Writer {
                 written => Some(written),
             };
             match written {
-                Some(Ok(ids)) => return self.wrote(ids),
+                Some(Ok(ids)) => return self.wrote(ids, &rows),
                 Some(Err(e)) => self.fail(&e),
                 None => {}
             }
@@ -161,7 +161,7 @@ impl Writer {
         }
         self.store.set_lock_wait(Duration::ZERO);
         let ids = self.store.write(rows).ok()?;
-        Some(self.wrote(ids))
+        Some(self.wrote(ids, rows))
     }
 
     /// What waits, for who keeps it elsewhere.
@@ -185,11 +185,16 @@ impl Writer {
         })?;
         self.signals.note_written(dealt.written);
         let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
-        self.signals.note_log_growth(COMMIT_LOG_BYTES + bytes);
+        let written = bytes.saturating_sub(self.store.prompts.take_found_bytes());
+        self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
         Ok(done + dealt.rows)
     }
 
-    fn wrote(&mut self, ids: Vec<i64>) -> Vec<i64> {
+    fn wrote(&mut self, ids: Vec<i64>, rows: &[Row]) -> Vec<i64> {
+        let bytes: usize = rows.iter().map(|row| row.size() + row.content.size()).sum();
+        // Of a prompt that goes on, only the end is written.
+        let written = bytes.saturating_sub(self.store.prompts.take_found_bytes());
+        self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
         self.signals.note_written(ids.len());
         self.refused.note_taken();
         (self.disk_full, self.log_cut) = (false, false);
@@ -218,7 +223,8 @@ impl Writer {
             match write_first(rows, (&signals.figures, &self.refused), |rows, _| store.write(rows).map(drop)) {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
-                    let bytes = COMMIT_LOG_BYTES + self.waiting.remove(dealt.rows, &signals.figures);
+                    let bytes = self.waiting.remove(dealt.rows, &signals.figures);
+                    let bytes = COMMIT_LOG_BYTES + bytes.saturating_sub(self.store.prompts.take_found_bytes());
                     signals.note_log_growth(bytes);
                     log_bytes += bytes as u64;
                 }
@@ -462,7 +468,10 @@ mod tests {
         signals.set_log_growth_max(2_000_000);
         let other = rusqlite::Connection::open(&path).expect("opens");
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
-        writer.write((0..10).map(|_| said(400_000)).collect());
+        // None of them says what another does.
+        let prompt = |number| Some(format!("{number}{}", "x".repeat(400_000)));
+        let content = |number| Content { prompt: prompt(number), ..Content::default() };
+        writer.write((0..10).map(|number| Row { content: content(number), ..row() }).collect());
         assert_eq!(writer.write_waiting(), Progress::Refused);
         other.execute_batch("ROLLBACK").expect("unlocks");
         let mut left = Vec::new();

@@ -259,7 +259,7 @@ const SETTINGS: &[Setting] = &[
     setting("INJECT_USAGE", "true", "true or false",
         "Ask LM Studio for token counts on streams whose client did not, and hide what that adds from the client"),
     setting("LOG_CONTENT", "full", "full or none", "full stores prompts and outputs, none stores figures only"),
-    setting("CONTENT_KB_MAX", "256", "a number from 1 to 65536",
+    setting("CONTENT_KB_MAX", "16384", "a number from 1 to 65536",
         "Longest prompt or output stored, each, in KB; longer ones keep head and tail"),
     setting("CONTENT_DAYS", "30", "a number from 0 to 36500 (0 = no limit)",
         "Stored prompts and outputs older than this many days are removed; not by default those that came with an upgrade"),

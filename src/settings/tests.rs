@@ -39,7 +39,7 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert!(warnings.is_empty());
     let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: \"http\", authority: \
         localhost:1234, port: 1234, prefix: \"\" }, database: \"./metrics.db\", \
-        database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 262144, content_days: Limit { \
+        database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 16777216, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
         allowed_hosts: [], stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \

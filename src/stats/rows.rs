@@ -16,6 +16,7 @@ use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
 use crate::record::row::Content;
+use crate::record::schema::PROMPT;
 use crate::usage::text::floor_boundary;
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
@@ -119,7 +120,7 @@ impl Reader {
     pub fn request(&self, id: i64) -> rusqlite::Result<Option<RequestInFull>> {
         let query = format!(
             "SELECT {REQUEST_COLUMNS}, end_time, prompt, output, reasoning, tool_calls
-             FROM requests LEFT JOIN (SELECT id AS content_id, prompt, output, reasoning, tool_calls FROM content)
+             FROM requests LEFT JOIN (SELECT id AS content_id, {PROMPT} AS prompt, output, reasoning, tool_calls FROM content)
                 ON content_id = id
              WHERE id = ?1"
         );
@@ -153,9 +154,9 @@ impl Reader {
             let mut one = self
                 .conn
                 .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
-            let mut statement = self.conn.prepare_cached(
-                "SELECT id, prompt, output, reasoning, tool_calls FROM content WHERE id < ?1 ORDER BY id DESC",
-            )?;
+            let mut statement = self.conn.prepare_cached(&format!(
+                "SELECT id, {PROMPT}, output, reasoning, tool_calls FROM content WHERE id < ?1 ORDER BY id DESC"
+            ))?;
             let mut rows = statement.query([after.unwrap_or(i64::MAX)])?;
             let (mut hits, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
             while let Some(row) = rows.next()? {

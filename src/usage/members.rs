@@ -83,18 +83,18 @@ fn decoded(inner: &[u8], bytes_max: usize) -> String {
 }
 
 /// The end of the value that begins at `at`.
-fn value_end(text: &[u8], at: usize) -> Option<usize> {
+pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
     let mut values = Deserializer::from_slice(&text[at..]).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(at + values.byte_offset())
 }
 
 /// Where what follows this byte begins, if it is there.
-fn behind(byte: u8, text: &[u8], at: usize) -> Option<usize> {
+pub(super) fn behind(byte: u8, text: &[u8], at: usize) -> Option<usize> {
     (*text.get(at)? == byte).then(|| skip_space(text, at + 1))
 }
 
-fn skip_space(text: &[u8], at: usize) -> usize {
+pub(super) fn skip_space(text: &[u8], at: usize) -> usize {
     at + text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 

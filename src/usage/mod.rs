@@ -17,7 +17,7 @@
 //! # What a request says
 //!
 //! request_facts reads the members of its body that the row or the relay needs, inject makes it ask for usage, prompt
-//! keeps it without its payloads, client tells who asked. Beneath them: members (a JSON object as spans), form.
+//! keeps it without its payloads, pieces cuts that so that it is stored once, client tells who asked. Beneath them: members (a JSON object as spans), form.
 //!
 //! # What is said on a WebSocket
 //!
@@ -46,6 +46,7 @@ mod messages;
 mod native;
 mod numbers;
 mod other;
+pub mod pieces;
 mod plain;
 pub mod prompt;
 mod repeat;

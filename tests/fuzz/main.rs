@@ -7,6 +7,7 @@ use lms_metrics_proxy::{calendar, record};
 
 mod inject;
 mod intake;
+mod pieces;
 mod socket;
 mod tap;
 #[allow(dead_code, reason = "unit tests use more of it")]

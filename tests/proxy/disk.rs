@@ -425,10 +425,10 @@ fn check_full_of_rows(freed_before_the_stop: bool) {
         .and_then(|()| fs::write(&ballast, vec![0; 1_500_000]))
         .expect("room");
     let mut proxy = Proxy::start(&folder, &settings);
-    let prompt =
-        format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}", "x".repeat(30_000));
     let mut asked = 0;
     let mut ask_once = |proxy: &Proxy| {
+        // What one says that another has said takes no room.
+        let prompt = format!("{{\"model\":\"m\",\"messages\":[\"{asked} {}\"]}}", "x".repeat(30_000));
         assert_eq!(proxy.ask(post("/v1/chat/completions", &prompt)).text(), CHAT_REPLY);
         asked += 1;
         asked

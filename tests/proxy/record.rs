@@ -272,6 +272,13 @@ fn nothing_is_asked_for_and_nothing_stored_where_the_settings_say_so() {
     let row = proxy.rows().remove(1);
     assert_eq!((row.outcome.as_str(), row.is_error), ("upstream_error", true));
     assert!(!row.error_message.expect("a message").contains("Hi there"));
+    client.send(post("/v1/chat/completions", &format!(r#"{{"messages":["{}"]}}"#, "Hi ".repeat(10_000))));
+    let link = upstream.asked_on(&mut links);
+    link.request();
+    link.send(chat_reply());
+    client.reply();
+    let said = "SELECT (SELECT count(*) FROM content) + (SELECT count(*) FROM pieces)";
+    assert_eq!((proxy.rows().len(), count_of(proxy.folder().database().as_path(), said)), (3, 0));
 }
 
 #[cfg(unix)]
@@ -409,4 +416,32 @@ fn what_only_counts_or_lists_misses_no_usage() {
     }
     let summary = proxy.json("/stats/summary");
     assert_eq!((&summary["total_requests"], &summary["requests_without_usage"]), (&3.into(), &1.into()), "{summary}");
+}
+
+#[test]
+fn a_conversation_is_kept_whole_and_each_word_of_it_once() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let folder = std::sync::Arc::new(Folder::new());
+    let url = upstream.url();
+    let mut messages = vec![format!(r#"{{"role":"system","content":"{}"}}"#, "You are é\\n".repeat(2000))];
+    let mut bodies = Vec::new();
+    for run in 0..3 {
+        let proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", &url)]);
+        let mut client = proxy.connect();
+        for turn in 0..10 {
+            messages.push(format!(r#"{{"role": "user", "content": "{run} {turn} {}"}}"#, "go on ".repeat(100 * turn)));
+            let body = format!("{{\"model\":\"m\",\n\"messages\": [{}]}}", messages.join(" , "));
+            client.ask(post("/v1/chat/completions", &body));
+            bodies.push(body);
+        }
+        let prompts: Vec<String> = proxy.rows().into_iter().filter_map(|row| row.prompt).collect();
+        assert!(prompts == bodies, "run {run}");
+        let told = proxy.json(&format!("/stats/requests/{}", bodies.len()));
+        assert_eq!(told["prompt"].as_str(), bodies.last().map(String::as_str));
+        let found = proxy.json(&format!("/stats/search?q={run}%209"));
+        assert_eq!(found["requests"][0]["id"], bodies.len());
+    }
+    let stored = count_of(&folder.database(), "SELECT sum(octet_length(text)) FROM pieces");
+    let (longest, all) = (bodies[29].len() as i64, bodies.iter().map(String::len).sum::<usize>() as i64);
+    assert!(stored < longest + 30 * 1000 && stored * 10 < all, "{stored} of {longest}, {all} sent");
 }

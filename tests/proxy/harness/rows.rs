@@ -32,8 +32,9 @@ pub struct Row {
 pub fn rows_of(database: &Path) -> Vec<Row> {
     let connection = open(database);
     let columns = "id, endpoint, model, outcome, http_status, is_error, error_message, was_streamed, input_tokens, \
-                   output_tokens, total_tokens, request_id, prompt, output, requested_model, cached_tokens, finish_reason, client, key";
-    let query = format!("SELECT {columns} FROM requests LEFT JOIN content USING (id) ORDER BY id");
+                   output_tokens, total_tokens, request_id, prompts.prompt, output, requested_model, cached_tokens, finish_reason, client, key";
+    let query =
+        format!("SELECT {columns} FROM requests LEFT JOIN content USING (id) LEFT JOIN prompts USING (id) ORDER BY id");
     let mut statement = connection.prepare(&query).expect("the documented columns");
     let rows = statement.query_map([], |row| {
         Ok(Row {
