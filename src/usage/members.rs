@@ -4,16 +4,13 @@
 //! text that is one well-formed object (RFC 8259) counts; a request that upstream will refuse is not worth reading.
 //! Two things that the standard forbids are let through, for Windows' clients send them and servers take them: a byte
 //! order mark in front (PowerShell, files saved by Notepad; Python's `json.loads` and Node's body-parser skip it), and
-//! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). serde_json does not
-//! judge the characters of strings that it passes over, and nesting costs it one byte a level and no stack, so a hundred
-//! thousand open brackets are just text.
+//! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). Where values end is
+//! [`super::skip`]'s.
 
 use std::ops::Range;
 
-use serde::de::IgnoredAny;
-use serde_json::Deserializer;
-
 use super::escapes::Unescape;
+use super::skip::{skip_space, value_end};
 use super::text::{floor_boundary, into_lossy};
 
 /// A byte order mark, as UTF-8 has it.
@@ -82,20 +79,9 @@ fn decoded(inner: &[u8], bytes_max: usize) -> String {
     text
 }
 
-/// The end of the value that begins at `at`.
-pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut values = Deserializer::from_slice(&text[at..]).into_iter::<IgnoredAny>();
-    values.next()?.ok()?;
-    Some(at + values.byte_offset())
-}
-
 /// Where what follows this byte begins, if it is there.
 pub(super) fn behind(byte: u8, text: &[u8], at: usize) -> Option<usize> {
     (*text.get(at)? == byte).then(|| skip_space(text, at + 1))
-}
-
-pub(super) fn skip_space(text: &[u8], at: usize) -> usize {
-    at + text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
 #[cfg(test)]

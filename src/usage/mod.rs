@@ -17,7 +17,8 @@
 //! # What a request says
 //!
 //! request_facts reads the members of its body that the row or the relay needs, inject makes it ask for usage, prompt
-//! keeps it without its payloads, pieces cuts that so that it is stored once, client tells who asked. Beneath them: members (a JSON object as spans), form.
+//! keeps it without its payloads, pieces cuts that so that it is stored once, client tells who asked. Beneath them: members
+//! (a JSON object as spans), skip (where a value ends), form.
 //!
 //! # What is said on a WebSocket
 //!
@@ -53,6 +54,7 @@ mod repeat;
 pub mod request_facts;
 mod responses;
 mod role;
+mod skip;
 pub mod socket;
 mod sse;
 pub mod tap;

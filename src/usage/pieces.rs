@@ -5,21 +5,70 @@
 //!  └───────────┬──────────┘└─────────┬────────┘└────────┬────────┘└──────┬──────┘
 //! ```
 //!
-//! A piece ends behind an element of one of the arrays that conversations are sent as, in front of such an array, and
-//! behind any other member of the object; a shorter one goes on to the next such place. All pieces one behind the other
-//! are the text, whatever it is: from where it is not understood, it is one piece to its end.
+//! A part ends behind an element of one of the arrays that conversations are sent as, in front of such an array, and
+//! behind any other member of the object. A piece is one part, or several where they are short. All of either one behind
+//! the other are the text, whatever it is: from where it is not understood, it is one part to its end.
 //!
-//! Where a piece ends depends on what stands before it, and on nothing behind it but the character that tells that a
-//! number is over. So what has been cut once need not be cut again: see [`pieces_behind`].
+//! Where a part or a piece ends depends on what stands before it, and on nothing behind it but the character that tells
+//! that a number is over. So what has been cut once need not be cut again: see [`pieces_behind`].
 
-use super::members::{BOM, behind, skip_space, spells, value_end};
+use std::ops::Range;
+
+use super::members::{BOM, behind, spells};
+use super::skip::{skip_space, value_end};
 use crate::limits::{PIECE_BYTES_MIN, PIECE_PART_MIN};
 
-/// Members whose elements are pieces: messages of Chat Completions, Messages and LM Studio's own API, items of Responses,
-/// contents of Gemini, the blocks of a system prompt, tools.
-const ARRAYS: [&str; 5] = ["messages", "input", "contents", "system", "tools"];
+/// A member of a request whose elements are parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PromptArray {
+    /// Of Chat Completions, Messages and LM Studio's own API.
+    Messages,
+    /// Items of Responses.
+    Input,
+    /// Of Gemini.
+    Contents,
+    /// The blocks of a system prompt.
+    System,
+    /// Tools.
+    Tools,
+}
 
-/// Where a piece ends, which is where the next one begins.
+impl PromptArray {
+    const ALL: [(PromptArray, &str); 5] = [
+        (PromptArray::Messages, "messages"),
+        (PromptArray::Input, "input"),
+        (PromptArray::Contents, "contents"),
+        (PromptArray::System, "system"),
+        (PromptArray::Tools, "tools"),
+    ];
+
+    /// The member with this key.
+    fn named(key: &[u8]) -> Option<PromptArray> {
+        PromptArray::ALL.iter().find(|(_, name)| spells(key, name)).map(|(array, _)| *array)
+    }
+}
+
+/// What a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// What stands between the others: members of other names, brackets, and what is not understood.
+    Between,
+    /// An element, counted from 0.
+    Element(PromptArray, u32),
+}
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptPart {
+    /// What it is.
+    pub kind: PartKind,
+    /// Where it stands: behind the part before it.
+    pub span: Range<usize>,
+    /// Of an element, without the comma and the white space in front of it.
+    pub value: Range<usize>,
+}
+
+/// Where a part ends, which is where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceEnd {
     /// Bytes of the text in front of it.
@@ -32,10 +81,10 @@ pub struct PieceEnd {
 enum PiecePlace {
     /// The text itself, from its first byte.
     Text,
-    /// An array whose elements are pieces.
-    Array,
+    /// An array whose elements are parts.
+    Array(PromptArray),
     /// What follows an element of one.
-    Element,
+    Element(PromptArray, u32),
     /// What follows a member of the object.
     Member,
 }
@@ -56,46 +105,69 @@ impl PieceEnd {
     }
 }
 
+/// All parts of a text, in order.
+pub fn parts(text: &[u8]) -> impl Iterator<Item = PromptPart> {
+    let mut last = PieceEnd::START;
+    std::iter::from_fn(move || {
+        let from = last;
+        last = next_part(text, from)?;
+        let span = from.at..last.at;
+        Some(match last.place {
+            PiecePlace::Element(array, index) => {
+                let bracket_or_comma = if index == 0 { span.start } else { skip_space(text, span.start) };
+                let value = skip_space(text, bracket_or_comma + 1)..span.end;
+                PromptPart { kind: PartKind::Element(array, index), span, value }
+            }
+            PiecePlace::Text | PiecePlace::Array(_) | PiecePlace::Member => {
+                PromptPart { kind: PartKind::Between, value: span.clone(), span }
+            }
+        })
+    })
+}
+
 /// Where the pieces end that stand behind `from`, a cut of this text or of one that is the same up to and beyond it
 /// ([`PieceEnd::is_within`]). The last one ends with the text; there is none behind its end.
 pub fn pieces_behind(text: &[u8], from: PieceEnd) -> impl Iterator<Item = PieceEnd> {
     let mut last = from;
     std::iter::from_fn(move || {
         let from = last.at;
-        if from >= text.len() {
-            return None;
-        }
         let bytes_min = PIECE_BYTES_MIN.max(from / PIECE_PART_MIN);
-        last = loop {
-            match next(text, last) {
-                Some(cut) if cut.at - from < bytes_min => last = cut,
-                Some(cut) => break cut,
-                None => break PieceEnd::end(text),
+        last = next_part(text, last)?;
+        while last.at - from < bytes_min {
+            match next_part(text, last) {
+                Some(next) => last = next,
+                None => break,
             }
-        };
+        }
         Some(last)
     })
 }
 
-/// The next place where a piece may end. `None`: only the text's end is left, or what is no JSON.
+/// The end of the part behind `from`; `None`: the text ends there.
+fn next_part(text: &[u8], from: PieceEnd) -> Option<PieceEnd> {
+    (from.at < text.len()).then(|| next(text, from).unwrap_or(PieceEnd::end(text)))
+}
+
+/// The next place where a part may end. `None`: only the text's end is left, or what is no JSON.
 fn next(text: &[u8], PieceEnd { at, place }: PieceEnd) -> Option<PieceEnd> {
-    let element = |at| Some(PieceEnd { at: value_end(text, at)?, place: PiecePlace::Element });
+    let element =
+        |array, index, at| Some(PieceEnd { at: value_end(text, at)?, place: PiecePlace::Element(array, index) });
     match place {
         PiecePlace::Text => {
             let start = skip_space(text, if text.starts_with(BOM) { BOM.len() } else { 0 });
             member(text, behind(b'{', text, start).filter(|_| at == 0)?)
         }
-        PiecePlace::Array => {
+        PiecePlace::Array(array) => {
             let first = behind(b'[', text, at)?;
             match behind(b']', text, first) {
                 Some(_) => Some(PieceEnd { at: first + 1, place: PiecePlace::Member }),
-                None => element(first),
+                None => element(array, 0, first),
             }
         }
-        PiecePlace::Element => {
+        PiecePlace::Element(array, index) => {
             let at = skip_space(text, at);
             match behind(b',', text, at) {
-                Some(next) => element(next),
+                Some(next) => element(array, index.saturating_add(1), next),
                 None => behind(b']', text, at).map(|_| PieceEnd { at: at + 1, place: PiecePlace::Member }),
             }
         }
@@ -103,13 +175,15 @@ fn next(text: &[u8], PieceEnd { at, place }: PieceEnd) -> Option<PieceEnd> {
     }
 }
 
-/// Behind the member whose key begins here; where its elements are pieces, in front of its value.
+/// Behind the member whose key begins here; where its elements are parts, in front of its value.
 fn member(text: &[u8], key: usize) -> Option<PieceEnd> {
     behind(b'"', text, key)?;
     let key_end = value_end(text, key)?;
     let value = behind(b':', text, skip_space(text, key_end))?;
-    if text.get(value) == Some(&b'[') && ARRAYS.iter().any(|name| spells(&text[key + 1..key_end - 1], name)) {
-        return Some(PieceEnd { at: value, place: PiecePlace::Array });
+    if text.get(value) == Some(&b'[')
+        && let Some(array) = PromptArray::named(&text[key + 1..key_end - 1])
+    {
+        return Some(PieceEnd { at: value, place: PiecePlace::Array(array) });
     }
     Some(PieceEnd { at: value_end(text, value)?, place: PiecePlace::Member })
 }
@@ -141,6 +215,33 @@ mod tests {
             from = cut.at;
         }
         shown
+    }
+
+    #[test]
+    fn a_part_is_an_element_or_what_stands_between() {
+        let check = |text: &str, expected: &str| {
+            let (mut shown, mut from) = (Vec::new(), 0);
+            for PromptPart { kind, span, value } in parts(text.as_bytes()) {
+                assert_eq!(span.start, from, "{text}");
+                from = span.end;
+                shown.push(match kind {
+                    PartKind::Between => text[value].to_owned(),
+                    PartKind::Element(array, index) => format!("{array:?} {index} {}", &text[value]),
+                });
+            }
+            assert_eq!((from, shown.join("|").as_str()), (text.len(), expected));
+        };
+        check(
+            r#"{"model":"m","tools":[],"messages":[{"a":[1]} , 2,"c"],"x":1}"#,
+            r#"{"model":"m"|,"tools":|[]|,"messages":|Messages 0 {"a":[1]}|Messages 1 2|Messages 2 "c"|]|,"x":1|}"#,
+        );
+        check(
+            r#"{"system": [ "a" ],"input":[["b"]],"contents":{"tools":[1]},"tools":[null ]}"#,
+            r#"{"system": |System 0 "a"| ]|,"input":|Input 0 ["b"]|]|,"contents":{"tools":[1]}|,"tools":|Tools 0 null| ]|}"#,
+        );
+        check(r#"{"messages":[1,2;3]}"#, r#"{"messages":|Messages 0 1|,2;3]}"#);
+        check("hello", "hello");
+        check("", "");
     }
 
     /// `~` stands for a text that makes a piece long enough.
