@@ -89,6 +89,8 @@ pub(crate) fn row() -> Row {
         client: None,
         key: None,
         attempt: None,
+        session: None,
+        replay_of: None,
         content: Content { prompt: Some("hello".to_owned()), output: Some("hi".to_owned()), ..Content::default() },
     }
 }
@@ -131,6 +133,8 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         client: random.maybe(|random| text(random, "client-")),
         key: random.maybe(|random| text(random, "key-")),
         attempt: random.maybe(|random| random.below(4) as u32),
+        session: None,
+        replay_of: None,
         content: Content {
             prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize)),
             output: random.maybe(|random| text(random, "output ")),

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, from top to bottom: each uses only what stands below it.
-const FLOORS: [&str; 23] = [
+const FLOORS: [&str; 24] = [
     // The program.
     "main",
     "proxy",
@@ -22,6 +22,7 @@ const FLOORS: [&str; 23] = [
     "exchange",
     "record",
     "packs",
+    "prompts",
     // What they share of a connection and of a request.
     "client",
     "counters",
@@ -46,7 +47,7 @@ const BESIDE: [&str; 2] = ["lib", "testing"];
 
 /// Folders that turn bytes into values and do nothing else, what else of the source they use, and what they have no use
 /// for: paths, with all that lies below.
-const PURE: [&str; 3] = ["http", "packs", "usage"];
+const PURE: [&str; 4] = ["http", "packs", "prompts", "usage"];
 const PURE_USES: [&str; 2] = ["calendar", "limits"];
 const IMPURE: [&str; 10] = [
     "std::net",

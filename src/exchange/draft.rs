@@ -129,6 +129,8 @@ impl Draft {
             client: self.client.clone(),
             key: self.key.clone(),
             attempt: self.attempt,
+            session: None,
+            replay_of: None,
             content: Content {
                 prompt: self.prompt.take(),
                 output: report.output,

@@ -9,6 +9,7 @@
 //! when they grow.
 
 pub mod histogram;
+pub mod prefixes;
 pub mod sums;
 mod varint;
 
@@ -230,6 +231,15 @@ fn decode_totals(bytes: &mut Bytes, tells_cache_write: bool) -> Option<Sums> {
 fn decode_known(bytes: &mut Bytes) -> Option<KnownSum> {
     let rows = bytes.signed()?;
     Some(KnownSum { sum: if rows == 0 { 0 } else { bytes.signed()? }, rows })
+}
+
+/// A pack of sums, without distributions.
+pub fn read_sums(pack: &[u8]) -> Result<BTreeMap<i64, Measured>, DamagedPack> {
+    let mut read = BTreeMap::new();
+    visit_sums(pack, |series, sums| {
+        read.insert(series, Measured { sums: sums.clone(), ..Measured::default() });
+    })?;
+    Ok(read)
 }
 
 /// The sums of a pack as they are stored.

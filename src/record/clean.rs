@@ -35,6 +35,7 @@ use rusqlite::{Connection, OptionalExtension};
 use self::pieces::CountedPieces;
 use self::walk::Walk;
 
+use super::conversations;
 use super::meta::{number, set};
 use super::packing::note_rows_changed;
 use super::prompts::block_of;
@@ -399,8 +400,9 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
     let (counted, mut removed) = (CountedContent::of(conn)?, 0);
     let mut size = conn.prepare_cached(&format!("SELECT {OCTETS} FROM content WHERE id = ?1"))?;
     let mut remove_content = conn.prepare_cached("DELETE FROM content WHERE id = ?1")?;
-    let mut remove_row =
-        conn.prepare_cached("DELETE FROM requests WHERE id = ?1 AND id < (SELECT max(id) FROM requests)")?;
+    let mut remove_row = conn.prepare_cached(
+        "DELETE FROM requests WHERE id = ?1 AND id < (SELECT max(id) FROM requests) RETURNING conversation",
+    )?;
     for id in ids {
         if let Some(octets) = size.query_row([id], |row| row.get::<_, i64>(0)).optional()? {
             remove_content.execute([id])?;
@@ -409,7 +411,10 @@ fn remove(conn: &Connection, what: Aged, ids: &[i64]) -> rusqlite::Result<()> {
             }
         }
         if what == Aged::Rows {
-            remove_row.execute([id])?;
+            let removed = remove_row.query_row([id], |row| row.get::<_, Option<String>>(0)).optional()?;
+            if let Some(conversation) = removed.flatten() {
+                conversations::forget_turn(conn, &conversation, *id)?;
+            }
         }
     }
     if what == Aged::Rows {

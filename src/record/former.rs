@@ -22,7 +22,7 @@ use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{Latencies, Measured};
 
 /// Columns that version 2 did not have. They come last, where SQLite adds them.
-const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
+const ADDED_IN_3: [(&str, &str, &str); 6] = [
     ("requests", "cache_write_tokens", "INTEGER"),
     ("requests", "draft_tokens", "INTEGER"),
     ("requests", "accepted_draft_tokens", "INTEGER"),
@@ -31,29 +31,49 @@ const ADDED_COLUMNS: [(&str, &str, &str); 6] = [
     ("sums", "cache_write_known", "INTEGER NOT NULL DEFAULT 0"),
 ];
 
+/// Columns that version 4 did not have.
+const ADDED_IN_5: [(&str, &str, &str); 13] = [
+    ("requests", "conversation", "TEXT"),
+    ("requests", "conversation_source", "TEXT"),
+    ("requests", "replay_of", "INTEGER"),
+    ("requests", "prompt_bytes", "INTEGER"),
+    ("requests", "prefix_of", "INTEGER"),
+    ("requests", "prefix_bytes", "INTEGER"),
+    ("requests", "prefix_messages", "INTEGER"),
+    ("requests", "prefix_break", "TEXT"),
+    ("requests", "prefix_lost_ms", "INTEGER"),
+    ("content", "pieces", "TEXT"),
+    ("content", "outline", "BLOB"),
+    ("content", "replaced", "TEXT"),
+    ("content", "title", "TEXT"),
+];
+
 /// Makes the tables of a former version those of this one, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
     if version < 4 {
+        add_columns(conn, &ADDED_IN_3)?;
+    }
+    // Packing reads them.
+    add_columns(conn, &ADDED_IN_5)?;
+    schema::add_tables_of_5(conn)?;
+    if version < 4 {
         become_version_4(conn, version)?;
     }
-    add_column(conn, "content", "pieces", "TEXT")?;
-    schema::add_pieces(conn)?;
     schema::none_is_pieced(conn)?;
     conn.pragma_update(None, "user_version", VERSION)
 }
 
-/// Where somebody else has added one of this name, that one serves.
-fn add_column(conn: &Connection, table: &str, column: &str, kind: &str) -> rusqlite::Result<()> {
-    if columns_of(conn, table)?.iter().any(|name| name == column) {
-        return Ok(());
+/// Where somebody else has added one of the same name, that one serves.
+fn add_columns(conn: &Connection, columns: &[(&str, &str, &str)]) -> rusqlite::Result<()> {
+    for (table, column, kind) in columns {
+        if !columns_of(conn, table)?.iter().any(|name| name == column) {
+            conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
     }
-    conn.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+    Ok(())
 }
 
 fn become_version_4(conn: &Connection, version: i32) -> rusqlite::Result<()> {
-    for (table, column, kind) in ADDED_COLUMNS {
-        add_column(conn, table, column, kind)?;
-    }
     let summed_until = match version {
         // Every commit wrote the sums of its rows.
         1 => conn.query_row("SELECT coalesce(max(id), 0) FROM requests", [], |row| row.get(0))?,
@@ -157,10 +177,13 @@ mod tests {
         let conn = Connection::open(path).expect("opens");
         conn.execute_batch(
             "UPDATE content SET prompt = (SELECT prompt FROM prompts WHERE prompts.id = content.id);
-             DROP VIEW prompts; DROP TABLE pieces; ALTER TABLE content DROP COLUMN pieces;
+             DROP VIEW prompts; DROP TABLE pieces; DROP TABLE packed_prefixes; DROP TABLE conversations; DROP TABLE turns;
              DELETE FROM meta WHERE name = 'pieced_from'",
         )
         .expect("made");
+        for (table, column, _) in ADDED_IN_5 {
+            conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
+        }
         if version == 4 {
             conn.pragma_update(None, "user_version", version).expect("marked");
             return;
@@ -215,7 +238,7 @@ mod tests {
                 let pack = in_former_form(&pack);
                 conn.execute("UPDATE packed_sums SET pack = ?2 WHERE id = ?1", params![id, pack]).expect("written");
             }
-            for (table, column, _) in ADDED_COLUMNS {
+            for (table, column, _) in ADDED_IN_3 {
                 conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
             }
         }
@@ -383,8 +406,11 @@ mod tests {
             Store::open(&other, DbSync::Normal).map(|mut store| store.write(&rows(8))).expect("opens").expect("writes");
             let conn = Connection::open(&path).expect("opens");
             conn.execute("ATTACH ?1 AS other", [other.to_str()]).expect("attaches");
+            let added = ADDED_IN_5.iter().filter(|(table, ..)| *table == "requests");
+            let without: String =
+                added.map(|(_, column, _)| format!("ALTER TABLE more DROP COLUMN {column};")).collect();
             conn.execute_batch(&format!(
-                "CREATE TEMP TABLE more AS SELECT * FROM other.requests; UPDATE more SET id = id + 500;
+                "CREATE TEMP TABLE more AS SELECT * FROM other.requests; UPDATE more SET id = id + 500; {without}
                  INSERT INTO requests SELECT * FROM more; {remove}"
             ))
             .expect("written");

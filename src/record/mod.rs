@@ -19,6 +19,7 @@
 
 pub mod clean;
 pub mod connections;
+mod conversations;
 pub mod database_file;
 mod extras;
 mod former;

@@ -16,16 +16,17 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
+use super::conversations::{self, FoldedConversation};
 use super::meta::{number, set};
 use super::schema::CAME_UNTIL;
 use super::series::{Series, SeriesIds};
-use super::table::{ALL_FIGURES, sums_of, text};
+use super::table::{ALL_FIGURES, integer, sums_of, text};
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
+use crate::packs::prefixes::{PrefixPack, PrefixSums, encode_prefixes, visit_prefixes};
 use crate::packs::sums::Sums;
-use crate::packs::{
-    DamagedPack, Latencies, Measured, encode_latencies, encode_sums, packs_of_hour, visit_latencies, visit_sums,
-};
+use crate::packs::{DamagedPack, Measured, encode_latencies, encode_sums, packs_of_hour, read_sums, visit_latencies};
+use crate::prompts::reason::PrefixBreak;
 use crate::routes::Names;
 
 /// Name in `meta` of the id up to which packs hold every row.
@@ -67,6 +68,7 @@ pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
         return Ok(());
     }
     set(conn, PACKED_UNTIL, first - 1)?;
+    conversations::forget_rows_from(conn, first)?;
     note_rows_changed(conn)
 }
 
@@ -83,10 +85,14 @@ pub struct Folded {
     /// Where each of them stands, by its names, one behind the other.
     places: HashMap<String, usize>,
     measured: BTreeMap<(i64, usize), Measured>,
+    /// By hour, series and reason.
+    prefixes: BTreeMap<(i64, usize, u8), PrefixSums>,
+    conversations: BTreeMap<String, FoldedConversation>,
 }
 
 /// What [`Folded::count`] reads of a row, before its figures.
-const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome";
+const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome, conversation, conversation_source,
+    prefix_break, prompt_bytes, prefix_bytes, prefix_lost_ms";
 
 impl Folded {
     /// The rows behind `packed_until`, as many as are packed at once, from one state of the database: inside the
@@ -122,16 +128,31 @@ impl Folded {
 
     /// Whether there may be more than are packed at once.
     pub(super) fn is_full(&self) -> bool {
-        self.rows >= PACKED_AT_ONCE_MAX || self.measured.len() >= PACKED_GROUPS_MAX
+        self.rows >= PACKED_AT_ONCE_MAX || self.measured.len() + self.conversations.len() >= PACKED_GROUPS_MAX
     }
 
     /// What somebody else has written into a row does not keep the others from being counted.
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
-        let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 7, ALL_FIGURES) };
+        let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 13, ALL_FIGURES) };
         let series = self.place(array::from_fn(|at| text(row, 2 + at)));
         let hour = hour_of_ms(ms_of_text(text(row, 1)).unwrap_or(0));
         Measured::entry(&mut self.measured, (hour, series), &sums).count(&sums);
+        if let Some(reason) = PrefixBreak::named(text(row, 9)) {
+            let figure = |column| integer(row, column).unwrap_or(0);
+            let of_row =
+                PrefixSums { requests: 1, prompt_bytes: figure(10), shared_bytes: figure(11), lost_ms: figure(12) };
+            self.prefixes.entry((hour, series, reason as u8)).or_default().add(&of_row, 1);
+        }
+        let name = text(row, 7);
+        if !name.is_empty() {
+            let folded = self.conversations.entry(name.to_owned()).or_default();
+            if folded.ids.is_empty() {
+                text(row, 8).clone_into(&mut folded.source);
+            }
+            folded.ids.push(id);
+            Measured::entry(&mut folded.measured, series, &sums).sums.add(&sums, 1);
+        }
         (self.last, self.rows) = (id, self.rows + 1);
         Ok(())
     }
@@ -149,14 +170,37 @@ impl Folded {
         conn: &Connection,
         ids: &mut SeriesIds,
     ) -> rusqlite::Result<impl Iterator<Item = (i64, i64, &Measured)>> {
-        // In the order in which they were met, so that the first have the lowest ids.
-        let series = self.series.iter().map(|series| ids.id(conn, series)).collect::<rusqlite::Result<Vec<i64>>>()?;
+        let series = self.series_ids(conn, ids)?;
         Ok(self.measured.iter().map(move |((hour, at), measured)| (*hour, series[*at], measured)))
     }
 
-    /// Adds them to packs, or takes them away with a sign of -1.
+    /// In the order in which they were met, so that the first have the lowest ids.
+    fn series_ids(&self, conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<Vec<i64>> {
+        self.series.iter().map(|series| ids.id(conn, series)).collect()
+    }
+
+    /// Adds them to packs and conversations, or takes them away with a sign of -1.
     fn add_to_packs(&self, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
-        add_to_packs(conn, self.by_series(conn, ids)?, sign)
+        add_to_packs(conn, self.by_series(conn, ids)?, sign)?;
+        let series = self.series_ids(conn, ids)?;
+        self.add_prefixes(conn, &series, sign)?;
+        conversations::add(conn, &self.conversations, &series, sign)
+    }
+
+    fn add_prefixes(&self, conn: &Connection, series: &[i64], sign: i64) -> rusqlite::Result<()> {
+        let mut added: BTreeMap<i64, PrefixPack> = BTreeMap::new();
+        for ((hour, at, reason), sums) in &self.prefixes {
+            for id in packs_of_hour(*hour) {
+                added.entry(id).or_default().entry((series[*at], *reason)).or_default().add(sums, sign);
+            }
+        }
+        let mut write = conn.prepare_cached("INSERT OR REPLACE INTO packed_prefixes VALUES (?1, ?2)")?;
+        for (id, mut pack) in added {
+            let stored = read_blob(conn, "SELECT pack FROM packed_prefixes WHERE id = ?1", id)?;
+            visit_prefixes(&stored, |series, reason, sums| pack.entry((series, reason)).or_default().add(sums, 1))?;
+            write.execute(params![id, encode_prefixes(&pack)])?;
+        }
+        Ok(())
     }
 }
 
@@ -232,18 +276,16 @@ pub(super) fn add_to_packs<'m>(
 
 /// A pack as it is stored; none is an empty one.
 pub(super) fn read_pack(conn: &Connection, id: i64) -> rusqlite::Result<BTreeMap<i64, Measured>> {
-    let blob = |query: &str| {
-        let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional();
-        blob.map(Option::unwrap_or_default)
-    };
-    let mut pack: BTreeMap<i64, Measured> = BTreeMap::new();
-    visit_sums(&blob("SELECT pack FROM packed_sums WHERE id = ?1")?, |series, sums| {
-        pack.insert(series, Measured { sums: sums.clone(), latencies: Latencies::default() });
-    })?;
-    visit_latencies(&blob("SELECT pack FROM packed_latencies WHERE id = ?1")?, |series, packed| {
-        packed.add_to(&mut pack.entry(series).or_default().latencies)
-    })?;
+    let mut pack = read_sums(&read_blob(conn, "SELECT pack FROM packed_sums WHERE id = ?1", id)?)?;
+    let latencies = read_blob(conn, "SELECT pack FROM packed_latencies WHERE id = ?1", id)?;
+    visit_latencies(&latencies, |series, packed| packed.add_to(&mut pack.entry(series).or_default().latencies))?;
     Ok(pack)
+}
+
+/// The bytes of a pack; none where there is none.
+fn read_blob(conn: &Connection, query: &str, id: i64) -> rusqlite::Result<Vec<u8>> {
+    let blob = conn.prepare_cached(query)?.query_row([id], |row| row.get(0)).optional()?;
+    Ok(blob.unwrap_or_default())
 }
 
 impl From<DamagedPack> for rusqlite::Error {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::prompts::reason::PrefixBreak;
+use crate::prompts::session::{ConversationSource, Session};
+
 /// How an exchange ended. As text in the column and JSON field `outcome`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,9 +119,36 @@ pub struct Row {
     pub key: Option<String>,
     /// The client library's retry count (`x-stainless-retry-count`).
     pub attempt: Option<u32>,
+    /// The conversation that the request names, and where.
+    #[serde(default)]
+    pub session: Option<Session>,
+    /// The id of the row whose request the client says that it sends again.
+    #[serde(default)]
+    pub replay_of: Option<i64>,
     /// What was said, unless the settings say that it is not stored.
     #[serde(skip)]
     pub content: Content,
+}
+
+/// Where a request belongs: its conversation, and what it has in common with earlier ones. Found when its row is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lineage {
+    /// The conversation's name.
+    pub conversation: Option<String>,
+    /// Where that comes from.
+    pub source: Option<ConversationSource>,
+    /// Bytes of the prompt as templates render it.
+    pub prompt_bytes: Option<u64>,
+    /// The row of the earlier prompt that it was compared with.
+    pub prefix_of: Option<i64>,
+    /// So many bytes of it begin that prompt, too,
+    pub prefix_bytes: Option<u64>,
+    /// and so many whole messages.
+    pub prefix_messages: Option<u64>,
+    /// Why not all of the earlier prompt is shared, or was read anew.
+    pub prefix_break: Option<PrefixBreak>,
+    /// How long it took to read what could have been shared, as estimated.
+    pub prefix_lost_ms: Option<u64>,
 }
 
 /// A name for the type, or serde would take it for a part of what it reads.

@@ -75,7 +75,16 @@ CREATE TABLE requests (
     cache_write_tokens INTEGER,
     draft_tokens INTEGER,
     accepted_draft_tokens INTEGER,
-    prompt_tokens_per_second REAL
+    prompt_tokens_per_second REAL,
+    conversation TEXT,
+    conversation_source TEXT,
+    replay_of INTEGER,
+    prompt_bytes INTEGER,
+    prefix_of INTEGER,
+    prefix_bytes INTEGER,
+    prefix_messages INTEGER,
+    prefix_break TEXT,
+    prefix_lost_ms INTEGER
 );
 CREATE TABLE content (
     id INTEGER PRIMARY KEY,
@@ -83,7 +92,10 @@ CREATE TABLE content (
     output TEXT,
     reasoning TEXT,
     tool_calls TEXT,
-    pieces TEXT
+    pieces TEXT,
+    outline BLOB,
+    replaced TEXT,
+    title TEXT
 );
 -- An unknown client or key is '' here: NULLs would each count as different.
 CREATE TABLE series (
@@ -116,6 +128,23 @@ CREATE TABLE pieces (
     text TEXT NOT NULL
 );
 CREATE INDEX pieces_by_block ON pieces (last_block);
+";
+
+/// What conversations and shared prefixes take beside columns of `requests`.
+const CONVERSATIONS: &str = "
+-- Of each series, why prompts were read anew; the same ids.
+CREATE TABLE packed_prefixes (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+-- What belongs together, of the rows that packs hold: sums by series, and which rows.
+CREATE TABLE conversations (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    first_id INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    pack BLOB NOT NULL
+);
+CREATE INDEX conversations_by_last ON conversations (last_id);
+CREATE TABLE turns (conversation INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (conversation, id)) WITHOUT ROWID;
 ";
 
 /// What a file holds.
@@ -217,14 +246,15 @@ pub fn prepare_empty(conn: &Connection) -> rusqlite::Result<()> {
 /// Makes the tables and marks the file as ours. Belongs inside a transaction.
 pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
-    add_pieces(conn)?;
+    add_tables_of_5(conn)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
 }
 
-/// Makes what prompts in pieces take. Belongs inside a transaction.
-pub(super) fn add_pieces(conn: &Connection) -> rusqlite::Result<()> {
+/// Makes the tables that came with version 5, and the view. Belongs inside a transaction.
+pub(super) fn add_tables_of_5(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(PIECES)?;
+    conn.execute_batch(CONVERSATIONS)?;
     // Others may have made something of this name, on which nothing of ours depends.
     conn.execute_batch(&format!(
         "CREATE VIEW IF NOT EXISTS prompts (id, prompt) AS

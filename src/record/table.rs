@@ -4,12 +4,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::prompts::Prompts;
-use super::row::{Content, Row};
+use super::row::{Content, Lineage, Row};
 use super::schema::UNKNOWN_MODEL;
 use crate::calendar::text_of_ms;
 use crate::limits::FIGURE_MAX;
 use crate::packs::sums::Figure::{self, CacheWrite, Cached, FirstTokenMs, Input, Output, Reasoning, Total};
 use crate::packs::sums::{KnownSum, Sums};
+use crate::prompts::reason::PrefixBreak;
+use crate::prompts::session::ConversationSource;
 
 /// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
 fn figure(value: Option<u64>) -> Option<i64> {
@@ -27,7 +29,7 @@ fn rate(value: Option<f64>) -> Option<f64> {
 }
 
 /// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
-fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
+pub(super) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
     match row.get_ref(column) {
         Ok(ValueRef::Integer(number)) => Some(number),
         Ok(_) | Err(_) => None,
@@ -92,6 +94,7 @@ pub(super) struct Entry<'a> {
     /// `None`: the next one.
     pub(super) id: Option<i64>,
     pub(super) row: &'a Row,
+    pub(super) lineage: Lineage,
     pub(super) end_time: String,
     pub(super) created_at: &'a str,
 }
@@ -99,7 +102,7 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     pub(super) fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
         let end_time = text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)));
-        Entry { id: None, row, end_time, created_at }
+        Entry { id: None, row, lineage: Lineage::default(), end_time, created_at }
     }
 }
 
@@ -117,9 +120,10 @@ impl Inserts<'_> {
                 total_tokens, request_id, is_error, error_message, http_status, was_streamed, created_at, outcome,
                 requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
                 finish_reason, usage_source, model_load_ms, client, key, attempt, cache_write_tokens, draft_tokens,
-                accepted_draft_tokens, prompt_tokens_per_second)
+                accepted_draft_tokens, prompt_tokens_per_second, replay_of, conversation, conversation_source,
+                prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break, prefix_lost_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
+                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)",
         )?;
         let content = conn.prepare_cached(
             "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -143,7 +147,7 @@ impl Inserts<'_> {
     }
 
     fn insert_request(&mut self, entry: &Entry) -> rusqlite::Result<i64> {
-        let Entry { row, .. } = entry;
+        let Entry { row, lineage, .. } = entry;
         self.requests.insert(params![
             entry.id,
             row.endpoint,
@@ -176,6 +180,15 @@ impl Inserts<'_> {
             figure(row.draft_tokens),
             figure(row.accepted_draft_tokens),
             rate(row.prompt_tokens_per_second),
+            row.replay_of,
+            lineage.conversation,
+            lineage.source.map(ConversationSource::as_str),
+            figure(lineage.prompt_bytes),
+            lineage.prefix_of,
+            figure(lineage.prefix_bytes),
+            figure(lineage.prefix_messages),
+            lineage.prefix_break.map(PrefixBreak::as_str),
+            figure(lineage.prefix_lost_ms),
         ])
     }
 }
@@ -184,10 +197,29 @@ impl Inserts<'_> {
 /// none, it is [`rusqlite::Error::QueryReturnedNoRows`]. Its content stays.
 pub(super) fn overwrite(conn: &Connection, id: i64, before: &Row, after: &Row) -> rusqlite::Result<()> {
     // The same id in another file is another row.
-    let created_at: String = conn
-        .prepare_cached("DELETE FROM requests WHERE id = ?1 AND start_time = ?2 RETURNING created_at")?
-        .query_row(params![id, text_of_ms(before.start_ms)], |row| row.get(0))?;
-    let entry = Entry { id: Some(id), ..Entry::new(after, &created_at) };
+    let (created_at, lineage) = conn
+        .prepare_cached(
+            "DELETE FROM requests WHERE id = ?1 AND start_time = ?2 RETURNING created_at, conversation,
+                conversation_source, prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break,
+                prefix_lost_ms",
+        )?
+        .query_row(params![id, text_of_ms(before.start_ms)], |row| Ok((row.get::<_, String>(0)?, lineage(row, 1))))?;
+    let entry = Entry { id: Some(id), lineage, ..Entry::new(after, &created_at) };
     Inserts::prepare(conn)?.insert_request(&entry)?;
     Ok(())
+}
+
+/// That of a row whose columns of it begin with this one.
+fn lineage(row: &rusqlite::Row, first: usize) -> Lineage {
+    let figure = |column| integer(row, first + column).and_then(|number| u64::try_from(number).ok());
+    Lineage {
+        conversation: Some(text(row, first)).filter(|name| !name.is_empty()).map(str::to_owned),
+        source: ConversationSource::named(text(row, first + 1)),
+        prompt_bytes: figure(2),
+        prefix_of: integer(row, first + 3),
+        prefix_bytes: figure(4),
+        prefix_messages: figure(5),
+        prefix_break: PrefixBreak::named(text(row, first + 6)),
+        prefix_lost_ms: figure(7),
+    }
 }

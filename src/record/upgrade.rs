@@ -10,7 +10,7 @@ use rusqlite::{Connection, Statement};
 
 use super::extras::Extras;
 use super::packing;
-use super::row::{Content, Outcome, Row};
+use super::row::{Content, Lineage, Outcome, Row};
 use super::schema;
 use super::series::SeriesIds;
 use super::table::{Entry, Inserts, duration};
@@ -51,6 +51,7 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
         let entry = Entry {
             id: Some(earlier.id),
             row: &earlier.row,
+            lineage: Lineage::default(),
             end_time: text_of_ms(earlier.end_ms),
             created_at: &text_of_ms(earlier.created_ms),
         };

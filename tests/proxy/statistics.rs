@@ -38,6 +38,8 @@ pub fn recorded(number: usize) -> Row {
         client: None,
         key: None,
         attempt: None,
+        session: None,
+        replay_of: None,
         content: Content { prompt: Some(format!("prompt {number}")), ..Content::default() },
     }
 }
