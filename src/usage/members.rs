@@ -7,11 +7,15 @@
 //! strings that are no UTF-8 (PowerShell sends Latin-1; Node puts U+FFFD in their place). Where values end is
 //! [`super::skip`]'s.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::escapes::Unescape;
 use super::skip::{skip_space, value_end};
 use super::text::{floor_boundary, into_lossy};
+
+/// Longer than any key that is looked for.
+const KEY_BYTES_MAX: usize = 64;
 
 /// A byte order mark, as UTF-8 has it.
 pub const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -37,6 +41,14 @@ pub fn each_member<'a>(text: &'a [u8], mut member: impl FnMut(&'a [u8], Range<us
         }
     }
     (behind(b'}', text, at)? == text.len()).then_some(start..at + 1)
+}
+
+/// A key as [`each_member`] reports it, its escapes undone; of a key longer than any that is looked for, its beginning.
+pub fn plain_key(key: &[u8]) -> Cow<'_, [u8]> {
+    match memchr::memchr(b'\\', key) {
+        None => Cow::Borrowed(key),
+        Some(_) => Cow::Owned(decoded(key, KEY_BYTES_MAX).into_bytes()),
+    }
 }
 
 /// Whether a key as [`each_member`] reports it spells `name`, be it with escapes (`"\u0073tream"`).
@@ -233,6 +245,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(spells(key.as_bytes(), "stream"), same, "{key}");
+            assert_eq!(*plain_key(key.as_bytes()) == *b"stream", same, "{key}");
         }
     }
 

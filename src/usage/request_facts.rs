@@ -6,9 +6,9 @@
 use memchr::memmem;
 
 use super::form::{each_field, is_form};
-use super::members::{each_member, is_true, spells, string_value};
+use super::members::{each_member, is_true, plain_key, spells, string_value};
 use super::numbers::count;
-use super::text::{lossy, without_partial_character};
+use super::text::{identifier, lossy, without_partial_character};
 use crate::limits::NAME_BYTES_MAX;
 
 /// What a request's body says.
@@ -24,7 +24,22 @@ pub struct RequestFacts {
     pub asks_usage: bool,
     /// `n`, where it is a count above zero: how many choices the reply shall have.
     pub choices: Option<u64>,
+    /// What the body calls the conversation: the first of [`SESSION_KEYS`] that is an [`identifier`].
+    pub session: Option<String>,
+    /// `thread_id`, likewise: the conversation as upstream knows it.
+    pub thread: Option<String>,
+    /// `previous_response_id`, likewise: the reply that the request goes on from.
+    pub previous_response: Option<String>,
 }
+
+/// Members by which bodies name their conversations: Cline, which means LiteLLM; OpenRouter; Claude Code and what
+/// resembles it, within [`METADATA_USER`]; Codex, opencode and whoever else wants a cache that is found again. A cache
+/// key stands last, for it may be one for many conversations.
+const SESSION_KEYS: [&[u8]; 4] = [b"litellm_session_id", b"session_id", b"metadata", b"prompt_cache_key"];
+/// The member of `metadata` that holds the session, among others.
+const METADATA_USER: &str = "user_id";
+/// Longest of it that is looked at. Claude Code's has 200 bytes.
+const METADATA_USER_BYTES_MAX: usize = 1024;
 
 impl RequestFacts {
     /// Reads the top-level members of a JSON request body, or the fields of a form; anything else says nothing. Names
@@ -34,20 +49,26 @@ impl RequestFacts {
             return RequestFacts::of_form(body);
         }
         let mut facts = RequestFacts::default();
+        let mut sessions: [Option<String>; SESSION_KEYS.len()] = Default::default();
         let object = each_member(body, |key, value| {
             let value = &body[value];
-            if spells(key, "model") {
-                facts.model = name(value);
-            } else if spells(key, "stream") {
-                facts.stream = is_true(value);
-            } else if spells(key, "user") {
-                facts.user = name(value);
-            } else if spells(key, "stream_options") {
-                facts.asks_usage = asks_usage(value);
-            } else if spells(key, "n") {
-                facts.choices = count(value).filter(|n| *n > 0);
+            match &*plain_key(key) {
+                b"model" => facts.model = name(value),
+                b"stream" => facts.stream = is_true(value),
+                b"user" => facts.user = name(value),
+                b"stream_options" => facts.asks_usage = asks_usage(value),
+                b"n" => facts.choices = count(value).filter(|n| *n > 0),
+                b"thread_id" => facts.thread = id(value),
+                b"previous_response_id" => facts.previous_response = id(value),
+                b"metadata" => sessions[2] = session_of(value),
+                key => {
+                    if let Some(place) = SESSION_KEYS.iter().position(|known| *known == key) {
+                        sessions[place] = id(value);
+                    }
+                }
             }
         });
+        facts.session = sessions.into_iter().flatten().next();
         if object.is_some() { facts } else { RequestFacts::default() }
     }
 
@@ -79,6 +100,35 @@ pub fn may_stream(body: &[u8]) -> bool {
 
 fn name(value: &[u8]) -> Option<String> {
     string_value(value, NAME_BYTES_MAX).filter(|name| !name.is_empty())
+}
+
+/// A name that must not be cut.
+fn id(value: &[u8]) -> Option<String> {
+    // A longer one stays longer.
+    let text = string_value(value, NAME_BYTES_MAX + 4)?;
+    identifier(text.as_bytes()).map(str::to_owned)
+}
+
+/// The session in the value of `metadata`: a member of the JSON text that `user_id` is, or at the end of its name,
+/// `user_…_account_…_session_…` (Claude Code's newer and older versions).
+fn session_of(metadata: &[u8]) -> Option<String> {
+    let mut user = None;
+    each_member(metadata, |key, value| {
+        if spells(key, METADATA_USER) {
+            user = string_value(&metadata[value], METADATA_USER_BYTES_MAX);
+        }
+    })?;
+    let user = user?;
+    if let Some((_, session)) = user.strip_prefix("user_").and_then(|name| name.rsplit_once("_session_")) {
+        return identifier(session.as_bytes()).map(str::to_owned);
+    }
+    let mut session = None;
+    each_member(user.as_bytes(), |key, value| {
+        if spells(key, "session_id") {
+            session = id(&user.as_bytes()[value]);
+        }
+    })?;
+    session
 }
 
 /// Whether the value of `stream_options` asks for usage.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::limits::NAME_BYTES_MAX;
+
 /// [`String::from_utf8_lossy`], but faster where nothing is replaced: that one looks at every byte on its own.
 pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
@@ -40,4 +42,12 @@ pub fn floor_boundary(text: &str, most: usize) -> usize {
         at -= 1;
     }
     at
+}
+
+/// What somebody calls something, without white space around it. `None` of nothing, of what is longer than
+/// [`NAME_BYTES_MAX`] (cut, it might be the name of something else), and of what is no plain text.
+pub fn identifier(name: &[u8]) -> Option<&str> {
+    let name = std::str::from_utf8(name).ok()?.trim();
+    let is_one = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+    is_one.then_some(name)
 }
