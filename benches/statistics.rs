@@ -369,7 +369,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         client: Some(["open-webui", "openai-python", "curl"][client as usize].to_owned()),
         key: (client == 1).then(|| "3f9a12cd".to_owned()),
         attempt: None,
-        session: None,
+        told_conversation: Default::default(),
         replay_of: None,
         content: Content::default(),
     }

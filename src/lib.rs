@@ -81,8 +81,8 @@
 //! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
-//! - Imports run downwards, without circles, and `http`, `usage`, `packs` and `prompts` are pure: no socket, clock, thread,
-//!   database or logger. `tests/tidy.rs` holds the source to it.
+//! - Imports run downwards, without circles, and `http`, `usage`, `packs` and `prompts` are pure: no socket, clock,
+//!   thread, database or logger. `tests/tidy.rs` holds the source to it.
 //!
 //! # Fifteen words
 //!
@@ -117,7 +117,7 @@
 //! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`packs`]: what requests come to, in few bytes (pure).
-//! - [`prompts`]: what requests say, and what two of them have in common (pure).
+//! - [`prompts`]: what requests say, what two of them have in common, which conversations they make (pure).
 //! - [`record`]: rows, the schema, prompts in pieces, the recorder; the lock on the database, and what becomes of its files.
 //! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow, tunnels.
 //! - [`stats`]: questions and answers about what was recorded.

@@ -89,7 +89,7 @@ pub(crate) fn row() -> Row {
         client: None,
         key: None,
         attempt: None,
-        session: None,
+        told_conversation: Default::default(),
         replay_of: None,
         content: Content { prompt: Some("hello".to_owned()), output: Some("hi".to_owned()), ..Content::default() },
     }
@@ -133,7 +133,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         client: random.maybe(|random| text(random, "client-")),
         key: random.maybe(|random| text(random, "key-")),
         attempt: random.maybe(|random| random.below(4) as u32),
-        session: None,
+        told_conversation: Default::default(),
         replay_of: None,
         content: Content {
             prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize)),

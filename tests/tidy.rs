@@ -21,8 +21,8 @@ const FLOORS: [&str; 24] = [
     "stats",
     "exchange",
     "record",
-    "packs",
     "prompts",
+    "packs",
     // What they share of a connection and of a request.
     "client",
     "counters",

@@ -7,6 +7,7 @@ use super::Shared;
 use super::credential::{FingerprintKey, credential};
 use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
+use crate::prompts::ToldConversation;
 use crate::record::row::{Content, Outcome, Row};
 use crate::usage::socket::{Generation, GenerationEnd};
 use crate::usage::{RequestFacts, UsageReport, client, prompt};
@@ -129,7 +130,7 @@ impl Draft {
             client: self.client.clone(),
             key: self.key.clone(),
             attempt: self.attempt,
-            session: None,
+            told_conversation: ToldConversation::Untold,
             replay_of: None,
             content: Content {
                 prompt: self.prompt.take(),

@@ -11,7 +11,7 @@
 pub mod histogram;
 pub mod prefixes;
 pub mod sums;
-mod varint;
+pub mod varint;
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! ones change sign from number to number, so that small ones stay small.
 
 /// Appends a number.
-pub(super) fn push(out: &mut Vec<u8>, mut number: u64) {
+pub fn push(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -11,27 +11,29 @@ pub(super) fn push(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a signed number.
-pub(super) fn push_signed(out: &mut Vec<u8>, number: i64) {
+pub fn push_signed(out: &mut Vec<u8>, number: i64) {
     push(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
-/// What is still to be read.
+/// Bytes that are still to be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes<'a> {
+pub struct Bytes<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Bytes<'a> {
-    pub(super) fn new(rest: &'a [u8]) -> Bytes<'a> {
+    /// All of these.
+    pub fn new(rest: &'a [u8]) -> Bytes<'a> {
         Bytes { rest }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether all is read.
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// The next `count` bytes for themselves.
-    pub(super) fn take(&mut self, count: usize) -> Option<Bytes<'a>> {
+    pub fn take(&mut self, count: usize) -> Option<Bytes<'a>> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
         Some(Bytes { rest: taken })
@@ -43,7 +45,7 @@ impl<'a> Bytes<'a> {
     /// Looking at eight bytes together, without a branch for each, took half as long again for a year of packed hours
     /// (64 ms, not 43).
     #[inline]
-    pub(super) fn number(&mut self) -> Option<u64> {
+    pub fn number(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.rest.split_first()?;
@@ -58,7 +60,7 @@ impl<'a> Bytes<'a> {
 
     /// Leaves out so many numbers.
     #[inline]
-    pub(super) fn skip(&mut self, count: u32) -> Option<()> {
+    pub fn skip(&mut self, count: u32) -> Option<()> {
         for _ in 0..count {
             let end = self.rest.iter().position(|byte| byte & 0x80 == 0)?;
             self.rest = &self.rest[end + 1..];
@@ -68,15 +70,20 @@ impl<'a> Bytes<'a> {
 
     /// The next signed number.
     #[inline]
-    pub(super) fn signed(&mut self) -> Option<i64> {
+    pub fn signed(&mut self) -> Option<i64> {
         let number = self.number()?;
         Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
+    /// The next bytes as they are.
+    pub fn array<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
+        let Bytes { rest } = self.take(COUNT)?;
+        rest.try_into().ok()
+    }
+
     /// The next eight bytes as a floating-point number.
-    pub(super) fn real(&mut self) -> Option<f64> {
-        let Bytes { rest } = self.take(8)?;
-        Some(f64::from_le_bytes(rest.try_into().ok()?))
+    pub fn real(&mut self) -> Option<f64> {
+        self.array().map(f64::from_le_bytes)
     }
 }
 

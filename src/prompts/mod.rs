@@ -1,5 +1,16 @@
-//! What requests say word by word, and what two of them have in common: which conversation one belongs to, and why a
-//! server has to read a prompt anew.
+//! What requests say word by word, and what two of them have in common. Pure: bytes in, values out.
+//!
+//! ```text
+//!  body ─▶ outline ─▶ comparison ─▶ reason: why the prompt was read anew
+//!             └────▶ session ◀─ head, RequestFacts: which conversation it belongs to
+//! ```
 
+pub mod comparison;
+pub mod outline;
 pub mod reason;
 pub mod session;
+
+pub use comparison::{Comparison, Relation};
+pub use outline::{Element, ElementPart, ElementRole, Outline};
+pub use reason::{Circumstances, PrefixBreak};
+pub use session::{ConversationSource, ToldConversation};

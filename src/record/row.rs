@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::prompts::reason::PrefixBreak;
-use crate::prompts::session::{ConversationSource, Session};
+use crate::prompts::session::{ConversationSource, ToldConversation};
 
 /// How an exchange ended. As text in the column and JSON field `outcome`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -119,9 +119,9 @@ pub struct Row {
     pub key: Option<String>,
     /// The client library's retry count (`x-stainless-retry-count`).
     pub attempt: Option<u32>,
-    /// The conversation that the request names, and where.
+    /// What the request says of its conversation.
     #[serde(default)]
-    pub session: Option<Session>,
+    pub told_conversation: ToldConversation,
     /// The id of the row whose request the client says that it sends again.
     #[serde(default)]
     pub replay_of: Option<i64>,

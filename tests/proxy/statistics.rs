@@ -38,7 +38,7 @@ pub fn recorded(number: usize) -> Row {
         client: None,
         key: None,
         attempt: None,
-        session: None,
+        told_conversation: Default::default(),
         replay_of: None,
         content: Content { prompt: Some(format!("prompt {number}")), ..Content::default() },
     }
