@@ -144,7 +144,7 @@ struct Nest {
 
 impl Nest {
     fn open(&mut self, is_object: bool) {
-        if self.depth > 0 && self.depth % 64 == 0 {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
             self.outer.push(self.bits);
         }
         self.bits = self.bits << 1 | u64::from(is_object);
@@ -154,7 +154,7 @@ impl Nest {
     fn close(&mut self) {
         self.bits >>= 1;
         self.depth -= 1;
-        if self.depth % 64 == 0 {
+        if self.depth.is_multiple_of(64) {
             self.bits = self.outer.pop().unwrap_or(0);
         }
     }
@@ -304,8 +304,8 @@ mod tests {
     #[test]
     fn nests_of_any_depth_are_closed_as_they_were_opened() {
         for depth in [1, 63, 64, 65, 128, 129, 1000] {
-            let open = |n: usize| if n % 3 == 0 { "{\"a\":" } else { "[" };
-            let close = |n: usize| if n % 3 == 0 { "}" } else { "]" };
+            let open = |n: usize| if n.is_multiple_of(3) { "{\"a\":" } else { "[" };
+            let close = |n: usize| if n.is_multiple_of(3) { "}" } else { "]" };
             let whole = (0..depth).map(open).chain(["1"]).chain((0..depth).rev().map(close)).collect::<String>();
             assert_eq!(value_end(whole.as_bytes(), 0), Some(whole.len()), "{depth}");
             assert_eq!(value_end(&whole.as_bytes()[..whole.len() - 1], 0), None, "{depth}");
