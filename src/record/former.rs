@@ -313,8 +313,7 @@ mod tests {
                 // It goes on, also in packs of the former form.
                 let late = Row { cache_write_tokens: Some(30), draft_tokens: Some(20), ..row() };
                 store.write(&[late]).and_then(|_| store.pack_all()).expect("writes");
-                let summary = Reader::open(&path).and_then(|reader| reader.summary(&Filter::default()));
-                let summary = summary.expect("answers");
+                let summary = Reader::open(&path).expect("opens").summary(&Filter::default()).expect("answers");
                 assert_eq!((summary.total_requests, summary.total_cache_write_tokens), (503, 30));
                 drop(store);
                 assert_eq!(Store::open(&path, DbSync::Normal).expect("opens").row_count(), Ok(503));

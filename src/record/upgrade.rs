@@ -274,9 +274,8 @@ mod tests {
         assert_eq!(store.write(&[row()]), Ok(vec![3001]));
         let packed_until = "SELECT value FROM meta WHERE name = 'packed_until'";
         assert_eq!(conn.query_row(packed_until, [], |row| row.get::<_, i64>(0)), Ok(3000));
-        let summary = Reader::open(&folder.join("metrics.db"))
-            .and_then(|reader| reader.summary(&Default::default()))
-            .expect("answers");
+        let reader = Reader::open(&folder.join("metrics.db")).expect("opens");
+        let summary = reader.summary(&Default::default()).expect("answers");
         let sums = conn
             .query_row(
                 "SELECT count(*), sum(is_error), sum(input_tokens), sum(output_tokens), sum(total_tokens),

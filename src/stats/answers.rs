@@ -272,6 +272,24 @@ pub struct RequestRow {
     /// What it would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
+    /// The conversation that it belongs to.
+    pub conversation: Option<String>,
+    /// Where that name comes from: `header`, `body`, `response` or `prefix`.
+    pub conversation_source: Option<String>,
+    /// The request that its client says it is sent again for.
+    pub replay_of: Option<i64>,
+    /// Bytes of the prompt, as templates render it.
+    pub prompt_bytes: Option<i64>,
+    /// The request whose prompt it was compared with,
+    pub prefix_of: Option<i64>,
+    /// so many bytes of which it begins with, too,
+    pub prefix_bytes: Option<i64>,
+    /// and so many whole messages.
+    pub prefix_messages: Option<i64>,
+    /// Why it does not go on where that one ended: see [`crate::prompts::reason::PrefixBreak`].
+    pub prefix_break: Option<String>,
+    /// How long reading anew took what could have been shared, as estimated.
+    pub prefix_lost_ms: Option<i64>,
 }
 
 /// `GET /stats/requests/{id}`: everything of one request.

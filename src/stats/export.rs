@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::Reader;
 use super::answers::RequestRow;
+use super::condition::Condition;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
-use super::rows::{Condition, REQUEST_COLUMNS};
+use super::rows::REQUEST_COLUMNS;
 use super::sources::Sources;
+use super::turns::FirstRead;
 use crate::client::Lend;
 use crate::http::reply::Reply;
 use crate::record::connections::ConnectionSlot;
@@ -19,13 +21,14 @@ use crate::record::connections::ConnectionSlot;
 const PAGE_IDS: i64 = 1000;
 
 /// The columns of CSV, each a field of the JSON. What came later stands last, so that whoever counts columns finds the
-/// others.
+/// others: behind these costs, where there are prices, and conversations.
 const CSV_HEADER: &str = "id,start_time,endpoint,model,requested_model,client,key,outcome,is_error,error_message,\
     http_status,was_streamed,finish_reason,input_tokens,output_tokens,total_tokens,cached_tokens,reasoning_tokens,\
     usage_source,duration_ms,time_to_first_token_ms,tokens_per_second,model_load_ms,attempt,request_id,\
     cache_write_tokens,draft_tokens,accepted_draft_tokens,prompt_tokens_per_second";
-/// Where there are prices.
 const CSV_HEADER_OF_COSTS: &str = ",cost,currency";
+const CSV_HEADER_OF_CONVERSATIONS: &str = ",conversation,conversation_source,replay_of,prompt_bytes,prefix_of,\
+    prefix_bytes,prefix_messages,prefix_break,prefix_lost_ms";
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: L
 
 /// Sends all rows; else says why not.
 fn send(slot: &ConnectionSlot<Pages>, format: Format, has_costs: bool, stream: &mut LocalStream) -> Result<(), String> {
-    let header = CSV_HEADER.to_owned() + if has_costs { CSV_HEADER_OF_COSTS } else { "" };
+    let header = csv_header(has_costs);
     let mut text = match format {
         Format::Csv => format!("{header}\r\n").into_bytes(),
         Format::Jsonl => Vec::new(),
@@ -105,6 +108,7 @@ fn send(slot: &ConnectionSlot<Pages>, format: Format, has_costs: bool, stream: &
 #[derive(Debug)]
 pub struct Pages {
     reader: Reader,
+    filter: Filter,
     condition: Condition,
     next_id: i64,
     last_id: i64,
@@ -113,10 +117,10 @@ pub struct Pages {
 impl Pages {
     /// From the first row that can match to the last.
     pub fn open(reader: Reader, filter: &Filter) -> rusqlite::Result<Pages> {
-        let (first, last) = reader.id_range(filter)?.unwrap_or((0, -1));
+        let (first, last) = reader.at_once(|| reader.id_range(filter))?.unwrap_or((0, -1));
         let lowest: Option<i64> = reader.conn.query_row("SELECT min(id) FROM requests", [], |row| row.get(0))?;
-        let condition = Condition::of(filter);
-        Ok(Pages { reader, condition, next_id: first.max(lowest.unwrap_or(0)), last_id: last })
+        let (filter, condition) = (filter.clone(), Condition::of(filter));
+        Ok(Pages { reader, filter, condition, next_id: first.max(lowest.unwrap_or(0)), last_id: last })
     }
 
     /// Reads the next page; false after the last one.
@@ -124,6 +128,16 @@ impl Pages {
         if self.next_id > self.last_id {
             return Ok(false);
         }
+        let end = self.reader.at_once(|| match self.filter.conversations.is_empty() {
+            true => self.page_of_rows(&mut row),
+            false => self.page_of_turns(&mut row),
+        })?;
+        self.next_id = end.saturating_add(1);
+        Ok(self.next_id <= self.last_id)
+    }
+
+    /// Returns the last id that was looked at.
+    fn page_of_rows(&self, row: &mut impl FnMut(&RequestRow)) -> rusqlite::Result<i64> {
         let end = self.next_id.saturating_add(PAGE_IDS - 1).min(self.last_id);
         let query = format!(
             "SELECT {REQUEST_COLUMNS} FROM requests WHERE id BETWEEN ? AND ?{} ORDER BY id",
@@ -134,14 +148,25 @@ impl Pages {
         while let Some(one) = rows.next()? {
             row(&self.reader.request_of(one)?);
         }
-        self.next_id = end.saturating_add(1);
-        Ok(self.next_id <= self.last_id)
+        Ok(end)
+    }
+
+    /// The same of conversations.
+    fn page_of_turns(&self, row: &mut impl FnMut(&RequestRow)) -> rusqlite::Result<i64> {
+        let (within, limit) = ((self.next_id, self.last_id), PAGE_IDS as u32);
+        let page = self.reader.page_of_turns(&self.filter, within, FirstRead::Oldest, limit)?;
+        page.requests.iter().for_each(row);
+        Ok(page.next_after.unwrap_or(self.last_id))
     }
 }
 
 fn write_json_line(out: &mut Vec<u8>, request: &RequestRow) {
     serde_json::to_writer(&mut *out, request).expect("figures and strings are always JSON");
     out.push(b'\n');
+}
+
+fn csv_header(has_costs: bool) -> String {
+    [CSV_HEADER, if has_costs { CSV_HEADER_OF_COSTS } else { "" }, CSV_HEADER_OF_CONVERSATIONS].concat()
 }
 
 /// RFC 4180 §2: commas between cells, CRLF behind the line.
@@ -202,7 +227,7 @@ mod tests {
         let reader = Reader::open(&path).expect("opens").with_prices(Some(prices));
         let request = serde_json::to_value(&reader.recent(&Filter::default(), 1).expect("answers").requests[0]);
         let request = request.expect("serialises");
-        let header = CSV_HEADER.to_owned() + CSV_HEADER_OF_COSTS;
+        let header = csv_header(true);
         let mut columns: Vec<&str> = header.split(',').collect();
         columns.sort_unstable();
         assert_eq!(columns, request.as_object().expect("an object").keys().collect::<Vec<_>>());

@@ -20,10 +20,12 @@ pub struct Filter {
     pub to_ms: Option<i64>,
     /// Filed under one of these, as a [`Series`] is.
     pub names: Names<Vec<String>>,
+    /// Of one of these conversations.
+    pub conversations: Vec<String>,
 }
 
 /// The parameters of a [`Filter`], as an error names them.
-pub const FILTERS: &str = "from, to, model, endpoint, client, key, outcome";
+pub const FILTERS: &str = "from, to, model, endpoint, client, key, outcome, conversation";
 
 const TIMES: &str = "a time as 2026-01-19T10:30:45Z, a date as 2026-01-19, or a span before now as -24h, -7d or -4w";
 
@@ -40,6 +42,11 @@ impl Filter {
     /// Whether a request of these names counts.
     pub fn matches(&self, names: &Names<impl AsRef<str>>) -> bool {
         self.lets_pass(names, |wanted, name| wanted == name)
+    }
+
+    /// Whether a request of this conversation counts; `None`: it is of none.
+    pub fn takes_conversation(&self, name: Option<&str>) -> bool {
+        self.conversations.is_empty() || name.is_some_and(|name| self.conversations.iter().any(|wanted| wanted == name))
     }
 
     /// Whether any of the requests of a series can count: names that were folded into [`OTHER`] may be any.
@@ -63,6 +70,8 @@ impl Filter {
             (_, Some(By::Outcome)) if !outcomes.contains(&value) => {
                 return Err(wrong(&format!("one of {}", outcomes.join(", "))));
             }
+            ("conversation", _) if value.is_empty() => return Err(wrong("the name of a conversation")),
+            ("conversation", _) => self.conversations.push(value.to_owned()),
             (_, Some(by)) => self.names[by].push(value.to_owned()),
             (_, None) => return Ok(false),
         }

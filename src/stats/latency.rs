@@ -5,15 +5,21 @@ use super::answers::{By, Distribution, Distributions, Latency, ModelLatency, one
 use super::filter::Filter;
 use super::kept_latencies::{KeptLatencies, Models};
 use super::range::{Cut, cut};
-use super::reader::{Reader, RowRead};
+use super::reader::{AskError, Reader, RowRead};
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::{Figure, KnownSum};
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
+use crate::record::packing::State;
 use crate::record::series::Series;
 use crate::record::table::TIMINGS;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
 const ERROR_MAX_PERCENT: u32 = 5;
+
+fn count(models: &mut Models, row: &RowRead) {
+    let at = models.place(row.names()[By::Model]);
+    models.list[at].1.count(&row.sums());
+}
 
 fn distributions(measured: &Measured) -> Distributions {
     let Measured { sums, latencies: Latencies { duration_ms, first_token_ms, speed } } = measured;
@@ -47,7 +53,7 @@ fn distribution(histogram: &Histogram, mean: Option<f64>, told: impl Fn(f64) -> 
 
 impl Reader {
     /// Count, mean, percentiles and maximum, overall and by model.
-    pub fn latency(&self, filter: &Filter) -> rusqlite::Result<Latency> {
+    pub fn latency(&self, filter: &Filter) -> Result<Latency, AskError> {
         let mut models = self.measured(filter)?;
         models.sort_by(|(a, one), (b, other)| other.sums.requests.cmp(&one.sums.requests).then_with(|| a.cmp(b)));
         let mut overall = Measured::default();
@@ -64,30 +70,20 @@ impl Reader {
     }
 
     /// The distributions themselves, by model.
-    pub fn measured(&self, filter: &Filter) -> rusqlite::Result<Vec<(String, Measured)>> {
+    pub fn measured(&self, filter: &Filter) -> Result<Vec<(String, Measured)>, AskError> {
+        let needs = By::ALL.map(|name| name == By::Model || !filter.names[name].is_empty());
         self.at_once(|| {
+            if !filter.conversations.is_empty() {
+                let mut models = Models::default();
+                self.visit_turns(filter, needs, TIMINGS, |row| count(&mut models, row))?;
+                return Ok(models.list);
+            }
             let packed = self.packed()?;
             let pieces = cut(filter.from_ms, filter.to_ms, packed, Cut::Additive);
-            let (state, packs) = (packed.state, pieces.packs);
-            let filter_of_names = Filter { from_ms: None, to_ms: None, ..filter.clone() };
-            let mut all_kept = self.kept_latencies.borrow_mut();
-            // What was true of another state of the database will not be true again.
-            all_kept.retain(|kept| kept.state == state);
-            let kept = match all_kept.take(|kept| kept.filter == filter_of_names && kept.packs == packs) {
-                Some(kept) => kept,
-                None => {
-                    let models = self.packed_latencies(&filter_of_names, &packs)?;
-                    KeptLatencies { filter: filter_of_names, packs, state, models }
-                }
-            };
-            let mut models = kept.models.clone();
-            all_kept.put(kept);
-            let needs = By::ALL.map(|name| name == By::Model || !filter.names[name].is_empty());
+            let mut models = self.latencies_of_packs(filter, packed.state, pieces.packs)?;
             let mut add = |row: &RowRead| {
-                let names = row.names();
-                if filter.matches(&names) {
-                    let at = models.place(names[By::Model]);
-                    models.list[at].1.count(&row.sums());
+                if filter.matches(&row.names()) {
+                    count(&mut models, row);
                 }
                 Ok(())
             };
@@ -97,6 +93,24 @@ impl Reader {
             self.visit_rows(packed.ids_behind(), (filter.from_ms, filter.to_ms), needs, TIMINGS, &mut add)?;
             Ok(models.list)
         })
+    }
+
+    /// What the packs of a range come to, known from an earlier question or read.
+    fn latencies_of_packs(&self, filter: &Filter, state: State, packs: Vec<(i64, i64)>) -> rusqlite::Result<Models> {
+        let filter_of_names = Filter { from_ms: None, to_ms: None, ..filter.clone() };
+        let mut all_kept = self.kept_latencies.borrow_mut();
+        // What was true of another state of the database will not be true again.
+        all_kept.retain(|kept| kept.state == state);
+        let kept = match all_kept.take(|kept| kept.filter == filter_of_names && kept.packs == packs) {
+            Some(kept) => kept,
+            None => {
+                let models = self.packed_latencies(&filter_of_names, &packs)?;
+                KeptLatencies { filter: filter_of_names, packs, state, models }
+            }
+        };
+        let models = kept.models.clone();
+        all_kept.put(kept);
+        Ok(models)
     }
 
     fn packed_latencies(&self, filter: &Filter, packs: &[(i64, i64)]) -> rusqlite::Result<Models> {

@@ -268,7 +268,8 @@ impl Listener {
         let names: Names<&str> = [&request.model, &request.endpoint, client, key, &request.outcome];
         let in_time = self.filter.from_ms.is_none_or(|from| from <= *start_ms)
             && self.filter.to_ms.is_none_or(|to| *start_ms < to);
-        if in_time && self.filter.matches(&names) {
+        let is_wanted = self.filter.takes_conversation(request.conversation.as_deref());
+        if in_time && is_wanted && self.filter.matches(&names) {
             self.stream.push(text.as_bytes());
         }
     }

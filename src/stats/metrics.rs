@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::answers::By;
 use super::filter::Filter;
-use super::reader::Reader;
+use super::reader::{AskError, Reader};
 use super::sources::Sources;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::logging;
@@ -36,7 +36,7 @@ const FIRST_TOKEN_BOUNDS_MS: [i64; 19] =
     [1, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000, 30_000, 60_000, 120_000, 600_000];
 
 /// What the database tells: everything ever recorded.
-pub fn of_database(reader: &Reader) -> rusqlite::Result<String> {
+pub fn of_database(reader: &Reader) -> Result<String, AskError> {
     let (models, counts) = counts(reader)?;
     let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
     for (model, of_model) in reader.measured(&Filter::default())? {

@@ -23,8 +23,9 @@
 //! Rows that are not packed yet are read for every answer: 2,048 take a summary 1.0 ms. So many are packed as soon
 //! as the keeper looks, a second after a row: what a second brings may come on top.
 //!
-//! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests, pages of them and
-//! words in them in [`rows`]; all of them, as a stream, in [`export`]. [`question`] says what a query string means,
+//! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests and pages
+//! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. Which rows belong to a
+//! conversation, `turns` knows. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
 //! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
@@ -33,6 +34,7 @@
 //! browser, [`live`] tells of requests as they end, [`metrics`] is for Prometheus.
 
 pub mod answers;
+mod condition;
 pub mod export;
 pub mod filter;
 mod kept;
@@ -49,10 +51,12 @@ pub mod reader;
 mod replies;
 pub mod report;
 pub mod rows;
+pub mod search;
 pub mod sources;
 pub mod statistics;
 mod tally;
 pub mod totals;
+mod turns;
 
 pub use answers::*;
 pub use filter::{Filter, Zone};

@@ -132,12 +132,17 @@ mod tests {
             let error = Question::read(route, query, NOW_MS).expect_err(query);
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         };
-        check(Local::Summary, "modle=a", &["\"modle\"", "from, to, model, endpoint, client, key, outcome."]);
+        check(
+            Local::Summary,
+            "modle=a",
+            &["\"modle\"", "from, to, model, endpoint, client, key, outcome, conversation."],
+        );
         check(Local::Summary, "limit=5", &["\"limit\""]);
         check(Local::Recent, "modle=a", &["\"modle\"", ", limit."]);
         check(Local::Summary, "from=soon", &["from is \"soon\"", "2026-01-19T10:30:45Z", "-24h"]);
         check(Local::Summary, "to=", &["to is \"\""]);
         check(Local::Summary, "outcome=good", &["outcome is \"good\"", "completed, client_closed, truncated"]);
+        check(Local::Summary, "conversation=", &["conversation is \"\"", "the name of a conversation"]);
         check(Local::OverTime, "bucket=year", &["bucket is \"year\"", "hour, day, week or month"]);
         check(Local::OverTime, "tz=CET", &["tz is \"CET\"", "+02:00"]);
         check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
@@ -165,11 +170,13 @@ mod tests {
 
     #[test]
     fn repeated_names_are_any_of_them_and_a_date_is_in_the_zone_asked_for() {
-        let query = "from=2026-01-19&model=a&model=b+c&outcome=completed&outcome=truncated&client=&tz=+02:00&token=x";
+        let query = "from=2026-01-19&model=a&model=b+c&outcome=completed&outcome=truncated&client=&tz=+02:00&token=x\
+            &conversation=a%2Fb&conversation=c";
         let filter = Question::read(Local::OverTime, query, NOW_MS).expect("a question").filter;
         assert_eq!(filter.names[By::Model], ["a", "b c"]);
         assert_eq!(filter.names[By::Outcome], ["completed", "truncated"]);
         assert_eq!(filter.names[By::Client], [""]);
+        assert_eq!(filter.conversations, ["a/b", "c"]);
         assert_eq!(filter.from_ms, Some(1_768_780_800_000 - 2 * HOUR_MS));
     }
 }

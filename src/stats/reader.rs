@@ -25,7 +25,7 @@ use crate::routes::{By, Names};
 const CACHE_KB: i64 = 2000;
 
 /// Why a question has no answer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum AskError {
     /// The question itself is wrong; says what would be right.
     Refused(String),
@@ -39,7 +39,7 @@ impl From<rusqlite::Error> for AskError {
     }
 }
 
-/// Answers questions. Cannot write. The questions themselves stand in `totals`, `latency` and `rows`.
+/// Answers questions. Cannot write. The questions themselves stand in `totals`, `latency`, `rows` and `search`.
 #[derive(Debug)]
 pub struct Reader {
     pub(super) conn: Connection,
@@ -185,17 +185,13 @@ impl Reader {
         figures: FigureColumns,
         mut visit: impl FnMut(&RowRead) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
-        let mut query = "SELECT start_time".to_owned();
-        for by in By::ALL.into_iter().filter(|by| needs[*by]) {
-            query.extend([", ", by.name()]);
-        }
-        query.extend([", ", figures.0]);
-        query.push_str(" FROM requests WHERE id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4");
+        let which = "id BETWEEN ?1 AND ?2 AND start_time >= ?3 AND start_time < ?4";
+        let query = RowRead::query(needs, figures, which);
         let mut statement = self.conn.prepare_cached(&query)?;
         let (from, to) = bounds(from_ms, to_ms);
         let mut rows = statement.query(params![first_id, last_id, from, to])?;
         while let Some(row) = rows.next()? {
-            visit(&RowRead { row, needs, figures })?;
+            visit(&RowRead::new(row, needs, figures))?;
         }
         Ok(())
     }
@@ -211,7 +207,21 @@ pub(super) struct RowRead<'a> {
     figures: FigureColumns,
 }
 
-impl RowRead<'_> {
+impl<'a> RowRead<'a> {
+    /// The query whose rows can be read so.
+    pub fn query(needs: Names<bool>, figures: FigureColumns, condition: &str) -> String {
+        let mut query = "SELECT start_time".to_owned();
+        for by in By::ALL.into_iter().filter(|by| needs[*by]) {
+            query.extend([", ", by.name()]);
+        }
+        query.extend([", ", figures.0, " FROM requests WHERE ", condition]);
+        query
+    }
+
+    pub fn new(row: &'a Row<'a>, needs: Names<bool>, figures: FigureColumns) -> RowRead<'a> {
+        RowRead { row, needs, figures }
+    }
+
     /// As it is stored: RFC 3339, UTC, with milliseconds.
     pub fn start_time(&self) -> &str {
         text(self.row, 0)

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::answers::{By, Groups, RequestRow, Summary};
 use super::filter::{Filter, Zone, present_end_ms};
-use super::reader::Reader;
+use super::reader::{AskError, Reader};
 use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
 
 /// Models that the text shows; the others are added up in one line.
@@ -46,7 +46,7 @@ pub struct Report {
 
 impl Report {
     /// Of the requests that the filter lets pass. A range of time makes every line shorter, none longer.
-    pub fn read(reader: &Reader, filter: &Filter, zone: Zone, now_ms: i64) -> rusqlite::Result<Report> {
+    pub fn read(reader: &Reader, filter: &Filter, zone: Zone, now_ms: i64) -> Result<Report, AskError> {
         let midnight = now_ms - (now_ms + zone.ms()).rem_euclid(DAY_MS);
         // A row of a clock that was wrong is not of today until its day comes.
         let to = present_end_ms(now_ms);

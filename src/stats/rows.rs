@@ -1,4 +1,4 @@
-//! Rows themselves: the newest, pages of them, one whole, and those that hold given words.
+//! Rows themselves: the newest, pages of them, and one whole.
 //!
 //! There is no index on anything but ids. Where a filter asks for names or times, packs tell which ids can
 //! match, the newest first: a name that was last used in spring costs no walk through the summer.
@@ -8,29 +8,31 @@ use std::collections::BinaryHeap;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::answers::{By, Hit, RequestInFull, RequestRow, Requests, Search};
+use super::answers::{RequestInFull, RequestRow, Requests};
+use super::condition::Condition;
 use super::filter::Filter;
 use super::range::{Cut, cut};
-use super::reader::{AskError, Reader, bounds};
+use super::reader::Reader;
+use super::turns::{FirstRead, TURNS_AT_ONCE};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
-use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
+use crate::limits::TURNS_LOOKED_AT_MAX;
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
 use crate::record::row::Content;
 use crate::record::schema::PROMPT;
-use crate::usage::text::floor_boundary;
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
     start_time, is_error, was_streamed, outcome, http_status, requested_model, cached_tokens, reasoning_tokens,
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
-    error_message, request_id, cache_write_tokens, draft_tokens, accepted_draft_tokens, prompt_tokens_per_second";
+    error_message, request_id, cache_write_tokens, draft_tokens, accepted_draft_tokens, prompt_tokens_per_second,
+    conversation, conversation_source, replay_of, prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break,
+    prefix_lost_ms";
 
 /// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
 const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
-/// Rows of `content` looked at in one search, however short they are.
-const SEARCH_ROWS_MAX: usize = 20_000;
-/// Bytes of an excerpt on either side of the word.
-const EXCERPT_BYTES: usize = 80;
+
+/// Turns of conversations looked at for one page.
+const LOOKED_AT_MAX: usize = if cfg!(test) { 20 } else { TURNS_LOOKED_AT_MAX };
 
 /// Ids that can match, and the pack that knows them better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,37 +41,6 @@ struct Ids {
     first: i64,
     /// Span and start of the pack.
     of: (i64, i64),
-}
-
-/// The condition of a filter on rows.
-#[derive(Debug)]
-pub(super) struct Condition {
-    /// Follows `WHERE` conditions on ids.
-    pub sql: String,
-    /// The values for its question marks.
-    values: Vec<Value>,
-}
-
-impl Condition {
-    pub(super) fn of(filter: &Filter) -> Condition {
-        let mut condition = Condition { sql: String::new(), values: Vec::new() };
-        if filter.from_ms.is_some() || filter.to_ms.is_some() {
-            let (from, to) = bounds(filter.from_ms, filter.to_ms);
-            condition.sql.push_str(" AND start_time >= ? AND start_time < ?");
-            condition.values.extend([Value::Text(from), Value::Text(to)]);
-        }
-        for (by, names) in By::ALL.iter().zip(&filter.names).filter(|(_, names)| !names.is_empty()) {
-            let marks = vec!["?"; names.len()].join(", ");
-            condition.sql.push_str(&format!(" AND coalesce({}, '') IN ({marks})", by.name()));
-            condition.values.extend(names.iter().cloned().map(Value::Text));
-        }
-        condition
-    }
-
-    /// All values: these of the conditions on ids, and its own.
-    pub(super) fn values(&self, ids: &[i64]) -> Vec<Value> {
-        ids.iter().map(|id| Value::Integer(*id)).chain(self.values.iter().cloned()).collect()
-    }
 }
 
 impl Reader {
@@ -81,6 +52,10 @@ impl Reader {
     /// The same, only those with a lower id than `after`.
     pub fn requests(&self, filter: &Filter, after: Option<i64>, limit: u32) -> rusqlite::Result<Requests> {
         self.at_once(|| {
+            if !filter.conversations.is_empty() {
+                let within = FirstRead::Newest.behind(after.unwrap_or(i64::MAX), (i64::MIN, i64::MAX));
+                return self.page_of_turns(filter, within, FirstRead::Newest, limit);
+            }
             let mut requests = Vec::new();
             let mut highest = after.map_or(i64::MAX, |after| after.saturating_sub(1));
             let condition = Condition::of(filter);
@@ -116,6 +91,43 @@ impl Reader {
         })
     }
 
+    /// Rows of the filter's conversations that it lets pass, in a range of ids. One question looks at a bounded number of
+    /// turns; `next_after` continues.
+    pub(super) fn page_of_turns(
+        &self,
+        filter: &Filter,
+        within: (i64, i64),
+        end: FirstRead,
+        limit: u32,
+    ) -> rusqlite::Result<Requests> {
+        let condition = Condition::of(filter);
+        let mut requests: Vec<RequestRow> = Vec::new();
+        let done = |requests, next_after| Ok(Requests { requests, next_after });
+        let Some((first, last)) = self.id_range(filter)? else { return done(requests, None) };
+        let mut left = (first.max(within.0), last.min(within.1));
+        let mut one = self
+            .conn
+            .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
+        let (limit, mut looked_at) = (limit as usize, 0);
+        while left.0 <= left.1 {
+            let most = TURNS_AT_ONCE.max(limit);
+            let ids = self.turns(filter, left, end, most)?;
+            for id in &ids {
+                let found = one.query_row(params_from_iter(condition.values(&[*id])), |row| self.request_of(row));
+                requests.extend(found.optional()?);
+                looked_at += 1;
+                if requests.len() == limit || looked_at == LOOKED_AT_MAX {
+                    return done(requests, Some(*id));
+                }
+                left = end.behind(*id, left);
+            }
+            if ids.len() < most {
+                break;
+            }
+        }
+        done(requests, None)
+    }
+
     /// Everything of one request; `None`: there is none of that id.
     pub fn request(&self, id: i64) -> rusqlite::Result<Option<RequestInFull>> {
         let query = format!(
@@ -140,45 +152,6 @@ impl Reader {
                 })
             })
             .optional()
-    }
-
-    /// Requests whose stored content holds every word, without regard to case, newest first. One question reads a
-    /// bounded amount of content; `next_after` continues.
-    pub fn search(&self, filter: &Filter, words: &str, after: Option<i64>, limit: u32) -> Result<Search, AskError> {
-        let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
-        if words.is_empty() || words.len() > SEARCH_WORDS_MAX {
-            return Err(AskError::Refused(format!("q takes words to look for, {SEARCH_WORDS_MAX} at most.")));
-        }
-        self.at_once(|| {
-            let condition = Condition::of(filter);
-            let mut one = self
-                .conn
-                .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
-            let mut statement = self.conn.prepare_cached(&format!(
-                "SELECT id, {PROMPT}, output, reasoning, tool_calls FROM content WHERE id < ?1 ORDER BY id DESC"
-            ))?;
-            let mut rows = statement.query([after.unwrap_or(i64::MAX)])?;
-            let (mut hits, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
-            while let Some(row) = rows.next()? {
-                let id: i64 = row.get(0)?;
-                let mut texts = [""; 4];
-                for (column, text) in texts.iter_mut().enumerate() {
-                    *text =
-                        row.get_ref(column + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
-                    bytes += text.len();
-                }
-                looked_at += 1;
-                if let Some((found_in, excerpt)) = find(&words, texts) {
-                    let values = params_from_iter(condition.values(&[id]));
-                    let request = one.query_row(values, |row| self.request_of(row)).optional()?;
-                    hits.extend(request.map(|request| Hit { request, found_in, excerpt }));
-                }
-                if hits.len() >= limit as usize || bytes >= SEARCH_BYTES_MAX || looked_at >= SEARCH_ROWS_MAX {
-                    return Ok(Search { requests: hits, next_after: Some(id) });
-                }
-            }
-            Ok(Search { requests: hits, next_after: None })
-        })
     }
 
     /// A row of [`REQUEST_COLUMNS`].
@@ -220,6 +193,15 @@ impl Reader {
             accepted_draft_tokens: columns.get()?,
             prompt_tokens_per_second: hundredths(columns.get()?),
             cost: None,
+            conversation: columns.get()?,
+            conversation_source: columns.get()?,
+            replay_of: columns.get()?,
+            prompt_bytes: columns.get()?,
+            prefix_of: columns.get()?,
+            prefix_bytes: columns.get()?,
+            prefix_messages: columns.get()?,
+            prefix_break: columns.get()?,
+            prefix_lost_ms: columns.get()?,
         };
         let (input, output) = (request.input_tokens, request.output_tokens);
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
@@ -229,17 +211,15 @@ impl Reader {
         Ok(RequestRow { cost: self.cost(cost), ..request })
     }
 
-    /// The lowest and highest id that can match.
+    /// The lowest and highest id that can match, whatever the conversation.
     pub(super) fn id_range(&self, filter: &Filter) -> rusqlite::Result<Option<(i64, i64)>> {
-        self.at_once(|| {
-            let ids = self.ids(filter)?;
-            let first = ids.iter().map(|ids| ids.first).min();
-            let last = ids.iter().map(|ids| ids.last).max();
-            Ok(first.zip(last))
-        })
+        let ids = self.ids(&Filter { conversations: Vec::new(), ..filter.clone() })?;
+        let first = ids.iter().map(|ids| ids.first).min();
+        let last = ids.iter().map(|ids| ids.last).max();
+        Ok(first.zip(last))
     }
 
-    /// Where to look, the highest ids on top.
+    /// Where to look, the highest ids on top. The filter names no conversation.
     fn ids(&self, filter: &Filter) -> rusqlite::Result<BinaryHeap<Ids>> {
         let mut heap = BinaryHeap::new();
         const WITHIN: (i64, i64) = (SPAN_HOUR, 0);
@@ -298,29 +278,4 @@ impl Columns<'_> {
         self.next += 1;
         self.row.get(self.next - 1)
     }
-}
-
-/// Where the first word stands, if every word stands somewhere.
-fn find(words: &[String], texts: [&str; 4]) -> Option<(&'static str, String)> {
-    const PARTS: [&str; 4] = ["prompt", "output", "reasoning", "tool_calls"];
-    // Lower case changes the length of some letters; only words that need it pay for that.
-    let plain = words.iter().all(|word| word.is_ascii());
-    let lower = texts.map(|text| if plain { text.to_ascii_lowercase() } else { text.to_lowercase() });
-    let place_of = |word: &String| {
-        let finder = memchr::memmem::Finder::new(word.as_bytes());
-        lower.iter().enumerate().find_map(|(part, text)| Some((part, finder.find(text.as_bytes())?)))
-    };
-    let (part, at) = place_of(&words[0])?;
-    words[1..]
-        .iter()
-        .all(|word| place_of(word).is_some())
-        .then(|| (PARTS[part], excerpt(texts[part], at, words[0].len())))
-}
-
-fn excerpt(text: &str, at: usize, length: usize) -> String {
-    let from = floor_boundary(text, at.saturating_sub(EXCERPT_BYTES));
-    let to = floor_boundary(text, at + length + EXCERPT_BYTES);
-    let before = if from > 0 { "…" } else { "" };
-    let behind = if to < text.len() { "…" } else { "" };
-    format!("{before}{}{behind}", &text[from..to])
 }

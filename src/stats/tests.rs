@@ -58,6 +58,15 @@ impl Bench {
         self.store.write(rows).expect("writes");
     }
 
+    /// Has rows from this id on belong to some conversation, or to none: no matter what they say.
+    fn converse(&self, first: i64, random: &mut Random) {
+        let number = random.below(1000);
+        let update = "UPDATE requests SET conversation = 'c' || ((id * 7919 + ?2) % 6), conversation_source = 'header',
+                prompt_bytes = id * 100, prefix_of = id - 1, prefix_bytes = id * 90, prefix_break = 'continued'
+             WHERE id >= ?1 AND (id * 31 + ?2) % 4 > 0";
+        self.plain.execute(update, [first, number as i64]).expect("written");
+    }
+
     fn pack(&mut self) {
         self.store.pack_all().expect("packs");
     }
@@ -115,6 +124,10 @@ fn condition(filter: &Filter) -> String {
         let any: Vec<String> = names.iter().map(|name| format!("coalesce({}, '') = '{name}'", by.name())).collect();
         parts.push(format!("({})", any.join(" OR ")));
     }
+    if !filter.conversations.is_empty() {
+        let any: Vec<String> = filter.conversations.iter().map(|name| format!("'{name}'")).collect();
+        parts.push(format!("conversation IN ({})", any.join(", ")));
+    }
     parts.join(" AND ")
 }
 
@@ -141,7 +154,8 @@ fn random_filter(random: &mut Random) -> Filter {
         some(&["key-1", ""]),
         some(&Outcome::all().map(Outcome::as_str)),
     ];
-    Filter { from_ms, to_ms, names }
+    let conversations = some(&["c1", "c2", "c5", "nowhere"]);
+    Filter { from_ms, to_ms, names, conversations }
 }
 
 fn of_model(name: &str) -> Filter {
@@ -277,7 +291,11 @@ fn check_distributions(bench: &Bench, told: &Distributions, condition: &str) {
 fn check_rows(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
     let ids = bench.numbers(&format!("SELECT id FROM r WHERE {condition} ORDER BY id DESC"));
     let recent = bench.reader.recent(filter, limit).expect("answers").requests;
-    assert_eq!(recent.iter().map(|request| request.id).collect::<Vec<_>>(), ids[..ids.len().min(limit as usize)]);
+    let recent: Vec<i64> = recent.iter().map(|request| request.id).collect();
+    // Of a conversation it looks at a bounded number of turns.
+    let looks_at_all = filter.conversations.is_empty();
+    let newest = &ids[..ids.len().min(if looks_at_all { limit as usize } else { recent.len() })];
+    assert_eq!(recent, newest, "{filter:?}");
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
         let page = bench.reader.requests(filter, after, limit).expect("answers");
@@ -313,6 +331,7 @@ fn statistics_equal_the_rows_whatever_is_written_corrected_and_packed() {
     for _ in 0..24 {
         let rows: Vec<Row> = (0..random.below(30)).map(|_| some_row(&mut random)).collect();
         let ids = bench.store.write(&rows).expect("writes");
+        bench.converse(ids.first().copied().unwrap_or(i64::MAX), &mut random);
         written.extend(ids.into_iter().zip(rows));
         if !written.is_empty() && random.below(2) == 0 {
             let index = random.below(written.len() as u64) as usize;
@@ -717,4 +736,63 @@ fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
     assert_eq!((found.requests[0].found_in, found.requests[0].excerpt.as_str()), ("prompt", "The Quick fox"));
     assert!(matches!(bench.reader.search(&Filter::default(), "  ", None, 1), Err(AskError::Refused(_))));
     assert_eq!(bench.reader.search(&of_model("another"), "quick", None, 10).expect("answers").requests, []);
+    // Of a conversation, packed in part, no more is read than its turns.
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'a' WHERE id <> 3").expect("written");
+    bench.pack();
+    bench.write(&vec![said("quick", "again"); 20]);
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'a' WHERE id > 15").expect("written");
+    let search = |after, limit| {
+        let found = bench.reader.search(&of_conversation("a"), "quick", after, limit).expect("answers");
+        (found.requests.iter().map(|hit| hit.request.id).collect::<Vec<_>>(), found.next_after)
+    };
+    assert_eq!(search(None, 100), ([(16..=24).rev().collect(), vec![1]].concat(), None));
+    assert_eq!(search(None, 2), (vec![24, 23], Some(23)));
+    assert_eq!(search(Some(17), 2), (vec![16, 1], Some(1)));
+}
+
+fn of_conversation(name: &str) -> Filter {
+    Filter { conversations: vec![name.to_owned()], ..Filter::default() }
+}
+
+#[test]
+fn rows_are_those_of_a_conversation_whatever_turns_say() {
+    let mut bench = Bench::new();
+    bench.write(&vec![row(); 30]);
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'a' WHERE id % 3 = 0").expect("written");
+    bench.pack();
+    // Some are removed, some others have written, and more come.
+    let changes = "DELETE FROM requests WHERE id < 10;
+        UPDATE requests SET conversation = 'b' WHERE id = 15;
+        INSERT INTO turns SELECT id, 16 FROM conversations";
+    bench.plain.execute_batch(changes).expect("written");
+    bench.write(&vec![row(); 10]);
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'a' WHERE id > 38").expect("written");
+    let mut random = Random::new(1);
+    for filter in [of_conversation("a"), of_conversation("nowhere")] {
+        check(&bench, &filter, &mut random);
+    }
+    let told = bench.reader.requests(&of_conversation("a"), Some(40), 3).expect("answers");
+    assert_eq!(told.requests.iter().map(|request| request.id).collect::<Vec<_>>(), [39, 30, 27]);
+    let request = &told.requests[0];
+    assert_eq!((request.conversation.as_deref(), request.prefix_break.as_deref()), (Some("a"), None));
+}
+
+#[test]
+fn a_conversation_without_end_is_not_added_up_but_told_so() {
+    let mut bench = Bench::new();
+    let now_ms = row().start_ms;
+    bench.write(&(0..502).map(|i| Row { start_ms: now_ms + i * 60_000, ..row() }).collect::<Vec<_>>());
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'default'").expect("written");
+    let filter = of_conversation("default");
+    let check = |bench: &Bench| {
+        let told = bench.reader.summary(&filter);
+        assert!(matches!(&told, Err(AskError::Refused(why)) if why.contains("give a later from")), "{told:?}");
+        assert!(bench.reader.latency(&filter).is_err());
+        assert_eq!(bench.reader.requests(&filter, None, 5).map(|told| told.requests.len()), Ok(5));
+    };
+    check(&bench);
+    bench.pack();
+    check(&bench);
+    let filter = Filter { from_ms: Some(now_ms + 5 * HOUR_MS), ..filter.clone() };
+    assert_eq!(bench.reader.by(By::Model, &filter).map(|told| told.groups[0].summary.total_requests), Ok(202));
 }

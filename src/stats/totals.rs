@@ -9,8 +9,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average};
 use super::filter::{Filter, Zone};
+use super::price::Prices;
 use super::range::{Cut, Packed, Pieces, cut};
-use super::reader::{AskError, Reader, bounds};
+use super::reader::{AskError, Reader, RowRead, bounds};
 use super::tally::{Part, Piece, Tally, Totals};
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
@@ -93,6 +94,21 @@ struct Table {
     cells: Vec<Vec<Totals>>,
 }
 
+impl Table {
+    /// Adds a row to the range that it belongs to. The ranges follow one another.
+    fn add(&mut self, row: &RowRead, ranges: &[(Option<i64>, Option<i64>)], prices: Option<&Prices>) {
+        let Some(slot) = self.tally.slot_of_row(&row.names(), prices) else { return };
+        let at = match ranges {
+            [_] => 0,
+            _ => {
+                let ms = ms_of_text(row.start_time());
+                ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1)
+            }
+        };
+        cell(&mut self.cells[at], slot.group).add_sums(&row.sums(), &slot);
+    }
+}
+
 fn cell(cells: &mut Vec<Totals>, group: u32) -> &mut Totals {
     let group = group as usize;
     if cells.len() <= group {
@@ -103,7 +119,7 @@ fn cell(cells: &mut Vec<Totals>, group: u32) -> &mut Totals {
 
 impl Reader {
     /// The totals of all that the filter lets pass; zeros where there is nothing.
-    pub fn summary(&self, filter: &Filter) -> rusqlite::Result<Summary> {
+    pub fn summary(&self, filter: &Filter) -> Result<Summary, AskError> {
         self.at_once(|| {
             let range = [(filter.from_ms, filter.to_ms)];
             self.tabulate(filter, None, &range, self.packed()?, |table| self.summary_of(&merged(&table.cells[0])))
@@ -111,7 +127,7 @@ impl Reader {
     }
 
     /// The summary's figures apart for each model, client, …, most requests first, then by name.
-    pub fn by(&self, by: By, filter: &Filter) -> rusqlite::Result<Groups> {
+    pub fn by(&self, by: By, filter: &Filter) -> Result<Groups, AskError> {
         self.at_once(|| {
             let range = [(filter.from_ms, filter.to_ms)];
             self.tabulate(filter, Some(by), &range, self.packed()?, |table| self.groups_of(by, table, 0))
@@ -208,11 +224,15 @@ impl Reader {
         ranges: &[(Option<i64>, Option<i64>)],
         packed: Packed,
         answer: impl FnOnce(&Table) -> T,
-    ) -> rusqlite::Result<T> {
-        let mut tally =
+    ) -> Result<T, AskError> {
+        let tally =
             self.kept.borrow_mut().take(filter, by, packed.state, |until, now| self.hours_of_rows(until, now))?;
-        tally.learn(&self.series()?, self.prices.as_deref());
         let mut table = Table { tally, cells: vec![Vec::new(); ranges.len()] };
+        if !filter.conversations.is_empty() {
+            self.add_turns(&mut table, filter, ranges)?;
+            return Ok(answer(&table));
+        }
+        table.tally.learn(&self.series()?, self.prices.as_deref());
         let mut uses = Vec::new();
         for (bucket, (from, to)) in ranges.iter().enumerate() {
             let Pieces { packs, rows } = cut(*from, *to, packed, Cut::Signed);
@@ -245,7 +265,7 @@ impl Reader {
         Ok(hours)
     }
 
-    /// Adds the rows that are not packed, to the range that each belongs to. The ranges follow one another.
+    /// Adds the rows that are not packed.
     fn add_unpacked(
         &self,
         table: &mut Table,
@@ -256,18 +276,23 @@ impl Reader {
         let prices = self.prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
         self.visit_rows(packed.ids_behind(), (*from, *to), needs, TOTALS, |row| {
-            if let Some(slot) = table.tally.slot_of_row(&row.names(), prices) {
-                let at = match ranges {
-                    [_] => 0,
-                    _ => {
-                        let ms = ms_of_text(row.start_time());
-                        ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1)
-                    }
-                };
-                cell(&mut table.cells[at], slot.group).add_sums(&row.sums(), &slot);
-            }
+            table.add(row, ranges, prices);
             Ok(())
         })
+    }
+
+    /// Adds the rows of the filter's conversations: no pack holds them apart from others.
+    fn add_turns(
+        &self,
+        table: &mut Table,
+        filter: &Filter,
+        ranges: &[(Option<i64>, Option<i64>)],
+    ) -> Result<(), AskError> {
+        let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let prices = self.prices.as_deref();
+        let needs = table.tally.needs(prices.is_some());
+        let filter = Filter { from_ms: *from, to_ms: *to, ..filter.clone() };
+        self.visit_turns(&filter, needs, TOTALS, |row| table.add(row, ranges, prices))
     }
 
     fn figures<'a>(&self, tally: &'a mut Tally, piece: Piece, packed: Packed) -> rusqlite::Result<&'a [(u32, Totals)]> {

@@ -53,6 +53,10 @@ fn proxy_on(rows: usize, settings: &[(&str, &str)]) -> Proxy {
         store.write(batch).expect("writes");
     }
     drop(store);
+    // Where a row's number can be divided by four, it is the turn of a conversation.
+    Connection::open(folder.database())
+        .and_then(|conn| conn.execute_batch("UPDATE requests SET conversation = 'a/b c' WHERE id % 4 = 0"))
+        .expect("written");
     fs::write(
         folder.path().join("prices.json"),
         r#"{"currency": "USD", "models": [{"model": "e*", "input": 1, "output": 2}]}"#,
@@ -98,10 +102,27 @@ fn every_route_answers_and_takes_filters() {
     check("/stats/requests?limit=4&after=7", "/next_after", 3.into());
     check("/stats/requests/3", "/prompt", "prompt 2".into());
     check("/stats/search?q=PROMPT+7", "/requests/0/excerpt", "prompt 7".into());
+    check("/stats/requests/4", "/conversation", "a/b c".into());
+    check("/stats/summary?conversation=a/b+c", "/total_requests", 2.into());
+    check(
+        "/stats/summary?conversation=a%2Fb%20c&conversation=d&from=2026-01-19T10:30:50Z",
+        "/total_requests",
+        1.into(),
+    );
+    check("/stats/by-model?conversation=a/b+c&outcome=completed", "/models/0/requests", 2.into());
+    check("/stats/over-time?conversation=a/b+c&from=2026-01-19&to=2026-01-20", "/points/0/total_requests", 2.into());
+    check("/stats/latency?conversation=a/b+c", "/duration_ms/count", 2.into());
+    check("/stats/recent?conversation=a/b+c", "/requests/0/id", 8.into());
+    check("/stats/requests?conversation=a/b+c&limit=1", "/next_after", 8.into());
+    check("/stats/search?conversation=a/b+c&q=prompt", "/requests/1/id", 4.into());
+    check("/stats/summary?conversation=d", "/total_requests", 0.into());
+    assert!(proxy.json("/stats/requests/5")["conversation"].is_null());
+    assert_eq!(proxy.ask(get("/stats/export?conversation=a/b+c")).text().lines().count(), 3);
     for (path, status) in [
         ("/stats/summary?modle=odd", 400),
         ("/stats/over-time?bucket=hour&from=1990-01-01", 400),
         ("/stats/search", 400),
+        ("/stats/summary?conversation=", 400),
         ("/stats/export?format=xls", 400),
         ("/stats/requests/11", 404),
         ("/stats/requests/x", 404),
@@ -124,9 +145,13 @@ fn an_export_is_a_file_of_all_matching_rows() {
     assert_eq!(lines.len(), 2501);
     assert!(lines[0].starts_with("id,start_time,endpoint,model,"));
     assert!(lines[0].contains(",request_id,cache_write_tokens,draft_tokens,accepted_draft_tokens,"));
-    assert!(lines[0].ends_with(",prompt_tokens_per_second,cost,currency"));
+    assert!(lines[0].contains(",prompt_tokens_per_second,cost,currency,conversation,conversation_source,"));
+    assert!(lines[0].ends_with(",prefix_break,prefix_lost_ms"));
     assert!(lines[1].contains(r#",false,"'=cmd(""a""), bad",200,"#), "{}", lines[1]);
-    assert!(lines[2500].starts_with("2500,2026-01-19T11:12:24Z,") && lines[2500].ends_with("chatcmpl-2499,,,,,,USD"));
+    assert!(
+        lines[2500].starts_with("2500,2026-01-19T11:12:24Z,")
+            && lines[2500].ends_with("chatcmpl-2499,,,,,,USD,a/b c,,,,,,,,")
+    );
     // The connection goes on.
     let jsonl = client.ask(get("/stats/export?format=jsonl&model=even&from=2026-01-19T11:00:00Z"));
     let rows: Vec<serde_json::Value> =
