@@ -369,3 +369,9 @@ pub const EXPORT_RETRY_S: u32 = 30;
 pub const METRICS_MODELS_MAX: usize = 100;
 /// Endpoints that have series of their own in `/metrics`; further ones are `other`. LM Studio has a dozen.
 pub const METRICS_ENDPOINTS_MAX: usize = 32;
+
+// ---- prompts shown to people -------------------------------------------------------------------------------------
+
+/// How far around what is shown it is looked for secrets, which may be shown in part. A private key of 8192 bits has
+/// 6.4 KB in armour, and longer runs are known by their looks.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;

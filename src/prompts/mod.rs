@@ -8,6 +8,7 @@
 pub mod comparison;
 pub mod outline;
 pub mod reason;
+pub mod secrets;
 pub mod session;
 
 pub use comparison::{Comparison, Relation};

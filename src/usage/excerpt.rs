@@ -2,7 +2,7 @@
 //!
 //! Holds no more than the bound, whatever passes through, and gives what it holds away as the text.
 
-use super::text::{floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
+use super::text::{ceil_boundary, floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
 #[derive(Clone, Debug, Default)]
@@ -118,11 +118,7 @@ fn cut(head: &str, tail: &str, total: u64, bytes_max: usize) -> String {
     let mark = |left_out: u64| format!("…[{left_out} bytes left out]…");
     let Some(room) = bytes_max.checked_sub(mark(total).len()) else { return String::new() };
     let head = &head[..floor_boundary(head, room / 2)];
-    let mut tail_from = tail.len().saturating_sub(room - room / 2);
-    while !tail.is_char_boundary(tail_from) {
-        tail_from += 1;
-    }
-    let tail = &tail[tail_from..];
+    let tail = &tail[ceil_boundary(tail, tail.len().saturating_sub(room - room / 2))..];
     [head, &mark(total.saturating_sub((head.len() + tail.len()) as u64)), tail].concat()
 }
 

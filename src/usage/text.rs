@@ -51,3 +51,12 @@ pub fn identifier(name: &[u8]) -> Option<&str> {
     let is_one = !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
     is_one.then_some(name)
 }
+
+/// The least index from `least` on at which `text` can be cut between two characters.
+pub fn ceil_boundary(text: &str, least: usize) -> usize {
+    let mut at = least.min(text.len());
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
+}
