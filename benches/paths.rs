@@ -14,6 +14,7 @@ use lms_metrics_proxy::http::{ChunkDecoder, read_head};
 use lms_metrics_proxy::record::recorder::Recorder;
 use lms_metrics_proxy::record::row::{Content, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
+use lms_metrics_proxy::usage::request_facts::RequestOutline;
 use lms_metrics_proxy::usage::{Dialect, Form, RequestFacts, Tap, inject, prompt};
 
 // The file of the tests names modules of the crate.
@@ -87,7 +88,7 @@ const BODIES: [usize; 3] = [100, 10_000, 1_000_000];
 #[divan::bench(args = BODIES)]
 fn injection(bencher: Bencher, prompt_bytes: usize) {
     let body = body(prompt_bytes);
-    bencher.counter(BytesCount::of_slice(&body)).bench(|| inject::edit(black_box(&body)));
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| inject::edit(black_box(&body), &RequestOutline::of(&body)));
 }
 
 #[divan::bench(args = BODIES)]
@@ -187,7 +188,7 @@ fn row() -> Row {
         tokens_per_second: Some(43.8),
         client: Some("OpenAI/Python".to_owned()),
         content: Content {
-            prompt: Some(r#"{"messages":[{"role":"user","content":"Say hello."}]}"#.to_owned()),
+            prompt: Some(r#"{"messages":[{"role":"user","content":"Say hello."}]}"#.to_owned().into()),
             output: Some("Hello! How can I help you today?".to_owned()),
             ..Content::default()
         },

@@ -77,7 +77,8 @@ pub const DESCRIPTORS_OF_OURS: usize = 256;
 /// hides an outage.
 pub const QUEUE_LENGTH_MAX: usize = 1024;
 /// Bodies of the largest size that all requests together may hold in memory (1 GiB with the default of `MAX_BODY_MB`):
-/// those being gathered, those in the queue and those being sent on. nginx writes larger ones than 16 KiB to disk.
+/// those being gathered, those in the queue and those being sent on, and then, until their rows are made, what the
+/// prompts of those have that no earlier one has. nginx writes larger ones than 16 KiB to disk.
 pub const BODIES_MAX: u64 = 4;
 /// When a client that was refused for that may well try again.
 pub const OVERLOADED_RETRY_S: u32 = 1;
@@ -216,7 +217,8 @@ pub const PIECE_BYTES_MIN: usize = 256;
 /// No piece is shorter than this part of what stands before it, so that they are not without number: a prompt of 16 MB
 /// has some 5,000 at most.
 pub const PIECE_PART_MIN: usize = 1024;
-/// The last prompts, kept in memory to compare the next ones with: those of eight agents, of 370 KB each.
+/// The last prompts, kept in memory to compare the next ones with, what several of them say once: those of some ten
+/// agents, of 370 KB each.
 pub const PROMPTS_KNOWN_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Rows behind what is packed, at which the keeper packs them. A question reads them one by one, at 0.4 us each.
 pub const PACKED_ROWS_MIN: u64 = 2048;

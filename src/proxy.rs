@@ -19,6 +19,7 @@ use crate::limits::AT_ONCE_TIME_MAX;
 use crate::record::clean::Retention;
 use crate::record::keeper::Keeper;
 use crate::record::lock::Holder;
+use crate::record::prompts::{PieceKey, PromptMemory};
 use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::record::unsaved;
@@ -64,7 +65,7 @@ impl Proxy {
             StartError::new(format_args!("the database {} cannot be read: {e}", settings.database.display()))
         };
         let rows = store.row_count().map_err(unreadable)?;
-        let fingerprints = Arc::new(FingerprintKey::new(store.fingerprint_key().map_err(unreadable)?));
+        let secret = store.fingerprint_key().map_err(unreadable)?;
         let recorder = Arc::new(Recorder::new(store));
         let retention = Retention {
             days: settings.retention_days,
@@ -83,7 +84,8 @@ impl Proxy {
             upstream,
             idle: IdleConnections::default(),
             unasked: Default::default(),
-            fingerprints,
+            prompts: PromptMemory::new(PieceKey::new(&secret)),
+            fingerprints: Arc::new(FingerprintKey::new(secret)),
         });
         let workers = worker::workers(shared.clone());
         let statistics = Statistics::start(Sources {

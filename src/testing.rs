@@ -54,7 +54,7 @@ impl Random {
         if self.below(3) == 0 { None } else { Some(value(self)) }
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.index(from.len())]
     }
 }
@@ -91,7 +91,11 @@ pub(crate) fn row() -> Row {
         attempt: None,
         told_conversation: Default::default(),
         replay_of: None,
-        content: Content { prompt: Some("hello".to_owned()), output: Some("hi".to_owned()), ..Content::default() },
+        content: Content {
+            prompt: Some("hello".to_owned().into()),
+            output: Some("hi".to_owned()),
+            ..Content::default()
+        },
     }
 }
 
@@ -136,7 +140,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         told_conversation: Default::default(),
         replay_of: None,
         content: Content {
-            prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize)),
+            prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize).into()),
             output: random.maybe(|random| text(random, "output ")),
             reasoning: random.maybe(|random| text(random, "reasoning ")),
             tool_calls: random.maybe(|_| "[]".to_owned()),

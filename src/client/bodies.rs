@@ -1,4 +1,5 @@
-//! The memory that request bodies take, all of them together: those being gathered and those that wait to be sent on.
+//! The memory that request bodies take, all of them together: those being gathered and those that wait to be sent on,
+//! and what is kept of them until their rows are made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,15 +8,21 @@ use super::credential::{FingerprintKey, credential};
 use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
 use crate::prompts::ToldConversation;
+use crate::record::prompts::{Prompt, ReadRequest};
 use crate::record::row::{Content, Outcome, Row};
+use crate::usage::inject::Edit;
 use crate::usage::socket::{Generation, GenerationEnd};
-use crate::usage::{RequestFacts, UsageReport, client, prompt};
+use crate::usage::{RequestFacts, UsageReport, client};
 
 /// What the request said.
 pub struct Draft {
     endpoint: String,
     asked: RequestFacts,
-    prompt: Option<String>,
+    /// What makes it ask for usage, if it asks for a stream without.
+    edit: Option<Edit>,
+    prompt: Option<Prompt>,
+    /// What that takes in memory beside earlier prompts.
+    prompt_bytes: usize,
     client: Option<String>,
     key: Option<String>,
     attempt: Option<u32>,
@@ -56,13 +62,16 @@ impl Draft {
     /// Notes what the request says.
     #[inline(never)]
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
-        let asked = RequestFacts::read(body);
         let settings = &shared.settings;
+        let ReadRequest { facts: asked, edit, prompt, prompt_bytes } =
+            shared.prompts.read(body, settings.content_bytes_max);
         let (label, key) = who_asks(head, &shared.fingerprints);
         let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
         Draft {
             endpoint: head.path().to_string(),
-            prompt: prompt::prompt_text(body, settings.content_bytes_max),
+            edit,
+            prompt,
+            prompt_bytes,
             client: asked.user.clone().or(label),
             key,
             attempt: retries.filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok()),
@@ -87,6 +96,16 @@ impl Draft {
     /// Whether the client asked for a stream.
     pub fn asked_stream(&self) -> bool {
         self.asked.stream
+    }
+
+    /// What makes its request ask for usage, once.
+    pub fn take_edit(&mut self) -> Option<Edit> {
+        self.edit.take()
+    }
+
+    /// What the prompt takes in memory until the row is made, beside what others have, too.
+    pub fn prompt_bytes(&self) -> usize {
+        self.prompt_bytes
     }
 
     /// How many choices the client asked for.
@@ -190,7 +209,9 @@ impl Speaker {
         let mut draft = Draft {
             endpoint: endpoint.to_owned(),
             asked: RequestFacts { model: requested_model, ..RequestFacts::default() },
-            prompt,
+            edit: None,
+            prompt: prompt.map(Prompt::Whole),
+            prompt_bytes: 0,
             client: self.client.clone().or_else(|| client.map(str::to_owned)),
             key: self.key.clone(),
             attempt: None,

@@ -53,6 +53,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use self::credential::FingerprintKey;
+use crate::record::prompts::PromptMemory;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
 use dial::UpstreamFacts;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub idle: IdleConnections,
     /// Whose counts come unasked.
     pub unasked: Unasked,
+    /// The last prompts.
+    pub prompts: PromptMemory,
     /// What credentials are fingerprinted with.
     pub fingerprints: Arc<FingerprintKey>,
 }

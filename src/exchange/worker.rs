@@ -27,7 +27,7 @@ use crate::http::upgrade::handshake_fields;
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::usage::socket::{Namespace, SocketReader};
-use crate::usage::{Dialect, Form, Tap, UsageReport, are_events, inject};
+use crate::usage::{Dialect, Form, Tap, UsageReport, are_events};
 
 /// The workers. None is started yet.
 pub fn workers(shared: Arc<Shared>) -> Arc<Workers> {
@@ -106,9 +106,9 @@ impl Worker {
             // It owes a reply: no other exchange shall get it.
             upstream.disconnect();
         }
-        // A stream may go on for hours: the body is given back now.
+        // A stream may go on for hours: the body is given back now, but for what the row keeps of it.
         request.lend.body = Vec::new();
-        request.lend.claim.set(0);
+        request.lend.claim.set(self.draft.as_ref().map_or(0, |draft| draft.prompt_bytes()));
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
             Err(why) => self.answer(request, upstream, why),
@@ -116,14 +116,10 @@ impl Worker {
     }
 
     /// Asks for usage where the client does not and upstream would not tell.
-    fn ask_for_usage(&self, request: &mut ForwardedRequest) {
-        let Some(draft) = &self.draft else { return };
-        let asks = self.shared.settings.inject_usage && draft.asked_stream();
-        let edit = match request.forwarding.dialect {
-            Dialect::Chat | Dialect::Completions if asks => inject::edit(&request.lend.body),
-            _ => None,
-        };
-        let Some(edit) = edit else { return };
+    fn ask_for_usage(&mut self, request: &mut ForwardedRequest) {
+        let Some(draft) = &mut self.draft else { return };
+        let is_askable = matches!(request.forwarding.dialect, Dialect::Chat | Dialect::Completions);
+        let Some(edit) = draft.take_edit().filter(|_| is_askable && self.shared.settings.inject_usage) else { return };
         if self.shared.unasked.tells(draft.asked_model()) {
             request.asking = Asking::Unneeded;
         } else {

@@ -515,19 +515,22 @@ mod tests {
 
     /// The same, with prompts that are stored as they are.
     fn unpieced(mut rows: Vec<Row>) -> Vec<Row> {
-        let prompts = rows.iter_mut().filter_map(|row| row.content.prompt.as_mut());
-        prompts.for_each(|prompt| prompt.truncate(PIECED_BYTES_MIN - 1));
+        for prompt in rows.iter_mut().filter_map(|row| row.content.prompt.as_mut()) {
+            let mut text = prompt.to_string();
+            text.truncate(PIECED_BYTES_MIN - 1);
+            *prompt = text.into();
+        }
         rows
     }
 
     fn sized(bytes: usize) -> Row {
-        Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
+        Row { content: Content { prompt: Some("x".repeat(bytes).into()), ..Content::default() }, ..row() }
     }
 
     /// So many rows, none of which says what another does.
     fn different(count: usize, bytes: usize) -> Vec<Row> {
         let text = |number: usize| format!("{number:09}{}", "x".repeat(bytes - 9));
-        let content = |number| Content { prompt: Some(text(number)), ..Content::default() };
+        let content = |number| Content { prompt: Some(text(number).into()), ..Content::default() };
         (0..count).map(|number| Row { content: content(number), ..row() }).collect()
     }
 

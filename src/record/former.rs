@@ -351,7 +351,8 @@ mod tests {
         let path = folder.join("metrics.db");
         Connection::open(&path).and_then(|conn| conn.execute_batch(VERSION_4)).expect("made");
         let prompt = format!("{{\"messages\":[\"{}\"]}}", "x".repeat(20_000));
-        let said = || Content { prompt: Some(prompt.clone()), output: Some("answer".to_owned()), ..Content::default() };
+        let said =
+            || Content { prompt: Some(prompt.clone().into()), output: Some("answer".to_owned()), ..Content::default() };
         let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
         assert_eq!(store.write(&[Row { content: said(), ..row() }]), Ok(vec![2]));
         drop(store);

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A [`row`] is what is known when an exchange ends; the [`table`] has its columns. [`packing`] folds rows into packs by
-//! [`series`], [`clean`] removes what is too old or too much, `prompts` cuts
-//! long ones into pieces that are stored once, `meta` has how far each has come. The recorder and the
+//! [`series`], [`clean`] removes what is too old or too much, [`prompts`] are kept
+//! in pieces, each of them once, `meta` has how far each has come. The recorder and the
 //! [`keeper`] tell each other by [`signals`].
 //!
 //! A database is held by a [`lock`] beside it and opened by [`open`], which makes its [`schema`] or has the [`upgrade`] or
@@ -28,7 +28,7 @@ pub mod lock;
 mod meta;
 pub mod open;
 pub mod packing;
-mod prompts;
+pub mod prompts;
 pub mod recorder;
 mod reopen;
 mod room;

@@ -170,19 +170,18 @@ impl Recorder {
         done
     }
 
-    /// The same of one that removes these pieces of prompts.
+    /// The same of one that removes pieces of prompts, and says before which block those were used last.
     pub(super) fn clean_pieces(
         &self,
-        ids: &[i64],
         log_bytes: usize,
-        step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>,
+        step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<i64>,
     ) -> rusqlite::Result<()> {
         let mut writer = self.writer();
-        writer.store.prompts.forget(ids);
-        let done = writer.store.transact(|conn, _| step(conn));
+        let before = writer.store.transact(|conn, _| step(conn))?;
+        writer.store.pieces.note_removed(before);
         drop(writer);
         self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
-        done
+        Ok(())
     }
 
     /// Where another connection of this process to the database lies.

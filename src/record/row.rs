@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::prompts::Prompt;
 use crate::prompts::reason::PrefixBreak;
 use crate::prompts::session::{ConversationSource, ToldConversation};
 
@@ -162,8 +163,8 @@ fn usage_source<'de, D: Deserializer<'de>>(from: D) -> Result<Option<UsageSource
 /// The words of one exchange, bounded by `CONTENT_KB_MAX` each.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Content {
-    /// The request's body as sent, without vectors, images and audio beyond a mark of their size.
-    pub prompt: Option<String>,
+    /// What the request said.
+    pub prompt: Option<Prompt>,
     /// The answer's text, put together from its deltas.
     pub output: Option<String>,
     /// The model's reasoning, kept apart.
@@ -180,7 +181,8 @@ impl Content {
 
     /// What the texts take in memory.
     pub fn size(&self) -> usize {
-        length(&self.prompt) + length(&self.output) + length(&self.reasoning) + length(&self.tool_calls)
+        let prompt = self.prompt.as_ref().map_or(0, Prompt::bytes);
+        prompt + length(&self.output) + length(&self.reasoning) + length(&self.tool_calls)
     }
 }
 

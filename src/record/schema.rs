@@ -27,9 +27,9 @@ pub(super) const CAME_UNTIL: &str = "came_until";
 /// Name in `meta`: no content with a lower id than this has pieces.
 pub(super) const PIECED_FROM: &str = "pieced_from";
 
-/// A prompt as text, in a row of `content`: as it stands there, or put together. A piece that somebody has removed by
-/// hand shows, and so does a list that is none.
-pub(crate) const PROMPT: &str = "coalesce(content.prompt, iif(content.pieces IS NULL, NULL,
+/// A prompt as text, in a row of `content`: as it stands there, or put together, as [`super::prompts::PieceReader`] does
+/// in a third of the time.
+const PROMPT: &str = "coalesce(content.prompt, iif(content.pieces IS NULL, NULL,
     (SELECT group_concat(text, '')
      FROM (SELECT coalesce(piece.text, '…[a piece is missing]…') AS text
            FROM json_each(iif(json_valid(content.pieces), content.pieces, '[null]')) AS listed

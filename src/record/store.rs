@@ -33,7 +33,7 @@ use super::lock::{DatabaseLock, Holder};
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::packing::{self, Folded};
-use super::prompts::Prompts;
+use super::prompts::StoredPieces;
 use super::row::Row;
 use super::schema;
 use super::series::SeriesIds;
@@ -47,7 +47,7 @@ use crate::packs::{SPAN_ALL, pack_id, visit_totals};
 pub struct Store {
     pub(super) conn: Connection,
     pub(super) series: SeriesIds,
-    pub(super) prompts: Prompts,
+    pub(super) pieces: StoredPieces,
     /// Of the last row that was written.
     pub(super) last_id: Option<i64>,
     pub(super) files: DatabaseFile,
@@ -91,7 +91,7 @@ impl Store {
         let mut store = Store {
             conn,
             series: SeriesIds::default(),
-            prompts: Prompts::default(),
+            pieces: StoredPieces::default(),
             last_id: None,
             files: DatabaseFile::of(path, log_bytes),
             sync,
@@ -144,10 +144,10 @@ impl Store {
         let created_at = text_of_ms(now_ms());
         let last_id = self.last_id;
         // What it knows of the database is true only of what is committed: where that fails, it is forgotten.
-        let mut prompts = mem::take(&mut self.prompts);
+        let mut pieces = mem::take(&mut self.pieces);
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
-            let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at), Some(&mut prompts)));
+            let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at), Some(&mut pieces)));
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
             if let Some(first) = ids.first().filter(|first| last_id.is_none_or(|last| **first != last + 1)) {
                 // Somebody else has written rows, or has removed the newest: then their ids are used again.
@@ -158,7 +158,7 @@ impl Store {
             Ok(ids)
         })?;
         self.last_id = ids.last().copied().or(self.last_id);
-        self.prompts = prompts;
+        self.pieces = pieces;
         Ok(ids)
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::prompts::Prompts;
+use super::prompts::{Prompt, StoredPieces};
 use super::row::{Content, Lineage, Row};
 use super::schema::UNKNOWN_MODEL;
 use crate::calendar::text_of_ms;
@@ -131,16 +131,16 @@ impl Inserts<'_> {
         Ok(Inserts { conn, requests, content })
     }
 
-    /// Returns the row's id. With `prompts` a long prompt is stored in pieces.
-    pub(super) fn insert(&mut self, entry: &Entry, prompts: Option<&mut Prompts>) -> rusqlite::Result<i64> {
+    /// Returns the row's id. With `pieces` a long prompt is stored in such.
+    pub(super) fn insert(&mut self, entry: &Entry, pieces: Option<&mut StoredPieces>) -> rusqlite::Result<i64> {
         let id = self.insert_request(entry)?;
         if !entry.row.content.is_empty() {
             let Content { prompt, output, reasoning, tool_calls } = &entry.row.content;
-            let pieces = match prompts.zip(prompt.as_deref()) {
-                Some((prompts, prompt)) => prompts.store(self.conn, id, prompt)?,
+            let pieces = match pieces.zip(prompt.as_ref()) {
+                Some((pieces, prompt)) => pieces.store(self.conn, id, prompt)?,
                 None => None,
             };
-            let prompt = prompt.as_ref().filter(|_| pieces.is_none());
+            let prompt = prompt.as_ref().filter(|_| pieces.is_none()).map(Prompt::text);
             self.content.execute(params![id, prompt, output, reasoning, tool_calls, pieces])?;
         }
         Ok(id)

@@ -381,7 +381,7 @@ mod tests {
 
     /// Rows that make several transactions.
     fn rows(count: usize) -> Vec<Row> {
-        let said = Content { prompt: Some("x".repeat(300_000)), ..Content::default() };
+        let said = Content { prompt: Some("x".repeat(300_000).into()), ..Content::default() };
         vec![Row { content: said, ..row() }; count]
     }
 

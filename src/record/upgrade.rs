@@ -10,6 +10,7 @@ use rusqlite::{Connection, Statement};
 
 use super::extras::Extras;
 use super::packing;
+use super::prompts::Prompt;
 use super::row::{Content, Lineage, Outcome, Row};
 use super::schema;
 use super::series::SeriesIds;
@@ -111,7 +112,11 @@ fn read(row: &rusqlite::Row, last_start_ms: i64) -> rusqlite::Result<Earlier> {
         error_message,
         http_status,
         was_streamed: flag(row.get_ref(15)?),
-        content: Content { prompt: text(row.get_ref(9)?), output: text(row.get_ref(10)?), ..Content::default() },
+        content: Content {
+            prompt: text(row.get_ref(9)?).map(Prompt::Whole),
+            output: text(row.get_ref(10)?),
+            ..Content::default()
+        },
         ..Row::default()
     };
     Ok(Earlier { id, row, end_ms, created_ms: created.unwrap_or(end_ms) })

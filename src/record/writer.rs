@@ -185,7 +185,7 @@ impl Writer {
         })?;
         self.signals.note_written(dealt.written);
         let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
-        let written = bytes.saturating_sub(self.store.prompts.take_found_bytes());
+        let written = bytes.saturating_sub(self.store.pieces.take_found_bytes());
         self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
         Ok(done + dealt.rows)
     }
@@ -193,7 +193,7 @@ impl Writer {
     fn wrote(&mut self, ids: Vec<i64>, rows: &[Row]) -> Vec<i64> {
         let bytes: usize = rows.iter().map(|row| row.size() + row.content.size()).sum();
         // Of a prompt that goes on, only the end is written.
-        let written = bytes.saturating_sub(self.store.prompts.take_found_bytes());
+        let written = bytes.saturating_sub(self.store.pieces.take_found_bytes());
         self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
         self.signals.note_written(ids.len());
         self.refused.note_taken();
@@ -224,7 +224,7 @@ impl Writer {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
                     let bytes = self.waiting.remove(dealt.rows, &signals.figures);
-                    let bytes = COMMIT_LOG_BYTES + bytes.saturating_sub(self.store.prompts.take_found_bytes());
+                    let bytes = COMMIT_LOG_BYTES + bytes.saturating_sub(self.store.pieces.take_found_bytes());
                     signals.note_log_growth(bytes);
                     log_bytes += bytes as u64;
                 }
@@ -418,7 +418,7 @@ mod tests {
     use crate::testing::{Folder, row};
 
     fn said(bytes: usize) -> Row {
-        Row { content: Content { prompt: Some("x".repeat(bytes)), ..Content::default() }, ..row() }
+        Row { content: Content { prompt: Some("x".repeat(bytes).into()), ..Content::default() }, ..row() }
     }
 
     fn writer(path: &std::path::Path) -> (Writer, Arc<Signals>) {
@@ -469,7 +469,7 @@ mod tests {
         let other = rusqlite::Connection::open(&path).expect("opens");
         other.execute_batch("BEGIN IMMEDIATE").expect("locks");
         // None of them says what another does.
-        let prompt = |number| Some(format!("{number}{}", "x".repeat(400_000)));
+        let prompt = |number| Some(format!("{number}{}", "x".repeat(400_000)).into());
         let content = |number| Content { prompt: prompt(number), ..Content::default() };
         writer.write((0..10).map(|number| Row { content: content(number), ..row() }).collect());
         assert_eq!(writer.write_waiting(), Progress::Refused);

@@ -17,8 +17,8 @@ use super::turns::{FirstRead, TURNS_AT_ONCE};
 use crate::calendar::{HOUR_MS, month_after, whole_seconds};
 use crate::limits::TURNS_LOOKED_AT_MAX;
 use crate::packs::{SPAN_DAY, SPAN_HOUR, SPAN_MONTH, pack_id};
+use crate::record::prompts::{PieceReader, StoredPrompt};
 use crate::record::row::Content;
-use crate::record::schema::PROMPT;
 
 /// What [`Reader::request_of`] reads, in this order; `end_time` follows where one is shown whole.
 pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, output_tokens, total_tokens, duration_ms,
@@ -131,27 +131,31 @@ impl Reader {
     /// Everything of one request; `None`: there is none of that id.
     pub fn request(&self, id: i64) -> rusqlite::Result<Option<RequestInFull>> {
         let query = format!(
-            "SELECT {REQUEST_COLUMNS}, end_time, prompt, output, reasoning, tool_calls
-             FROM requests LEFT JOIN (SELECT id AS content_id, {PROMPT} AS prompt, output, reasoning, tool_calls FROM content)
+            "SELECT {REQUEST_COLUMNS}, end_time, output, reasoning, tool_calls, prompt, pieces
+             FROM requests LEFT JOIN (SELECT id AS content_id, prompt, pieces, output, reasoning, tool_calls FROM content)
                 ON content_id = id
              WHERE id = ?1"
         );
-        let mut statement = self.conn.prepare_cached(&query)?;
-        statement
-            .query_row([id], |row| {
+        self.at_once(|| {
+            let mut statement = self.conn.prepare_cached(&query)?;
+            let found = statement.query_row([id], |row| {
                 let mut columns = Columns { row, next: 0 };
-                Ok(RequestInFull {
+                let request = RequestInFull {
                     request: self.read_request(&mut columns)?,
                     end_time: columns.get()?,
                     content: Content {
-                        prompt: columns.get()?,
+                        prompt: None,
                         output: columns.get()?,
                         reasoning: columns.get()?,
                         tool_calls: columns.get()?,
                     },
-                })
-            })
-            .optional()
+                };
+                Ok((request, StoredPrompt::read(row, columns.next)?))
+            });
+            let Some((mut request, prompt)) = found.optional()? else { return Ok(None) };
+            request.content.prompt = PieceReader::new(&self.conn).join(prompt)?.map(Into::into);
+            Ok(Some(request))
+        })
     }
 
     /// A row of [`REQUEST_COLUMNS`].

@@ -9,7 +9,7 @@ use super::reader::{AskError, Reader};
 use super::rows::REQUEST_COLUMNS;
 use super::turns::{FirstRead, TURNS_AT_ONCE};
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_WORDS_MAX};
-use crate::record::schema::PROMPT;
+use crate::record::prompts::{PieceReader, StoredPrompt};
 use crate::usage::text::floor_boundary;
 
 /// Rows of `content` looked at in one search, however short they are.
@@ -31,15 +31,16 @@ impl Reader {
                 .conn
                 .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
             let (mut hits, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+            let mut pieces = PieceReader::new(&self.conn);
             // True once that is enough.
             let mut look_at = |row: &Row| {
                 let id: i64 = row.get(0)?;
-                let mut texts = [""; 4];
-                for (column, text) in texts.iter_mut().enumerate() {
-                    *text =
-                        row.get_ref(column + 1)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
-                    bytes += text.len();
+                let prompt = pieces.join(StoredPrompt::read(row, 4)?)?.unwrap_or_default();
+                let mut texts = [prompt.as_str(), "", "", ""];
+                for (column, text) in texts.iter_mut().enumerate().skip(1) {
+                    *text = row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
                 }
+                bytes += texts.map(str::len).iter().sum::<usize>();
                 looked_at += 1;
                 if let Some((found_in, excerpt)) = find(&words, texts) {
                     let values = params_from_iter(condition.values(&[id]));
@@ -62,7 +63,7 @@ impl Reader {
         after: Option<i64>,
         look_at: &mut impl FnMut(&Row) -> rusqlite::Result<Option<i64>>,
     ) -> rusqlite::Result<Option<i64>> {
-        let columns = format!("id, {PROMPT}, output, reasoning, tool_calls");
+        let columns = "id, output, reasoning, tool_calls, prompt, pieces";
         if filter.conversations.is_empty() {
             let query = format!("SELECT {columns} FROM content WHERE id < ?1 ORDER BY id DESC");
             let mut statement = self.conn.prepare_cached(&query)?;

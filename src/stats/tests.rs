@@ -621,7 +621,7 @@ fn answers_have_the_promised_shape() {
     check(latency, r#""max":850.0,"mean":850.0,"p50":"#);
     let whole = reader.request(1).expect("answers").expect("is there");
     let Content { prompt, output, reasoning, .. } = whole.content;
-    assert_eq!((prompt.as_deref(), output.as_deref(), reasoning), (Some("hello"), Some("hi"), None));
+    assert_eq!((prompt, output.as_deref(), reasoning), (Some("hello".to_owned().into()), Some("hi"), None));
     assert_eq!(whole.end_time, "2026-01-19T10:30:46.528Z");
     assert_eq!(reader.request(2).expect("answers"), None);
 }
@@ -715,7 +715,7 @@ fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
 fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
     let mut bench = Bench::new();
     let said = |prompt: &str, output: &str| {
-        let (prompt, output) = (Some(prompt.to_owned()), Some(output.to_owned()));
+        let (prompt, output) = (Some(prompt.to_owned().into()), Some(output.to_owned()));
         Row { content: Content { prompt, output, ..Content::default() }, ..row() }
     };
     let rows = [said("The Quick fox", "jumps"), said("über alles", "ÜBERmut"), said("quick", "and dirty"), row()];

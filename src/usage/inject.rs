@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::members::{each_member, is_true, spells};
+use super::request_facts::RequestOutline;
 
 /// One change of a body: the bytes `at` (none, for an insertion) give way to `with`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,22 +31,14 @@ impl Edit {
 /// The edit that sets `stream_options.include_usage` to `true`, or `None` when the body must go as it came: it is not a
 /// JSON object, `stream` is not true, it asks already, or the members in question have values that are not ours to
 /// mend.
-pub fn edit(body: &[u8]) -> Option<Edit> {
-    let mut stream = false;
-    let mut options = None;
-    let object = each_member(body, |key, value| {
-        if spells(key, "stream") {
-            stream = is_true(&body[value]);
-        } else if spells(key, "stream_options") {
-            options = Some(value);
-        }
-    })?;
-    if !stream {
+pub fn edit(body: &[u8], outline: &RequestOutline) -> Option<Edit> {
+    let closing_brace = outline.closing_brace()?;
+    if !outline.stream().is_some_and(|value| is_true(&body[value])) {
         return None;
     }
-    match options {
+    match outline.stream_options() {
         // The object has a member, `stream`: hence the comma.
-        None => Some(insertion(object.end - 1, r#","stream_options":{"include_usage":true}"#)),
+        None => Some(insertion(closing_brace, r#","stream_options":{"include_usage":true}"#)),
         Some(at) if is_off(&body[at.clone()]) => Some(Edit { at, with: r#"{"include_usage":true}"# }),
         Some(at) => options_edit(&body[at.clone()], at.start),
     }
@@ -84,7 +77,7 @@ mod tests {
     use super::*;
 
     fn ask_for_usage(body: &[u8]) -> Option<Vec<u8>> {
-        edit(body).map(|edit| edit.apply(body))
+        edit(body, &RequestOutline::of(body)).map(|edit| edit.apply(body))
     }
 
     fn check(body: &str, expected: Option<&str>) {

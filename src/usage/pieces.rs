@@ -94,7 +94,7 @@ impl PieceEnd {
     pub const START: PieceEnd = PieceEnd { at: 0, place: PiecePlace::Text };
 
     /// Behind the whole text.
-    fn end(text: &[u8]) -> PieceEnd {
+    pub(super) fn end(text: &[u8]) -> PieceEnd {
         PieceEnd { at: text.len(), place: PiecePlace::Text }
     }
 
@@ -107,12 +107,12 @@ impl PieceEnd {
 
 /// All parts of a text, in order.
 pub fn parts(text: &[u8]) -> impl Iterator<Item = PromptPart> {
-    let mut last = PieceEnd::START;
+    let mut walk = PartWalk::behind(text, PieceEnd::START);
     std::iter::from_fn(move || {
-        let from = last;
-        last = next_part(text, from)?;
-        let span = from.at..last.at;
-        Some(match last.place {
+        let from = walk.last().at;
+        let end = walk.next(|_, _| ())?;
+        let span = from..end.at;
+        Some(match end.place {
             PiecePlace::Element(array, index) => {
                 let bracket_or_comma = if index == 0 { span.start } else { skip_space(text, span.start) };
                 let value = skip_space(text, bracket_or_comma + 1)..span.end;
@@ -128,13 +128,12 @@ pub fn parts(text: &[u8]) -> impl Iterator<Item = PromptPart> {
 /// Where the pieces end that stand behind `from`, a cut of this text or of one that is the same up to and beyond it
 /// ([`PieceEnd::is_within`]). The last one ends with the text; there is none behind its end.
 pub fn pieces_behind(text: &[u8], from: PieceEnd) -> impl Iterator<Item = PieceEnd> {
-    let mut last = from;
+    let mut walk = PartWalk::behind(text, from);
     std::iter::from_fn(move || {
-        let from = last.at;
-        let bytes_min = PIECE_BYTES_MIN.max(from / PIECE_PART_MIN);
-        last = next_part(text, last)?;
-        while last.at - from < bytes_min {
-            match next_part(text, last) {
+        let from = walk.last().at;
+        let mut last = walk.next(|_, _| ())?;
+        while is_short(from, last.at) {
+            match walk.next(|_, _| ()) {
                 Some(next) => last = next,
                 None => break,
             }
@@ -143,25 +142,82 @@ pub fn pieces_behind(text: &[u8], from: PieceEnd) -> impl Iterator<Item = PieceE
     })
 }
 
-/// The end of the part behind `from`; `None`: the text ends there.
-fn next_part(text: &[u8], from: PieceEnd) -> Option<PieceEnd> {
-    (from.at < text.len()).then(|| next(text, from).unwrap_or(PieceEnd::end(text)))
+/// Whether what stands between two places is too short to be a piece, unless it is the last.
+pub(super) fn is_short(from: usize, to: usize) -> bool {
+    to - from < PIECE_BYTES_MIN.max(from / PIECE_PART_MIN)
+}
+
+/// On its way over the parts of a text.
+pub(super) struct PartWalk<'a> {
+    text: &'a [u8],
+    last: PieceEnd,
+    object_end: Option<usize>,
+}
+
+impl<'a> PartWalk<'a> {
+    /// Before the parts behind `from`, as [`pieces_behind`] has it.
+    pub(super) fn behind(text: &'a [u8], from: PieceEnd) -> PartWalk<'a> {
+        PartWalk { text, last: from, object_end: None }
+    }
+
+    /// The end of the next part; `None`: the text ends there. Calls `member` with the spans of the key, without its
+    /// quotes, and of the value of each member that it passes, unless its elements are parts.
+    pub(super) fn next(&mut self, member: impl FnMut(Range<usize>, Range<usize>)) -> Option<PieceEnd> {
+        let (text, from) = (self.text, self.last);
+        if from.at >= text.len() {
+            return None;
+        }
+        self.last = next(text, from, member).unwrap_or_else(|| {
+            self.object_end = object_end(text, from);
+            PieceEnd::end(text)
+        });
+        Some(self.last)
+    }
+
+    /// Where it has come to.
+    pub(super) fn last(&self) -> PieceEnd {
+        self.last
+    }
+
+    /// Behind the closing brace of the object that the text is; `None` if it is none, or not well-formed, or was not
+    /// walked to its end.
+    pub(super) fn object_end(&self) -> Option<usize> {
+        self.object_end
+    }
+}
+
+/// Behind the brace that closes the object, if it does so behind this part and only white space follows.
+fn object_end(text: &[u8], PieceEnd { at, place }: PieceEnd) -> Option<usize> {
+    let brace = match place {
+        PiecePlace::Member => skip_space(text, at),
+        PiecePlace::Text => object_start(text, at)?,
+        PiecePlace::Array(_) | PiecePlace::Element(..) => return None,
+    };
+    (behind(b'}', text, brace)? == text.len()).then_some(brace + 1)
+}
+
+/// Behind the opening brace and the white space that follows, where this is a text's beginning.
+fn object_start(text: &[u8], at: usize) -> Option<usize> {
+    let start = skip_space(text, if text.starts_with(BOM) { BOM.len() } else { 0 });
+    behind(b'{', text, start).filter(|_| at == 0)
 }
 
 /// The next place where a part may end. `None`: only the text's end is left, or what is no JSON.
-fn next(text: &[u8], PieceEnd { at, place }: PieceEnd) -> Option<PieceEnd> {
+fn next(
+    text: &[u8],
+    PieceEnd { at, place }: PieceEnd,
+    member: impl FnMut(Range<usize>, Range<usize>),
+) -> Option<PieceEnd> {
     let element =
         |array, index, at| Some(PieceEnd { at: value_end(text, at)?, place: PiecePlace::Element(array, index) });
     match place {
-        PiecePlace::Text => {
-            let start = skip_space(text, if text.starts_with(BOM) { BOM.len() } else { 0 });
-            member(text, behind(b'{', text, start).filter(|_| at == 0)?)
-        }
+        PiecePlace::Text => next_member(text, object_start(text, at)?, member),
         PiecePlace::Array(array) => {
             let first = behind(b'[', text, at)?;
-            match behind(b']', text, first) {
-                Some(_) => Some(PieceEnd { at: first + 1, place: PiecePlace::Member }),
-                None => element(array, 0, first),
+            match text.get(first)? {
+                // Numbers are a vector, or token ids: together they are one value.
+                b']' | b'-' | b'0'..=b'9' => Some(PieceEnd { at: value_end(text, at)?, place: PiecePlace::Member }),
+                _ => element(array, 0, first),
             }
         }
         PiecePlace::Element(array, index) => {
@@ -171,21 +227,24 @@ fn next(text: &[u8], PieceEnd { at, place }: PieceEnd) -> Option<PieceEnd> {
                 None => behind(b']', text, at).map(|_| PieceEnd { at: at + 1, place: PiecePlace::Member }),
             }
         }
-        PiecePlace::Member => member(text, behind(b',', text, skip_space(text, at))?),
+        PiecePlace::Member => next_member(text, behind(b',', text, skip_space(text, at))?, member),
     }
 }
 
 /// Behind the member whose key begins here; where its elements are parts, in front of its value.
-fn member(text: &[u8], key: usize) -> Option<PieceEnd> {
+fn next_member(text: &[u8], key: usize, mut member: impl FnMut(Range<usize>, Range<usize>)) -> Option<PieceEnd> {
     behind(b'"', text, key)?;
     let key_end = value_end(text, key)?;
     let value = behind(b':', text, skip_space(text, key_end))?;
+    let name = key + 1..key_end - 1;
     if text.get(value) == Some(&b'[')
-        && let Some(array) = PromptArray::named(&text[key + 1..key_end - 1])
+        && let Some(array) = PromptArray::named(&text[name.clone()])
     {
         return Some(PieceEnd { at: value, place: PiecePlace::Array(array) });
     }
-    Some(PieceEnd { at: value_end(text, value)?, place: PiecePlace::Member })
+    let end = value_end(text, value)?;
+    member(name, value..end);
+    Some(PieceEnd { at: end, place: PiecePlace::Member })
 }
 
 #[cfg(test)]
@@ -239,7 +298,7 @@ mod tests {
             r#"{"system": [ "a" ],"input":[["b"]],"contents":{"tools":[1]},"tools":[null ]}"#,
             r#"{"system": |System 0 "a"| ]|,"input":|Input 0 ["b"]|]|,"contents":{"tools":[1]}|,"tools":|Tools 0 null| ]|}"#,
         );
-        check(r#"{"messages":[1,2;3]}"#, r#"{"messages":|Messages 0 1|,2;3]}"#);
+        check(r#"{"messages":["1",2;3]}"#, r#"{"messages":|Messages 0 "1"|,2;3]}"#);
         check("hello", "hello");
         check("", "");
     }
@@ -265,7 +324,8 @@ mod tests {
         check("\u{feff} {\"messages\":[\"~\"]}\n", "\u{feff} {\"messages\":[\"~\"|]}\n|");
         check(r#"{"messages":[],"system":"~","x":1}"#, r#"{"messages":[],"system":"~"|,"x":1}|"#);
         check(r#"{"a~":1,"messages":["~"]}"#, r#"{"a~":1|,"messages":["~"|]}|"#);
-        // The elements of other arrays are not.
+        // The elements of other arrays are not, nor are numbers.
+        check(r#"{"input": [ 1,"~",3],"tools":[-1,"~"]}"#, r#"{"input": [ 1,"~",3]|,"tools":[-1,"~"]|}|"#);
         check(
             r#"{"stop":["~","~"],"messages":{"input":["~","~"]}}"#,
             r#"{"stop":["~","~"]|,"messages":{"input":["~","~"]}|}|"#,

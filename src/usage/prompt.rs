@@ -2,10 +2,15 @@
 //!
 //! Payloads are what nobody reads back as text: images and audio in base64, vectors. A mark of kind and size stands
 //! in their place. The body need not be well-formed: this looks for strings, keys and arrays of numbers and lets
-//! everything else pass. One pass, no look back beyond a media type, no memory but the excerpt.
+//! everything else pass. One pass, no look back beyond a media type, no memory but what is not as it was sent.
+
+use std::borrow::Cow;
 
 use super::excerpt::Excerpt;
 use super::members::BOM;
+use super::pieces::{PartWalk, PieceEnd, is_short};
+use super::request_facts::RequestOutline;
+use super::text::lossy;
 
 /// Shortest string under one of [`PAYLOAD_KEYS`] that is taken for base64: shorter ones are words.
 const NAMED_BYTES_MIN: usize = 32;
@@ -24,18 +29,119 @@ const PAYLOAD_KEYS: [&[u8]; 8] =
 /// The body as sent, at most `bytes_max` of it: payloads replaced by a mark such as `[image/png, 2345678 bytes]`, then
 /// head and tail kept with `…[N bytes left out]…` between. `None` for an empty body, or when nothing may be kept.
 pub fn prompt_text(body: &[u8], bytes_max: usize) -> Option<String> {
-    if body.is_empty() || bytes_max == 0 {
-        return None;
+    let mut excerpt = Excerpt::with_room(bytes_max, body.len());
+    let mut walk = PromptWalk::of(body);
+    while let Some(piece) = walk.next_piece() {
+        excerpt.push(piece.text.as_bytes());
     }
-    let mut copy = Copy { body, copied: 0, excerpt: Excerpt::with_room(bytes_max, body.len()) };
-    let text = body.strip_prefix(BOM).unwrap_or(body);
-    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        _ if is_binary(body) => copy.replace(0, body.len(), &mark("binary", body.len())),
-        Some(b'{' | b'[' | b'"') => copy.json(),
-        Some(_) | None => copy.data_urls(0, body.len()),
+    excerpt.into_text()
+}
+
+/// The same of a text that was read already, in pieces.
+pub fn excerpt_of<'a>(pieces: impl Iterator<Item = &'a str>, bytes_max: usize) -> Option<String> {
+    let mut excerpt = Excerpt::new(bytes_max);
+    pieces.for_each(|piece| excerpt.push(piece.as_bytes()));
+    excerpt.into_text()
+}
+
+/// A piece of a prompt's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptPiece<'a> {
+    /// As it is stored.
+    pub text: Cow<'a, str>,
+    /// Where it ends in the body.
+    pub end: PieceEnd,
+    /// So it was sent.
+    pub is_as_sent: bool,
+}
+
+/// The one walk over a request's body: it finds the members that tell, and the text piece by piece.
+pub struct PromptWalk<'a> {
+    body: &'a [u8],
+    parts: PartWalk<'a>,
+    outline: RequestOutline,
+    scan: Scan,
+    /// The end of the last piece in the body, and how much text there is up to it.
+    from: usize,
+    text_bytes: usize,
+}
+
+/// How a body is looked through for payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scan {
+    /// String by string.
+    Json,
+    /// As a text.
+    Text,
+    /// It is one.
+    Binary,
+}
+
+impl<'a> PromptWalk<'a> {
+    /// Over the whole body.
+    pub fn of(body: &'a [u8]) -> PromptWalk<'a> {
+        PromptWalk::behind(body, PieceEnd::START, RequestOutline::default())
     }
-    copy.excerpt.push(&body[copy.copied..]);
-    copy.excerpt.into_text()
+
+    /// From this place on. What stands before it is known, as sent, and has this outline.
+    pub fn behind(body: &'a [u8], from: PieceEnd, outline: RequestOutline) -> PromptWalk<'a> {
+        let text = body.strip_prefix(BOM).unwrap_or(body);
+        let scan = match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            _ if is_binary(&body[from.at..]) => Scan::Binary,
+            Some(b'{' | b'[' | b'"') => Scan::Json,
+            Some(_) | None => Scan::Text,
+        };
+        let parts = PartWalk::behind(body, from);
+        PromptWalk { body, parts, outline, scan, from: from.at, text_bytes: from.at }
+    }
+
+    /// Whether there is what no text has: then the whole body is one payload, whatever stands before.
+    pub fn is_binary(&self) -> bool {
+        self.scan == Scan::Binary
+    }
+
+    /// The next piece; `None`: the body ends.
+    pub fn next_piece(&mut self) -> Option<PromptPiece<'a>> {
+        let body = self.body;
+        if self.is_binary() {
+            let is_first = std::mem::replace(&mut self.from, body.len()) < body.len();
+            let text = Cow::Owned(mark("binary", body.len()));
+            return is_first.then(|| PromptPiece { text, end: PieceEnd::end(body), is_as_sent: false });
+        }
+        let mut copy = Copy { body, copied: self.from, text: Vec::new() };
+        let mut last = self.next_part(&mut copy)?;
+        while is_short(self.text_bytes, self.text_bytes + copy.bytes(last.at)) {
+            match self.next_part(&mut copy) {
+                Some(next) => last = next,
+                None => break,
+            }
+        }
+        let text = match copy.copied == self.from {
+            true => lossy(&body[self.from..last.at]),
+            false => Cow::Owned(lossy(&copy.into_text(last.at)).into_owned()),
+        };
+        self.text_bytes += text.len();
+        self.from = last.at;
+        let is_as_sent = matches!(text, Cow::Borrowed(_));
+        Some(PromptPiece { text, end: last, is_as_sent })
+    }
+
+    fn next_part(&mut self, copy: &mut Copy) -> Option<PieceEnd> {
+        let (body, outline, from) = (self.body, &mut self.outline, self.parts.last().at);
+        let end = self.parts.next(|key, value| outline.note(&body[key], value))?;
+        match self.scan {
+            Scan::Json => copy.json(from, end.at),
+            Scan::Text => copy.data_urls(from, end.at),
+            Scan::Binary => {}
+        }
+        Some(end)
+    }
+
+    /// The members that tell, as far as it has come.
+    pub fn into_outline(mut self) -> RequestOutline {
+        self.outline.end(self.parts.object_end());
+        self.outline
+    }
 }
 
 fn mark(kind: &str, bytes: usize) -> String {
@@ -49,31 +155,41 @@ fn is_binary(body: &[u8]) -> bool {
     body.chunks(4096).any(|chunk| chunk.iter().fold(false, |binary, &byte| binary | control(byte)))
 }
 
-/// The body on its way into the excerpt.
+/// A piece of the body on its way into its text.
 struct Copy<'a> {
     body: &'a [u8],
-    /// Everything before this is in the excerpt, or replaced there.
+    /// Everything of it before this is in the text, or replaced there. At the piece's beginning: nothing is replaced.
     copied: usize,
-    excerpt: Excerpt,
+    text: Vec<u8>,
 }
 
 impl Copy<'_> {
+    /// How long the text is that ends here.
+    fn bytes(&self, end: usize) -> usize {
+        self.text.len() + end - self.copied
+    }
+
+    fn into_text(mut self, end: usize) -> Vec<u8> {
+        self.text.extend_from_slice(&self.body[self.copied..end]);
+        self.text
+    }
+
     fn replace(&mut self, start: usize, end: usize, mark: &str) {
-        self.excerpt.push(&self.body[self.copied..start]);
-        self.excerpt.push(mark.as_bytes());
+        self.text.extend_from_slice(&self.body[self.copied..start]);
+        self.text.extend_from_slice(mark.as_bytes());
         self.copied = end;
     }
 
-    /// Looks at every string and every list of numbers. A key counts until the next one, so it also names the
-    /// elements of an array behind it.
-    fn json(&mut self) {
-        let body = self.body;
+    /// Looks at every string and every list of numbers of a part. A key counts until the next one, so it also names
+    /// the elements of an array behind it.
+    fn json(&mut self, start: usize, end: usize) {
+        let body = &self.body[..end];
         let mut key: &[u8] = b"";
-        let mut at = 0;
+        let mut at = start;
         while let Some(found) = memchr::memchr2(b'"', b'[', &body[at..]) {
             let start = at + found;
             if body[start] == b'[' {
-                at = self.numbers(start, key);
+                at = self.numbers(start, end, key);
                 continue;
             }
             let end = closing_quote(body, start + 1);
@@ -121,8 +237,8 @@ impl Copy<'_> {
 
     /// The list that begins at `start`, if it is one of numbers; returns where to go on. Whole numbers are token ids,
     /// a prompt in its own right, and stay, unless the key says otherwise.
-    fn numbers(&mut self, start: usize, key: &[u8]) -> usize {
-        let list = &self.body[start + 1..];
+    fn numbers(&mut self, start: usize, end: usize, key: &[u8]) -> usize {
+        let list = &self.body[start + 1..end];
         let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b',');
         let length = list.iter().take_while(|byte| is_number(byte) || byte.is_ascii_whitespace()).count();
         let (list, end) = (&list[..length], start + 1 + length);

@@ -3,11 +3,14 @@
 //! Does not judge the request: that is upstream's right. A body that is neither one well-formed JSON object nor a form
 //! says nothing. Where a key stands twice the last one counts, as in `JSON.parse`, Python and nlohmann::json.
 
+use std::ops::Range;
+
 use memchr::memmem;
 
 use super::form::{each_field, is_form};
 use super::members::{each_member, is_true, plain_key, spells, string_value};
 use super::numbers::count;
+use super::pieces::{PartWalk, PieceEnd};
 use super::text::{identifier, lossy, without_partial_character};
 use crate::limits::NAME_BYTES_MAX;
 
@@ -24,7 +27,7 @@ pub struct RequestFacts {
     pub asks_usage: bool,
     /// `n`, where it is a count above zero: how many choices the reply shall have.
     pub choices: Option<u64>,
-    /// What the body calls the conversation: the first of [`SESSION_KEYS`] that is an [`identifier`].
+    /// What the body calls the conversation: the first of [`SESSIONS`] that is an [`identifier`].
     pub session: Option<String>,
     /// `thread_id`, likewise: the conversation as upstream knows it.
     pub thread: Option<String>,
@@ -32,48 +35,127 @@ pub struct RequestFacts {
     pub previous_response: Option<String>,
 }
 
-/// Members by which bodies name their conversations: Cline, which means LiteLLM; OpenRouter; Claude Code and what
+/// Where the members that tell stand in a JSON body, as one walk over it finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestOutline {
+    /// Their values, in the order of [`NAMES`].
+    values: [Option<Range<usize>>; NAMES.len()],
+    /// One of them stands there twice.
+    repeats: bool,
+    /// Behind the closing brace; `None`: the body is no well-formed object.
+    object_end: Option<usize>,
+}
+
+/// The members that tell. The constants below are their places.
+const NAMES: [&str; 11] = [
+    "model",
+    "stream",
+    "user",
+    "stream_options",
+    "n",
+    "thread_id",
+    "previous_response_id",
+    "litellm_session_id",
+    "session_id",
+    "metadata",
+    "prompt_cache_key",
+];
+const MODEL: usize = 0;
+const STREAM: usize = 1;
+const USER: usize = 2;
+const STREAM_OPTIONS: usize = 3;
+const CHOICES: usize = 4;
+const THREAD: usize = 5;
+const PREVIOUS_RESPONSE: usize = 6;
+const METADATA: usize = 9;
+/// The places among [`NAMES`] of members by which bodies name their conversations: Cline, which means LiteLLM; OpenRouter; Claude Code and what
 /// resembles it, within [`METADATA_USER`]; Codex, opencode and whoever else wants a cache that is found again. A cache
 /// key stands last, for it may be one for many conversations.
-const SESSION_KEYS: [&[u8]; 4] = [b"litellm_session_id", b"session_id", b"metadata", b"prompt_cache_key"];
+const SESSIONS: [usize; 4] = [7, 8, METADATA, 10];
 /// The member of `metadata` that holds the session, among others.
 const METADATA_USER: &str = "user_id";
 /// Longest of it that is looked at. Claude Code's has 200 bytes.
 const METADATA_USER_BYTES_MAX: usize = 1024;
 
+impl RequestOutline {
+    /// That of a whole body.
+    pub fn of(body: &[u8]) -> RequestOutline {
+        let (mut outline, mut walk) = (RequestOutline::default(), PartWalk::behind(body, PieceEnd::START));
+        while walk.next(|key, value| outline.note(&body[key], value)).is_some() {}
+        outline.end(walk.object_end());
+        outline
+    }
+
+    /// A member is passed on the way.
+    pub(super) fn note(&mut self, key: &[u8], value: Range<usize>) {
+        let key = plain_key(key);
+        if let Some(place) = NAMES.iter().position(|name| *key == *name.as_bytes()) {
+            self.repeats |= self.values[place].replace(value).is_some();
+        }
+    }
+
+    /// The way is over.
+    pub(super) fn end(&mut self, object_end: Option<usize>) {
+        self.object_end = object_end;
+    }
+
+    /// As it was when the walk was at this place. `None`: nobody knows any more.
+    pub fn before(&self, at: usize) -> Option<RequestOutline> {
+        let values = self.values.clone().map(|value| value.filter(|value| value.end <= at));
+        (!self.repeats).then_some(RequestOutline { values, repeats: false, object_end: None })
+    }
+
+    /// What the members of this body tell.
+    pub fn facts(&self, body: &[u8]) -> RequestFacts {
+        let value = |place| self.value(place).map(|value| &body[value]);
+        let session = |place| match (place, value(place)?) {
+            (METADATA, metadata) => session_of(metadata),
+            (_, name) => id(name),
+        };
+        RequestFacts {
+            model: value(MODEL).and_then(name),
+            stream: value(STREAM).is_some_and(is_true),
+            user: value(USER).and_then(name),
+            asks_usage: value(STREAM_OPTIONS).is_some_and(asks_usage),
+            choices: value(CHOICES).and_then(count).filter(|n| *n > 0),
+            session: SESSIONS.into_iter().find_map(session),
+            thread: value(THREAD).and_then(id),
+            previous_response: value(PREVIOUS_RESPONSE).and_then(id),
+        }
+    }
+
+    /// Where the value of `stream` is.
+    pub(super) fn stream(&self) -> Option<Range<usize>> {
+        self.value(STREAM)
+    }
+
+    /// Where that of `stream_options` is.
+    pub(super) fn stream_options(&self) -> Option<Range<usize>> {
+        self.value(STREAM_OPTIONS)
+    }
+
+    /// Where the closing brace of the object is.
+    pub(super) fn closing_brace(&self) -> Option<usize> {
+        self.object_end.map(|end| end - 1)
+    }
+
+    fn value(&self, place: usize) -> Option<Range<usize>> {
+        self.values[place].clone().filter(|_| self.object_end.is_some())
+    }
+}
+
 impl RequestFacts {
     /// Reads the top-level members of a JSON request body, or the fields of a form; anything else says nothing. Names
     /// longer than [`NAME_BYTES_MAX`] are cut.
     pub fn read(body: &[u8]) -> RequestFacts {
-        if is_form(body) {
-            return RequestFacts::of_form(body);
-        }
-        let mut facts = RequestFacts::default();
-        let mut sessions: [Option<String>; SESSION_KEYS.len()] = Default::default();
-        let object = each_member(body, |key, value| {
-            let value = &body[value];
-            match &*plain_key(key) {
-                b"model" => facts.model = name(value),
-                b"stream" => facts.stream = is_true(value),
-                b"user" => facts.user = name(value),
-                b"stream_options" => facts.asks_usage = asks_usage(value),
-                b"n" => facts.choices = count(value).filter(|n| *n > 0),
-                b"thread_id" => facts.thread = id(value),
-                b"previous_response_id" => facts.previous_response = id(value),
-                b"metadata" => sessions[2] = session_of(value),
-                key => {
-                    if let Some(place) = SESSION_KEYS.iter().position(|known| *known == key) {
-                        sessions[place] = id(value);
-                    }
-                }
-            }
-        });
-        facts.session = sessions.into_iter().flatten().next();
-        if object.is_some() { facts } else { RequestFacts::default() }
+        RequestFacts::of_form(body).unwrap_or_else(|| RequestOutline::of(body).facts(body))
     }
 
-    /// Audio is sent as a form; its fields are named as the members of a JSON body.
-    fn of_form(body: &[u8]) -> RequestFacts {
+    /// Audio is sent as a form; its fields are named as the members of a JSON body. `None`: the body is none.
+    pub fn of_form(body: &[u8]) -> Option<RequestFacts> {
+        if !is_form(body) {
+            return None;
+        }
         let mut facts = RequestFacts::default();
         each_field(body, |name, value| match name {
             b"model" => facts.model = field(value),
@@ -81,7 +163,7 @@ impl RequestFacts {
             b"user" => facts.user = field(value),
             _ => {}
         });
-        facts
+        Some(facts)
     }
 }
 

@@ -44,6 +44,10 @@ mod tests {
             text.push_str(if number > 0 { "," } else { "" });
             text.push_str(&format!("\"{key}\":"));
             match value.as_array().filter(|_| ARRAYS.contains(key)) {
+                Some(elements) if elements.first().is_some_and(serde_json::Value::is_number) => {
+                    places.push(text.len());
+                    text.push_str(&value.to_string());
+                }
                 Some(elements) => {
                     places.push(text.len());
                     text.push('[');

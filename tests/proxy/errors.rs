@@ -436,3 +436,33 @@ fn bodies_that_together_take_too_much_memory_are_a_503() {
     }
     upstream_answers.join().expect("upstream saw ten requests");
 }
+
+#[test]
+fn what_rows_keep_of_prompts_counts_as_bodies_do_and_what_several_say_once() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::with(&upstream, &[("MAX_BODY_MB", "1")]);
+    let request = |of: &str| {
+        let prompt = format!(r#"{{"stream":true,"messages":[{{"content":"{}"}}]}}"#, of.repeat(990_000));
+        post("/v1/messages", &prompt)
+    };
+    let stream = |of: &str| {
+        let mut client = proxy.connect();
+        client.send(request(of));
+        let mut link = upstream.accept();
+        link.request();
+        link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
+        client.through("One");
+        (client, link)
+    };
+    // Bodies have left, and streams flow.
+    let alike: Vec<_> = (0..8).map(|_| stream("a")).collect();
+    let others = ["b", "c", "d"].map(stream);
+    let mut one_more = proxy.connect();
+    one_more.send(request("e"));
+    check_error(&one_more.reply(), 503, "overloaded", "large requests");
+    drop(others);
+    proxy.wait_for_rows(3);
+    let more = stream("e");
+    drop((alike, more));
+    assert_eq!(proxy.wait_for_rows(12).iter().filter(|row| row.outcome == "client_closed").count(), 12);
+}

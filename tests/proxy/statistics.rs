@@ -40,7 +40,7 @@ pub fn recorded(number: usize) -> Row {
         attempt: None,
         told_conversation: Default::default(),
         replay_of: None,
-        content: Content { prompt: Some(format!("prompt {number}")), ..Content::default() },
+        content: Content { prompt: Some(format!("prompt {number}").into()), ..Content::default() },
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn step(own: &Connection, recorder: &Recorder) -> rusqlite::Result<Ph
     for id in &batch.ids {
         read.query_row([id], |_| Ok(())).optional()?;
     }
-    recorder.clean_pieces(&batch.ids, batch.ids.len() * 1024, |conn| batch.remove(conn))?;
+    recorder.clean_pieces(batch.ids.len() * 1024, |conn| batch.remove(conn))?;
     Ok(Phase::Pieces)
 }
 
@@ -118,8 +118,9 @@ impl PieceBatch {
         Ok((!ids.is_empty()).then_some(PieceBatch { ids }))
     }
 
-    /// Removes those that are needed no more, inside the caller's transaction.
-    fn remove(&self, conn: &Connection) -> rusqlite::Result<()> {
+    /// Removes those that are needed no more, inside the caller's transaction. Returns the block before which they were
+    /// used last.
+    fn remove(&self, conn: &Connection) -> rusqlite::Result<i64> {
         let from = number(conn, PIECED_FROM)?.unwrap_or(0);
         // At most as many rows are passed over as were looked at, and those that have come since.
         let first: Option<i64> = conn
@@ -138,7 +139,7 @@ impl PieceBatch {
         if removed > 0 {
             CountedPieces { bytes: (counted.bytes - removed).max(0), ..counted }.set(conn)?;
         }
-        Ok(())
+        Ok(before)
     }
 }
 
@@ -155,7 +156,7 @@ mod tests {
         let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
         let own = Connection::open(folder.join("metrics.db")).expect("opens");
         let said = |what: &str| {
-            let content = Content { prompt: Some(what.repeat(10_000)), ..Content::default() };
+            let content = Content { prompt: Some(what.repeat(10_000).into()), ..Content::default() };
             vec![Row { content, ..row() }]
         };
         store.write(&said("a")).and_then(|_| store.write(&said("b"))).expect("writes");

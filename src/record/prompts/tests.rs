@@ -5,8 +5,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::memory::tests::check_memory;
 use super::*;
 use crate::calendar::DAY_MS;
+use crate::limits::{PIECED_BYTES_MIN, PROMPTS_KNOWN_BYTES_MAX};
 use crate::record::clean::{Cleaner, Retention};
 use crate::record::recorder::Recorder;
 use crate::record::row::{Content, Row};
@@ -14,6 +16,8 @@ use crate::record::store::{DbSync, Store};
 use crate::settings::Limit;
 use crate::stats::Reader;
 use crate::testing::{Folder, Random, row};
+use crate::usage::prompt::prompt_text;
+use crate::usage::{RequestFacts, inject};
 
 /// What a client repeats with each request.
 #[derive(Clone)]
@@ -22,6 +26,8 @@ struct Conversation {
     system: String,
     tools: Vec<String>,
     turns: Vec<String>,
+    /// Members in front of the others, and behind them.
+    around: [String; 2],
 }
 
 const DIALECTS: u64 = 8;
@@ -30,13 +36,14 @@ impl Conversation {
     fn new(random: &mut Random) -> Conversation {
         let tools = (0..random.below(6)).map(|_| words(random, 900)).collect();
         let turns = (0..random.below(8)).map(|_| words(random, 4000)).collect();
-        Conversation { dialect: random.below(DIALECTS), system: words(random, 12_000), tools, turns }
+        let around = [members(random), members(random)];
+        Conversation { dialect: random.below(DIALECTS), system: words(random, 12_000), tools, turns, around }
     }
 
     /// What an agent does between two requests.
     fn go_on(&mut self, random: &mut Random) {
         let turns = self.turns.len();
-        match random.below(12) {
+        match random.below(13) {
             0 if turns > 0 => self.turns[random.index(turns)] = words(random, 3000),
             1 => self.turns.truncate(random.index(turns)),
             2 => self.system = words(random, 12_000),
@@ -44,6 +51,7 @@ impl Conversation {
             4 if turns > 0 => drop(self.turns.remove(random.index(turns))),
             // Sent once more.
             5 => {}
+            6 => self.around[random.index(2)] = members(random),
             _ => self.turns.extend((0..=random.below(3)).map(|_| words(random, 5000))),
         }
     }
@@ -52,14 +60,20 @@ impl Conversation {
         let list = |of: &[String], with: &dyn Fn(&String) -> String| {
             format!("[{}]", of.iter().map(with).collect::<Vec<_>>().join(if self.dialect < 4 { "," } else { ",\n  " }))
         };
-        let system = &self.system;
+        let (system, [before, behind]) = (&self.system, &self.around);
         let tools =
             list(&self.tools, &|tool| format!(r#"{{"type":"function","function":{{"description":"{tool}"}}}}"#));
         let messages = list(&self.turns, &|turn| format!(r#"{{"role":"user","content":"{turn}"}}"#));
         match self.dialect {
-            0 => format!(r#"{{"model":"m","system":"{system}","messages":{messages},"tools":{tools},"stream":true}}"#),
-            1 => format!(r#"{{"model":"m","instructions":"{system}","input":{messages},"tools":{tools}}}"#),
-            2 => format!(r#"{{"tools":{tools},"system":[{{"type":"text","text":"{system}"}}],"messages":{messages}}}"#),
+            0 => {
+                format!(r#"{{"model":"m"{before},"system":"{system}","messages":{messages},"tools":{tools}{behind}}}"#)
+            }
+            1 => format!(
+                r#"{{"model":"m"{before},"instructions":"{system}","input":{messages},"tools":{tools}{behind}}}"#
+            ),
+            2 => format!(
+                r#"{{"tools":{tools},"system":[{{"type":"text","text":"{system}"}}]{before},"messages":{messages}{behind}}}"#
+            ),
             3 => format!(r#"{{"contents":{messages},"tools":[{{"functionDeclarations":{tools}}}]}}"#),
             4 => format!("{{\n \"messages\" : {messages} ,\n \"\\u0074ools\" : {tools}\n}}\n"),
             5 => format!(r#"{{"prompt":"{system}{}","max_tokens":9}}"#, self.turns.concat()),
@@ -70,10 +84,28 @@ impl Conversation {
     }
 }
 
-/// The inside of a JSON string that no other is like.
+/// Some that tell.
+fn members(random: &mut Random) -> String {
+    const MEMBERS: [&str; 8] = [
+        "",
+        r#","stream":true"#,
+        r#","stream":false,"n":2"#,
+        r#","user":"ann","stream":true"#,
+        r#","stream_options":{"include_usage":true}"#,
+        r#","stream_options":null"#,
+        r#","stop":["a","b"]"#,
+        r#" , "\u006e" : 3"#,
+    ];
+    format!("{}{}", random.pick(&MEMBERS), random.pick(&MEMBERS))
+}
+
+/// The inside of a JSON string that no other is like, with a picture at times.
 fn words(random: &mut Random, bytes_max: u64) -> String {
     const WORDS: [&str; 8] = ["fn main", "é", "\\n", "\\\"quoted\\\"", "😀", "[{\\\\}]", ",", " the "];
     let mut text = format!("{} ", random.below(u64::MAX));
+    if random.below(40) == 0 {
+        text.push_str(&format!("data:image/png;base64,{}", "A".repeat(random.index(3000))));
+    }
     let bytes = random.below(bytes_max) as usize;
     while text.len() < bytes {
         text.push_str(WORDS[random.index(WORDS.len())]);
@@ -82,14 +114,22 @@ fn words(random: &mut Random, bytes_max: u64) -> String {
 }
 
 fn said(prompt: &str) -> Row {
-    Row { content: Content { prompt: Some(prompt.to_owned()), ..Content::default() }, ..row() }
+    said_as(Some(Prompt::Whole(prompt.to_owned())))
 }
+
+fn said_as(prompt: Option<Prompt>) -> Row {
+    Row { content: Content { prompt, ..Content::default() }, ..row() }
+}
+
+/// As long as the settings allow by default.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A database that is written, cleaned and looked into, and what was said in it.
 struct PromptBench {
     folder: Folder,
     recorder: Option<Recorder>,
     own: Connection,
+    memory: PromptMemory,
     told: BTreeMap<i64, String>,
 }
 
@@ -98,21 +138,29 @@ impl PromptBench {
         let folder = Folder::new();
         let recorder = Some(open(&folder.join("metrics.db")));
         let own = Connection::open(folder.join("metrics.db")).expect("opens");
-        PromptBench { folder, recorder, own, told: BTreeMap::new() }
+        let memory = memory_of(&own);
+        PromptBench { folder, recorder, own, memory, told: BTreeMap::new() }
     }
 
     fn recorder(&self) -> &Recorder {
         self.recorder.as_ref().expect("open")
     }
 
-    fn write(&mut self, prompt: &str) -> i64 {
-        let id = self.recorder().commit(said(prompt), |_| ()).expect("is written");
-        self.told.insert(id, prompt.to_owned());
+    /// Mostly as a request is read, else as a text that nobody has cut yet.
+    fn write(&mut self, body: &str) -> i64 {
+        let text = prompt_text(body.as_bytes(), BYTES_MAX).expect("a text");
+        let row = match self.told.len() % 4 {
+            0 => said(&text),
+            _ => said_as(self.memory.read(body.as_bytes(), BYTES_MAX).prompt),
+        };
+        let id = self.recorder().commit(row, |_| ()).expect("is written");
+        self.told.insert(id, text);
         id
     }
 
     /// As after a kill: what is not in the database is gone.
     fn restart(&mut self) {
+        self.memory = memory_of(&self.own);
         self.recorder = None;
         self.recorder = Some(open(&self.folder.join("metrics.db")));
     }
@@ -148,6 +196,15 @@ impl PromptBench {
     fn number(&self, query: &str) -> i64 {
         self.own.query_row(query, [], |row| row.get(0)).expect(query)
     }
+}
+
+fn memory() -> PromptMemory {
+    PromptMemory::new(PieceKey::new(b"of another database"))
+}
+
+fn memory_of(database: &Connection) -> PromptMemory {
+    let secret = "SELECT value FROM meta WHERE name = 'fingerprint_key'";
+    PromptMemory::new(PieceKey::new(&database.query_row(secret, [], |row| row.get::<_, Vec<u8>>(0)).expect("a key")))
 }
 
 fn open(path: &Path) -> Recorder {
@@ -210,6 +267,42 @@ fn every_prompt_is_what_was_said_over_restarts_and_clean_up() {
         assert_eq!(bench.number("SELECT value FROM meta WHERE name = 'pieces_bytes'"), 0, "{seed}");
         assert_eq!(bench.number("PRAGMA freelist_count"), 0, "{seed}");
     }
+}
+
+/// What is read with the help of earlier prompts is what is read without.
+#[test]
+fn what_the_last_prompts_have_too_changes_nothing_of_what_a_request_says() {
+    let (mut random, mut going_on, memory) = (Random::new(21), Vec::new(), memory());
+    let (mut with_others, mut without) = (0, 0);
+    for turn in 0..500 {
+        let mut body = next_prompt(&mut random, &mut going_on).into_bytes();
+        match random.below(30) {
+            0 => body.truncate(random.index(body.len())),
+            1 => {
+                let place = random.index(body.len());
+                body[place] = random.below(256) as u8;
+            }
+            2 => body.extend_from_slice(b" \n"),
+            3 => body.extend_from_slice(b"{\"stream\":true}"),
+            _ => {}
+        }
+        let bytes_max = if turn % 10 == 0 { 20_000 } else { BYTES_MAX };
+        let (read, alone) = (memory.read(&body, bytes_max), self::memory().read(&body, bytes_max));
+        let facts = RequestFacts::read(&body);
+        let edit = inject::edit(&body, &RequestOutline::of(&body));
+        let text = prompt_text(&body, bytes_max).map(Prompt::Whole);
+        for (read, how) in [(&read, "with others"), (&alone, "alone")] {
+            assert_eq!((&read.facts, &read.edit), (&facts, &edit), "{turn}, {how}");
+            assert!(read.prompt == text, "{turn}, {how}");
+        }
+        if let (Some(Prompt::Pieced(read)), Some(Prompt::Pieced(alone))) = (&read.prompt, &alone.prompt) {
+            let hashes = |prompt: &PiecedPrompt| prompt.pieces.iter().map(|piece| piece.hash).collect::<Vec<_>>();
+            assert_eq!(hashes(read), hashes(alone), "cut in the same places");
+        }
+        (with_others, without) = (with_others + read.prompt_bytes, without + alone.prompt_bytes);
+        check_memory(&memory);
+    }
+    assert!(with_others * 4 < without * 3, "{with_others} of {without}");
 }
 
 #[test]
@@ -322,7 +415,7 @@ fn content_without_pieces_is_looked_through_once_however_much_it_is() {
 fn two_processes_and_a_person_leave_every_prompt_whole() {
     let mut random = Random::new(9);
     let (mut bench, mut going_on) = (PromptBench::new(), Vec::new());
-    let other = open(&bench.folder.join("metrics.db"));
+    let (other, other_memory) = (open(&bench.folder.join("metrics.db")), memory());
     for _ in 0..300 {
         let prompt = next_prompt(&mut random, &mut going_on);
         match random.below(20) {
@@ -337,8 +430,9 @@ fn two_processes_and_a_person_leave_every_prompt_whole() {
             1 => bench.own.execute_batch("DELETE FROM content WHERE id % 5 < random() % 5").expect("removed"),
             2..=10 => drop(bench.write(&prompt)),
             _ => {
-                let id = other.commit(said(&prompt), |_| ()).expect("is written");
-                bench.told.insert(id, prompt);
+                let prompt_read = other_memory.read(prompt.as_bytes(), BYTES_MAX).prompt;
+                let id = other.commit(said_as(prompt_read), |_| ()).expect("is written");
+                bench.told.insert(id, prompt_text(prompt.as_bytes(), BYTES_MAX).expect("a text"));
             }
         }
         bench.check();
@@ -358,7 +452,7 @@ fn a_piece_that_is_missing_shows_as_such_and_is_written_again() {
         .replace(&format!(r#",{{"role":"user","content":"{}"}}"#, "b".repeat(9000)), "…[a piece is missing]…");
     let told = |bench: &PromptBench, id: i64| {
         let reader = Reader::open(&bench.folder.join("metrics.db")).expect("opens");
-        reader.request(id).expect("answers").expect("is there").content.prompt.expect("a prompt")
+        reader.request(id).expect("answers").expect("is there").content.prompt.expect("a prompt").to_string()
     };
     assert_eq!(told(&bench, 1), expected);
     assert_eq!(bench.write(&one.body()), 2);
@@ -371,6 +465,22 @@ fn a_piece_that_is_missing_shows_as_such_and_is_written_again() {
     assert_eq!(told(&bench, 3), two.body());
     bench.own.execute_batch("UPDATE content SET pieces = 'nonsense' WHERE id = 3").expect("written by hand");
     assert_eq!(told(&bench, 3), "…[a piece is missing]…");
+}
+
+#[test]
+fn another_text_under_the_same_hash_is_never_taken_for_it() {
+    let mut bench = PromptBench::new();
+    let body = format!(r#"{{"messages":["{}","{}"]}}"#, "a".repeat(9000), "b".repeat(9000));
+    bench.write(&body);
+    bench.own.execute_batch("UPDATE pieces SET text = replace(text, 'b', 'c')").expect("written by hand");
+    let told = bench.told.clone();
+    for memory in [memory_of(&bench.own), memory()] {
+        bench.memory = memory;
+        let id = bench.write(&body);
+        let prompt = format!("SELECT prompt FROM prompts WHERE id = {id}");
+        assert!(bench.own.query_row(&prompt, [], |row| row.get::<_, String>(0)).expect("a text") == body);
+    }
+    bench.told = told;
 }
 
 #[test]
@@ -398,9 +508,11 @@ fn what_was_rolled_back_is_not_remembered() {
 fn what_is_known_outlives_what_the_keeper_does() {
     let bench = PromptBench::new();
     let mut store = Store::open(&bench.folder.join("metrics.db"), DbSync::Normal).expect("opens");
+    let mut epoch = None;
     for number in 0..20 {
         store.write(&[said(&format!("{number}{}", "x".repeat(10_000)))]).expect("writes");
-        assert_eq!(store.prompts.known.len(), number + 1, "nothing was forgotten");
+        let epoch = *epoch.get_or_insert(store.pieces.epoch());
+        assert_eq!(store.pieces.epoch(), epoch, "nothing was forgotten");
         // The log begins anew behind each.
         bench.own.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
         store.pack_all().expect("packs");
@@ -421,15 +533,15 @@ fn a_short_prompt_is_stored_as_it_is() {
 #[test]
 fn memory_for_prompts_is_bounded() {
     let mut random = Random::new(11);
-    let folder = Folder::new();
-    let mut store = Store::open(&folder.join("metrics.db"), DbSync::Normal).expect("opens");
+    let memory = memory();
     for number in 0..40 {
         let bytes = [9_000, 300_000, 900_000, PROMPTS_KNOWN_BYTES_MAX + 1][random.index(4)];
         let prompt = format!("{{\"messages\":[{}\"{number}\"]}}", "\"a message\",".repeat(bytes / 12));
-        store.write(&[said(&prompt)]).expect("writes");
-        let bytes: usize = store.prompts.known.iter().map(KnownPrompt::bytes).sum();
-        assert!(bytes <= PROMPTS_KNOWN_BYTES_MAX, "{bytes}");
+        memory.read(prompt.as_bytes(), BYTES_MAX);
+        check_memory(&memory);
     }
+    memory.clear();
+    assert_eq!(check_memory(&memory), 0);
 }
 
 #[test]
