@@ -363,6 +363,8 @@ pub const SEARCH_WORDS_MAX: usize = 16;
 pub const TURNS_ADDED_MAX: usize = 100_000;
 /// Requests of conversations that are looked at for one page where the filter asks for more than their conversation.
 pub const TURNS_LOOKED_AT_MAX: usize = 20_000;
+/// Conversations that are looked at for one page of them: some hundredths of a second where hardly any passes.
+pub const CONVERSATIONS_LOOKED_AT_MAX: usize = 5_000;
 /// Exports at once, each with a worker. They are for one person at a time; beyond, the answer is 503.
 pub const EXPORTS_MAX: usize = 4;
 /// When a client that was refused for that may well try again.

@@ -6,7 +6,7 @@
 use std::ops::{Index, IndexMut};
 
 use crate::http::Refusal;
-use crate::http::target::climbs_out;
+use crate::http::target::{climbs_out, decoded};
 use crate::usage::Dialect;
 
 /// Where a request goes.
@@ -48,6 +48,10 @@ pub enum Local {
     Request(i64),
     /// Requests that hold given words.
     Search,
+    /// Conversations, page by page.
+    Conversations,
+    /// One of them as a thread.
+    Conversation,
     /// All matching requests as a file.
     Export,
     /// Requests as they end, one event each.
@@ -123,8 +127,8 @@ const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static
     LocalRoute { path, local, takes }
 }
 
-/// Every local route but that of a single request.
-pub static LOCAL: [LocalRoute; 17] = [
+/// Every local route but those of a single request and of a single conversation.
+pub static LOCAL: [LocalRoute; 18] = [
     // The front answers.
     line("/health", Local::Health, None),
     line("/", Local::Page, None),
@@ -140,6 +144,7 @@ pub static LOCAL: [LocalRoute; 17] = [
     line("/stats/recent", Local::Recent, Some(&["limit"])),
     line("/stats/requests", Local::Requests, Some(&["after", "limit"])),
     line("/stats/search", Local::Search, Some(&["q", "after", "limit"])),
+    line("/stats/conversations", Local::Conversations, Some(&["after", "limit"])),
     line("/stats", Local::Report, Some(&["tz"])),
     line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.
@@ -148,6 +153,8 @@ pub static LOCAL: [LocalRoute; 17] = [
 ];
 /// The route of a single request, behind which its id stands. The statistics answer.
 static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), None);
+/// The route of a single conversation, behind which its name stands. The statistics answer.
+static CONVERSATION: LocalRoute = line("/stats/conversations/", Local::Conversation, Some(&["after", "limit"]));
 
 /// What under these goes to LM Studio.
 const FORWARDED: [&str; 3] = ["/v1/", "/api/v0/", "/api/v1/"];
@@ -192,7 +199,8 @@ impl Local {
 
     /// Its line.
     pub fn line(self) -> &'static LocalRoute {
-        LOCAL.iter().find(|line| line.local == self).unwrap_or(&REQUEST)
+        let single = if self == Local::Conversation { &CONVERSATION } else { &REQUEST };
+        LOCAL.iter().find(|line| line.local == self).unwrap_or(single)
     }
 }
 
@@ -208,6 +216,9 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
     {
         return Ok(Route::Local(Local::Request(id)));
     }
+    if conversation_of(path).is_some() {
+        return Ok(Route::Local(Local::Conversation));
+    }
     if path == GREETING {
         return Ok(Route::Forward);
     }
@@ -218,6 +229,12 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
         return Ok(Route::Local(line.local));
     }
     Ok(if path == "*" { Route::Asterisk } else { Route::Unknown { suggestion: suggestion(path) } })
+}
+
+/// The name of the conversation that a path (without query) asks for.
+pub fn conversation_of(path: &str) -> Option<String> {
+    let name = path.strip_prefix(CONVERSATION.path)?;
+    (!name.is_empty() && !name.contains('/')).then(|| decoded(name))
 }
 
 fn suggestion(path: &str) -> Option<String> {
@@ -303,6 +320,13 @@ mod tests {
             check(path, Ok(Route::Unknown { suggestion: None }));
         }
         check("*", Ok(Route::Asterisk));
+        for (path, name) in [("a%2Fb%20c+d", "a/b c+d"), ("%ff", "\u{fffd}"), (".", "."), ("..", "..")] {
+            let path = format!("/stats/conversations/{path}");
+            check(&path, Ok(Route::Local(Local::Conversation)));
+            assert_eq!(conversation_of(&path).as_deref(), Some(name));
+        }
+        assert_eq!(Local::Conversation.line().path, "/stats/conversations/");
+        check("/stats/conversations/a/", Ok(Route::Unknown { suggestion: None }));
     }
 
     #[test]

@@ -23,13 +23,22 @@ pub fn climbs_out(rest: &str) -> bool {
 pub fn query_pairs(query: &str) -> Vec<(String, String)> {
     let text = |part: &str| {
         let spaced: Vec<u8> = part.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-        percent_decode(&spaced).decode_utf8_lossy().into_owned()
+        decoded_bytes(&spaced)
     };
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (text(name), text(value)))
         .collect()
+}
+
+/// A segment of a path, percent-decoded. What is no UTF-8 is replaced.
+pub fn decoded(segment: &str) -> String {
+    decoded_bytes(segment.as_bytes())
+}
+
+fn decoded_bytes(bytes: &[u8]) -> String {
+    percent_decode(bytes).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

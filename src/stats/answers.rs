@@ -81,30 +81,37 @@ impl Serialize for Groups {
 
 struct NamedGroup<'a>(By, &'a Group);
 
-/// The figures of the summary in another order, and under shorter names.
 impl Serialize for NamedGroup<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let NamedGroup(by, Group { name, summary }) = self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry(by.name(), name)?;
-        map.serialize_entry("requests", &summary.total_requests)?;
-        map.serialize_entry("input_tokens", &summary.total_input_tokens)?;
-        map.serialize_entry("output_tokens", &summary.total_output_tokens)?;
-        map.serialize_entry("total_tokens", &summary.total_tokens)?;
-        map.serialize_entry("avg_tokens_per_request", &average(summary.total_tokens, summary.total_requests))?;
-        map.serialize_entry("successful_requests", &summary.successful_requests)?;
-        map.serialize_entry("failed_requests", &summary.failed_requests)?;
-        map.serialize_entry("cancelled_requests", &summary.cancelled_requests)?;
-        map.serialize_entry("cached_tokens", &summary.total_cached_tokens)?;
-        map.serialize_entry("reasoning_tokens", &summary.total_reasoning_tokens)?;
-        map.serialize_entry("duration_ms", &summary.total_duration_ms)?;
-        map.serialize_entry("requests_without_usage", &summary.requests_without_usage)?;
-        map.serialize_entry("cache_write_tokens", &summary.total_cache_write_tokens)?;
-        if let Some(Cost { cost, currency }) = &summary.cost {
+        summary.serialize_figures(&mut map)?;
+        map.end()
+    }
+}
+
+impl Summary {
+    /// Its figures in the order and under the names that groups have them.
+    fn serialize_figures<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("requests", &self.total_requests)?;
+        map.serialize_entry("input_tokens", &self.total_input_tokens)?;
+        map.serialize_entry("output_tokens", &self.total_output_tokens)?;
+        map.serialize_entry("total_tokens", &self.total_tokens)?;
+        map.serialize_entry("avg_tokens_per_request", &average(self.total_tokens, self.total_requests))?;
+        map.serialize_entry("successful_requests", &self.successful_requests)?;
+        map.serialize_entry("failed_requests", &self.failed_requests)?;
+        map.serialize_entry("cancelled_requests", &self.cancelled_requests)?;
+        map.serialize_entry("cached_tokens", &self.total_cached_tokens)?;
+        map.serialize_entry("reasoning_tokens", &self.total_reasoning_tokens)?;
+        map.serialize_entry("duration_ms", &self.total_duration_ms)?;
+        map.serialize_entry("requests_without_usage", &self.requests_without_usage)?;
+        map.serialize_entry("cache_write_tokens", &self.total_cache_write_tokens)?;
+        if let Some(Cost { cost, currency }) = &self.cost {
             map.serialize_entry("cost", cost)?;
             map.serialize_entry("currency", currency)?;
         }
-        map.end()
+        Ok(())
     }
 }
 
@@ -325,4 +332,69 @@ pub struct Hit {
     pub found_in: &'static str,
     /// What stands around it.
     pub excerpt: String,
+}
+
+/// `GET /stats/conversations`: those first whose last request is the newest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Conversations {
+    /// At most as many as asked for.
+    pub conversations: Vec<ConversationTotals>,
+    /// What to give as `after` for further ones: the work of one question is bounded. Absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<i64>,
+}
+
+/// What requests that belong together come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConversationTotals {
+    /// Its name.
+    pub conversation: String,
+    /// Where the name comes from: `header`, `body`, `response` or `prefix`.
+    pub conversation_source: Option<String>,
+    /// What its first request says first.
+    pub title: Option<String>,
+    /// Who asked, as far as that is known; most requests first.
+    pub clients: Vec<String>,
+    /// The models that answered; most requests first.
+    pub models: Vec<String>,
+    /// Of all its requests, removed ones included. Written as that of a group is.
+    pub summary: Summary,
+    /// Its first request.
+    pub first_id: i64,
+    /// When that began: RFC 3339, UTC, whole seconds. `None`: its row was removed.
+    pub first_time: Option<String>,
+    /// Its last request.
+    pub last_id: i64,
+    /// When that began.
+    pub last_time: Option<String>,
+}
+
+impl Serialize for ConversationTotals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("conversation", &self.conversation)?;
+        map.serialize_entry("conversation_source", &self.conversation_source)?;
+        map.serialize_entry("title", &self.title)?;
+        map.serialize_entry("clients", &self.clients)?;
+        map.serialize_entry("models", &self.models)?;
+        self.summary.serialize_figures(&mut map)?;
+        map.serialize_entry("first_id", &self.first_id)?;
+        map.serialize_entry("first_time", &self.first_time)?;
+        map.serialize_entry("last_id", &self.last_id)?;
+        map.serialize_entry("last_time", &self.last_time)?;
+        map.end()
+    }
+}
+
+/// `GET /stats/conversations/{name}`: a conversation as a thread.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Thread {
+    /// What it comes to.
+    #[serde(flatten)]
+    pub conversation: ConversationTotals,
+    /// Its requests, oldest first; at most as many as asked for.
+    pub turns: Vec<RequestRow>,
+    /// What to give as `after` for the next ones; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<i64>,
 }

@@ -24,8 +24,8 @@
 //! as the keeper looks, a second after a row: what a second brings may come on top.
 //!
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests and pages
-//! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. Which rows belong to a
-//! conversation, `turns` knows. [`question`] says what a query string means,
+//! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. [`conversations`]
+//! lists what belongs together; which rows do, `turns` knows. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
 //! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
@@ -35,6 +35,7 @@
 
 pub mod answers;
 mod condition;
+pub mod conversations;
 pub mod export;
 pub mod filter;
 mod kept;

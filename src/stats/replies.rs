@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
+use super::filter::shown;
 use super::metrics;
 use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::report::Report;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
-use crate::routes::Local;
+use crate::routes::{Local, conversation_of};
 
 /// The type of the report.
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -35,6 +36,14 @@ pub(super) fn reply(
             Some(request) => json(&request),
             None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
         },
+        Local::Conversations => json(&reader.conversations(filter, *after, *limit)?),
+        Local::Conversation => {
+            let name = conversation_of(head.path()).unwrap_or_default();
+            match reader.conversation(&name, filter, *after, *limit)? {
+                Some(thread) => json(&thread),
+                None => Reply::error(404, &format!("There is no conversation {}.", shown(&name)), "not_found"),
+            }
+        }
         Local::Search => json(&reader.search(filter, words, *after, *limit)?),
         Local::Report => {
             let report = Report::read(reader, filter, *zone, now_ms)?;

@@ -91,41 +91,55 @@ impl Reader {
         })
     }
 
-    /// Rows of the filter's conversations that it lets pass, in a range of ids. One question looks at a bounded number of
-    /// turns; `next_after` continues.
+    /// Rows of the filter's conversations that it lets pass, in a range of ids.
     pub(super) fn page_of_turns(
         &self,
         filter: &Filter,
-        within: (i64, i64),
+        (from, to): (i64, i64),
         end: FirstRead,
         limit: u32,
     ) -> rusqlite::Result<Requests> {
+        match self.id_range(filter)? {
+            Some((first, last)) => {
+                self.read_turns(filter, (first.max(from), last.min(to)), end, (limit, LOOKED_AT_MAX))
+            }
+            None => Ok(Requests { requests: Vec::new(), next_after: None }),
+        }
+    }
+
+    /// The same, where the range is known to be the one to look at. So many rows at most, of so many turns that are
+    /// looked at; `next_after` continues.
+    pub(super) fn read_turns(
+        &self,
+        filter: &Filter,
+        mut left: (i64, i64),
+        end: FirstRead,
+        (limit, looked_at_max): (u32, usize),
+    ) -> rusqlite::Result<Requests> {
         let condition = Condition::of(filter);
-        let mut requests: Vec<RequestRow> = Vec::new();
-        let done = |requests, next_after| Ok(Requests { requests, next_after });
-        let Some((first, last)) = self.id_range(filter)? else { return done(requests, None) };
-        let mut left = (first.max(within.0), last.min(within.1));
         let mut one = self
             .conn
             .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
-        let (limit, mut looked_at) = (limit as usize, 0);
+        let (mut requests, mut looked_at) = (Vec::new(), 0);
+        // Often all pass.
+        let mut most = limit as usize;
         while left.0 <= left.1 {
-            let most = TURNS_AT_ONCE.max(limit);
             let ids = self.turns(filter, left, end, most)?;
             for id in &ids {
                 let found = one.query_row(params_from_iter(condition.values(&[*id])), |row| self.request_of(row));
                 requests.extend(found.optional()?);
                 looked_at += 1;
-                if requests.len() == limit || looked_at == LOOKED_AT_MAX {
-                    return done(requests, Some(*id));
+                if requests.len() == limit as usize || looked_at == looked_at_max {
+                    return Ok(Requests { requests, next_after: Some(*id) });
                 }
                 left = end.behind(*id, left);
             }
             if ids.len() < most {
                 break;
             }
+            most = most.max(TURNS_AT_ONCE);
         }
-        done(requests, None)
+        Ok(Requests { requests, next_after: None })
     }
 
     /// Everything of one request; `None`: there is none of that id.
@@ -217,10 +231,15 @@ impl Reader {
 
     /// The lowest and highest id that can match, whatever the conversation.
     pub(super) fn id_range(&self, filter: &Filter) -> rusqlite::Result<Option<(i64, i64)>> {
-        let ids = self.ids(&Filter { conversations: Vec::new(), ..filter.clone() })?;
-        let first = ids.iter().map(|ids| ids.first).min();
-        let last = ids.iter().map(|ids| ids.last).max();
+        let ids = self.id_ranges(&Filter { conversations: Vec::new(), ..filter.clone() })?;
+        let first = ids.iter().map(|(first, _)| *first).min();
+        let last = ids.iter().map(|(_, last)| *last).max();
         Ok(first.zip(last))
+    }
+
+    /// All ranges of ids that can match. The filter names no conversation.
+    pub(super) fn id_ranges(&self, filter: &Filter) -> rusqlite::Result<Vec<(i64, i64)>> {
+        Ok(self.ids(filter)?.into_iter().map(|ids| (ids.first, ids.last)).collect())
     }
 
     /// Where to look, the highest ids on top. The filter names no conversation.

@@ -116,7 +116,7 @@ impl Bench {
 }
 
 /// The condition of a filter, from its fields.
-fn condition(filter: &Filter) -> String {
+fn condition_of(filter: &Filter) -> String {
     let mut parts = vec!["1".to_owned()];
     parts.extend(filter.from_ms.map(|from| format!("ms >= {from}")));
     parts.extend(filter.to_ms.map(|to| format!("ms < {to}")));
@@ -176,7 +176,7 @@ fn assert_same(answer: &Summary, plain: &Summary, about: &str) {
 }
 
 fn check(bench: &Bench, filter: &Filter, random: &mut Random) {
-    let condition = condition(filter);
+    let condition = condition_of(filter);
     let about = format!("{filter:?}");
     assert_same(&bench.reader.summary(filter).expect("answers"), &bench.summary(&condition), &about);
     for by in By::ALL {
@@ -185,6 +185,7 @@ fn check(bench: &Bench, filter: &Filter, random: &mut Random) {
     check_over_time(bench, filter, random);
     check_latency(bench, filter, &condition);
     check_rows(bench, filter, &condition, 1 + random.below(40) as u32);
+    check_conversations(bench, filter, &condition, 1 + random.below(4) as u32);
 }
 
 fn check_by(bench: &Bench, by: By, filter: &Filter, condition: &str) {
@@ -241,11 +242,11 @@ fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
             to_ms: [filter.to_ms, next].into_iter().flatten().min(),
             ..filter.clone()
         };
-        assert_same(&point.summary, &bench.summary(&condition(&within)), &format!("{} {about}", point.start));
+        assert_same(&point.summary, &bench.summary(&condition_of(&within)), &format!("{} {about}", point.start));
         assert_eq!(point.groups, by.map(|by| bench.reader.by(by, &within).expect("answers")), "{about}");
     }
     let total: i64 = points.iter().map(|point| point.summary.total_requests).sum();
-    assert_eq!(total, bench.summary(&condition(filter)).total_requests, "{about}");
+    assert_eq!(total, bench.summary(&condition_of(filter)).total_requests, "{about}");
 }
 
 fn check_latency(bench: &Bench, filter: &Filter, condition: &str) {
@@ -314,6 +315,63 @@ fn check_rows(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
     while pages.next(|request| exported.push(request.clone())).expect("reads") {}
     exported.reverse();
     assert_eq!(exported, paged, "{filter:?}");
+}
+
+/// All pages of the list, one behind the other.
+fn listed(bench: &Bench, filter: &Filter, limit: u32) -> Vec<ConversationTotals> {
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = bench.reader.conversations(filter, after, limit).expect("answers");
+        let mut last_ids: Vec<i64> = page.conversations.iter().map(|told| told.last_id).collect();
+        last_ids.dedup();
+        assert!(last_ids.len() <= limit as usize);
+        listed.extend(page.conversations);
+        after = page.next_after;
+        if after.is_none() {
+            return listed;
+        }
+    }
+}
+
+fn check_conversations(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
+    let texts = |query: &str| -> Vec<String> {
+        let mut statement = bench.plain.prepare(query).expect(query);
+        statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect(query)
+    };
+    let listed = listed(bench, filter, limit);
+    let names = texts(&format!(
+        "SELECT conversation FROM r WHERE conversation IS NOT NULL GROUP BY 1 HAVING max({condition}) ORDER BY max(id) DESC"
+    ));
+    assert_eq!(listed.iter().map(|told| told.conversation.as_str()).collect::<Vec<_>>(), names, "{filter:?}");
+    for told in &listed {
+        let of_it = format!("conversation = '{}'", told.conversation);
+        assert_same(&told.summary, &bench.summary(&of_it), &told.conversation);
+        let of = |column: &str| {
+            texts(&format!(
+                "SELECT {column} FROM r WHERE {of_it} AND {column} <> '' GROUP BY 1 ORDER BY count(*) DESC, 1"
+            ))
+        };
+        assert_eq!((&told.clients, &told.models), (&of("client"), &of("model")), "{of_it}");
+        let end = |end: &str| bench.number(&format!("SELECT {end}(id) FROM r WHERE {of_it}"));
+        assert_eq!((told.first_id, told.last_id), (end("min"), end("max")), "{of_it}");
+        let time = |id: i64| texts(&format!("SELECT substr(start_time, 1, 19) || 'Z' FROM r WHERE id = {id}")).pop();
+        assert_eq!((&told.first_time, &told.last_time), (&time(told.first_id), &time(told.last_id)), "{of_it}");
+    }
+    assert_eq!(bench.reader.conversation("nowhere", filter, None, limit), Ok(None));
+    let Some(told) = listed.first() else { return };
+    let (mut turns, mut after) = (Vec::new(), None);
+    loop {
+        let page = bench.reader.conversation(&told.conversation, filter, after, limit).expect("answers");
+        let page = page.expect("is there");
+        assert_eq!(page.conversation, *told);
+        turns.extend(page.turns.iter().map(|turn| turn.id));
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    let condition = condition_of(&Filter { conversations: vec![told.conversation.clone()], ..filter.clone() });
+    assert_eq!(turns, bench.numbers(&format!("SELECT id FROM r WHERE {condition} ORDER BY id")), "{filter:?}");
 }
 
 #[test]
@@ -616,6 +674,23 @@ fn answers_have_the_promised_shape() {
         points,
         r#"{"bucket":"month","tz":"+02:00","points":[{"start":"2026-01-01T00:00:00+02:00","total_requests":1,"#,
     );
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'c'").expect("written");
+    let conversation = reader.conversation("c", &filter, None, 1).expect("answers").expect("is there");
+    let (told, turn) = (serde_json::to_string(&conversation.conversation), &conversation.turns[0]);
+    let told = told.expect("serialises");
+    check(
+        told.clone(),
+        r#"{"conversation":"c","conversation_source":null,"title":null,"clients":[],"models":["llama-3.2-1b-instruct"],"requests":1,"input_tokens":85,"#,
+    );
+    check(
+        told.clone(),
+        r#""currency":"EUR","first_id":1,"first_time":"2026-01-19T10:30:45Z","last_id":1,"last_time":"2026-01-19T10:30:45Z"}"#,
+    );
+    let list = serde_json::to_string(&reader.conversations(&filter, None, 100).expect("answers")).expect("serialises");
+    assert_eq!(list, format!(r#"{{"conversations":[{told}]}}"#));
+    let turn = serde_json::to_string(turn).expect("serialises");
+    let thread = serde_json::to_string(&conversation).expect("serialises");
+    assert_eq!(thread, format!(r#"{},"turns":[{turn}],"next_after":1}}"#, &told[..told.len() - 1]));
     let latency = reader.latency(&filter).expect("answers");
     let latency = json(&|| serde_json::to_value(&latency).expect("serialises"));
     check(latency, r#""max":850.0,"mean":850.0,"p50":"#);
@@ -767,9 +842,11 @@ fn rows_are_those_of_a_conversation_whatever_turns_say() {
     bench.plain.execute_batch(changes).expect("written");
     bench.write(&vec![row(); 10]);
     bench.plain.execute_batch("UPDATE requests SET conversation = 'a' WHERE id > 38").expect("written");
-    let mut random = Random::new(1);
     for filter in [of_conversation("a"), of_conversation("nowhere")] {
-        check(&bench, &filter, &mut random);
+        let condition = condition_of(&filter);
+        assert_same(&bench.reader.summary(&filter).expect("answers"), &bench.summary(&condition), &condition);
+        check_latency(&bench, &filter, &condition);
+        check_rows(&bench, &filter, &condition, 3);
     }
     let told = bench.reader.requests(&of_conversation("a"), Some(40), 3).expect("answers");
     assert_eq!(told.requests.iter().map(|request| request.id).collect::<Vec<_>>(), [39, 30, 27]);
@@ -795,4 +872,62 @@ fn a_conversation_without_end_is_not_added_up_but_told_so() {
     check(&bench);
     let filter = Filter { from_ms: Some(now_ms + 5 * HOUR_MS), ..filter.clone() };
     assert_eq!(bench.reader.by(By::Model, &filter).map(|told| told.groups[0].summary.total_requests), Ok(202));
+}
+
+#[test]
+fn a_conversation_outlives_its_first_rows_and_has_a_title_as_long_as_these_are_there() {
+    let mut bench = Bench::new();
+    bench.write(&vec![row(); 6]);
+    let told = "UPDATE requests SET conversation = iif(id % 2, 'odd', 'even');
+        UPDATE content SET title = 'Say ' || id";
+    bench.plain.execute_batch(told).expect("written");
+    let list = |bench: &Bench| bench.reader.conversations(&Filter::default(), None, 10).expect("answers").conversations;
+    let before = list(&bench);
+    assert_eq!(before.iter().map(|told| told.title.as_deref()).collect::<Vec<_>>(), [Some("Say 2"), Some("Say 1")]);
+    bench.pack();
+    assert_eq!(list(&bench), before);
+    bench.plain.execute_batch("DELETE FROM content WHERE id = 1; DELETE FROM requests WHERE id = 1").expect("removes");
+    let [even, odd] = &list(&bench)[..] else { panic!("two") };
+    assert_eq!(*even, before[0]);
+    assert_eq!(*odd, ConversationTotals { title: None, first_time: None, ..before[1].clone() });
+    let thread = bench.reader.conversation("odd", &Filter::default(), None, 10).expect("answers").expect("is there");
+    assert_eq!(thread.conversation.summary.total_requests, 3);
+    assert_eq!(thread.turns.iter().map(|turn| turn.id).collect::<Vec<_>>(), [3, 5]);
+}
+
+#[test]
+fn conversations_whose_last_request_has_one_id_are_listed_together() {
+    let mut bench = Bench::new();
+    let name = |bench: &Bench| {
+        let update = "UPDATE requests SET conversation = 'c' || (id % 3) WHERE conversation IS NULL";
+        bench.plain.execute_batch(update).expect("written");
+    };
+    bench.write(&vec![row(); 9]);
+    name(&bench);
+    bench.pack();
+    // The ids of some are given to others.
+    bench.plain.execute_batch("DELETE FROM content WHERE id > 3; DELETE FROM requests WHERE id > 3").expect("removes");
+    bench.write(&[row()]);
+    name(&bench);
+    for _ in 0..2 {
+        let told = listed(&bench, &Filter::default(), 1);
+        let told: Vec<(&str, i64)> = told.iter().map(|told| (told.conversation.as_str(), told.last_id)).collect();
+        assert_eq!(told, [("c1", 4), ("c2", 3), ("c0", 3)]);
+        bench.pack();
+    }
+}
+
+#[test]
+fn rows_say_whether_names_pass_that_packs_have_folded() {
+    let mut bench = Bench::new();
+    bench.write(&[row(), Row { client: Some("curl".to_owned()), ..row() }]);
+    bench.plain.execute_batch("UPDATE requests SET conversation = 'c' || id").expect("written");
+    bench.pack();
+    bench.plain.execute_batch("UPDATE series SET client = 'other' WHERE client = 'curl'").expect("written");
+    let mut filter = Filter::default();
+    for (client, expected) in [("curl", vec!["c2"]), ("", vec!["c1"]), ("nobody", vec![])] {
+        filter.names[By::Client] = vec![client.to_owned()];
+        let told = listed(&bench, &filter, 10);
+        assert_eq!(told.iter().map(|told| told.conversation.as_str()).collect::<Vec<_>>(), expected, "{client}");
+    }
 }

@@ -17,6 +17,7 @@ use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_tex
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
 use crate::packs::visit_totals;
+use crate::record::packing::State;
 use crate::record::table::{TOTALS, text};
 
 /// All zones in use are whole quarters of an hour from UTC.
@@ -225,8 +226,7 @@ impl Reader {
         packed: Packed,
         answer: impl FnOnce(&Table) -> T,
     ) -> Result<T, AskError> {
-        let tally =
-            self.kept.borrow_mut().take(filter, by, packed.state, |until, now| self.hours_of_rows(until, now))?;
+        let tally = self.tally(filter, by, packed.state)?;
         let mut table = Table { tally, cells: vec![Vec::new(); ranges.len()] };
         if !filter.conversations.is_empty() {
             self.add_turns(&mut table, filter, ranges)?;
@@ -253,6 +253,11 @@ impl Reader {
         let answer = answer(&table);
         self.kept.borrow_mut().put(table.tally);
         Ok(answer)
+    }
+
+    /// What is known of such questions.
+    pub(super) fn tally(&self, filter: &Filter, by: Option<By>, state: State) -> rusqlite::Result<Tally> {
+        self.kept.borrow_mut().take(filter, by, state, |until, now| self.hours_of_rows(until, now))
     }
 
     /// The hours that the rows behind one id, up to another, were packed in.
@@ -344,7 +349,7 @@ impl Reader {
         })
     }
 
-    fn summary_of(&self, figures: &Totals) -> Summary {
+    pub(super) fn summary_of(&self, figures: &Totals) -> Summary {
         let [input, output, total, cached, reasoning, _first_token_ms, cache_write] = figures.sums;
         Summary {
             total_requests: figures.requests,

@@ -117,18 +117,30 @@ fn every_route_answers_and_takes_filters() {
     check("/stats/search?conversation=a/b+c&q=prompt", "/requests/1/id", 4.into());
     check("/stats/summary?conversation=d", "/total_requests", 0.into());
     assert!(proxy.json("/stats/requests/5")["conversation"].is_null());
+    check("/stats/conversations", "/conversations/0/conversation", "a/b c".into());
+    check("/stats/conversations?model=odd&to=2026-01-19T10:30:49Z", "/conversations/0/requests", 2.into());
+    check("/stats/conversations?model=odd&from=2026-01-19T10:30:54Z", "/conversations", serde_json::json!([]));
+    check("/stats/conversations/a%2Fb%20c", "/cost", serde_json::Value::Null);
+    check("/stats/conversations/a%2Fb%20c?limit=1", "/turns/0/id", 4.into());
+    check("/stats/conversations/a%2Fb%20c?limit=1", "/next_after", 4.into());
+    check("/stats/conversations/a%2Fb%20c?after=4", "/turns/0/id", 8.into());
     assert_eq!(proxy.ask(get("/stats/export?conversation=a/b+c")).text().lines().count(), 3);
     for (path, status) in [
         ("/stats/summary?modle=odd", 400),
         ("/stats/over-time?bucket=hour&from=1990-01-01", 400),
         ("/stats/search", 400),
         ("/stats/summary?conversation=", 400),
+        ("/stats/conversations?q=x", 400),
+        ("/stats/conversations/a", 404),
+        ("/stats/conversations/a%2Fb%20c/", 404),
         ("/stats/export?format=xls", 400),
         ("/stats/requests/11", 404),
         ("/stats/requests/x", 404),
     ] {
         assert_eq!(proxy.ask(get(path)).status(), status, "{path}");
     }
+    let error = &proxy.ask(get("/stats/conversations/a")).json()["error"];
+    assert_eq!((&error["code"], &error["message"]), (&"not_found".into(), &"There is no conversation \"a\".".into()));
     let error = &proxy.ask(get("/stats/by-model?modle=odd")).json()["error"];
     assert_eq!(error["code"], "bad_request");
     assert!(error["message"].as_str().is_some_and(|message| message.contains("\"modle\"")), "{error}");
