@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo install cargo-fuzz
-//! cargo run --example seeds          writes corpus/intake, tap, inject, pieces, websocket and socket
+//! cargo run --example seeds          writes corpus/intake, tap, inject, pieces, outline, websocket and socket
 //! cargo +nightly fuzz run tap        or another of them; -- -max_total_time=600 ends it after ten minutes
 //! ```
 //!
@@ -52,6 +52,8 @@ fn main() -> io::Result<()> {
     for (n, body) in inject::BODIES.iter().enumerate() {
         write(&here.join("corpus/inject"), &n.to_string(), body.as_bytes())?;
         write(&here.join("corpus/pieces"), &n.to_string(), &[&b"\0\x20"[..], body.as_bytes()].concat())?;
+        let twice = [&(body.len() as u16).to_be_bytes()[..], body.as_bytes(), body.as_bytes()].concat();
+        write(&here.join("corpus/outline"), &n.to_string(), &twice)?;
     }
     for (n, frames) in websocket::FRAMES.iter().enumerate() {
         write(&here.join("corpus/websocket"), &n.to_string(), &[&[7; 8][..], frames].concat())?;

@@ -1,11 +1,12 @@
 //! What requests say word by word, and what two of them have in common. Pure: bytes in, values out.
 //!
 //! ```text
-//!  body ─▶ outline ─▶ comparison ─▶ reason: why the prompt was read anew
-//!             └────▶ session ◀─ head, RequestFacts: which conversation it belongs to
+//!  body ─▶ form ─▶ outline ─▶ comparison ─▶ reason: why the prompt was read anew
+//!                     └────▶ session ◀─ head, RequestFacts: which conversation it belongs to
 //! ```
 
 pub mod comparison;
+pub mod form;
 pub mod outline;
 pub mod reason;
 pub mod secrets;

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use super::outline::Element;
+use super::outline::{Element, mixed};
 use crate::limits::NAME_BYTES_MAX;
 use crate::usage::RequestFacts;
 use crate::usage::text::identifier;
@@ -146,14 +146,6 @@ pub fn chain(messages: &[Element], seed: u64) -> impl ExactSizeIterator<Item = u
         link = mixed(link ^ message.hash);
         link
     })
-}
-
-/// Every bit of a number spread over all of them (Steele, Lea and Flood, "Fast splittable pseudorandom number
-/// generators", 2014). The hashes that it mixes are keyed: nobody can choose them.
-fn mixed(number: u64) -> u64 {
-    let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    number ^ number >> 31
 }
 
 /// The name of a conversation that this link begins.

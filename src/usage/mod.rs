@@ -54,7 +54,7 @@ mod repeat;
 pub mod request_facts;
 mod responses;
 mod role;
-mod skip;
+pub mod skip;
 pub mod socket;
 mod sse;
 pub mod tap;

@@ -49,10 +49,12 @@ impl PromptArray {
 }
 
 /// What a part is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartKind {
-    /// What stands between the others: members of other names, brackets, and what is not understood.
+    /// What stands between the others: brackets, and what is not understood.
     Between,
+    /// A member, whose elements are no parts: where its key is, without the quotes.
+    Member(Range<usize>),
     /// An element, counted from 0.
     Element(PromptArray, u32),
 }
@@ -64,7 +66,7 @@ pub struct PromptPart {
     pub kind: PartKind,
     /// Where it stands: behind the part before it.
     pub span: Range<usize>,
-    /// Of an element, without the comma and the white space in front of it.
+    /// Of an element or a member the value alone.
     pub value: Range<usize>,
 }
 
@@ -103,22 +105,28 @@ impl PieceEnd {
     pub fn is_within(self, same: usize) -> bool {
         self.at < same
     }
+
+    /// The same place in front of a text that begins there.
+    pub fn in_front(self) -> PieceEnd {
+        PieceEnd { at: 0, ..self }
+    }
 }
 
-/// All parts of a text, in order.
-pub fn parts(text: &[u8]) -> impl Iterator<Item = PromptPart> {
-    let mut walk = PartWalk::behind(text, PieceEnd::START);
+/// All parts of a text, in order, that stand behind `from`, as [`pieces_behind`] has it.
+pub fn parts_behind(text: &[u8], from: PieceEnd) -> impl Iterator<Item = PromptPart> {
+    let mut walk = PartWalk::behind(text, from);
     std::iter::from_fn(move || {
-        let from = walk.last().at;
-        let end = walk.next(|_, _| ())?;
+        let (from, mut member) = (walk.last().at, None);
+        let end = walk.next(|key, value| member = Some((key, value)))?;
         let span = from..end.at;
-        Some(match end.place {
-            PiecePlace::Element(array, index) => {
+        Some(match (end.place, member) {
+            (PiecePlace::Element(array, index), _) => {
                 let bracket_or_comma = if index == 0 { span.start } else { skip_space(text, span.start) };
                 let value = skip_space(text, bracket_or_comma + 1)..span.end;
                 PromptPart { kind: PartKind::Element(array, index), span, value }
             }
-            PiecePlace::Text | PiecePlace::Array(_) | PiecePlace::Member => {
+            (_, Some((key, value))) => PromptPart { kind: PartKind::Member(key), span, value },
+            (PiecePlace::Text | PiecePlace::Array(_) | PiecePlace::Member, None) => {
                 PromptPart { kind: PartKind::Between, value: span.clone(), span }
             }
         })
@@ -280,11 +288,12 @@ mod tests {
     fn a_part_is_an_element_or_what_stands_between() {
         let check = |text: &str, expected: &str| {
             let (mut shown, mut from) = (Vec::new(), 0);
-            for PromptPart { kind, span, value } in parts(text.as_bytes()) {
+            for PromptPart { kind, span, value } in parts_behind(text.as_bytes(), PieceEnd::START) {
                 assert_eq!(span.start, from, "{text}");
                 from = span.end;
                 shown.push(match kind {
                     PartKind::Between => text[value].to_owned(),
+                    PartKind::Member(key) => format!("{} = {}", &text[key], &text[value]),
                     PartKind::Element(array, index) => format!("{array:?} {index} {}", &text[value]),
                 });
             }
@@ -292,11 +301,11 @@ mod tests {
         };
         check(
             r#"{"model":"m","tools":[],"messages":[{"a":[1]} , 2,"c"],"x":1}"#,
-            r#"{"model":"m"|,"tools":|[]|,"messages":|Messages 0 {"a":[1]}|Messages 1 2|Messages 2 "c"|]|,"x":1|}"#,
+            r#"model = "m"|,"tools":|[]|,"messages":|Messages 0 {"a":[1]}|Messages 1 2|Messages 2 "c"|]|x = 1|}"#,
         );
         check(
             r#"{"system": [ "a" ],"input":[["b"]],"contents":{"tools":[1]},"tools":[null ]}"#,
-            r#"{"system": |System 0 "a"| ]|,"input":|Input 0 ["b"]|]|,"contents":{"tools":[1]}|,"tools":|Tools 0 null| ]|}"#,
+            r#"{"system": |System 0 "a"| ]|,"input":|Input 0 ["b"]|]|contents = {"tools":[1]}|,"tools":|Tools 0 null| ]|}"#,
         );
         check(r#"{"messages":["1",2;3]}"#, r#"{"messages":|Messages 0 "1"|,2;3]}"#);
         check("hello", "hello");

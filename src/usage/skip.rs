@@ -67,8 +67,8 @@ fn behind_key(text: &[u8], key: usize) -> Option<usize> {
     (text.get(colon) == Some(&b':')).then(|| skip_space(text, colon + 1))
 }
 
-/// Behind the string whose quote is at `at`.
-fn string_end(text: &[u8], at: usize) -> Option<usize> {
+/// Behind the string whose quote is at `at`; `None` where it is no whole one.
+pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
         at = plain_end(text, at);

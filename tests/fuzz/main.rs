@@ -7,6 +7,7 @@ use lms_metrics_proxy::{calendar, record};
 
 mod inject;
 mod intake;
+mod outline;
 mod pieces;
 mod socket;
 mod tap;
