@@ -4,6 +4,7 @@
 //! Statistics on many rows are a benchmark of their own.
 
 use std::fs;
+use std::hash::RandomState;
 use std::path::PathBuf;
 use std::thread;
 
@@ -11,6 +12,8 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 
 use lms_metrics_proxy::http::{ChunkDecoder, read_head};
+use lms_metrics_proxy::prompts::Outline;
+use lms_metrics_proxy::prompts::comparison::{closeness, compare};
 use lms_metrics_proxy::record::recorder::Recorder;
 use lms_metrics_proxy::record::row::{Content, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
@@ -101,6 +104,41 @@ fn what_is_asked(bencher: Bencher, prompt_bytes: usize) {
 fn prompt_kept(bencher: Bencher, prompt_bytes: usize) {
     let body = body(prompt_bytes);
     bencher.counter(BytesCount::of_slice(&body)).bench(|| prompt::prompt_text(black_box(&body), 256 * 1024));
+}
+
+/// What an agent sends: a tool for each 20 KB, and messages of 2 KB, one of which has a mark.
+fn conversation(bytes: usize) -> Vec<u8> {
+    let schema = r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}}}"#;
+    let tool = format!(r#"{{"type":"function","function":{{"name":"edit","parameters":{schema}}}}}"#);
+    let mark = r#","cache_control":{"type":"ephemeral"}"#;
+    let messages: Vec<String> = (0..bytes / 2000)
+        .map(|number| {
+            let words = r#"Some words,\n\"quoted\" and on several lines. "#.repeat(42);
+            let mark = if number == 3 { mark } else { "" };
+            format!(r#"{{"role":"user","content":[{{"type":"text","text":"{number} {words}"{mark}}}]}}"#)
+        })
+        .collect();
+    let tools = vec![tool; bytes / 20_000].join(",");
+    format!(r#"{{"model":"m","tools":[{tools}],"messages":[{}]}}"#, messages.join(",")).into_bytes()
+}
+
+const CONVERSATIONS: [usize; 2] = [20_000, 500_000];
+
+#[divan::bench(args = CONVERSATIONS)]
+fn outline(bencher: Bencher, bytes: usize) {
+    let (body, hashes) = (conversation(bytes), RandomState::new());
+    bencher.counter(BytesCount::of_slice(&body)).bench(|| Outline::of(black_box(&body), &hashes));
+}
+
+/// Of a prompt and the one before it, whose instructions were others.
+#[divan::bench(args = CONVERSATIONS)]
+fn outlines_compared(bencher: Bencher, bytes: usize) {
+    let hashes = RandomState::new();
+    let [before, now] = ["1", "2"].map(|system| {
+        let body = String::from_utf8(conversation(bytes)).expect("JSON");
+        Outline::of(body.replacen("{", &format!(r#"{{"system":"{system}","#), 1).as_bytes(), &hashes)
+    });
+    bencher.bench(|| (closeness(black_box(&before), &now), compare(black_box(&before), &now)));
 }
 
 // ---- a reply -----------------------------------------------------------------------------------------------------
