@@ -220,6 +220,19 @@ pub const PIECE_PART_MIN: usize = 1024;
 /// The last prompts, kept in memory to compare the next ones with, what several of them say once: those of some ten
 /// agents, of 370 KB each.
 pub const PROMPTS_KNOWN_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Where no words are kept, those of a longer prompt are not looked at to tell what it shares with others: as long as those
+/// that are kept by default.
+pub const UNKEPT_PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What the last prompts consist of, kept in memory to tell what the next ones share with them: so many prompts, those of
+/// some agents and what people ask in between.
+pub const OUTLINES_KNOWN_MAX: usize = 128;
+/// And so many bytes, at 16 each element: 128 conversations of 500 messages.
+pub const OUTLINES_KNOWN_BYTES_MAX: usize = 1024 * 1024;
+/// Conversations that a request can be found to go on with, by how their messages end or by the id of their last reply: at
+/// a hundred bytes each.
+pub const CONVERSATIONS_KNOWN_MAX: usize = 4096;
+/// Models of which is known how fast they read, and whether their replies tell of a cache.
+pub const MODELS_KNOWN_MAX: usize = 256;
 /// Rows behind what is packed, at which the keeper packs them. A question reads them one by one, at 0.4 us each.
 pub const PACKED_ROWS_MIN: u64 = 2048;
 /// Rows packed in one transaction: a few hundredths of a second of reading beforehand.

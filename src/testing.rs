@@ -144,6 +144,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
             output: random.maybe(|random| text(random, "output ")),
             reasoning: random.maybe(|random| text(random, "reasoning ")),
             tool_calls: random.maybe(|_| "[]".to_owned()),
+            shape: None,
         },
     }
 }

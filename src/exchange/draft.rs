@@ -7,9 +7,11 @@ use super::Shared;
 use super::credential::{FingerprintKey, credential};
 use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
+use crate::limits::UNKEPT_PROMPT_BYTES_MAX;
 use crate::prompts::ToldConversation;
+use crate::prompts::session::told_conversation;
 use crate::record::prompts::{Prompt, ReadRequest};
-use crate::record::row::{Content, Outcome, Row};
+use crate::record::row::{Content, Outcome, PromptShape, Row};
 use crate::usage::inject::Edit;
 use crate::usage::socket::{Generation, GenerationEnd};
 use crate::usage::{RequestFacts, UsageReport, client};
@@ -23,9 +25,12 @@ pub struct Draft {
     prompt: Option<Prompt>,
     /// What that takes in memory beside earlier prompts.
     prompt_bytes: usize,
+    shape: Option<Box<PromptShape>>,
     client: Option<String>,
     key: Option<String>,
     attempt: Option<u32>,
+    told_conversation: ToldConversation,
+    replay_of: Option<i64>,
     began: Instant,
     start_ms: i64,
     has_row: bool,
@@ -63,23 +68,30 @@ impl Draft {
     #[inline(never)]
     pub fn new(shared: &Shared, head: &RequestHead, body: &[u8], began: Instant, start_ms: i64) -> Draft {
         let settings = &shared.settings;
-        let ReadRequest { facts: asked, edit, prompt, prompt_bytes } =
-            shared.prompts.read(body, settings.content_bytes_max);
+        let keeps_words = settings.content_bytes_max > 0;
+        let bytes_max = if keeps_words { settings.content_bytes_max } else { UNKEPT_PROMPT_BYTES_MAX };
+        let read = shared.prompts.read(body, bytes_max);
+        let ReadRequest { facts: asked, edit, prompt, prompt_bytes, outline, replaced } = read;
+        let (prompt, unkept) = if keeps_words { (prompt, None) } else { (None, prompt) };
+        let shape = outline.map(|outline| Box::new(PromptShape { outline, unkept, replaced }));
         let (label, key) = who_asks(head, &shared.fingerprints);
-        let retries = head.field("x-stainless-retry-count").and_then(|v| std::str::from_utf8(v).ok());
+        let number = |name| number_of(head.field(name)?);
         Draft {
             endpoint: head.path().to_string(),
             edit,
             prompt,
             prompt_bytes,
+            shape,
             client: asked.user.clone().or(label),
             key,
-            attempt: retries.filter(|v| v.bytes().all(|b| b.is_ascii_digit())).and_then(|v| v.parse().ok()),
+            attempt: number("x-stainless-retry-count").and_then(|number| number.try_into().ok()),
+            told_conversation: told_conversation(|name| head.field(name), settings.session_header.as_deref(), &asked),
+            replay_of: number(REPLAY_FIELD),
             asked,
             began,
             start_ms,
             has_row: false,
-            keeps_words: settings.content_bytes_max > 0,
+            keeps_words,
         }
     }
 
@@ -149,16 +161,26 @@ impl Draft {
             client: self.client.clone(),
             key: self.key.clone(),
             attempt: self.attempt,
-            told_conversation: ToldConversation::Untold,
-            replay_of: None,
+            told_conversation: self.told_conversation.clone(),
+            replay_of: self.replay_of,
             content: Content {
                 prompt: self.prompt.take(),
                 output: report.output,
                 reasoning: report.reasoning,
                 tool_calls: report.tool_calls,
+                shape: self.shape.take(),
             },
         }
     }
+}
+
+/// A field that says which row's request is sent again.
+const REPLAY_FIELD: &str = "x-replay-of";
+
+/// Digits alone.
+fn number_of(value: &[u8]) -> Option<i64> {
+    let digits = std::str::from_utf8(value).ok().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
 }
 
 /// What a head says of who asks: the label of the client program, and the fingerprint of the credential.
@@ -212,9 +234,12 @@ impl Speaker {
             edit: None,
             prompt: prompt.map(Prompt::Whole),
             prompt_bytes: 0,
+            shape: None,
             client: self.client.clone().or_else(|| client.map(str::to_owned)),
             key: self.key.clone(),
             attempt: None,
+            told_conversation: ToldConversation::Untold,
+            replay_of: None,
             began,
             start_ms: now_ms() - began.elapsed().as_millis() as i64,
             has_row: false,

@@ -11,6 +11,7 @@ pub mod outline;
 pub mod reason;
 pub mod secrets;
 pub mod session;
+pub mod title;
 
 pub use comparison::{Comparison, Relation};
 pub use outline::{Element, ElementPart, ElementRole, Outline};

@@ -201,11 +201,16 @@ fn role_of(SelfTold { role, kind }: SelfTold) -> ElementRole {
     }
 }
 
-/// Where the value stands of the element of this number, in the order of rendering, that a body has.
-pub fn value_of(body: &[u8], number: usize) -> Option<Range<usize>> {
+/// The elements of a body, in the order of rendering, for who asks where they stand. They have no hashes.
+pub fn each_placed(body: &[u8]) -> Vec<PlacedElement> {
     let mut elements = elements_of(body, PieceEnd::START, None, &Unhashed);
     elements.sort_by_key(|placed| placed.element.part);
-    elements.into_iter().nth(number).map(|placed| placed.value)
+    elements
+}
+
+/// Where the value stands of the element of this number, in the order of rendering, that a body has.
+pub fn value_of(body: &[u8], number: usize) -> Option<Range<usize>> {
+    each_placed(body).into_iter().nth(number).map(|placed| placed.value)
 }
 
 /// How many bytes two bodies share of the elements of this number, which are no longer the same.

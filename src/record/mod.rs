@@ -24,6 +24,7 @@ pub mod database_file;
 mod extras;
 mod former;
 pub mod keeper;
+mod lineage;
 pub mod lock;
 mod meta;
 pub mod open;

@@ -19,6 +19,7 @@ mod stored;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
@@ -28,6 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use self::joined::{PieceReader, StoredPrompt};
 pub use self::memory::{PromptMemory, ReadRequest};
 pub(super) use self::stored::{StoredPieces, block_of};
+use crate::prompts::Element;
 use crate::usage::pieces::PieceEnd;
 use crate::usage::request_facts::RequestOutline;
 
@@ -58,6 +60,29 @@ impl PieceKey {
     }
 }
 
+impl BuildHasher for PieceKey {
+    type Hasher = KeyedHasher;
+
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher(hmac::Context::with_key(&self.0))
+    }
+}
+
+/// A short hash under the key.
+#[derive(Clone)]
+pub struct KeyedHasher(hmac::Context);
+
+impl Hasher for KeyedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let tag = self.0.clone().sign();
+        tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
 /// A piece of one or more prompts, all of which begin with the same pieces before it.
 #[derive(Debug)]
 pub struct KeptPiece {
@@ -66,6 +91,8 @@ pub struct KeptPiece {
     /// Where it ends in a request's body; `None`: up to there something was replaced.
     end: Option<PieceEnd>,
     place: StoredPlace,
+    /// The elements of the prompt that end with it, in the order of the text.
+    elements: Box<[Element]>,
     /// How many prompts in memory have it; changed under its lock.
     holders: AtomicU32,
 }
@@ -80,8 +107,8 @@ struct StoredPlace {
 }
 
 impl KeptPiece {
-    fn new(text: Box<str>, hash: PieceHash, end: Option<PieceEnd>) -> KeptPiece {
-        KeptPiece { text, hash, end, place: StoredPlace::default(), holders: AtomicU32::new(0) }
+    fn new(text: Box<str>, hash: PieceHash, end: Option<PieceEnd>, elements: Box<[Element]>) -> KeptPiece {
+        KeptPiece { text, hash, end, elements, place: StoredPlace::default(), holders: AtomicU32::new(0) }
     }
 
     /// As it is stored.
@@ -96,7 +123,7 @@ impl KeptPiece {
 
     /// What it takes in memory.
     fn bytes(&self) -> usize {
-        self.text.len() + size_of::<KeptPiece>()
+        self.text.len() + size_of_val(&*self.elements) + size_of::<KeptPiece>()
     }
 }
 
@@ -117,6 +144,10 @@ impl PiecedPrompt {
     /// One behind the other they are the text.
     pub fn pieces(&self) -> &[Arc<KeptPiece>] {
         &self.pieces
+    }
+
+    fn elements(&self) -> impl Iterator<Item = Element> {
+        self.pieces.iter().flat_map(|piece| piece.elements.iter().copied())
     }
 }
 

@@ -87,7 +87,8 @@ impl Store {
             // The rows to come have their credentials fingerprinted with the secret of this run.
             let _ = fresh.conn.execute("UPDATE meta SET value = ?1 WHERE name = 'fingerprint_key'", [key]);
         }
-        *self = Store { lock: self.lock.take(), connections: connections.clone(), key, ..fresh };
+        let (lock, hashes) = (self.lock.take(), self.hashes.clone());
+        *self = Store { lock, connections: connections.clone(), key, hashes, ..fresh };
         Ok(())
     }
 

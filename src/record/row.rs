@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::prompts::Prompt;
+use crate::prompts::Outline;
 use crate::prompts::reason::PrefixBreak;
 use crate::prompts::session::{ConversationSource, ToldConversation};
 
@@ -171,18 +172,52 @@ pub struct Content {
     pub reasoning: Option<String>,
     /// Tool calls as JSON, kept apart.
     pub tool_calls: Option<String>,
+    /// What the prompt consists of.
+    #[serde(skip)]
+    pub shape: Option<Box<PromptShape>>,
+}
+
+/// What is known of a prompt beside what is kept of its words.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PromptShape {
+    /// Its elements.
+    pub outline: Outline,
+    /// Where no words are kept, all the same the words, for as long as the row is not written.
+    pub unkept: Option<Prompt>,
+    /// Why what is kept is not what was sent.
+    pub replaced: Option<Replaced>,
+}
+
+/// Why a stored prompt is not the body as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Vectors, images, audio or files are a mark of their size, or it is no UTF-8.
+    Payload,
+    /// It is longer than `CONTENT_KB_MAX`.
+    Length,
+}
+
+impl Replaced {
+    /// The text in the column `replaced`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Replaced::Payload => "payload",
+            Replaced::Length => "length",
+        }
+    }
 }
 
 impl Content {
-    /// Whether there is nothing to store.
+    /// Whether there is nothing to store: what a prompt consists of is stored beside words alone.
     pub fn is_empty(&self) -> bool {
         self.prompt.is_none() && self.output.is_none() && self.reasoning.is_none() && self.tool_calls.is_none()
     }
 
-    /// What the texts take in memory.
+    /// What it takes in memory, but for what is not kept.
     pub fn size(&self) -> usize {
         let prompt = self.prompt.as_ref().map_or(0, Prompt::bytes);
-        prompt + length(&self.output) + length(&self.reasoning) + length(&self.tool_calls)
+        let outline = self.shape.as_ref().map_or(0, |shape| size_of_val(shape.outline.elements()));
+        prompt + length(&self.output) + length(&self.reasoning) + length(&self.tool_calls) + outline
     }
 }
 

@@ -29,11 +29,12 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::connections::Connections;
 use super::database_file::DatabaseFile;
+use super::lineage::Lineages;
 use super::lock::{DatabaseLock, Holder};
 use super::open;
 pub use super::open::{DbSync, OpenError};
 use super::packing::{self, Folded};
-use super::prompts::StoredPieces;
+use super::prompts::{PieceKey, StoredPieces};
 use super::row::Row;
 use super::schema;
 use super::series::SeriesIds;
@@ -48,6 +49,9 @@ pub struct Store {
     pub(super) conn: Connection,
     pub(super) series: SeriesIds,
     pub(super) pieces: StoredPieces,
+    pub(super) lineages: Lineages,
+    /// Of what lineages are told by, made of the key.
+    pub(super) hashes: Arc<PieceKey>,
     /// Of the last row that was written.
     pub(super) last_id: Option<i64>,
     pub(super) files: DatabaseFile,
@@ -92,6 +96,8 @@ impl Store {
             conn,
             series: SeriesIds::default(),
             pieces: StoredPieces::default(),
+            lineages: Lineages::default(),
+            hashes: Arc::new(PieceKey::new(&[])),
             last_id: None,
             files: DatabaseFile::of(path, log_bytes),
             sync,
@@ -103,6 +109,7 @@ impl Store {
             key: None,
         };
         store.key = store.fingerprint_key().ok();
+        store.hashes = Arc::new(PieceKey::new(&store.key.unwrap_or_default()));
         Ok(store)
     }
 
@@ -144,10 +151,18 @@ impl Store {
         let created_at = text_of_ms(now_ms());
         let last_id = self.last_id;
         // What it knows of the database is true only of what is committed: where that fails, it is forgotten.
-        let mut pieces = mem::take(&mut self.pieces);
+        let (mut pieces, mut lineages) = (mem::take(&mut self.pieces), mem::take(&mut self.lineages));
+        let hashes = self.hashes.clone();
         let ids = self.transact(|conn, _| {
             let mut inserts = Inserts::prepare(conn)?;
-            let ids = rows.iter().map(|row| inserts.insert(&Entry::new(row, &created_at), Some(&mut pieces)));
+            let ids = rows.iter().map(|row| {
+                let traced = lineages.trace(conn, row, &*hashes)?;
+                let (lineage, begins) = (traced.lineage.clone(), traced.begins);
+                let entry = Entry { lineage, begins, ..Entry::new(row, &created_at) };
+                let id = inserts.insert(&entry, Some(&mut pieces))?;
+                lineages.note(id, row, traced);
+                Ok(id)
+            });
             let ids = ids.collect::<rusqlite::Result<Vec<i64>>>()?;
             if let Some(first) = ids.first().filter(|first| last_id.is_none_or(|last| **first != last + 1)) {
                 // Somebody else has written rows, or has removed the newest: then their ids are used again.
@@ -158,7 +173,7 @@ impl Store {
             Ok(ids)
         })?;
         self.last_id = ids.last().copied().or(self.last_id);
-        self.pieces = pieces;
+        (self.pieces, self.lineages) = (pieces, lineages);
         Ok(ids)
     }
 

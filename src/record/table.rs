@@ -4,14 +4,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::prompts::{Prompt, StoredPieces};
-use super::row::{Content, Lineage, Row};
+use super::row::{Content, Lineage, Replaced, Row};
 use super::schema::UNKNOWN_MODEL;
 use crate::calendar::text_of_ms;
 use crate::limits::FIGURE_MAX;
 use crate::packs::sums::Figure::{self, CacheWrite, Cached, FirstTokenMs, Input, Output, Reasoning, Total};
 use crate::packs::sums::{KnownSum, Sums};
-use crate::prompts::reason::PrefixBreak;
-use crate::prompts::session::ConversationSource;
+use crate::prompts::title::title;
+use crate::prompts::{ConversationSource, PrefixBreak};
 
 /// A figure of one row as it is stored: one that no exchange can have is unknown, so that no sum can overflow.
 fn figure(value: Option<u64>) -> Option<i64> {
@@ -95,6 +95,8 @@ pub(super) struct Entry<'a> {
     pub(super) id: Option<i64>,
     pub(super) row: &'a Row,
     pub(super) lineage: Lineage,
+    /// It begins a conversation.
+    pub(super) begins: bool,
     pub(super) end_time: String,
     pub(super) created_at: &'a str,
 }
@@ -102,7 +104,7 @@ pub(super) struct Entry<'a> {
 impl<'a> Entry<'a> {
     pub(super) fn new(row: &'a Row, created_at: &'a str) -> Entry<'a> {
         let end_time = text_of_ms(row.start_ms.saturating_add(duration(row.duration_ms)));
-        Entry { id: None, row, lineage: Lineage::default(), end_time, created_at }
+        Entry { id: None, row, lineage: Lineage::default(), begins: false, end_time, created_at }
     }
 }
 
@@ -126,7 +128,8 @@ impl Inserts<'_> {
                 ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)",
         )?;
         let content = conn.prepare_cached(
-            "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces, outline, replaced, title)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         Ok(Inserts { conn, requests, content })
     }
@@ -134,15 +137,20 @@ impl Inserts<'_> {
     /// Returns the row's id. With `pieces` a long prompt is stored in such.
     pub(super) fn insert(&mut self, entry: &Entry, pieces: Option<&mut StoredPieces>) -> rusqlite::Result<i64> {
         let id = self.insert_request(entry)?;
-        if !entry.row.content.is_empty() {
-            let Content { prompt, output, reasoning, tool_calls } = &entry.row.content;
-            let pieces = match pieces.zip(prompt.as_ref()) {
-                Some((pieces, prompt)) => pieces.store(self.conn, id, prompt)?,
-                None => None,
-            };
-            let prompt = prompt.as_ref().filter(|_| pieces.is_none()).map(Prompt::text);
-            self.content.execute(params![id, prompt, output, reasoning, tool_calls, pieces])?;
+        let content = &entry.row.content;
+        if content.is_empty() {
+            return Ok(id);
         }
+        let Content { prompt, output, reasoning, tool_calls, shape } = content;
+        let pieces = match pieces.zip(prompt.as_ref()) {
+            Some((pieces, prompt)) => pieces.store(self.conn, id, prompt)?,
+            None => None,
+        };
+        let outline = shape.as_ref().map(|shape| shape.outline.encode());
+        let replaced = shape.as_ref().and_then(|shape| shape.replaced).map(Replaced::as_str);
+        let title = prompt.as_ref().filter(|_| entry.begins).and_then(|prompt| title(&prompt.text()));
+        let prompt = prompt.as_ref().filter(|_| pieces.is_none()).map(Prompt::text);
+        self.content.execute(params![id, prompt, output, reasoning, tool_calls, pieces, outline, replaced, title])?;
         Ok(id)
     }
 

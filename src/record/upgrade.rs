@@ -53,6 +53,7 @@ fn copy_rows(conn: &Connection) -> rusqlite::Result<()> {
             id: Some(earlier.id),
             row: &earlier.row,
             lineage: Lineage::default(),
+            begins: false,
             end_time: text_of_ms(earlier.end_ms),
             created_at: &text_of_ms(earlier.created_ms),
         };

@@ -283,7 +283,11 @@ impl WaitingRows {
     fn keep(&mut self, rows: Vec<Row>, signals: &Signals) {
         let figures = &signals.figures;
         let first = self.rows.is_empty();
-        for row in rows {
+        for mut row in rows {
+            // Words that are not kept do not wait either.
+            if let Some(shape) = &mut row.content.shape {
+                shape.unkept = None;
+            }
             let size = row.size();
             if self.bytes + size > self.bytes_max {
                 figures.dropped.fetch_add(1, Ordering::Relaxed);
@@ -314,10 +318,10 @@ impl WaitingRows {
         {
             self.bare += 1;
             let content = mem::take(&mut row.content);
+            self.content_bytes -= content.size();
             if content.is_empty() {
                 continue;
             }
-            self.content_bytes -= content.size();
             figures.contents_dropped.fetch_add(1, Ordering::Relaxed);
             self.contents_dropped += 1;
             if self.contents_dropped == 1 {

@@ -51,6 +51,8 @@ pub struct Settings {
     pub body_bytes_max: u64,
     /// `ALLOWED_HOSTS`, in lower case; `*` stands for any.
     pub allowed_hosts: Vec<String>,
+    /// `SESSION_HEADER`.
+    pub session_header: Option<String>,
     /// `STATS_TOKEN`.
     pub stats_token: Option<Token>,
     /// `MODEL_PRICES`.
@@ -151,6 +153,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<St
         max_workers: from.number("MAX_WORKERS", 1..=10_000)? as usize,
         body_bytes_max: from.number("MAX_BODY_MB", 1..=4_096)? * 1024 * 1024,
         allowed_hosts: from.parsed("ALLOWED_HOSTS", value::host_names)?,
+        session_header: from.optional("SESSION_HEADER", value::field_name)?,
         stats_token: from.optional("STATS_TOKEN", value::token)?,
         model_prices: from.optional("MODEL_PRICES", value::file)?,
         upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)?),
@@ -271,6 +274,8 @@ const SETTINGS: &[Setting] = &[
     setting("MAX_BODY_MB", "256", "a number from 1 to 4096", "Largest request body, in MB"),
     setting("ALLOWED_HOSTS", "", "host names without scheme and port, separated by commas, or *",
         "Further names accepted in the Host header, and hosts whose pages may POST and open WebSockets; * = any"),
+    setting("SESSION_HEADER", "", "the name of a header field",
+        "A header field in which clients name their conversation, beside those that are known"),
     Setting { secret: true, ..setting("STATS_TOKEN", "", "visible ASCII characters without spaces",
         "When set, every local route but /health wants Authorization: Bearer TOKEN") },
     setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),

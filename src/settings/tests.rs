@@ -42,7 +42,7 @@ fn without_any_variable_the_documented_defaults_hold() {
         database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 16777216, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
-        allowed_hosts: [], stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \
+        allowed_hosts: [], session_header: None, stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \
         upstream_idle_timeout: None, shutdown_grace: 30s, db_sync: Normal }";
     assert_eq!(format!("{settings:?}"), expected);
 }
@@ -312,6 +312,15 @@ fn allowed_hosts_are_bare_names() {
     check("ALLOWED_HOSTS", "*", hosts, "*");
     for bad in ["http://a", "a:80", "*.a", "a b", "a/b"] {
         refused("ALLOWED_HOSTS", bad);
+    }
+}
+
+#[test]
+fn a_session_header_is_the_name_of_a_field() {
+    let name = |s: &Settings| s.session_header.clone().unwrap_or_default();
+    check("SESSION_HEADER", " X-My-Session ", name, "X-My-Session");
+    for bad in ["X-My-Session:", "a b", "é"] {
+        refused("SESSION_HEADER", bad);
     }
 }
 

@@ -178,6 +178,12 @@ pub(super) fn host_names(text: &str) -> Option<Vec<String>> {
     names.map(taken).collect()
 }
 
+/// `SESSION_HEADER`: a token of RFC 9110.
+pub(super) fn field_name(text: &str) -> Option<String> {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    text.bytes().all(is_tchar).then(|| text.to_owned())
+}
+
 /// `STATS_TOKEN`: what can stand in an Authorization field.
 pub(super) fn token(text: &str) -> Option<Token> {
     text.bytes().all(|b| b.is_ascii_graphic()).then(|| Token(text.to_owned()))

@@ -162,6 +162,7 @@ impl Reader {
                         output: columns.get()?,
                         reasoning: columns.get()?,
                         tool_calls: columns.get()?,
+                        shape: None,
                     },
                 };
                 Ok((request, StoredPrompt::read(row, columns.next)?))

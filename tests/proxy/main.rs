@@ -6,6 +6,7 @@
 
 mod bug;
 mod cancel;
+mod conversations;
 mod disk;
 mod errors;
 mod harness;

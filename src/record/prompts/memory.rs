@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex};
 use super::{KeptPiece, PieceKey, PiecedPrompt, Prompt};
 use crate::bell::lock;
 use crate::limits::{PIECED_BYTES_MIN, PROMPTS_KNOWN_BYTES_MAX};
+use crate::prompts::Outline;
+use crate::prompts::outline::elements_of;
+use crate::record::row::Replaced;
 use crate::usage::inject::{self, Edit};
 use crate::usage::pieces::PieceEnd;
 use crate::usage::prompt::{PromptPiece, PromptWalk, excerpt_of};
@@ -29,6 +32,10 @@ pub struct ReadRequest {
     pub prompt: Option<Prompt>,
     /// What that takes in memory beside earlier prompts.
     pub prompt_bytes: usize,
+    /// What the prompt consists of.
+    pub outline: Option<Outline>,
+    /// Why it is not what was sent.
+    pub replaced: Option<Replaced>,
 }
 
 /// The last prompts, and the key that their pieces are hashed with.
@@ -52,17 +59,15 @@ impl PromptMemory {
         PromptMemory { key, known: Mutex::default() }
     }
 
-    /// Reads a request's body. `bytes_max`: of its prompt; 0: none is kept.
+    /// Reads a request's body. `bytes_max`: of its prompt.
     pub fn read(&self, body: &[u8], bytes_max: usize) -> ReadRequest {
-        if bytes_max == 0 {
-            return ReadRequest::of(body, &RequestOutline::of(body));
-        }
         let mut beginning = if body.len() < PIECED_BYTES_MIN { None } else { self.beginning_of(body, bytes_max) };
         if let Some(Beginning { prompt, .. }) = beginning.take_if(|known| known.is_whole()) {
             // Sent once more.
             let request = ReadRequest::of(body, &prompt.outline);
             lock(&self.known).use_again(&prompt);
-            return ReadRequest { prompt: Some(Prompt::Pieced(prompt)), ..request };
+            let outline = Some(Outline::new(prompt.elements()));
+            return ReadRequest { prompt: Some(Prompt::Pieced(prompt)), outline, ..request };
         }
         let mut walk = beginning.as_ref().map_or_else(|| PromptWalk::of(body), |known| known.walk_behind(body));
         if walk.is_binary() {
@@ -78,10 +83,15 @@ impl PromptMemory {
         let texts = || known.iter().map(|piece| piece.text()).chain(new.iter().map(|piece| piece.text.as_ref()));
         let bytes: usize = texts().map(str::len).sum();
         if bytes > bytes_max {
+            let request = ReadRequest { replaced: Some(Replaced::Length), ..request };
             return request.with_text(excerpt_of(texts(), bytes_max));
         }
+        let replaced = new.iter().any(|piece| !piece.is_as_sent).then_some(Replaced::Payload);
+        let request = ReadRequest { replaced, ..request };
         if bytes < PIECED_BYTES_MIN {
-            return request.with_text((bytes > 0).then(|| texts().collect()));
+            let text = (bytes > 0).then(|| texts().collect::<String>());
+            let outline = text.as_ref().map(|text| Outline::of(text.as_bytes(), &self.key));
+            return ReadRequest { outline, ..request }.with_text(text);
         }
         self.keep(request, beginning, new, outline)
     }
@@ -124,25 +134,32 @@ impl PromptMemory {
         let count = beginning.as_ref().map_or(0, |known| known.count);
         let mut pieces = Vec::with_capacity(count + new.len());
         pieces.extend_from_slice(&known[..count]);
+        let mut from = pieces.last().and_then(|piece: &Arc<KeptPiece>| piece.end).unwrap_or(PieceEnd::START);
+        let mut last = pieces.iter().rev().find_map(|piece| piece.elements.last().copied());
         let (mut is_as_sent, mut prompt_bytes) = (true, 0);
-        for PromptPiece { text, end, is_as_sent: this } in new {
+        for PromptPiece { text, end: place, is_as_sent: this } in new {
             is_as_sent &= this;
-            let end = is_as_sent.then_some(end);
+            let end = is_as_sent.then_some(place);
             // Behind a payload there is no comparing, but the texts are as they were.
             let same = known.get(pieces.len()).filter(|known| *known.text == *text && known.end == end);
             pieces.push(same.cloned().unwrap_or_else(|| {
                 let hash = self.key.hash(&text);
-                let piece = KeptPiece::new(boxed(text), hash, end);
+                let elements = elements_of(text.as_bytes(), from, last, &self.key).into_iter();
+                let elements = elements.map(|placed| placed.element).collect();
+                let piece = KeptPiece::new(boxed(text), hash, end, elements);
                 prompt_bytes += piece.bytes();
                 Arc::new(piece)
             }));
+            from = place;
+            last = pieces.last().and_then(|piece| piece.elements.last().copied()).or(last);
         }
         prompt_bytes += pieces.len() * size_of::<Arc<KeptPiece>>();
         let prompt = Arc::new(PiecedPrompt::new(pieces, outline));
+        let outline = Some(Outline::new(prompt.elements()));
         if prompt.outline.before(0).is_some() {
             lock(&self.known).remember(prompt.clone(), beginning);
         }
-        ReadRequest { prompt: Some(Prompt::Pieced(prompt)), prompt_bytes, ..request }
+        ReadRequest { prompt: Some(Prompt::Pieced(prompt)), prompt_bytes, outline, ..request }
     }
 }
 
