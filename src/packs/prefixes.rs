@@ -37,8 +37,8 @@ pub type PrefixPack = BTreeMap<(i64, u8), PrefixSums>;
 
 /// Reads every entry of a pack.
 pub fn visit_prefixes(bytes: &[u8], mut visit: impl FnMut(i64, u8, &PrefixSums)) -> Result<(), DamagedPack> {
-    visit_entries(bytes, decode, |entry, sums| {
-        visit(entry / REASONS, (entry % REASONS) as u8, &sums);
+    visit_entries(bytes, |entry, bytes| {
+        visit(entry / REASONS, (entry % REASONS) as u8, &decode(bytes).ok_or(DamagedPack)?);
         Ok(())
     })
 }

@@ -58,16 +58,6 @@ impl<'a> Bytes<'a> {
         None
     }
 
-    /// Leaves out so many numbers.
-    #[inline]
-    pub fn skip(&mut self, count: u32) -> Option<()> {
-        for _ in 0..count {
-            let end = self.rest.iter().position(|byte| byte & 0x80 == 0)?;
-            self.rest = &self.rest[end + 1..];
-        }
-        Some(())
-    }
-
     /// The next signed number.
     #[inline]
     pub fn signed(&mut self) -> Option<i64> {
@@ -106,21 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_every_length_are_read_and_left_out_one_after_another() {
+    fn numbers_of_every_length_are_read_one_after_another() {
         let mut random = Random::new(11);
         for length in 0..60 {
             let numbers: Vec<u64> = (0..length).map(|_| random.below(u64::MAX) >> random.below(64)).collect();
             let mut out = Vec::new();
             numbers.iter().for_each(|number| push(&mut out, *number));
-            for skipped in 0..=length {
-                let mut bytes = Bytes::new(&out);
-                assert_eq!(bytes.skip(skipped as u32), Some(()));
-                for number in &numbers[skipped..] {
-                    assert_eq!(bytes.number(), Some(*number));
-                }
-                assert!(bytes.is_empty());
-                assert_eq!(bytes.skip(1), None);
+            let mut bytes = Bytes::new(&out);
+            for number in numbers {
+                assert_eq!(bytes.number(), Some(number));
             }
+            assert!(bytes.is_empty());
         }
     }
 }

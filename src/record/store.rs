@@ -41,7 +41,7 @@ use super::series::SeriesIds;
 use super::table::{Entry, Inserts, overwrite};
 use crate::calendar::{now_ms, text_of_ms};
 use crate::limits::COMMIT_WAIT_MAX;
-use crate::packs::{SPAN_ALL, pack_id, visit_totals};
+use crate::packs::{SPAN_ALL, pack_id, visit_sums};
 
 /// The one writing connection.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ impl Store {
         let mut requests = 0;
         self.conn.query_row(query, [pack_id(SPAN_ALL, 0)], |row| {
             requests = row.get(1)?;
-            Ok(visit_totals(row.get_ref(0)?.as_blob()?, |_, sums| requests += sums.requests)?)
+            Ok(visit_sums(row.get_ref(0)?.as_blob()?, |_, sums| requests += sums.requests)?)
         })?;
         Ok(i64::unsigned_abs(requests))
     }

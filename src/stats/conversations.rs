@@ -23,7 +23,7 @@ use super::tally::{Tally, Totals};
 use super::turns::FirstRead;
 use crate::calendar::whole_seconds;
 use crate::limits::{CONVERSATIONS_LOOKED_AT_MAX, TURNS_LOOKED_AT_MAX};
-use crate::packs::visit_totals;
+use crate::packs::visit_sums;
 use crate::record::packing::State;
 use crate::record::table::{TOTALS, sums_of, text};
 use crate::routes::Names;
@@ -121,7 +121,7 @@ impl Asked<'_> {
     /// A row of [`COLUMNS`].
     fn packed(&self, row: &Row) -> rusqlite::Result<Found> {
         let mut found = Found::new(text(row, 0), text(row, 1), (row.get(2)?, row.get(3)?));
-        visit_totals(row.get_ref(4)?.as_blob()?, |series, sums| {
+        visit_sums(row.get_ref(4)?.as_blob()?, |series, sums| {
             if let Some(slot) = self.tally.slot_of(series)
                 && sums.requests > 0
             {

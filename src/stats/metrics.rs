@@ -19,7 +19,7 @@ use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::logging;
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::{Figure, Sums};
-use crate::packs::{Measured, SPAN_ALL, pack_id, visit_totals};
+use crate::packs::{Measured, SPAN_ALL, pack_id, visit_sums};
 use crate::record::series::OTHER;
 use crate::record::table::TOTALS;
 use crate::routes::Names;
@@ -98,7 +98,7 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
     reader.at_once(|| {
         let series = reader.series()?;
         reader.pack("SELECT pack FROM packed_sums WHERE id = ?1", pack_id(SPAN_ALL, 0), |pack| {
-            visit_totals(pack, |id, sums| {
+            visit_sums(pack, |id, sums| {
                 if let Some(series) = usize::try_from(id).ok().and_then(|at| series.get(at)?.as_ref()) {
                     count(id, series.each_ref().map(String::as_str), sums);
                 }

@@ -16,7 +16,7 @@ use super::tally::{Part, Piece, Tally, Totals};
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
-use crate::packs::visit_totals;
+use crate::packs::visit_sums;
 use crate::record::packing::State;
 use crate::record::table::{TOTALS, text};
 
@@ -304,7 +304,7 @@ impl Reader {
         match piece {
             Piece::Pack(id) => tally.figures(piece, None, true, |tally| {
                 self.pack("SELECT pack FROM packed_sums WHERE id = ?1", id, |pack| {
-                    visit_totals(pack, |series, sums| {
+                    visit_sums(pack, |series, sums| {
                         if let Some(slot) = tally.slot_of(series) {
                             tally.count(Part::Asked, sums, &slot);
                         }
