@@ -719,6 +719,10 @@ fn averages_are_rounded_to_one_decimal() {
     assert_eq!(average(28_877, 20), 1443.8);
     assert_eq!(average(1, 3), 0.3);
     assert_eq!(average(0, 0), 0.0);
+    for (sum, requests) in (0..2000).flat_map(|sum| (1..100).map(move |requests| (sum, requests))) {
+        let printed = format!("{:.1}", sum as f64 / requests as f64);
+        assert_eq!(average(sum, requests), printed.parse::<f64>().expect("a number"), "{sum} of {requests}");
+    }
 }
 
 #[test]
