@@ -4,6 +4,7 @@ use std::cell::{Ref, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::filter::Filter;
@@ -58,6 +59,8 @@ impl Reader {
         conn.pragma_update(None, "query_only", true)?;
         conn.pragma_update(None, "cache_size", -CACHE_KB)?;
         conn.set_prepared_statement_cache_capacity(32);
+        // A prepared statement stays, whatever is bound to it: nobody runs ANALYZE, so its plan can get no better.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Reader {
             conn,
             prices: None,
