@@ -105,12 +105,12 @@ impl Reader {
 
     /// The first and the last packed hour of these, ends included.
     pub(super) fn packed_hours(&self, from: i64, to: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+        let mut ends = self.conn.prepare_cached(
+            "SELECT (SELECT min(id) FROM packed_sums WHERE id BETWEEN ?1 AND ?2) & 0xFFFFFFFF,
+                (SELECT max(id) FROM packed_sums WHERE id BETWEEN ?1 AND ?2) & 0xFFFFFFFF",
+        )?;
         let ids = [pack_id(SPAN_HOUR, from), pack_id(SPAN_HOUR, to)];
-        let [first, last] = ["min", "max"].map(|end| {
-            let query = format!("SELECT {end}(id) & 0xFFFFFFFF FROM packed_sums WHERE id BETWEEN ?1 AND ?2");
-            self.conn.prepare_cached(&query)?.query_row(ids, |row| row.get::<_, Option<i64>>(0))
-        });
-        Ok(first?.zip(last?))
+        ends.query_row(ids, |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get(1)?)))
     }
 
     /// Every series by its id.
@@ -203,6 +203,9 @@ impl Reader {
 /// Hours are counted in as many bits.
 const HOUR_MAX: i64 = 0xFFFF_FFFF;
 
+/// What the longest query of rows takes, nearly.
+const QUERY_BYTES: usize = 320;
+
 /// A row that is being visited. What somebody else has written into it is as unknown.
 pub(super) struct RowRead<'a> {
     row: &'a Row<'a>,
@@ -213,7 +216,8 @@ pub(super) struct RowRead<'a> {
 impl<'a> RowRead<'a> {
     /// The query whose rows can be read so.
     pub fn query(needs: Names<bool>, figures: FigureColumns, condition: &str) -> String {
-        let mut query = "SELECT start_time".to_owned();
+        let mut query = String::with_capacity(QUERY_BYTES);
+        query.push_str("SELECT start_time");
         for by in By::ALL.into_iter().filter(|by| needs[*by]) {
             query.extend([", ", by.name()]);
         }
