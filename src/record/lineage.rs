@@ -148,7 +148,8 @@ impl Lineages {
         let begins = !self.names.conversations.contains_key(&*conversation);
         let mut lineage =
             Lineage { conversation: Some(conversation.to_string()), source: Some(source), ..Lineage::default() };
-        if let Some(outline) = outline {
+        // Of what goes on from a reply, upstream has the rest.
+        if let Some(outline) = outline.filter(|_| source != ConversationSource::Response) {
             self.compare(conn, row, outline, &conversation, &mut lineage)?;
         }
         Ok(Traced { lineage, begins, end })
@@ -215,7 +216,7 @@ impl Lineages {
             None => Arc::from(name),
         };
         self.note_conversation(&conversation, traced.end, row.request_id.as_deref());
-        let Some(outline) = outline_of(row).cloned() else { return };
+        let Some(outline) = outline_of(row).filter(|_| traced.lineage.prefix_break.is_some()).cloned() else { return };
         let shared = traced.lineage.prefix_bytes.unwrap_or(0);
         self.note_habits(row, outline.bytes(), shared);
         if was_read(row.outcome) {

@@ -294,3 +294,36 @@ fn rows_tell_conversations_and_prefixes_as_an_oracle_does() {
         }
     }
 }
+
+#[test]
+fn what_goes_on_from_a_reply_belongs_to_its_conversation_and_has_no_prefix() {
+    let upstream = Upstream::answering(|link, request| {
+        let id = &request.field("x-reply-id").expect("told")[..];
+        let body = format!(r#"{{"id":"{id}","object":"response","model":"m-1","status":"completed","output":[]}}"#);
+        link.send(reply("200 OK", "application/json", body));
+    });
+    let folder = Arc::new(Folder::new());
+    let url = upstream.url();
+    let mut proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", url.as_str())]);
+    let ask = |proxy: &Proxy, id: &str, before: &str| {
+        let body = format!(r#"{{"model":"m-1","input":"Say"{before}}}"#);
+        let length = body.len();
+        let head =
+            format!("POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nX-Reply-Id: {id}\r\nContent-Length: {length}");
+        assert_eq!(proxy.ask(format!("{head}\r\n\r\n{body}")).status(), 200);
+    };
+    ask(&proxy, "resp_1", "");
+    ask(&proxy, "resp_2", r#","previous_response_id":"resp_1""#);
+    proxy.kill();
+    proxy = Proxy::start(&folder, &[("LM_STUDIO_URL", url.as_str())]);
+    ask(&proxy, "resp_3", r#","previous_response_id":"resp_2""#);
+    ask(&proxy, "resp_4", r#","previous_response_id":"resp_of_another_server""#);
+    let rows: Vec<Value> = (1..=4).map(|id| proxy.json(&format!("/stats/requests/{id}"))).collect();
+    let of = |row: &Value| (row["conversation"].clone(), row["conversation_source"].clone());
+    assert_eq!(rows[0]["conversation_source"], "prefix");
+    for row in &rows[1..3] {
+        assert_eq!(of(row), (rows[0]["conversation"].clone(), "response".into()));
+        assert!(row["prefix_break"].is_null() && row["prompt_bytes"].is_null(), "upstream has the rest of the prompt");
+    }
+    assert_eq!(of(&rows[3]), ("resp_of_another_server".into(), "response".into()));
+}
