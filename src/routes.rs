@@ -46,12 +46,16 @@ pub enum Local {
     Requests,
     /// One request in full.
     Request(i64),
+    /// The body of one request, as it was sent.
+    Body(i64),
     /// Requests that hold given words.
     Search,
     /// Conversations, page by page.
     Conversations,
     /// One of them as a thread.
     Conversation,
+    /// Why prompts were read anew, and what that took.
+    Prefixes,
     /// All matching requests as a file.
     Export,
     /// Requests as they end, one event each.
@@ -128,7 +132,7 @@ const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static
 }
 
 /// Every local route but those of a single request and of a single conversation.
-pub static LOCAL: [LocalRoute; 18] = [
+pub static LOCAL: [LocalRoute; 19] = [
     // The front answers.
     line("/health", Local::Health, None),
     line("/", Local::Page, None),
@@ -145,13 +149,14 @@ pub static LOCAL: [LocalRoute; 18] = [
     line("/stats/requests", Local::Requests, Some(&["after", "limit"])),
     line("/stats/search", Local::Search, Some(&["q", "after", "limit"])),
     line("/stats/conversations", Local::Conversations, Some(&["after", "limit"])),
+    line("/stats/prefix", Local::Prefixes, Some(&[])),
     line("/stats", Local::Report, Some(&["tz"])),
     line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.
     line("/stats/export", Local::Export, Some(&["format"])),
     line("/stats/live", Local::Live, Some(&[])),
 ];
-/// The route of a single request, behind which its id stands. The statistics answer.
+/// The route of a single request, behind which its id stands, and what of it is asked for. The statistics answer.
 static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), None);
 /// The route of a single conversation, behind which its name stands. The statistics answer.
 static CONVERSATION: LocalRoute = line("/stats/conversations/", Local::Conversation, Some(&["after", "limit"]));
@@ -209,12 +214,8 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
     if let Some(rest) = FORWARDED.iter().find_map(|prefix| path.strip_prefix(prefix)) {
         return if climbs_out(rest) { Err(Refusal::PathEscapes) } else { Ok(Route::Forward) };
     }
-    if let Some(id) = path.strip_prefix(REQUEST.path)
-        && !id.is_empty()
-        && id.bytes().all(|byte| byte.is_ascii_digit())
-        && let Ok(id) = id.parse()
-    {
-        return Ok(Route::Local(Local::Request(id)));
+    if let Some(local) = path.strip_prefix(REQUEST.path).and_then(of_request) {
+        return Ok(Route::Local(local));
     }
     if conversation_of(path).is_some() {
         return Ok(Route::Local(Local::Conversation));
@@ -229,6 +230,17 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
         return Ok(Route::Local(line.local));
     }
     Ok(if path == "*" { Route::Asterisk } else { Route::Unknown { suggestion: suggestion(path) } })
+}
+
+/// What of a request is asked for, by what stands behind the path of [`REQUEST`].
+fn of_request(rest: &str) -> Option<Local> {
+    let (id, what) = rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)));
+    let id = id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()))?;
+    match what {
+        None => Some(Local::Request(id)),
+        Some("body") => Some(Local::Body(id)),
+        Some(_) => None,
+    }
 }
 
 /// The name of the conversation that a path (without query) asks for.
@@ -314,10 +326,9 @@ mod tests {
             check(&format!("{path}/"), Ok(Route::Unknown { suggestion }));
         }
         check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
-        for path in
-            ["/stats/requests/-1", "/stats/requests/x", "/stats/requests/1/", "/stats/requests/99999999999999999999"]
-        {
-            check(path, Ok(Route::Unknown { suggestion: None }));
+        check("/stats/requests/150/body", Ok(Route::Local(Local::Body(150))));
+        for rest in ["-1", "+1", "x", "1/", "99999999999999999999", "1/body/", "1/x", "/body", "x/body"] {
+            check(&format!("/stats/requests/{rest}"), Ok(Route::Unknown { suggestion: None }));
         }
         check("*", Ok(Route::Asterisk));
         for (path, name) in [("a%2Fb%20c+d", "a/b c+d"), ("%ff", "\u{fffd}"), (".", "."), ("..", "..")] {

@@ -73,7 +73,10 @@ impl Draft {
         let read = shared.prompts.read(body, bytes_max);
         let ReadRequest { facts: asked, edit, prompt, prompt_bytes, outline, replaced } = read;
         let (prompt, unkept) = if keeps_words { (prompt, None) } else { (None, prompt) };
-        let shape = outline.map(|outline| Box::new(PromptShape { outline, unkept, replaced }));
+        // What was cut has no outline, but it has to be told that it was.
+        let is_known = outline.is_some() || replaced.is_some();
+        let outline = outline.unwrap_or_default();
+        let shape = is_known.then(|| Box::new(PromptShape { outline, unkept, replaced }));
         let (label, key) = who_asks(head, &shared.fingerprints);
         let number = |name| number_of(head.field(name)?);
         Draft {

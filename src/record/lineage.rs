@@ -282,6 +282,7 @@ impl Lineages {
             let told = |column| Some(text(row, column)).filter(|text| !text.is_empty());
             let conversation = Arc::from(text(row, 3));
             let outline = row.get_ref(10)?.as_blob_or_null().ok().flatten().and_then(Outline::decode);
+            let outline = outline.filter(|outline| !outline.elements().is_empty());
             let seed = chain_seed(told(5), told(6), hashes);
             let messages = outline.as_ref().map_or(&[][..], |outline| outline.part(ElementPart::Message));
             self.note_conversation(&conversation, chain(messages, seed).last(), told(4));

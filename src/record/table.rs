@@ -29,7 +29,7 @@ fn rate(value: Option<f64>) -> Option<f64> {
 }
 
 /// A whole number in a column of a row of the table. `None`: it is unknown, or somebody else has written what it cannot be.
-pub(super) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
+pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
     match row.get_ref(column) {
         Ok(ValueRef::Integer(number)) => Some(number),
         Ok(_) | Err(_) => None,

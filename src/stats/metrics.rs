@@ -18,8 +18,10 @@ use super::sources::Sources;
 use crate::limits::{METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
 use crate::logging;
 use crate::packs::histogram::Histogram;
+use crate::packs::prefixes::PrefixSums;
 use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_sums};
+use crate::prompts::PrefixBreak;
 use crate::record::series::OTHER;
 use crate::record::table::TOTALS;
 use crate::routes::Names;
@@ -42,8 +44,10 @@ pub fn of_database(reader: &Reader) -> Result<String, AskError> {
     for (model, of_model) in reader.measured(&Filter::default())? {
         measured.entry(models.name(model)).or_default().add(&of_model, 1);
     }
+    let prefixes = reader.prefixes_by_reason()?;
     let mut page = Page::default();
     page.add_requests(&counts);
+    page.add_prefixes(&prefixes);
     page.add_distributions(&measured);
     Ok(page.text)
 }
@@ -150,6 +154,24 @@ impl Page {
                 let labels = [("model", model.as_str()), ("endpoint", endpoint), ("outcome", outcome)];
                 self.sample(name, &labels, figure(sums));
             }
+        }
+    }
+
+    /// `sums` are by the place of the reason. Each reason is told from the start: what begins at one is no increase.
+    #[rustfmt::skip] // One metric, one line.
+    fn add_prefixes(&mut self, sums: &BTreeMap<u8, PrefixSums>) {
+        let mut all = PrefixSums::default();
+        sums.values().for_each(|sums| all.add(sums, 1));
+        self.counter("lms_proxy_prompt_bytes_total", "Bytes of prompts as templates render them, of all time.", all.prompt_bytes);
+        self.counter("lms_proxy_prompt_shared_bytes_total", "Those of them that an earlier prompt of the model began with, of all time.", all.shared_bytes);
+        let of = |reason: PrefixBreak| sums.get(&(reason as u8)).copied().unwrap_or_default();
+        self.family("lms_proxy_prompt_breaks_total", "counter", "Prompts by why they do not go on where an earlier one ended, or that they do, of all time.");
+        for reason in PrefixBreak::all() {
+            self.sample("lms_proxy_prompt_breaks_total", &[("reason", reason.as_str())], of(reason).requests);
+        }
+        self.family("lms_proxy_prompt_lost_seconds_total", "counter", "Estimate of what processing again took of prompts that could have been shared, of all time.");
+        for reason in PrefixBreak::all() {
+            self.sample("lms_proxy_prompt_lost_seconds_total", &[("reason", reason.as_str())], seconds(of(reason).lost_ms));
         }
     }
 
@@ -299,6 +321,25 @@ mod tests {
         check(&text, &format!(r#"lms_proxy_cache_write_input_tokens_total{labels}"truncated"}} 30"#));
         check(&text, r#"lms_proxy_refusals_total{reason="host_missing"} 3"#);
         check(&text, "lms_proxy_rows_written_total 7");
+    }
+
+    #[test]
+    fn prompts_are_told_by_why_they_were_read_anew_and_no_reason_is_left_out() {
+        let text = scrape(&[row()]);
+        for reason in PrefixBreak::all().map(PrefixBreak::as_str) {
+            check(&text, &format!(r#"lms_proxy_prompt_breaks_total{{reason="{reason}"}} 0"#));
+            check(&text, &format!(r#"lms_proxy_prompt_lost_seconds_total{{reason="{reason}"}} 0"#));
+        }
+        check(&text, "lms_proxy_prompt_bytes_total 0");
+        let mut page = Page::default();
+        let sums = |requests| PrefixSums { requests, prompt_bytes: 1000, shared_bytes: 900, lost_ms: 1500 };
+        let of = |reason: PrefixBreak| (reason as u8, sums(reason as i64));
+        page.add_prefixes(&[of(PrefixBreak::Continued), of(PrefixBreak::ToolsReordered)].into());
+        check(&page.text, "lms_proxy_prompt_bytes_total 2000");
+        check(&page.text, "lms_proxy_prompt_shared_bytes_total 1800");
+        check(&page.text, r#"lms_proxy_prompt_breaks_total{reason="continued"} 1"#);
+        check(&page.text, r#"lms_proxy_prompt_breaks_total{reason="tools_reordered"} 4"#);
+        check(&page.text, r#"lms_proxy_prompt_lost_seconds_total{reason="tools_reordered"} 1.5"#);
     }
 
     #[test]

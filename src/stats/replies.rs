@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::bodies::{RequestBody, lost_body};
 use super::filter::shown;
 use super::metrics;
 use super::question::Question;
@@ -34,8 +35,22 @@ pub(super) fn reply(
         Local::Requests => json(&reader.requests(filter, *after, *limit)?),
         Local::Request(id) => match reader.request(id)? {
             Some(request) => json(&request),
-            None => Reply::error(404, &format!("There is no request {id}."), "not_found"),
+            None => no_request(id),
         },
+        Local::Body(id) => match reader.body(id)? {
+            Some(RequestBody::AsSent(body)) => {
+                Reply::json(200, body.into_bytes()).with_field("X-Replay-Of", id.to_string())
+            }
+            Some(RequestBody::Lost(why)) => {
+                let (code, message) = lost_body(id, why);
+                Reply::error(409, &message, code)
+            }
+            None => no_request(id),
+        },
+        Local::Prefixes => {
+            let prefixes = reader.prefixes(filter)?;
+            if wants_json(head) { json(&prefixes) } else { Reply::new(200, PLAIN, prefixes.text().into_bytes()) }
+        }
         Local::Conversations => json(&reader.conversations(filter, *after, *limit)?),
         Local::Conversation => {
             let name = conversation_of(head.path()).unwrap_or_default();
@@ -51,6 +66,10 @@ pub(super) fn reply(
         }
         Local::Metrics => metrics_page(metrics::of_database(reader)? + &process()),
     })
+}
+
+fn no_request(id: i64) -> Reply {
+    Reply::error(404, &format!("There is no request {id}."), "not_found")
 }
 
 /// Answers while the database cannot be read.

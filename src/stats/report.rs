@@ -195,7 +195,7 @@ fn figure(value: i64, width: usize) -> String {
     rest.to_string()
 }
 
-fn with_commas(value: i64) -> String {
+pub(super) fn with_commas(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "-" } else { "" });
     for (at, digit) in digits.chars().enumerate() {
@@ -231,7 +231,7 @@ fn ending(outcome: &str) -> &str {
 }
 
 /// What came over the network, fit for a terminal: no control characters, cut to so many characters.
-fn plain(text: &str, width: usize) -> String {
+pub(super) fn plain(text: &str, width: usize) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     if clean.chars().count() <= width {
         return clean;

@@ -81,6 +81,20 @@ impl Reader {
         Ok(ids)
     }
 
+    /// Ids of all rows of the filter's conversations, if these are not too many to be added up. Whether they pass the
+    /// rest of the filter is to be asked.
+    pub(super) fn turns_to_add(&self, filter: &Filter) -> Result<Vec<i64>, AskError> {
+        let Some(range) = self.id_range(filter)? else { return Ok(Vec::new()) };
+        let ids = self.turns(filter, range, FirstRead::Oldest, ADDED_MAX + 1)?;
+        if ids.len() > ADDED_MAX {
+            return Err(AskError::Refused(format!(
+                "That would be more than {ADDED_MAX} requests of conversations to add up: give a later from, or an \
+                 earlier to."
+            )));
+        }
+        Ok(ids)
+    }
+
     /// Every row of the filter's conversations that it lets pass.
     pub(super) fn visit_turns(
         &self,
@@ -89,14 +103,7 @@ impl Reader {
         figures: FigureColumns,
         mut visit: impl FnMut(&RowRead),
     ) -> Result<(), AskError> {
-        let Some(range) = self.id_range(filter)? else { return Ok(()) };
-        let ids = self.turns(filter, range, FirstRead::Oldest, ADDED_MAX + 1)?;
-        if ids.len() > ADDED_MAX {
-            return Err(AskError::Refused(format!(
-                "That would be more than {ADDED_MAX} requests of conversations to add up: give a later from, or an \
-                 earlier to."
-            )));
-        }
+        let ids = self.turns_to_add(filter)?;
         let condition = Condition::of(filter);
         let mut statement =
             self.conn.prepare_cached(&RowRead::query(needs, figures, &format!("id = ?{}", condition.sql)))?;

@@ -18,6 +18,7 @@ mod many;
 mod pipelining;
 mod record;
 mod relay;
+mod replay;
 mod reply_framing;
 mod requests;
 mod short;
