@@ -50,6 +50,8 @@ pub enum Local {
     Body(i64),
     /// Requests that hold given words.
     Search,
+    /// What the prompt of one shares with an earlier one.
+    RequestPrefix(i64),
     /// Conversations, page by page.
     Conversations,
     /// One of them as a thread.
@@ -239,6 +241,7 @@ fn of_request(rest: &str) -> Option<Local> {
     match what {
         None => Some(Local::Request(id)),
         Some("body") => Some(Local::Body(id)),
+        Some("prefix") => Some(Local::RequestPrefix(id)),
         Some(_) => None,
     }
 }
@@ -327,6 +330,7 @@ mod tests {
         }
         check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
         check("/stats/requests/150/body", Ok(Route::Local(Local::Body(150))));
+        check("/stats/requests/150/prefix", Ok(Route::Local(Local::RequestPrefix(150))));
         for rest in ["-1", "+1", "x", "1/", "99999999999999999999", "1/body/", "1/x", "/body", "x/body"] {
             check(&format!("/stats/requests/{rest}"), Ok(Route::Unknown { suggestion: None }));
         }

@@ -5,12 +5,15 @@
 //!                     └────▶ session ◀─ head, RequestFacts: which conversation it belongs to
 //! ```
 
+pub mod break_excerpts;
 pub mod comparison;
 pub mod form;
 pub mod outline;
 pub mod reason;
 pub mod secrets;
 pub mod session;
+#[allow(dead_code, reason = "one way to show tabulators has no user yet")]
+mod shown;
 pub mod title;
 
 pub use comparison::{Comparison, Relation};

@@ -26,7 +26,8 @@
 //! Totals, by name and over time, are in [`totals`]; percentiles in [`mod@latency`]; single requests and pages
 //! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. [`conversations`]
 //! lists what belongs together; which rows do, `turns` knows. Why prompts were read anew is told by [`prefixes`], and
-//! [`bodies`] gives a request's body back. [`question`] says what a query string means,
+//! of one prompt
+//! by [`breaks`]; [`bodies`] gives a request's body back. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
 //! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
@@ -36,6 +37,7 @@
 
 pub mod answers;
 pub mod bodies;
+pub mod breaks;
 mod condition;
 pub mod conversations;
 pub mod export;

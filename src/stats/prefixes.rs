@@ -125,7 +125,7 @@ impl Reader {
                 self.pack("SELECT pack FROM packed_prefixes WHERE id = ?1", id, |pack| {
                     visit_prefixes(pack, |at, place, sums| {
                         let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
-                        if let Some(series) = known.filter(|series| filter.matches(*series)) {
+                        if let Some(series) = known.filter(|series| filter.matches(series)) {
                             let key = (series[By::Client].clone(), series[By::Model].clone(), place);
                             counts.entry(key).or_default().add(sums, sign);
                         }

@@ -47,6 +47,11 @@ pub(super) fn reply(
             }
             None => no_request(id),
         },
+        Local::RequestPrefix(id) => match reader.request_prefix(id)? {
+            Some(prefix) if wants_json(head) => json(&prefix),
+            Some(prefix) => Reply::new(200, PLAIN, prefix.text().into_bytes()),
+            None => no_request(id),
+        },
         Local::Prefixes => {
             let prefixes = reader.prefixes(filter)?;
             if wants_json(head) { json(&prefixes) } else { Reply::new(200, PLAIN, prefixes.text().into_bytes()) }

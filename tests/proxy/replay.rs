@@ -103,3 +103,52 @@ fn why_prompts_were_read_anew_is_summed_for_people_programs_and_prometheus() {
         assert!(metrics.text().lines().any(|told| told == line), "{line}");
     }
 }
+
+#[test]
+fn a_person_is_told_where_a_prompt_broke_and_no_key_with_it() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    two_turns(&proxy);
+    let ask = |id: i64| proxy.ask(get(&format!("/stats/requests/{id}/prefix"))).text().to_owned();
+    let row = proxy.json("/stats/requests/2");
+    let told = ask(2);
+    for words in [
+        "2  agent  m-1   prompt ".to_owned(),
+        format!("shares {} bytes (", row["prefix_bytes"]),
+        ") with 1, ".to_owned(),
+        format!("breaks in the system text at byte {}\n", row["prefix_bytes"]),
+        "  1  ".to_owned(),
+        "It is 10:3|1:07. You are an agent.".to_owned(),
+        "It is 10:3|2:25. You are an agent.".to_owned(),
+        "system_changed: without it 100.0 % would have been shared".to_owned(),
+    ] {
+        assert!(told.contains(&words), "{words} is not in\n{told}");
+    }
+    assert!(ask(1).contains("first: no earlier prompt"), "{}", ask(1));
+    let request = get("/stats/requests/2/prefix").replacen("\r\n", "\r\nAccept: application/json\r\n", 1);
+    let json: serde_json::Value = serde_json::from_slice(&proxy.ask(request).body).expect("JSON");
+    assert_eq!((&json["prefix_of"], &json["prefix_break"]), (&1.into(), &"system_changed".into()));
+    assert_eq!(json["parted"]["element_bytes"], row["prefix_bytes"]);
+    assert!(json["parted"]["now"].as_str().expect("words").contains("10:3|2:25"), "{json}");
+    assert_eq!(proxy.ask(get("/stats/requests/99/prefix")).status(), 404);
+    // The break cuts a key in two, or stands within one.
+    let key = "ghp_0123456789abcdefghij0123456789abcdefghij";
+    for end in ["x", "y"] {
+        let text = format!("The key is {}{end}{} .", &key[..20], &key[20..]);
+        let body = format!(r#"{{"model":"m-2","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+        assert_eq!(proxy.ask(post("/v1/chat/completions", &body)).status(), 200);
+    }
+    let told = ask(4);
+    assert!(told.contains("[hidden]|[hidden]") && told.contains(" with 3, "), "{told}");
+    assert!(!told.contains("ghp_") && !told.contains("0123"), "{told}");
+}
+
+#[test]
+fn without_words_it_is_the_figures_that_tell_of_a_break() {
+    let upstream = answering();
+    let proxy = Proxy::with(&upstream, &[("LOG_CONTENT", "none")]);
+    two_turns(&proxy);
+    let told = proxy.ask(get("/stats/requests/2/prefix")).text().to_owned();
+    assert!(told.contains(") with 1, ") && told.contains("system_changed: "), "{told}");
+    assert!(!told.contains("10:3") && !told.contains("breaks in"), "{told}");
+}
