@@ -371,12 +371,12 @@ pub const TALLIES_KEPT_TIME_MAX: Duration = Duration::from_secs(60);
 pub const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Words that one search looks for.
 pub const SEARCH_WORDS_MAX: usize = 16;
-/// Requests of conversations that one answer adds up row by row, at 2 us each: a fifth of a second. An agent's day has some
+/// Requests of conversations that one answer adds up row by row, at 4 us each: a fifth of a second. An agent's day has some
 /// thousand; a session id that a program never changes has them all.
-pub const TURNS_ADDED_MAX: usize = 100_000;
+pub const TURNS_ADDED_MAX: usize = 50_000;
 /// Requests of conversations that are looked at for one page where the filter asks for more than their conversation.
-pub const TURNS_LOOKED_AT_MAX: usize = 20_000;
-/// Conversations that are looked at for one page of them: some hundredths of a second where hardly any passes.
+pub const TURNS_LOOKED_AT_MAX: usize = 5_000;
+/// Conversations that are looked at for one page of them: some milliseconds where hardly any passes.
 pub const CONVERSATIONS_LOOKED_AT_MAX: usize = 5_000;
 /// Exports at once, each with a worker. They are for one person at a time; beyond, the answer is 503.
 pub const EXPORTS_MAX: usize = 4;

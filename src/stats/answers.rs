@@ -392,7 +392,7 @@ impl Serialize for ConversationTotals {
 
 /// `GET /stats/conversations/{name}`: a conversation as a thread.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Thread {
+pub struct ConversationThread {
     /// What it comes to.
     #[serde(flatten)]
     pub conversation: ConversationTotals,

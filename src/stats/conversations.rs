@@ -15,7 +15,7 @@ use std::mem;
 
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::answers::{By, ConversationTotals, Conversations, Thread};
+use super::answers::{By, ConversationThread, ConversationTotals, Conversations};
 use super::condition::Condition;
 use super::filter::Filter;
 use super::reader::{Reader, bounds};
@@ -185,7 +185,7 @@ impl Reader {
         filter: &Filter,
         after: Option<i64>,
         limit: u32,
-    ) -> rusqlite::Result<Option<Thread>> {
+    ) -> rusqlite::Result<Option<ConversationThread>> {
         let filter = Filter { conversations: vec![name.to_owned()], ..filter.clone() };
         self.at_once(|| {
             let mut asked = self.asked(&filter)?;
@@ -195,7 +195,11 @@ impl Reader {
             let Some(found) = found else { return Ok(None) };
             let within = FirstRead::Oldest.behind(after.unwrap_or(i64::MIN), (i64::MIN, i64::MAX));
             let page = self.page_of_turns(&filter, within, FirstRead::Oldest, limit)?;
-            Ok(Some(Thread { conversation: self.told(found)?, turns: page.requests, next_after: page.next_after }))
+            Ok(Some(ConversationThread {
+                conversation: self.told(found)?,
+                turns: page.requests,
+                next_after: page.next_after,
+            }))
         })
     }
 
