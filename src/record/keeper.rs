@@ -36,7 +36,7 @@ const WAKE_GAP: Duration = Duration::from_secs(600);
 /// Shortest rest after a step of clean-up: a thread that waits for the writer gets it.
 const REST_MIN: Duration = Duration::from_millis(1);
 /// Longest one, also after a step that met a stall of the disk.
-const REST_MAX: Duration = Duration::from_millis(500);
+const REST_MAX: Duration = Duration::from_secs(2);
 /// How long after a row it looks: once for all until then.
 const LOOK_GAP: Duration = Duration::from_secs(1);
 /// How long after a row it is packed at the latest.

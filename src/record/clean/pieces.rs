@@ -9,7 +9,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{LOOK_ROWS, Phase};
+use super::{LOOK_ROWS, Phase, read_ahead};
 use crate::limits::{CLEAN_BYTES_MAX, CLEAN_ROWS_MAX};
 use crate::record::meta::{number, set};
 use crate::record::prompts::block_of;
@@ -45,11 +45,11 @@ impl CountedPieces {
         let counted = CountedPieces::of(own)?;
         // Reads the pages that the transaction is about to need.
         let found: Option<i64> = own
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT max(id), sum(octets)
-                 FROM (SELECT id, octet_length(text) AS octets FROM pieces WHERE id > ?1 ORDER BY id LIMIT ?2)",
-            )?
-            .query_row([counted.until, LOOK_ROWS], |row| row.get(0))?;
+                 FROM (SELECT id, octet_length(text) AS octets FROM pieces WHERE id > ?1 ORDER BY id LIMIT {LOOK_ROWS})"
+            ))?
+            .query_row([counted.until], |row| row.get(0))?;
         let Some(until) = found else { return Ok(true) };
         recorder.clean(0, |conn| {
             if CountedPieces::of(conn)? != counted {
@@ -72,11 +72,11 @@ impl CountedPieces {
 pub(super) fn step(own: &Connection, recorder: &Recorder) -> rusqlite::Result<Phase> {
     let from = number(own, PIECED_FROM)?.unwrap_or(0);
     let (looked, last, pieced): (i64, Option<i64>, Option<i64>) = own
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT count(*), max(id), min(iif(is_pieced, id, NULL))
-             FROM (SELECT id, pieces IS NOT NULL AS is_pieced FROM content WHERE id >= ?1 ORDER BY id LIMIT ?2)",
-        )?
-        .query_row([from, LOOK_ROWS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+             FROM (SELECT id, pieces IS NOT NULL AS is_pieced FROM content WHERE id >= ?1 ORDER BY id LIMIT {LOOK_ROWS})"
+        ))?
+        .query_row([from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     if let (LOOK_ROWS, Some(last), None) = (looked, last, pieced) {
         recorder.clean(0, |conn| match number(conn, PIECED_FROM)?.unwrap_or(0) {
             // Nothing has come with an id that was looked at.
@@ -86,11 +86,7 @@ pub(super) fn step(own: &Connection, recorder: &Recorder) -> rusqlite::Result<Ph
         return Ok(Phase::Pieces);
     }
     let Some(batch) = PieceBatch::find(own, pieced.map_or(i64::MAX, block_of))? else { return Ok(Phase::Count) };
-    // Freeing a text reads it page by page. Read here first, it comes from memory when commits wait.
-    let mut read = own.prepare_cached("SELECT length(text) FROM pieces WHERE id = ?1")?;
-    for id in &batch.ids {
-        read.query_row([id], |_| Ok(())).optional()?;
-    }
+    read_ahead(own, "SELECT length(CAST(text AS BLOB)) FROM pieces WHERE id = ?1", &batch.ids)?;
     recorder.clean_pieces(batch.ids.len() * 1024, |conn| batch.remove(conn))?;
     Ok(Phase::Pieces)
 }
@@ -103,10 +99,10 @@ struct PieceBatch {
 impl PieceBatch {
     /// Of those that were last used before this block; `None`: there are none.
     fn find(own: &Connection, before: i64) -> rusqlite::Result<Option<PieceBatch>> {
-        let mut unused = own.prepare_cached(
-            "SELECT id, octet_length(text) FROM pieces WHERE last_block < ?1 ORDER BY last_block LIMIT ?2",
-        )?;
-        let mut found = unused.query([before, CLEAN_ROWS_MAX as i64])?;
+        let mut unused = own.prepare_cached(&format!(
+            "SELECT id, octet_length(text) FROM pieces WHERE last_block < ?1 ORDER BY last_block LIMIT {CLEAN_ROWS_MAX}"
+        ))?;
+        let mut found = unused.query([before])?;
         let (mut ids, mut bytes) = (Vec::new(), 0);
         while let Some(row) = found.next()? {
             bytes += row.get::<_, i64>(1)?;

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{Aged, CleanBatch, LOOK_ROWS, OCTETS, Phase};
 use crate::calendar::text_of_ms;
@@ -40,21 +40,21 @@ impl Walk {
         let (mut look, until) = match self.what {
             // Who asks adds the rows that are not packed: they must be there.
             Aged::Rows => (
-                own.prepare_cached(
-                    "SELECT id, start_time FROM requests WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
-                )?,
+                own.prepare_cached(&format!(
+                    "SELECT id, start_time FROM requests WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT {LOOK_ROWS}"
+                ))?,
                 State::of(own)?.until,
             ),
             Aged::Content => (
-                own.prepare_cached(
+                own.prepare_cached(&format!(
                     "SELECT content.id, start_time FROM content LEFT JOIN requests ON content.id = requests.id
-                     WHERE content.id > ?1 AND content.id <= ?2 ORDER BY content.id LIMIT ?3",
-                )?,
+                     WHERE content.id > ?1 AND content.id <= ?2 ORDER BY content.id LIMIT {LOOK_ROWS}"
+                ))?,
                 i64::MAX,
             ),
         };
         let mut size = own.prepare_cached(&format!("SELECT {OCTETS} FROM content WHERE id = ?1"))?;
-        let mut found = look.query(params![self.after, until, LOOK_ROWS])?;
+        let mut found = look.query([self.after, until])?;
         let (mut batch, mut untrue, mut looked, mut last, mut some_stay) =
             (CleanBatch::default(), Vec::new(), 0, self.after, false);
         'look: while let Some(row) = found.next()? {
