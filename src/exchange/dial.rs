@@ -127,8 +127,10 @@ impl Dial {
         keepalive::ask_now_and_then(&stream);
         keepalive::bound_silence(&stream, Some(UNACKNOWLEDGED_TIME_MAX));
         let idle_timeout = self.upstream.idle_timeout;
-        stream.set_read_timeout(idle_timeout)?;
-        stream.set_write_timeout(idle_timeout)?;
+        if idle_timeout.is_some() {
+            stream.set_read_timeout(idle_timeout)?;
+            stream.set_write_timeout(idle_timeout)?;
+        }
         let manners = self.upstream.manners.clone();
         Wire::new(stream, self.wire.clone(), manners, permit, idle_timeout).ok_or_else(called_off)
     }
@@ -139,8 +141,18 @@ impl Dial {
         let permit = self.upstream.permits.take(&self.wire, deadline)?;
         self.wire.let_go();
         let mut stream = mio::net::TcpStream::connect(address)?;
+        // To this machine it is there at once.
+        if !is_connected(&stream)? {
+            self.wait_until_connected(&mut stream, deadline)?;
+        }
+        let stream = TcpStream::from(stream);
+        stream.set_nonblocking(false)?;
+        Ok((stream, permit))
+    }
+
+    fn wait_until_connected(&self, stream: &mut mio::net::TcpStream, deadline: Instant) -> io::Result<()> {
         let mut poll = Poll::new()?;
-        poll.registry().register(&mut stream, Token(0), Interest::WRITABLE)?;
+        poll.registry().register(stream, Token(0), Interest::WRITABLE)?;
         let mut events = Events::with_capacity(1);
         loop {
             if self.wire.is_called_off() {
@@ -154,19 +166,16 @@ impl Dial {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
-            if let Some(e) = stream.take_error()? {
-                return Err(e);
-            }
-            // An event may come before the connection does (mio's documentation of `connect`).
-            if stream.peer_addr().is_ok() {
-                break;
+            if is_connected(stream)? {
+                return poll.registry().deregister(stream);
             }
         }
-        poll.registry().deregister(&mut stream)?;
-        let stream = TcpStream::from(stream);
-        stream.set_nonblocking(false)?;
-        Ok((stream, permit))
     }
+}
+
+/// Whether a connection that is being made is there. An event may say so too early (mio's documentation of `connect`).
+fn is_connected(stream: &mio::net::TcpStream) -> io::Result<bool> {
+    stream.take_error()?.map_or(Ok(stream.peer_addr().is_ok()), Err)
 }
 
 /// How often a connection that is being made looks whether it is still wanted; upstream shall see within 100 ms that it
