@@ -8,10 +8,14 @@
 //! until it ends. A lane's thread starts when the first one does.
 //!
 //! One lane has time enough for streams: of two cores 100 of 50 events a second take it 8 %, 1000 of 20 some 25 %. But an
-//! event waits for those before it. Beside nginx, medians of six rounds of 100 streams: with one lane 1.00 and 1.02 of
-//! its median latency and 1.14 and 1.13 of its processor time, with two 0.61 and 0.57, and 1.27 and 1.26. (With a third
-//! of the streams on the second lane 0.64 and 1.30.) Of 1000 streams two lanes with half of them each took 1.25 of
-//! nginx's processor time, one 1.05: so they share as many as a household could have at once, and no more.
+//! event waits for those before it. Beside nginx, medians of six rounds of 100 streams: with one lane 0.93 of its
+//! median latency and 1.04 of its processor time, with two 0.63 and 1.23: two processors at work, neither with what the
+//! other has in its cache. Sharing fewer of them saves hardly any of that: 96 took 0.69 and 1.22, 80 0.88 and 1.22, 64
+//! 0.92 and 1.17. Of 1000 streams two lanes with half of them each took 1.25 of nginx's processor time, one 1.05: so
+//! they share as many as a household could have at once, and no more.
+//!
+//! One lane that yields its processor between two events took 0.76 and 1.11, but beside two threads that compute, as a
+//! model on the processor has them, the median rose to 20 ms and more, from 0.1 ms: whoever yields waits for their turn.
 
 use std::io;
 use std::net::SocketAddr;
