@@ -36,6 +36,7 @@ pub mod idle;
 pub mod incoming;
 pub mod job;
 pub mod manners;
+mod outgoing;
 pub mod permits;
 mod polled;
 pub mod pool;

@@ -4,7 +4,7 @@
 //! connection reset, and its client never hears why. So while upstream takes no more, this looks whether it has
 //! replied.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use super::polled;
 use crate::http::reply_head::parse_reply_head;
 use crate::limits::FIELDS_MAX;
 
+/// A head, and a body with an edit.
+const PARTS: usize = 4;
+
 /// What became of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uploaded {
@@ -24,13 +27,13 @@ pub enum Uploaded {
     CutShort,
 }
 
-/// Sends all of `bytes`, and calls `taken` with what the socket took each time. Of a `large` request in the clear,
+/// Sends all of these bytes, one behind the other, and calls `taken` with what the socket took each time. Of a `large` request in the clear,
 /// waits for as long as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in
 /// what the system buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a
 /// small one.
 pub fn send(
     socket: &TcpStream,
-    bytes: &[u8],
+    bytes: &[&[u8]; PARTS],
     large: bool,
     idle_time_max: Option<Duration>,
     taken: impl FnMut(usize),
@@ -48,16 +51,19 @@ pub fn send(
 /// `full` is asked what to do where the socket takes no more: go on, or be content.
 fn send_all(
     mut socket: &TcpStream,
-    bytes: &[u8],
+    bytes: &[&[u8]; PARTS],
     mut taken: impl FnMut(usize),
     mut full: impl FnMut(io::Error) -> io::Result<Option<Uploaded>>,
 ) -> io::Result<Uploaded> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match socket.write(&bytes[sent..]) {
+    let mut slices = bytes.map(IoSlice::new);
+    let mut left = &mut slices[..];
+    // Those that are empty are passed over.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match socket.write_vectored(left) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
-                sent += n;
+                IoSlice::advance_slices(&mut left, n);
                 taken(n);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

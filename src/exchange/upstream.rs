@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use ureq::http::uri::PathAndQuery;
+use ureq::http::uri::{PathAndQuery, Scheme};
 use ureq::http::{Request, StatusCode, Uri, request};
-use ureq::{Agent, Timeout};
+use ureq::{Agent, SendBody, Timeout};
 
 use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts};
 use super::head_reader::UpstreamReply;
@@ -17,6 +17,9 @@ use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::{UPSTREAM_IDLE_TIME_MAX, UPSTREAM_UNPROVEN_MAX};
 use crate::settings::UpstreamUrl;
+
+/// So much at a time ureq counts of a body that it does not get to read.
+const COUNTED_BYTES: usize = 8 * 1024;
 
 /// Why there is no reply to relay.
 #[derive(Debug)]
@@ -96,13 +99,18 @@ impl UpstreamConnection {
                 && others.filter(waits).count() < UPSTREAM_UNPROVEN_MAX
     }
 
+    fn is_encrypted(&self) -> bool {
+        self.dial.upstream.url.scheme == Scheme::HTTPS
+    }
+
     /// Closes the idle connection, if there is one.
     pub fn disconnect(&mut self) {
         self.dial.aside.clear();
         self.agent = agent(&self.dial);
     }
 
-    /// Sends one request and waits for the head of its reply, however long that takes.
+    /// Sends one request, whose body the wire has ([`WireState::carry`]), and waits for the head of its reply, however long
+    /// that takes.
     ///
     /// A pooled connection that upstream closed meanwhile is replaced by a fresh one, unless a byte of the request may
     /// have been taken; a request without body that may be repeated (RFC 9110 §9.2.2) is, once.
@@ -111,19 +119,21 @@ impl UpstreamConnection {
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone,
-        body: &[u8],
         upgrades: bool,
     ) -> Result<Box<UpstreamReply>, NoReply> {
-        let repeatable = body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
+        let wire = self.wire.clone();
+        let repeatable = wire.body().body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS");
         loop {
             let dials = self.wire.dials.load(Ordering::Relaxed);
             self.wire.sent.store(self.wire.sent_before(), Ordering::Relaxed);
             self.wire.received.store(0, Ordering::Relaxed);
             self.dial.aside.expect(method == "HEAD");
-            let request = self.request(method, target, fields.clone(), body)?;
+            wire.body().rewind();
+            let request = self.request(method, target, fields.clone())?;
+            let mut body = wire.body_reader(self.is_encrypted());
             // Without a length, ureq would send an empty body in chunks.
             let replied = match request.headers_ref().is_some_and(|h| h.contains_key("content-length")) {
-                true => request.body(body).map(|request| self.agent.run(request)),
+                true => request.body(SendBody::from_reader(&mut body)).map(|request| self.agent.run(request)),
                 false => request.body(()).map(|request| self.agent.run(request)),
             };
             let error = match replied.map_err(|e| unsendable(&e))? {
@@ -177,7 +187,7 @@ impl UpstreamConnection {
             }
             push(&[name.as_bytes(), b": ", value, b"\r\n"]);
         }
-        if expects_length(method, body) {
+        if expects_length(method, body.len()) {
             push(&[b"content-length: ", body.len().to_string().as_bytes(), b"\r\n"]);
         }
         push(&[b"\r\n", body]);
@@ -189,7 +199,6 @@ impl UpstreamConnection {
         method: &str,
         target: &str,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
-        body: &[u8],
     ) -> Result<request::Builder, NoReply> {
         let UpstreamUrl { scheme, authority, prefix, .. } = &self.dial.upstream.url;
         let path = if prefix.is_empty() {
@@ -209,10 +218,13 @@ impl UpstreamConnection {
             head_bytes += name.len() + value.len() + 4;
             request = request.header(name, value);
         }
-        if expects_length(method, body) {
-            request = request.header("content-length", body.len());
+        let body_bytes = self.wire.body().body.len();
+        if expects_length(method, body_bytes) {
+            request = request.header("content-length", body_bytes);
         }
-        self.wire.output_bytes.store(head_bytes + body.len(), Ordering::Relaxed);
+        let in_buffer = if self.is_encrypted() { body_bytes } else { body_bytes.min(COUNTED_BYTES) };
+        self.wire.output_bytes.store(head_bytes + body_bytes, Ordering::Relaxed);
+        self.wire.buffer_bytes.store(head_bytes + in_buffer, Ordering::Relaxed);
         Ok(request)
     }
 
@@ -241,8 +253,8 @@ impl UpstreamConnection {
 }
 
 /// Whether a request tells the length of its body even where that is empty (RFC 9110 §8.6).
-fn expects_length(method: &str, body: &[u8]) -> bool {
-    !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH")
+fn expects_length(method: &str, body_bytes: usize) -> bool {
+    body_bytes > 0 || matches!(method, "POST" | "PUT" | "PATCH")
 }
 
 fn unsendable(what: &dyn fmt::Display) -> NoReply {

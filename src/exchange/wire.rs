@@ -38,6 +38,8 @@ pub struct Wire {
     output: Vec<u8>,
     /// Output that waits for more: it is sent when ureq begins to wait for input, or when it is much.
     pending: usize,
+    /// Behind it, so much of the request's body, which stands elsewhere.
+    pending_body: usize,
     /// Whether it was read from since ureq last asked if it is open.
     used: bool,
     /// Upstream replied before it had read the whole request, or closed: the rest is not sent, and no other request.
@@ -91,6 +93,7 @@ impl Wire {
             progress: false,
             output: Vec::new(),
             pending: 0,
+            pending_body: 0,
             used: false,
             cut_short: false,
             encrypted: false,
@@ -107,15 +110,19 @@ impl Wire {
     /// Sends what waits. Where upstream has replied, or closed, before it had read the whole request, its reply counts,
     /// and the rest of the request is left out (RFC 9112 §9.5).
     fn flush(&mut self) -> io::Result<()> {
-        let mut bytes = &self.output[..std::mem::take(&mut self.pending)];
+        let head = &self.output[..std::mem::take(&mut self.pending)];
+        let body_bytes = std::mem::take(&mut self.pending_body);
         if self.cut_short {
             return Ok(());
         }
         let state = &self.state;
         let begun = state.begun().take();
-        if let Some(begun) = &begun {
-            bytes = &begun.unsent;
-        }
+        let mut body = state.body();
+        let [first, second, third] = body.send(body_bytes);
+        let bytes = match &begun {
+            Some(begun) => [&begun.unsent[..], &[], &[], &[]],
+            None => [head, first, second, third],
+        };
         let large = state.output_bytes.load(Ordering::Relaxed) > SENT_AT_ONCE_BYTES_MAX;
         if large && !std::mem::replace(&mut self.patient, true) {
             // An upstream that is there may take its time to read so much.
@@ -123,9 +130,10 @@ impl Wire {
         }
         // What TLS sends of its own is no reply.
         let large = large && !self.encrypted;
-        let sent = upload::send(&self.socket, bytes, large, self.idle_time_max, |n| {
+        let sent = upload::send(&self.socket, &bytes, large, self.idle_time_max, |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });
+        drop(body);
         if let Some(begun) = begun.filter(|begun| !begun.received.is_empty()) {
             (self.start, self.end) = (0, 0);
             self.input = begun.received;
@@ -184,7 +192,9 @@ impl Transport for Wire {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        self.pending += amount;
+        let announced = self.state.body().take_announced();
+        self.pending_body += announced;
+        self.pending += amount - announced;
         if let Some(unsent) = &mut *self.state.unsent() {
             // Whoever has the tunnel knows when its socket takes bytes.
             unsent.extend_from_slice(&self.output[..std::mem::take(&mut self.pending)]);
@@ -199,7 +209,7 @@ impl Transport for Wire {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         let mut came_before = false;
-        if self.pending > 0 {
+        if self.pending + self.pending_body > 0 {
             self.flush()?;
             came_before = self.start < self.end;
         }
@@ -270,7 +280,7 @@ impl Transport for Wire {
 
 impl Buffers for Wire {
     fn output(&mut self) -> &mut [u8] {
-        let wanted = self.state.output_bytes.load(Ordering::Relaxed).clamp(1024, OUTPUT_BYTES_MAX * 2);
+        let wanted = self.state.buffer_bytes.load(Ordering::Relaxed).clamp(1024, OUTPUT_BYTES_MAX * 2);
         if self.output.len() < self.pending + 1024 || self.pending == 0 && self.output.len() < wanted {
             self.output.resize((self.pending + 1024).max(wanted), 0);
         }

@@ -1,5 +1,6 @@
 //! One exchange in a straight line: what the request says, upstream's reply, the row, the reply's last bytes.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use super::flow::FlowingReplies;
 use super::head_reader::UpstreamReply;
 use super::incoming::Incoming;
 use super::job::{Job, Workers};
+use super::outgoing::OutgoingBody;
 use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Source, Step, form};
 use super::relayed::{AskedBefore, ForwardedRequest};
@@ -26,6 +28,7 @@ use crate::http::reply_head::{self, parse_reply_head};
 use crate::http::upgrade::handshake_fields;
 use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
+use crate::usage::inject::Edit;
 use crate::usage::socket::{Namespace, SocketReader};
 use crate::usage::{Dialect, Form, Tap, UsageReport, are_events};
 
@@ -82,6 +85,7 @@ impl Runner<Job> for Worker {
 
 impl Worker {
     fn exchange(&mut self, mut request: Box<ForwardedRequest>) {
+        let mut edit = None;
         let (mut upstream, begun) = match request.asked_before.take().map(|asked| *asked) {
             Some(AskedBefore { upstream, begun, draft }) => {
                 self.draft = draft;
@@ -90,10 +94,11 @@ impl Worker {
             None => {
                 self.draft = request.draft(&self.shared);
                 bug_on_purpose(&request.lend.head, "asking");
-                self.ask_for_usage(&mut request);
+                edit = self.ask_for_usage(&mut request);
                 (self.shared.idle.take(&self.shared.upstream), None)
             }
         };
+        upstream.wire().carry(OutgoingBody::new(mem::take(&mut request.lend.body), edit));
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
         upstream.wire().hold(request.connecting.take().filter(|_| !upstream.wire().is_connected()));
@@ -107,7 +112,7 @@ impl Worker {
             upstream.disconnect();
         }
         // A stream may go on for hours: the body is given back now, but for what the row keeps of it.
-        request.lend.body = Vec::new();
+        upstream.wire().carry(OutgoingBody::default());
         request.lend.claim.set(self.draft.as_ref().map_or(0, |draft| draft.prompt_bytes()));
         match reply {
             Ok(reply) => self.begin(request, upstream, reply),
@@ -115,17 +120,17 @@ impl Worker {
         }
     }
 
-    /// Asks for usage where the client does not and upstream would not tell.
-    fn ask_for_usage(&mut self, request: &mut ForwardedRequest) {
-        let Some(draft) = &mut self.draft else { return };
+    /// The edit that asks for usage, where the client does not and upstream would not tell.
+    fn ask_for_usage(&mut self, request: &mut ForwardedRequest) -> Option<Edit> {
+        let draft = self.draft.as_mut()?;
         let is_askable = matches!(request.forwarding.dialect, Dialect::Chat | Dialect::Completions);
-        let Some(edit) = draft.take_edit().filter(|_| is_askable && self.shared.settings.inject_usage) else { return };
+        let edit = draft.take_edit().filter(|_| is_askable && self.shared.settings.inject_usage)?;
         if self.shared.unasked.tells(draft.asked_model()) {
             request.asking = Asking::Unneeded;
-        } else {
-            request.asking = Asking::Injected;
-            request.lend.body = edit.apply(&request.lend.body);
+            return None;
         }
+        request.asking = Asking::Injected;
+        Some(edit)
     }
 
     /// What a reply tells about who has to ask for usage the next time.
@@ -380,12 +385,12 @@ impl Worker {
 /// Sends the request on.
 #[inline(never)]
 fn ask(upstream: &mut UpstreamConnection, request: &ForwardedRequest) -> Result<Box<UpstreamReply>, NoReply> {
-    let Lend { head, body, .. } = &request.lend;
+    let head = &request.lend.head;
     if request.forwarding.kind == Kind::Handshake {
-        return upstream.ask(head.method(), head.target(), handshake_fields(head), body, true);
+        return upstream.ask(head.method(), head.target(), handshake_fields(head), true);
     }
     let fields = forwarded(head, request.forwarding.recorded);
-    let reply = upstream.ask(head.method(), head.target(), fields, body, false)?;
+    let reply = upstream.ask(head.method(), head.target(), fields, false)?;
     // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
     if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {
         let why = format!("its transfer coding {} is none for an HTTP/1.0 client", reply.framing.codings);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::bell::lock;
 use crate::client::Interrupt;
+use crate::exchange::outgoing::{BodyOnItsWay, BodyReader, OutgoingBody};
 use crate::exchange::pool::Place;
 
 /// What a worker and the socket under its agent tell each other.
@@ -23,8 +24,12 @@ pub struct WireState {
     pub(in crate::exchange) sent: AtomicU64,
     /// Bytes read for the current request.
     pub(in crate::exchange) received: AtomicU64,
-    /// How large a buffer the current request's head and body want.
+    /// Bytes of the current request, head and body, nearly.
     pub(in crate::exchange) output_bytes: AtomicUsize,
+    /// How large a buffer it wants.
+    pub(in crate::exchange) buffer_bytes: AtomicUsize,
+    /// Its body.
+    body: Mutex<BodyOnItsWay>,
     /// How reads of the socket go, as [`Readiness`].
     readiness: AtomicU8,
     /// The next request was begun already.
@@ -94,6 +99,21 @@ impl WireState {
     pub fn begin(&self, begun: Option<Begun>) {
         self.link().called_off = false;
         *self.begun() = begun;
+    }
+
+    /// The body of the next request.
+    pub(in crate::exchange) fn carry(&self, body: OutgoingBody) {
+        *self.body() = BodyOnItsWay::new(body);
+    }
+
+    /// That of the current one.
+    pub(in crate::exchange) fn body(&self) -> MutexGuard<'_, BodyOnItsWay> {
+        lock(&self.body)
+    }
+
+    /// The same for ureq to read.
+    pub(in crate::exchange) fn body_reader(&self, is_copied: bool) -> BodyReader<'_> {
+        BodyReader { way: &self.body, is_copied }
     }
 
     /// Others wait until its connection is there, or on its way.
