@@ -36,10 +36,10 @@ const TURN_BYTES_MAX: usize = 256 * 1024;
 const LOOKS: u32 = 16;
 const CROWDED: Duration = Duration::from_millis(2);
 /// How long the loop rests between two looks then, so that more than one event is there. The system makes it some 0.1
-/// ms, so that the next looks are no crowd: they go without a rest, and tell whether there still is one. Measured with
-/// 16 streams that flood, processor time an event and rate, three runs: 1.2 us and 310,000 a second; without a rest 2.0
-/// us and 240,000 to 300,000, for every event woke the loop. 1000 paced streams, 20,000 events a second: 1.06 of nginx's
-/// processor time where only 20,000 looks a second were a crowd, 1.02 with 8,000 (medians of four and of five rounds).
+/// ms. Measured with 16 streams that flood, processor time an event and rate, three runs: 1.2 us and 310,000 a second;
+/// without a rest 2.0 us and 240,000 to 300,000, for every event woke the loop. 1000 paced streams, 20,000 events a
+/// second: 1.06 of nginx's processor time where only 20,000 looks a second were a crowd, 1.02 with 8,000 (medians of four
+/// and of five rounds).
 const REST: Duration = Duration::from_micros(50);
 
 /// How often streams were looked at of late.
