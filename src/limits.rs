@@ -220,6 +220,9 @@ pub const PIECE_PART_MIN: usize = 1024;
 /// The last prompts, kept in memory to compare the next ones with, what several of them say once: those of some ten
 /// agents, of 370 KB each.
 pub const PROMPTS_KNOWN_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Longest text kept of each kind of words of a reply, whatever `CONTENT_KB_MAX` says: 130,000 tokens, more than models
+/// answer with. Every stream in flight may have as much in memory, and once more while its row is written.
+pub const REPLY_WORDS_BYTES_MAX: usize = 512 * 1024;
 /// Where no words are kept, those of a longer prompt are not looked at to tell what it shares with others: as long as those
 /// that are kept by default.
 pub const UNKEPT_PROMPT_BYTES_MAX: usize = 16 * 1024 * 1024;

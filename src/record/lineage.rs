@@ -45,6 +45,8 @@ pub(super) struct Lineages {
     replies: Recent<Box<str>>,
     names: Recent<Box<str>>,
     models: HashMap<String, ModelHabits>,
+    /// Who asked last, and what the chains of theirs begin with.
+    last_seed: Option<(Option<String>, Option<String>, u64)>,
 }
 
 /// A prompt that upstream has read.
@@ -130,7 +132,7 @@ impl Lineages {
             self.load(conn, hashes)?;
         }
         let messages = outline.map_or(&[][..], |outline| outline.part(ElementPart::Message));
-        let seed = chain_seed(row.client.as_deref(), row.key.as_deref(), hashes);
+        let seed = self.seed(row, hashes);
         let end = chain(messages, seed).last();
         let (conversation, source) = match &row.told_conversation {
             ToldConversation::Named { name, source } => (Arc::from(name.as_str()), *source),
@@ -155,6 +157,19 @@ impl Lineages {
         Ok(Traced { lineage, begins, end })
     }
 
+    /// What the chains of this client begin with. Mostly it is the one who asked last.
+    fn seed(&mut self, row: &Row, hashes: &impl BuildHasher) -> u64 {
+        let who = (row.client.as_deref(), row.key.as_deref());
+        match &self.last_seed {
+            Some((client, key, seed)) if (client.as_deref(), key.as_deref()) == who => *seed,
+            Some(_) | None => {
+                let seed = chain_seed(who.0, who.1, hashes);
+                self.last_seed = Some((row.client.clone(), row.key.clone(), seed));
+                seed
+            }
+        }
+    }
+
     fn compare(
         &self,
         conn: &Connection,
@@ -170,12 +185,22 @@ impl Lineages {
             let read = self.past.iter().enumerate();
             read.filter(|(_, past)| &*past.model == model && past.start_ms <= row.start_ms)
         };
-        // Of those that share as much, the last.
-        let closest = before().max_by_key(|(_, past)| closeness(&past.outline, outline));
+        // Of those that share as much, the last. None shares more than all there is.
+        let all = (outline.part(ElementPart::Message).len(), outline.bytes());
+        let (mut closest, mut most) = (None, None);
+        for candidate in before().rev() {
+            let shared = Some(closeness(&candidate.1.outline, outline));
+            if shared > most {
+                (closest, most) = (Some(candidate), shared);
+            }
+            if most == Some(all) {
+                break;
+            }
+        }
         let last_of_it = || before().rfind(|(_, past)| &*past.conversation == conversation);
-        let closest = match closest {
-            Some((_, past)) if closeness(&past.outline, outline).0 == 0 => last_of_it().or(closest),
-            closest => closest,
+        let closest = match most {
+            Some((0, _)) => last_of_it().or(closest),
+            _ => closest,
         };
         let Some((place, past)) = closest else {
             (lineage.prefix_bytes, lineage.prefix_messages) = (Some(0), Some(0));

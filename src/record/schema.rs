@@ -27,8 +27,7 @@ pub(super) const CAME_UNTIL: &str = "came_until";
 /// Name in `meta`: no content with a lower id than this has pieces.
 pub(super) const PIECED_FROM: &str = "pieced_from";
 
-/// A prompt as text, in a row of `content`: as it stands there, or put together, as [`super::prompts::PieceReader`] does
-/// in a third of the time.
+/// A prompt as text, in a row of `content`: as it stands there, or put together, as [`super::prompts::PieceReader`] does.
 const PROMPT: &str = "coalesce(content.prompt, iif(content.pieces IS NULL, NULL,
     (SELECT group_concat(text, '')
      FROM (SELECT coalesce(piece.text, '…[a piece is missing]…') AS text

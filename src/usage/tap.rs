@@ -29,6 +29,7 @@ use super::repeat::Repeat;
 use super::role::JsonRole;
 use super::sse::Lexer;
 use super::usage_report::UsageReport;
+use crate::limits::REPLY_WORDS_BYTES_MAX;
 use events::Event;
 
 /// What a body is labelled as.
@@ -100,6 +101,7 @@ impl Tap {
     /// `strip`: the proxy asked for usage events, not the client. `content_bytes_max`: bytes kept of each kind of
     /// words, 0 for none.
     pub fn new(dialect: Dialect, form: Form, strip: bool, content_bytes_max: usize) -> Tap {
+        let content_bytes_max = content_bytes_max.min(REPLY_WORDS_BYTES_MAX);
         let grammar = dialect.grammar();
         Tap {
             form,

@@ -97,7 +97,8 @@ impl PromptMemory {
     }
 
     /// Gives everything back.
-    pub fn clear(&self) {
+    #[cfg(test)]
+    pub(super) fn clear(&self) {
         let known = std::mem::take(&mut *lock(&self.known));
         for piece in known.prompts.iter().flat_map(|prompt| &prompt.pieces) {
             piece.holders.store(0, Ordering::Relaxed);
