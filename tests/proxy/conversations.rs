@@ -298,7 +298,7 @@ fn rows_tell_conversations_and_prefixes_as_an_oracle_does() {
 #[test]
 fn what_goes_on_from_a_reply_belongs_to_its_conversation_and_has_no_prefix() {
     let upstream = Upstream::answering(|link, request| {
-        let id = &request.field("x-reply-id").expect("told")[..];
+        let id = request.field("x-reply-id").expect("told");
         let body = format!(r#"{{"id":"{id}","object":"response","model":"m-1","status":"completed","output":[]}}"#);
         link.send(reply("200 OK", "application/json", body));
     });
