@@ -395,3 +395,8 @@ pub const METRICS_ENDPOINTS_MAX: usize = 32;
 /// How far around what is shown it is looked for secrets, which may be shown in part. A private key of 8192 bits has
 /// 6.4 KB in armour, and longer runs are known by their looks.
 pub const SECRET_BYTES_MAX: usize = 8 * 1024;
+/// What is shown of the difference between two prompts: some thousand lines. A person reads the first hundred.
+pub const DIFF_BYTES_MAX: usize = 256 * 1024;
+/// Lines of two prompts that are compared one by one, but for those at both ends that are the same. Where all of them
+/// differ at random, they take 60 ms; longer texts are told as replaced.
+pub const DIFF_LINES_MAX: usize = 20_000;

@@ -7,12 +7,14 @@
 
 pub mod break_excerpts;
 pub mod comparison;
+pub mod diff;
 pub mod form;
+mod json_text;
 pub mod outline;
 pub mod reason;
+pub mod rendering;
 pub mod secrets;
 pub mod session;
-#[allow(dead_code, reason = "one way to show tabulators has no user yet")]
 mod shown;
 pub mod title;
 

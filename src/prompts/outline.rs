@@ -94,7 +94,7 @@ pub struct Outline {
 
 /// Elements of one array that are told apart. An agent's conversation has some hundreds; a list of texts to embed may
 /// have more.
-const ELEMENTS_MAX: u32 = 4096;
+pub(super) const ELEMENTS_MAX: u32 = 4096;
 const ELEMENTS_LAST: u32 = ELEMENTS_MAX - 1;
 
 /// Bytes of a hash in a blob.
@@ -203,7 +203,12 @@ fn role_of(SelfTold { role, kind }: SelfTold) -> ElementRole {
 
 /// The elements of a body, in the order of rendering, for who asks where they stand. They have no hashes.
 pub fn each_placed(body: &[u8]) -> Vec<PlacedElement> {
-    let mut elements = elements_of(body, PieceEnd::START, None, &Unhashed);
+    placed_elements(body, &Unhashed)
+}
+
+/// The elements of a body and where they stand, in the order of rendering.
+pub(super) fn placed_elements(body: &[u8], hashes: &impl BuildHasher) -> Vec<PlacedElement> {
+    let mut elements = elements_of(body, PieceEnd::START, None, hashes);
     elements.sort_by_key(|placed| placed.element.part);
     elements
 }
@@ -221,7 +226,7 @@ pub fn shared_within(before: &[u8], now: &[u8], number: usize) -> u64 {
 
 /// For those who ask where an element stands, not which it is.
 #[derive(Clone, Copy, Debug)]
-struct Unhashed;
+pub(super) struct Unhashed;
 
 impl BuildHasher for Unhashed {
     type Hasher = Unhashed;
