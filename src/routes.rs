@@ -52,6 +52,8 @@ pub enum Local {
     Search,
     /// What the prompt of one shares with an earlier one.
     RequestPrefix(i64),
+    /// What changed from the prompt of the first to that of the second.
+    Diff(i64, i64),
     /// Conversations, page by page.
     Conversations,
     /// One of them as a thread.
@@ -237,12 +239,13 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
 /// What of a request is asked for, by what stands behind the path of [`REQUEST`].
 fn of_request(rest: &str) -> Option<Local> {
     let (id, what) = rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)));
-    let id = id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let number = |id: &str| id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()));
+    let id = number(id)?;
     match what {
         None => Some(Local::Request(id)),
         Some("body") => Some(Local::Body(id)),
         Some("prefix") => Some(Local::RequestPrefix(id)),
-        Some(_) => None,
+        Some(what) => Some(Local::Diff(id, number(what.strip_prefix("diff/")?)?)),
     }
 }
 
@@ -331,7 +334,22 @@ mod tests {
         check("/stats/requests/150", Ok(Route::Local(Local::Request(150))));
         check("/stats/requests/150/body", Ok(Route::Local(Local::Body(150))));
         check("/stats/requests/150/prefix", Ok(Route::Local(Local::RequestPrefix(150))));
-        for rest in ["-1", "+1", "x", "1/", "99999999999999999999", "1/body/", "1/x", "/body", "x/body"] {
+        check("/stats/requests/149/diff/150", Ok(Route::Local(Local::Diff(149, 150))));
+        for rest in [
+            "1/diff",
+            "1/diff/",
+            "1/diff/x",
+            "1/diff/2/3",
+            "-1",
+            "+1",
+            "x",
+            "1/",
+            "99999999999999999999",
+            "1/body/",
+            "1/x",
+            "/body",
+            "x/body",
+        ] {
             check(&format!("/stats/requests/{rest}"), Ok(Route::Unknown { suggestion: None }));
         }
         check("*", Ok(Route::Asterisk));

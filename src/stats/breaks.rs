@@ -23,6 +23,7 @@ use super::rows::REQUEST_COLUMNS;
 use crate::calendar::ms_of_text;
 use crate::prompts::break_excerpts::break_excerpts;
 use crate::prompts::comparison::compare;
+use crate::prompts::diff::{NamedPrompt, prompt_diff};
 use crate::prompts::form::{form, shared_bytes};
 use crate::prompts::outline::value_of;
 use crate::prompts::{Element, ElementPart, ElementRole, Outline, PrefixBreak};
@@ -130,6 +131,21 @@ impl Reader {
                 }
             }
             Ok(Some(prefix))
+        })
+    }
+
+    /// What changed from one prompt to another, as `diff -u` shows it; an error names the one whose words are not there.
+    pub fn prompt_diff(&self, before: i64, now: i64) -> rusqlite::Result<Result<String, i64>> {
+        self.at_once(|| {
+            let mut texts = Vec::new();
+            for id in [before, now] {
+                match self.stored_words(id)?.and_then(|words| words.text) {
+                    Some(text) => texts.push((id.to_string(), text)),
+                    None => return Ok(Err(id)),
+                }
+            }
+            let [before, now] = [0, 1].map(|at: usize| NamedPrompt { name: &texts[at].0, body: &texts[at].1 });
+            Ok(Ok(prompt_diff(before, now)))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bodies::{RequestBody, lost_body};
+use super::bodies::{LostBody, RequestBody, lost_body};
 use super::filter::shown;
 use super::metrics;
 use super::question::Question;
@@ -51,6 +51,14 @@ pub(super) fn reply(
             Some(prefix) if wants_json(head) => json(&prefix),
             Some(prefix) => Reply::new(200, PLAIN, prefix.text().into_bytes()),
             None => no_request(id),
+        },
+        Local::Diff(before, now) => match reader.prompt_diff(before, now)? {
+            Ok(diff) => Reply::new(200, PLAIN, diff.into_bytes()),
+            Err(id) if reader.body(id)?.is_none() => no_request(id),
+            Err(id) => {
+                let (code, message) = lost_body(id, LostBody::NotStored);
+                Reply::error(409, &message, code)
+            }
         },
         Local::Prefixes => {
             let prefixes = reader.prefixes(filter)?;

@@ -152,3 +152,23 @@ fn without_words_it_is_the_figures_that_tell_of_a_break() {
     assert!(told.contains(") with 1, ") && told.contains("system_changed: "), "{told}");
     assert!(!told.contains("10:3") && !told.contains("breaks in"), "{told}");
 }
+
+#[test]
+fn what_changed_between_two_prompts_is_shown_as_diff_does() {
+    let upstream = answering();
+    let proxy = Proxy::before(&upstream);
+    two_turns(&proxy);
+    let ask = |path: &str| proxy.ask(get(&format!("/stats/requests/{path}")));
+    let told = ask("1/diff/2");
+    assert_eq!(told.field("content-type"), Some("text/plain; charset=utf-8"));
+    for line in ["-It is 10:31:07. You are an agent.", "+It is 10:32:25. You are an agent."] {
+        assert!(told.text().lines().any(|one| one == line), "{line} is not in\n{}", told.text());
+    }
+    assert!(!told.text().contains("Go on."), "{}", told.text());
+    assert_eq!(ask("1/diff/1").text(), "");
+    assert_eq!(ask("1/diff/99").status(), 404);
+    let without_words = Proxy::with(&upstream, &[("LOG_CONTENT", "none")]);
+    two_turns(&without_words);
+    let lost = without_words.ask(get("/stats/requests/1/diff/2"));
+    assert_eq!((lost.status(), error_code(&lost).as_str()), (409, "body_not_stored"));
+}
