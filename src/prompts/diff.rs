@@ -57,7 +57,8 @@ pub fn prompt_diff(before: NamedPrompt, now: NamedPrompt) -> String {
         return String::new();
     }
     let (elements, blocks) = differing_elements(before.body, now.body);
-    let mut page = Page { names: [before.name, now.name], out: String::new(), left_out: 0, lines_left: DIFF_LINES_MAX };
+    let mut page =
+        DiffPage { names: [before.name, now.name], out: String::new(), left_out: 0, lines_left: DIFF_LINES_MAX };
     for change in changes(elements.each_ref().map(Vec::as_slice), &blocks) {
         page.push(change);
     }
@@ -286,7 +287,7 @@ fn count_lines(text: &str, part: Range<usize>) -> usize {
 // ---- how it looks ------------------------------------------------------------------------------------------------
 
 /// The diff on its way.
-struct Page<'a> {
+struct DiffPage<'a> {
     names: [&'a str; 2],
     out: String,
     /// Elements that found no room.
@@ -295,7 +296,7 @@ struct Page<'a> {
     lines_left: usize,
 }
 
-impl Page<'_> {
+impl DiffPage<'_> {
     fn push(&mut self, change: Change) {
         if self.out.len() >= DIFF_BYTES_MAX {
             self.left_out += 1;
