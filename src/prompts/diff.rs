@@ -22,10 +22,10 @@ use std::fmt::Write;
 use std::hash::{Hash, RandomState};
 use std::ops::Range;
 
-use memchr::{memchr, memchr_iter, memrchr};
-use similar::{Algorithm, DiffOp, capture_diff_slices, group_diff_ops};
+use similar::DiffOp;
 
 use super::json_text::{JsonText, in_lines};
+use super::line_diff::{LineDiff, RUN_LINES_MAX, list_diff, same_bytes};
 use super::outline::{ElementPart, ElementRole};
 use super::rendering::{RenderedElement, UnrenderedElement, unrendered};
 use super::secrets::secrets_within;
@@ -33,10 +33,6 @@ use super::shown::{Tabs, push_shown};
 use crate::limits::{DIFF_BYTES_MAX, DIFF_LINES_MAX};
 use crate::usage::text::floor_boundary;
 
-/// Lines around a change that are shown with it, as `diff -u` has it.
-const CONTEXT_LINES: usize = 3;
-/// Lines that are shown of what was added or removed in one place: more are a file, or the answer of a tool.
-const RUN_LINES_MAX: usize = 200;
 /// Bytes of a line that are shown. One of code has 120 at most, a paragraph some hundreds.
 const LINE_BYTES_MAX: usize = 400;
 /// Of these, bytes in front of the first difference.
@@ -64,7 +60,7 @@ pub fn prompt_diff(before: NamedPrompt, now: NamedPrompt) -> String {
     }
     let [old, new] = [before, now].map(|prompt| other_members(prompt.body));
     if old.text != new.text {
-        page.push(Change::Edited(&old, &new));
+        page.push(ElementChange::Edited(&old, &new));
     }
     page.close()
 }
@@ -94,7 +90,7 @@ fn other_members(body: &str) -> RenderedElement {
 // ---- which elements changed --------------------------------------------------------------------------------------
 
 /// What became of an element.
-enum Change<'a> {
+enum ElementChange<'a> {
     Added(&'a RenderedElement),
     Removed(&'a RenderedElement),
     Edited(&'a RenderedElement, &'a RenderedElement),
@@ -102,11 +98,11 @@ enum Change<'a> {
 }
 
 /// A part of the old and one of the new list between what both have.
-type Block = [Range<usize>; 2];
+type DiffBlock = [Range<usize>; 2];
 
 /// The elements in which two prompts differ, and which of them stand between others that are the same. Only these are
 /// read.
-fn differing_elements(before: &str, now: &str) -> ([Vec<RenderedElement>; 2], Vec<Block>) {
+fn differing_elements(before: &str, now: &str) -> ([Vec<RenderedElement>; 2], Vec<DiffBlock>) {
     let hashes = RandomState::new();
     let elements = [before, now].map(|body| unrendered(body, &hashes));
     let forms = elements.each_ref().map(|elements| elements.iter().map(|it| it.element).collect::<Vec<_>>());
@@ -128,10 +124,10 @@ fn differing_elements(before: &str, now: &str) -> ([Vec<RenderedElement>; 2], Ve
     (rendered, blocks)
 }
 
-fn differing<T: Eq + Hash>(old: &[T], new: &[T]) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
+fn differing<T: Eq + Hash>(old: &[T], new: &[T]) -> Vec<DiffBlock> {
+    let mut blocks: Vec<DiffBlock> = Vec::new();
     let mut is_open = false;
-    for op in capture_diff_slices(Algorithm::Myers, old, new) {
+    for op in list_diff(old, new) {
         let parts = [op.old_range(), op.new_range()];
         if matches!(op, DiffOp::Equal { .. }) {
             is_open = false;
@@ -147,7 +143,7 @@ fn differing<T: Eq + Hash>(old: &[T], new: &[T]) -> Vec<Block> {
 }
 
 /// What changed, in the order of the new prompt.
-fn changes<'a>([old, new]: [&'a [RenderedElement]; 2], blocks: &[Block]) -> Vec<Change<'a>> {
+fn changes<'a>([old, new]: [&'a [RenderedElement]; 2], blocks: &[DiffBlock]) -> Vec<ElementChange<'a>> {
     // The old element that each new one was.
     let mut before = vec![None; new.len()];
     let mut is_matched = vec![false; old.len()];
@@ -173,115 +169,20 @@ fn changes<'a>([old, new]: [&'a [RenderedElement]; 2], blocks: &[Block]) -> Vec<
     }
     let mut changes = Vec::new();
     for [olds, news] in blocks.iter().cloned() {
-        changes.extend(olds.filter(|at| !is_matched[*at]).map(|at| Change::Removed(&old[at])));
-        changes.extend(news.map(|at| match before[at].map(|before| &old[before]) {
-            None => Change::Added(&new[at]),
-            Some(before) if before.text == new[at].text => Change::Moved(before, &new[at]),
-            Some(before) => Change::Edited(before, &new[at]),
-        }));
+        let removed = olds.filter(|at| !is_matched[*at]).map(|at| (old[at].part, ElementChange::Removed(&old[at])));
+        let others = news.map(|at| {
+            let change = match before[at].map(|before| &old[before]) {
+                None => ElementChange::Added(&new[at]),
+                Some(before) if before.text == new[at].text => ElementChange::Moved(before, &new[at]),
+                Some(before) => ElementChange::Edited(before, &new[at]),
+            };
+            (new[at].part, change)
+        });
+        let mut block: Vec<_> = removed.chain(others).collect();
+        block.sort_by_key(|(part, _)| *part);
+        changes.extend(block.into_iter().map(|(_, change)| change));
     }
     changes
-}
-
-// ---- which lines changed -----------------------------------------------------------------------------------------
-
-/// What changed from one text to another, line by line.
-struct LineDiff {
-    /// Lines in front of those that are told here.
-    first: usize,
-    /// Lines of the old and of the new text: where they stand, without the line breaks. Only those that are shown.
-    lines: [Vec<Range<usize>>; 2],
-    /// Changes that belong together, with the lines around them.
-    hunks: Vec<Vec<DiffOp>>,
-}
-
-impl LineDiff {
-    /// `None` is no text at all. `lines_left`: how many more lines may be compared one by one.
-    fn new(texts: [Option<&str>; 2], lines_left: &mut usize) -> LineDiff {
-        let [old, new] = texts.map(Option::unwrap_or_default);
-        let Differing { start, ends, before } = Differing::of(old, new);
-        let first = count_breaks(&old[..start]);
-        let lines = |side: usize| texts[side].map(|text| lines(text, start..ends[side])).into_iter().flatten();
-        let counts = [0, 1].map(|side| texts[side].map_or(0, |text| count_lines(text, start..ends[side])));
-        // What was not there before is compared with nothing.
-        let left = lines_left.checked_sub(counts[0] + counts[1]).filter(|_| texts.iter().all(Option::is_some));
-        let (lines, ops) = match left {
-            Some(left) => {
-                *lines_left = left;
-                let lines = [0, 1].map(|side| lines(side).collect::<Vec<_>>());
-                let words = [0, 1].map(|side: usize| -> Vec<&str> {
-                    lines[side].iter().map(|line| &texts[side].unwrap_or_default()[line.clone()]).collect()
-                });
-                let ops = capture_diff_slices(Algorithm::Myers, &words[0], &words[1]);
-                (lines, ops)
-            }
-            None => {
-                let lines = [0, 1].map(|side| lines(side).take(before + RUN_LINES_MAX).collect());
-                let same = DiffOp::Equal { old_index: 0, new_index: 0, len: before };
-                let [old_len, new_len] = counts.map(|count| count - before);
-                (lines, vec![same, DiffOp::Replace { old_index: before, old_len, new_index: before, new_len }])
-            }
-        };
-        LineDiff { first, lines, hunks: group_diff_ops(ops, CONTEXT_LINES) }
-    }
-}
-
-/// The lines in which two texts differ, and those around them. Most of long texts is the same, and passed over quickly.
-struct Differing {
-    /// Where they begin, in both.
-    start: usize,
-    /// Where they end: behind a line break, or with the text.
-    ends: [usize; 2],
-    /// Lines from the start on that are the same.
-    before: usize,
-}
-
-impl Differing {
-    fn of(old: &str, new: &str) -> Differing {
-        let line_start = |at: usize| memrchr(b'\n', &old.as_bytes()[..at]).map_or(0, |found| found + 1);
-        let changed = line_start(same_bytes(old, new));
-        let (mut start, mut before) = (changed, 0);
-        while start > 0 && before < CONTEXT_LINES {
-            start = line_start(start - 1);
-            before += 1;
-        }
-        let rests = [&old[changed..], &new[changed..]].map(str::as_bytes);
-        let same = rests[0].iter().rev().zip(rests[1].iter().rev()).take_while(|(one, other)| one == other).count();
-        let is_line = |rest: &[u8]| rest.len() == same || rest[rest.len() - same - 1] == b'\n';
-        // The part at the end that is the same begins with a line of both.
-        let end = &rests[0][rests[0].len() - same..];
-        let whole_lines = if rests.iter().all(|rest| is_line(rest)) { 0 } else { behind_break(end, 0) };
-        let around = (0..CONTEXT_LINES).fold(whole_lines, |at, _| behind_break(end, at));
-        Differing { start, ends: [old.len(), new.len()].map(|length| length - same + around), before }
-    }
-}
-
-fn same_bytes(one: &str, other: &str) -> usize {
-    one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count()
-}
-
-/// Behind the next line break, or the end.
-fn behind_break(text: &[u8], at: usize) -> usize {
-    memchr(b'\n', &text[at..]).map_or(text.len(), |found| at + found + 1)
-}
-
-fn count_breaks(text: &str) -> usize {
-    memchr_iter(b'\n', text.as_bytes()).count()
-}
-
-/// The lines in a part of a text, which begins with a line and ends behind a line break or with the text.
-fn lines(text: &str, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let mut next = (part.start < part.end || part.end == text.len()).then_some(part.start);
-    std::iter::from_fn(move || {
-        let start = next?;
-        let end = memchr(b'\n', &text.as_bytes()[start..part.end]).map(|found| start + found);
-        next = end.map(|end| end + 1).filter(|start| *start < part.end || part.end == text.len());
-        Some(start..end.unwrap_or(part.end))
-    })
-}
-
-fn count_lines(text: &str, part: Range<usize>) -> usize {
-    count_breaks(&text[part.clone()]) + usize::from(part.end == text.len())
 }
 
 // ---- how it looks ------------------------------------------------------------------------------------------------
@@ -297,16 +198,16 @@ struct DiffPage<'a> {
 }
 
 impl DiffPage<'_> {
-    fn push(&mut self, change: Change) {
+    fn push(&mut self, change: ElementChange) {
         if self.out.len() >= DIFF_BYTES_MAX {
             self.left_out += 1;
             return;
         }
         let (elements, is_moved) = match change {
-            Change::Added(new) => ([None, Some(new)], false),
-            Change::Removed(old) => ([Some(old), None], false),
-            Change::Edited(old, new) => ([Some(old), Some(new)], false),
-            Change::Moved(old, new) => ([Some(old), Some(new)], true),
+            ElementChange::Added(new) => ([None, Some(new)], false),
+            ElementChange::Removed(old) => ([Some(old), None], false),
+            ElementChange::Edited(old, new) => ([Some(old), Some(new)], false),
+            ElementChange::Moved(old, new) => ([Some(old), Some(new)], true),
         };
         for (sign, (element, name)) in ["---", "+++"].into_iter().zip(elements.into_iter().zip(self.names)) {
             let shown = element.map_or_else(|| "/dev/null".to_owned(), |it| format!("{name} {}", it.heading));
@@ -319,7 +220,7 @@ impl DiffPage<'_> {
         }
         let texts = elements.map(|element| element.map(|it| it.text.as_str()));
         let diff = LineDiff::new(texts, &mut self.lines_left);
-        let mut sheet = Sheet {
+        let mut sheet = DiffSheet {
             texts: texts.map(Option::unwrap_or_default),
             room: DIFF_BYTES_MAX.saturating_sub(self.out.len()),
             lines: Vec::new(),
@@ -338,21 +239,21 @@ impl DiffPage<'_> {
 }
 
 /// What is shown of two texts.
-struct Sheet<'a> {
+struct DiffSheet<'a> {
     texts: [&'a str; 2],
     /// Bytes that may still be shown.
     room: usize,
-    lines: Vec<SheetLine>,
+    lines: Vec<DiffLine>,
 }
 
-enum SheetLine {
+enum DiffLine {
     /// As it stands.
     Told(String),
     /// Of a line of the old or the new text, this part.
     Quoted { sign: char, side: usize, line: Range<usize>, part: Range<usize> },
 }
 
-impl Sheet<'_> {
+impl DiffSheet<'_> {
     fn hunk(&mut self, diff: &LineDiff, ops: &[DiffOp]) {
         let (Some(begin), Some(end)) = (ops.first(), ops.last()) else { return };
         let span = |from: Range<usize>, to: Range<usize>| {
@@ -394,7 +295,7 @@ impl Sheet<'_> {
     fn tell(&mut self, line: String) {
         if let Some(room) = self.room.checked_sub(line.len() + 1) {
             self.room = room;
-            self.lines.push(SheetLine::Told(line));
+            self.lines.push(DiffLine::Told(line));
         }
     }
 
@@ -406,25 +307,25 @@ impl Sheet<'_> {
         let part = line.start + begin..line.start + floor_boundary(text, begin + LINE_BYTES_MAX);
         if let Some(room) = self.room.checked_sub(part.len() + 2) {
             self.room = room;
-            self.lines.push(SheetLine::Quoted { sign, side, line, part });
+            self.lines.push(DiffLine::Quoted { sign, side, line, part });
         } else if self.room > 0 {
             self.room = 0;
-            self.lines.push(SheetLine::Told("\\ more than is shown here".to_owned()));
+            self.lines.push(DiffLine::Told("\\ more than is shown here".to_owned()));
         }
     }
 
     fn write(&self, out: &mut String) {
         let secrets = [0, 1].map(|wanted: usize| {
             let parts = self.lines.iter().filter_map(|line| match line {
-                SheetLine::Quoted { side, part, .. } if *side == wanted => Some(part.clone()),
-                SheetLine::Quoted { .. } | SheetLine::Told(_) => None,
+                DiffLine::Quoted { side, part, .. } if *side == wanted => Some(part.clone()),
+                DiffLine::Quoted { .. } | DiffLine::Told(_) => None,
             });
             secrets_within(self.texts[wanted], parts)
         });
         for line in &self.lines {
             match line {
-                SheetLine::Told(line) => out.push_str(line),
-                SheetLine::Quoted { sign, side, line, part } => {
+                DiffLine::Told(line) => out.push_str(line),
+                DiffLine::Quoted { sign, side, line, part } => {
                     out.push(*sign);
                     out.extend((part.start > line.start).then_some('…'));
                     push_shown(out, self.texts[*side], part.clone(), &secrets[*side], Tabs::Kept);
@@ -439,6 +340,7 @@ impl Sheet<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prompts::chat_export::chat_messages;
     use crate::testing::Random;
 
     fn diff(before: &str, now: &str) -> String {
@@ -568,6 +470,91 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_not_compared_with_one_in_another_place_but_a_tool_is() {
+        check(
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],
+                "tools":[{"name":"f","description":"one"},{"name":"g"}]}"#,
+            r#"{"messages":[{"role":"assistant","content":"b"},{"role":"user","content":"c"}],
+                "tools":[{"name":"g"},{"name":"f","description":"two"}]}"#,
+            &[
+                "--- A tool 0 (f)",
+                "+++ B tool 1 (f)",
+                "@@ -1 +1 @@",
+                "-one",
+                "+two",
+                "--- A message 0 (user)",
+                "+++ /dev/null",
+                "@@ -1 +0,0 @@",
+                "-a",
+                "--- /dev/null",
+                "+++ B message 1 (user)",
+                "@@ -0,0 +1 @@",
+                "+c",
+            ],
+        );
+    }
+
+    #[test]
+    fn whatever_bodies_say_is_read_and_compared() {
+        const WORDS: [&str; 30] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "\"",
+            "\\",
+            "\"messages\":[",
+            "\"tools\":[",
+            "\"system\":",
+            "\"input\":[",
+            "\"role\":\"user\"",
+            "\"role\":\"assistant\"",
+            "\"role\":\"tool\"",
+            "\"content\":",
+            "\"text\"",
+            "\"type\":\"tool_use\"",
+            "\"type\":\"tool_result\"",
+            "\"type\":\"image\"",
+            "\"type\":\"reasoning\"",
+            "\"type\":\"function_call\"",
+            "\"tool_calls\":[",
+            "\"function\":{\"name\":\"f\"}",
+            "\"arguments\":",
+            "\"a\\nb\"",
+            "null",
+            "1e5",
+            "é",
+            "\"\\ud83d\"",
+        ];
+        let mut random = Random::new(9);
+        let mut whole = 0;
+        let mut last = String::new();
+        for _ in 0..30_000 {
+            let mut body = "{".to_owned();
+            let mut open = Vec::new();
+            for _ in 0..random.below(24) {
+                let word = WORDS[random.index(WORDS.len())];
+                open.extend(word.chars().filter(|c| "{[".contains(*c)));
+                body.push_str(word);
+                body.push_str(["", "", ","][random.index(3)]);
+            }
+            // Closed as it was opened it is JSON now and then.
+            body.extend(open.into_iter().rev().map(|c| if c == '{' { '}' } else { ']' }));
+            body.push('}');
+            whole += usize::from(JsonText::object(&body).is_some_and(|object| object.members().next().is_some()));
+            let told = diff(&last, &body);
+            assert!(told.lines().all(|line| line.starts_with(['-', '+', ' ', '@', '\\'])), "{last} {body} {told}");
+            for line in chat_messages(&body).into_iter().flat_map(|chat| chat.messages.into_iter().chain(chat.tools)) {
+                assert!(JsonText::object(&line).is_some(), "{body} {line}");
+            }
+            last = body;
+        }
+        assert!(whole > 300, "{whole}");
+    }
+
+    #[test]
     fn what_is_written_in_another_way_is_no_change_and_other_members_are_compared() {
         let old = r#"{"model":"m","messages":[{"role":"user","content":"é"}],"n":1}"#;
         let new = r#"{ "messages" : [{"content":[{"type":"text","text":"\u00e9","cache_control":{}}],"role":"user"}], "n": 1, "model":"m"}"#;
@@ -678,8 +665,6 @@ mod tests {
             let new = lines.join("\n");
             let told = diff(&system(&old), &system(&new));
             assert_eq!(patched(&old, &told), new, "{told}");
-            let differing = Differing::of(&old, &new);
-            assert!(old[..differing.start] == new[..differing.start], "{old} {new}");
         }
     }
 

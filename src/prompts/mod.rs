@@ -2,10 +2,16 @@
 //!
 //! ```text
 //!  body ─▶ form ─▶ outline ─▶ comparison ─▶ reason: why the prompt was read anew
-//!                     └────▶ session ◀─ head, RequestFacts: which conversation it belongs to
+//!                     ├────▶ session ◀─ head, RequestFacts: which conversation it belongs to
+//!                     ├────▶ rendering ─▶ diff: as a person reads it, and what changed from one to another
+//!                     └────▶ chat_export: as programs that train read it
 //! ```
+//!
+//! What is shown of it to a person (diff, break_excerpts) has no secrets and no invisible characters. Beneath: json_text
+//! (JSON as the text that it is).
 
 pub mod break_excerpts;
+pub mod chat_export;
 pub mod comparison;
 pub mod diff;
 pub mod form;
