@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What is shown of it to a person (diff, break_excerpts) has no secrets and no invisible characters. Beneath: json_text
-//! (JSON as the text that it is).
+//! (JSON as the text that it is), line_diff.
 
 pub mod break_excerpts;
 pub mod chat_export;
@@ -16,6 +16,7 @@ pub mod comparison;
 pub mod diff;
 pub mod form;
 mod json_text;
+mod line_diff;
 pub mod outline;
 pub mod reason;
 pub mod rendering;
