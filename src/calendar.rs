@@ -68,7 +68,7 @@ pub fn ms_of_text(text: &str) -> Option<i64> {
 /// The same time without its milliseconds: `2026-01-19T10:30:45Z`, the shape that the statistics routes promise.
 pub fn whole_seconds(text: &str) -> String {
     match text.split_once('.') {
-        Some((seconds, _)) => format!("{seconds}Z"),
+        Some((seconds, _)) => [seconds, "Z"].concat(),
         None => text.to_owned(),
     }
 }

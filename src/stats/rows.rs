@@ -56,7 +56,7 @@ impl Reader {
                 let within = FirstRead::Newest.behind(after.unwrap_or(i64::MAX), (i64::MIN, i64::MAX));
                 return self.page_of_turns(filter, within, FirstRead::Newest, limit);
             }
-            let mut requests = Vec::new();
+            let mut requests = Vec::with_capacity(limit as usize);
             let mut highest = after.map_or(i64::MAX, |after| after.saturating_sub(1));
             let condition = Condition::of(filter);
             let query = format!(
@@ -181,7 +181,7 @@ impl Reader {
     fn read_request(&self, columns: &mut Columns) -> rusqlite::Result<RequestRow> {
         let hundredths = |speed: Option<f64>| speed.map(|speed| (speed * 100.0).round() / 100.0);
         // The order of the fields is that of the columns.
-        let request = RequestRow {
+        let mut request = RequestRow {
             id: columns.get()?,
             endpoint: columns.get()?,
             model: columns.get()?,
@@ -226,8 +226,8 @@ impl Reader {
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
         let price = price.filter(|_| input.is_some() || output.is_some());
         let counts = [input, request.cached_tokens, request.cache_write_tokens, output];
-        let cost = price.map(|price| price.of_request(counts));
-        Ok(RequestRow { cost: self.cost(cost), ..request })
+        request.cost = self.cost(price.map(|price| price.of_request(counts)));
+        Ok(request)
     }
 
     /// The lowest and highest id that can match, whatever the conversation.
