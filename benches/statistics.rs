@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench statistics                               ten thousand rows beside a million
 //! cargo bench --bench statistics -- 10000000 /some/folder      beside ten million, which take minutes to make
+//! cargo bench --bench statistics -- 10000000 /some/folder conversation      only questions that are named so
 //! ```
 //!
 //! Makes two databases, over the same year and twenty models, through the store that the proxy records with; one that
@@ -19,6 +20,7 @@ use std::{fmt, mem, thread};
 use rusqlite::Connection;
 
 use lms_metrics_proxy::calendar::DAY_MS;
+use lms_metrics_proxy::prompts::{ConversationSource, ToldConversation};
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::stats::metrics;
@@ -42,9 +44,13 @@ const YEAR_MS: i64 = 365 * DAY_MS;
 const NOW_MS: i64 = START_MS + YEAR_MS - 20 * 60_000;
 const BATCH: u64 = 1000;
 const TRIES: usize = 15;
+/// A conversation that both databases have.
+const AGENT: &str = "00000000-0000-4000-8000-000000000030";
 /// As many rows as there are at most, while the keeper can pack.
 const UNPACKED: u64 = 2048;
-const UNPACKED_ASKED: [&str; 5] = ["summary", "by-model", "over-time, a year of days, +02:00", "latency", "metrics"];
+const CLIENTS: [&str; 3] = ["open-webui", "openai-python", "curl"];
+const UNPACKED_ASKED: [&str; 6] =
+    ["summary", "by-model", "over-time, a year of days, +02:00", "latency", "metrics", "conversations"];
 
 fn main() {
     // Cargo's own arguments begin with a dash.
@@ -54,18 +60,23 @@ fn main() {
     let Ok(rows) = rows.parse() else { return };
     let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/statistics".to_owned()));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
+    let named = arguments.next().unwrap_or_default();
     let (small, large) = (make(&folder, SMALL), make(&folder, rows));
 
     println!("{:<42} {:>30} {:>30}", "", "asked again", "asked first");
     let columns = format!("{SMALL:>10} {rows:>10} {:>8}", "ratio");
     println!("{:<42} {columns} {columns}", "median, ms");
     let (one, other) = (Reader::open(&small).expect("opens"), Reader::open(&large).expect("opens"));
-    for (name, ask) in questions() {
+    for (name, ask) in questions().into_iter().filter(|(name, _)| name.contains(&named)) {
         tell(name, &ask, &one, &other);
+    }
+    if !named.is_empty() {
+        return;
     }
     let unpacked = (Recorded::new(&small), Recorded::new(&large));
     for path in [&small, &large] {
-        let rows: Vec<Row> = (0..UNPACKED).map(|i| row(&mut Random::new(i + 7), NOW_MS)).collect();
+        let rows = (0..UNPACKED).map(|i| in_conversation(row(&mut Random::new(i + 7), NOW_MS), i + 1));
+        let rows: Vec<Row> = rows.collect();
         open(path).write(&rows).expect("writes");
     }
     for (name, ask) in questions().into_iter().filter(|(name, _)| UNPACKED_ASKED.contains(name)) {
@@ -219,6 +230,15 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
     let recent = |filter: Filter| -> Ask { Box::new(move |r| json(&r.recent(&filter, 100).expect("answers"))) };
     let latency = |filter: Filter| -> Ask { Box::new(move |r| json(&r.latency(&filter).expect("answers"))) };
+    let conversations =
+        |filter: Filter| -> Ask { Box::new(move |r| json(&r.conversations(&filter, None, 100).expect("answers"))) };
+    let thread = |name: &'static str| -> Ask {
+        Box::new(move |r| json(&r.conversation(name, &Filter::default(), None, 100).expect("answers")))
+    };
+    let of_conversation = |name: &str| Filter { conversations: vec![name.to_owned()], ..Filter::default() };
+    let mut failed = of_model("model-19");
+    failed.names[By::Client].push("curl".to_owned());
+    failed.names[By::Outcome].push("upstream_error".to_owned());
     let by_30 = days(30);
     let middle = Filter { to_ms: Some(START_MS + YEAR_MS / 2), ..Filter::default() };
     vec![
@@ -247,7 +267,19 @@ fn questions() -> Vec<(&'static str, Ask)> {
         ("recent", recent(all())),
         ("recent, one model", recent(of_model("model-07"))),
         ("recent, a model used in spring", recent(of_model("model-in-spring"))),
-        ("requests before mid-year", recent(middle)),
+        ("requests before mid-year", recent(middle.clone())),
+        ("conversations", conversations(all())),
+        ("conversations, -7d", conversations(days(7))),
+        ("conversations, one model", conversations(of_model("model-07"))),
+        ("conversations, a model used in spring", conversations(of_model("model-in-spring"))),
+        ("conversations before mid-year", conversations(middle)),
+        ("conversations of a client and a failure", conversations(failed)),
+        ("one conversation, of 40", thread(AGENT)),
+        ("one conversation, of each 97th request", thread("default")),
+        ("recent, one conversation", recent(of_conversation(AGENT))),
+        ("summary, one conversation", summary(of_conversation(AGENT))),
+        ("summary, a conversation, -30d", summary(Filter { conversations: vec!["default".to_owned()], ..days(30) })),
+        ("latency, one conversation", latency(of_conversation(AGENT))),
         (
             "report",
             Box::new(|r| {
@@ -311,7 +343,8 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
     while written < rows {
         let batch = BATCH.min(rows - written);
         let start = |i: u64| START_MS + ((written + i) as i128 * i128::from(NOW_MS - START_MS) / rows as i128) as i64;
-        let batch: Vec<Row> = (0..batch).map(|i| row(&mut random, start(i))).collect();
+        let batch: Vec<Row> =
+            (0..batch).map(|i| in_conversation(row(&mut random, start(i)), written + i + 1)).collect();
         written += store.write(&batch).expect("writes").len() as u64;
     }
     store.pack_all().expect("packs");
@@ -319,6 +352,36 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
     std::fs::rename(&unfinished, &path).expect("renames");
     eprintln!("{rows} rows made in {:.0} s: {}", began.elapsed().as_secs_f64(), path.display());
     path
+}
+
+/// The name of the conversation that the row of this id belongs to, and a number of its own.
+///
+/// Of ten rows six are those of three agents at a time, whose conversations have forty turns; two of a chat of five; one
+/// stands alone and one belongs to none. A program that never changes its session has one in 97.
+fn conversation(id: u64) -> Option<(String, u64)> {
+    let agent = id / 200 * 3 + id % 3;
+    Some(match id % 10 {
+        _ if id.is_multiple_of(97) => ("default".to_owned(), 0),
+        0..6 => (format!("00000000-0000-4000-8000-{agent:012}"), agent),
+        6 | 7 => (format!("chat-{:011}", id / 25), id / 25),
+        8 => (format!("{id:016x}"), id),
+        _ => return None,
+    })
+}
+
+/// A conversation keeps to its client and model.
+fn in_conversation(row: Row, id: u64) -> Row {
+    let Some((name, number)) = conversation(id) else { return row };
+    let mut random = Random::new(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let model = format!("model-{:02}", random.below(20).min(random.below(20)));
+    let client = random.below(3) as usize;
+    Row {
+        model: row.model.filter(|model| model == "model-in-spring").or(Some(model)),
+        client: Some(CLIENTS[client].to_owned()),
+        key: (client == 1).then(|| "3f9a12cd".to_owned()),
+        told_conversation: ToldConversation::Named { name, source: ConversationSource::Header },
+        ..row
+    }
 }
 
 /// Mostly small, sometimes large, as durations are: below 2 to the power of `from` at least, of `from` + `more` at
@@ -366,7 +429,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         finish_reason: known.then(|| "stop".to_owned()),
         usage_source: known.then_some("usage"),
         model_load_ms: None,
-        client: Some(["open-webui", "openai-python", "curl"][client as usize].to_owned()),
+        client: Some(CLIENTS[client as usize].to_owned()),
         key: (client == 1).then(|| "3f9a12cd".to_owned()),
         attempt: None,
         told_conversation: Default::default(),
