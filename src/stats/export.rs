@@ -1,4 +1,4 @@
-//! All matching rows as CSV or as JSON lines, oldest first. Each export is a worker's job with a reading connection of its
+//! All matching rows as CSV or as JSON lines, oldest first; or conversations ([`super::chats`]). Each export is a worker's job with a reading connection of its
 //! own: it holds up neither other questions nor, by reading in short transactions, a checkpoint, however slowly its client
 //! reads. It never has more than one page of rows in memory.
 
@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Reader;
 use super::answers::RequestRow;
+use super::chats::Chats;
 use super::condition::Condition;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
@@ -38,31 +39,34 @@ pub enum Format {
     Csv,
     /// One JSON object a line, as in `/stats/requests`.
     Jsonl,
+    /// One JSON object a line for each conversation, with all that was said: messages as Chat Completions have them.
+    Chat,
 }
 
 impl Format {
-    /// All of them, each with its name in queries and at the end of a file's name, and the type of a reply.
-    const TABLE: [(Format, &str, &str); 2] = [
-        (Format::Csv, "csv", "text/csv; charset=utf-8; header=present"),
-        (Format::Jsonl, "jsonl", "application/jsonl"),
+    /// All of them, each with its name in queries, the name of a file, and the type of a reply.
+    const TABLE: [(Format, &str, &str, &str); 3] = [
+        (Format::Csv, "csv", "requests.csv", "text/csv; charset=utf-8; header=present"),
+        (Format::Jsonl, "jsonl", "requests.jsonl", "application/jsonl"),
+        (Format::Chat, "chat", "conversations.jsonl", "application/jsonl"),
     ];
 
     /// The one of this name.
     pub fn named(name: &str) -> Option<Format> {
-        Format::TABLE.iter().find(|(_, known, _)| *known == name).map(|(format, ..)| *format)
+        Format::TABLE.iter().find(|(_, known, ..)| *known == name).map(|(format, ..)| *format)
     }
 }
 
-/// Answers with all rows that the filter lets pass.
+/// Answers with all that the filter lets pass.
 pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: Lend) {
-    let slot: ConnectionSlot<Pages> = sources.recorder.slot();
-    let open = || Pages::open(sources.open()?, filter);
-    if let Err(e) = slot.with(|held| open().map(|pages| *held = Some(pages))) {
+    let slot: ConnectionSlot<Exported> = sources.recorder.slot();
+    let open = || Exported::open(sources.open()?, filter, format);
+    if let Err(e) = slot.with(|held| open().map(|exported| *held = Some(exported))) {
         let message = format!("The database cannot be read now ({e}).");
         return lend.answer(&Reply::error(503, &message, "database_unavailable"));
     }
-    let (_, name, content_type) = Format::TABLE[format as usize];
-    let disposition = format!("attachment; filename=\"requests.{name}\"");
+    let (.., file, content_type) = Format::TABLE[format as usize];
+    let disposition = format!("attachment; filename=\"{file}\"");
     let fields: [(&str, &[u8]); 3] = [
         ("Content-Type", content_type.as_bytes()),
         ("Content-Disposition", disposition.as_bytes()),
@@ -75,20 +79,43 @@ pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: L
     }
 }
 
-/// Sends all rows; else says why not.
-fn send(slot: &ConnectionSlot<Pages>, format: Format, has_costs: bool, stream: &mut LocalStream) -> Result<(), String> {
+/// What is being exported.
+#[derive(Debug)]
+enum Exported {
+    Rows(Pages),
+    Chats(Chats),
+}
+
+impl Exported {
+    fn open(reader: Reader, filter: &Filter, format: Format) -> rusqlite::Result<Exported> {
+        match format {
+            Format::Csv | Format::Jsonl => Pages::open(reader, filter).map(Exported::Rows),
+            Format::Chat => Chats::open(reader, filter).map(Exported::Chats),
+        }
+    }
+}
+
+/// Sends all of it; else says why not.
+fn send(
+    slot: &ConnectionSlot<Exported>,
+    format: Format,
+    has_costs: bool,
+    stream: &mut LocalStream,
+) -> Result<(), String> {
     let header = csv_header(has_costs);
     let mut text = match format {
         Format::Csv => format!("{header}\r\n").into_bytes(),
-        Format::Jsonl => Vec::new(),
+        Format::Jsonl | Format::Chat => Vec::new(),
     };
     loop {
         let more = slot.with(|held| {
-            let pages = held.as_mut().ok_or("the database was opened anew")?;
-            let more = pages.next(|request| match format {
-                Format::Csv => write_csv_line(&mut text, &header, request),
-                Format::Jsonl => write_json_line(&mut text, request),
-            });
+            let more = match held.as_mut().ok_or("the database was opened anew")? {
+                Exported::Rows(pages) if format == Format::Csv => {
+                    pages.next(|request| write_csv_line(&mut text, &header, request))
+                }
+                Exported::Rows(pages) => pages.next(|request| write_json_line(&mut text, request)),
+                Exported::Chats(chats) => chats.next(&mut text),
+            };
             more.map_err(|e| format!("the database cannot be read ({e})"))
         })?;
         // By itself only a write that waits ends when it is called off, and to a client that keeps up none waits.

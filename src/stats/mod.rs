@@ -42,6 +42,7 @@
 pub mod answers;
 pub mod bodies;
 pub mod breaks;
+mod chats;
 mod condition;
 pub mod conversations;
 pub mod export;

@@ -72,7 +72,7 @@ impl Question {
             "by" => {
                 self.by = Some(By::named(value).ok_or_else(|| wrong("model, endpoint, client, key or outcome"))?);
             }
-            "format" => self.format = Format::named(value).ok_or_else(|| wrong("csv or jsonl"))?,
+            "format" => self.format = Format::named(value).ok_or_else(|| wrong("csv, jsonl or chat"))?,
             "q" => value.clone_into(&mut self.words),
             // Read before the others.
             "tz" => {}
@@ -146,7 +146,7 @@ mod tests {
         check(Local::OverTime, "bucket=year", &["bucket is \"year\"", "hour, day, week or month"]);
         check(Local::OverTime, "tz=CET", &["tz is \"CET\"", "+02:00"]);
         check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
-        check(Local::Export, "format=xls", &["format is \"xls\"", "csv or jsonl"]);
+        check(Local::Export, "format=xls", &["format is \"xls\"", "csv, jsonl or chat"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);
         check(Local::Request(1), "model=a", &["\"model\"", "takes none"]);
     }

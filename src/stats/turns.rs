@@ -51,16 +51,8 @@ impl Reader {
         most: usize,
     ) -> rusqlite::Result<Vec<i64>> {
         let mut ids: Vec<i64> = Vec::new();
-        let mut packed = self.conn.prepare_cached(&format!(
-            "SELECT id FROM turns WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)
-                AND id BETWEEN ?2 AND ?3 ORDER BY id {} LIMIT ?4",
-            end.order()
-        ))?;
         for name in &filter.conversations {
-            let mut rows = packed.query(params![name, first, last, i64::try_from(most).unwrap_or(i64::MAX)])?;
-            while let Some(row) = rows.next()? {
-                ids.push(row.get(0)?);
-            }
+            ids.append(&mut self.packed_turns(name, (first, last), end, most)?);
         }
         let behind = State::of(&self.conn)?.until.saturating_add(1);
         let mut unpacked = self.conn.prepare_cached(
@@ -79,6 +71,23 @@ impl Reader {
         }
         ids.truncate(most);
         Ok(ids)
+    }
+
+    /// The same of one conversation, without those behind.
+    pub(super) fn packed_turns(
+        &self,
+        name: &str,
+        (first, last): (i64, i64),
+        end: FirstRead,
+        most: usize,
+    ) -> rusqlite::Result<Vec<i64>> {
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT id FROM turns WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)
+                AND id BETWEEN ?2 AND ?3 ORDER BY id {} LIMIT ?4",
+            end.order()
+        ))?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        statement.query_map(params![name, first, last, most], |row| row.get(0))?.collect()
     }
 
     /// Ids of all rows of the filter's conversations, if these are not too many to be added up. Whether they pass the

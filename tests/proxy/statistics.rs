@@ -177,6 +177,31 @@ fn an_export_is_a_file_of_all_matching_rows() {
 }
 
 #[test]
+fn conversations_are_exported_with_all_that_was_said() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    let say = r#"{"role": "user", "content": "Say \"a\"."}"#;
+    let answered = format!(r#"{say}, {{"role": "assistant", "content": "b"}}, {say}"#);
+    for messages in [say, &answered, say] {
+        let body = format!(r#"{{"model": "m", "messages": [{messages}], "tools": [{{"name": "f"}}]}}"#);
+        let asked = post("/v1/chat/completions", &body);
+        proxy.ask(asked.replacen("\r\n", "\r\nX-Claude-Code-Session-Id: c\r\n", 1));
+    }
+    let listed = &proxy.json("/stats/conversations")["conversations"];
+    assert_eq!((&listed[0]["requests"], &listed[1]), (&3.into(), &serde_json::Value::Null), "{listed}");
+    assert_eq!((&listed[0]["title"], &listed[0]["conversation_source"]), (&"Say \"a\".".into(), &"header".into()));
+    let chats = proxy.ask(get("/stats/export?format=chat&conversation=c&conversation=d"));
+    assert_eq!(chats.field("content-type"), Some("application/jsonl"));
+    assert_eq!(chats.field("content-disposition"), Some("attachment; filename=\"conversations.jsonl\""));
+    let line: serde_json::Value = serde_json::from_str(chats.text()).expect("one line of JSON");
+    let user = serde_json::json!({"role": "user", "content": "Say \"a\"."});
+    let [before, answer] = ["b", "Hello"].map(|said| serde_json::json!({"role": "assistant", "content": said}));
+    let tool = serde_json::json!({"type": "function", "function": {"name": "f"}});
+    let expected = serde_json::json!({"conversation": "c", "messages": [user, before, user, answer], "tools": [tool]});
+    assert_eq!(line, expected);
+}
+
+#[test]
 fn a_reader_of_an_export_that_stalls_holds_up_nobody() {
     let proxy = proxy_on(15_000, &[]);
     let mut stalled: Vec<Client> = (0..4).map(|_| proxy.connect()).collect();
