@@ -115,6 +115,7 @@
 //! - [`http`]: the grammar of requests, replies and WebSockets (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
+//!   [`models`]: which of them upstream has loaded, as far as what passes has told.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
 //! - [`packs`]: what requests come to, in few bytes (pure).
 //! - [`prompts`]: what requests say, what two of them have in common, which conversations they make (pure).
@@ -137,6 +138,7 @@ pub mod keepalive;
 pub mod limits;
 pub mod logging;
 pub mod mailbox;
+pub mod models;
 pub mod outage;
 pub mod packs;
 pub mod prompts;

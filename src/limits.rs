@@ -170,6 +170,12 @@ pub const DIAL_TIME_MAX: Duration = Duration::from_millis(10);
 /// Models of which is remembered whether their servers tell counts unasked. A household has some dozens.
 pub const UNASKED_MODELS_MAX: usize = 64;
 
+/// Longest reply to a question about models that is read for what is loaded. An entry of LM Studio's native list has some
+/// 900 bytes: some three hundred models.
+pub const LISTING_BYTES_MAX: usize = 256 * 1024;
+/// Models of one such reply, and those that were seen loaded and are remembered. A household has some dozens.
+pub const MODELS_LISTED_MAX: usize = 256;
+
 /// WebSockets open at once. One of LM Studio's clients keeps two to five, for as long as it runs: a household, or a
 /// hundred clients. Each takes two connections of the system's and some kilobytes of its memory.
 pub const SOCKETS_MAX: usize = 1024;

@@ -85,6 +85,7 @@ impl Proxy {
             idle: IdleConnections::default(),
             unasked: Default::default(),
             prompts: PromptMemory::new(PieceKey::new(&secret)),
+            models: Arc::default(),
             fingerprints: Arc::new(FingerprintKey::new(secret)),
         });
         let workers = worker::workers(shared.clone());

@@ -8,6 +8,7 @@ use std::ops::{Index, IndexMut};
 use crate::http::Refusal;
 use crate::http::target::{climbs_out, decoded};
 use crate::usage::Dialect;
+use crate::usage::listing::ModelRoute;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +187,8 @@ const GENERATING: [(&str, Dialect); 9] = [
 ];
 /// Under `/v1`, too, but they only list, and replies to them tell no usage.
 const LISTING: [&str; 4] = ["/v1/models", "/v1/files", "/v1/batches", "/v1/vector_stores"];
+/// Where upstream lists its models, and tells of one behind a slash.
+const MODELS: [&str; 3] = ["/v1/models", "/api/v0/models", "/api/v1/models"];
 /// What routes end with that only count, wherever they are.
 const COUNTING: [&str; 4] = ["count_tokens", "input_tokens", "tokenize", "detokenize"];
 
@@ -283,6 +286,22 @@ pub fn dialect_of(path: &str) -> Dialect {
 /// Whether an exchange gets a row: every POST under `/v1/`, and the generating routes of LM Studio's own APIs.
 pub fn is_recorded(method: &str, path: &str) -> bool {
     method == "POST" && (path.starts_with("/v1/") || path.starts_with("/api/") && dialect_of(path) != Dialect::Other)
+}
+
+/// What a request asks of upstream's models, if it does.
+pub fn model_route(method: &str, path: &str) -> Option<ModelRoute> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    match method {
+        "GET" => {
+            let is_list = |list: &&str| path.strip_prefix(*list).is_some_and(|of| of.is_empty() || of.starts_with('/'));
+            // Of downloads nothing is told there.
+            let is_other = path.starts_with("/api/v1/models/");
+            (MODELS.iter().any(is_list) && !is_other).then_some(ModelRoute::List)
+        }
+        "POST" if path == "/api/v1/models/load" => Some(ModelRoute::Load),
+        "POST" if path == "/api/v1/models/unload" => Some(ModelRoute::Unload),
+        _ => None,
+    }
 }
 
 /// Whether requests to this path generate or embed something, so that their usage is worth missing.
@@ -417,6 +436,24 @@ mod tests {
         check("/v1/tokenize", false);
         check("/v1/models", false);
         check("/v1/models/m-1/info", false);
+    }
+
+    #[test]
+    fn questions_about_models_are_known() {
+        let check = |method, path, expected| assert_eq!(model_route(method, path), expected, "{method} {path}");
+        for path in
+            ["/v1/models", "/v1/models/", "/v1/models/a%2Fb", "/api/v0/models", "/api/v0/models/a", "/api/v1/models"]
+        {
+            check("GET", path, Some(ModelRoute::List));
+            check("POST", path, None);
+            check("HEAD", path, None);
+        }
+        check("POST", "/api/v1/models/load", Some(ModelRoute::Load));
+        check("POST", "/api/v1/models/unload", Some(ModelRoute::Unload));
+        for path in ["/api/v1/models/download/status/1", "/v1/modelsx", "/v1/chat/completions"] {
+            check("GET", path, None);
+            check("POST", path, None);
+        }
     }
 
     #[test]

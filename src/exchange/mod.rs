@@ -54,9 +54,13 @@ pub mod worker;
 use std::sync::Arc;
 
 use self::credential::FingerprintKey;
+use crate::calendar::now_ms;
+use crate::models::SeenModels;
 use crate::record::prompts::PromptMemory;
 use crate::record::recorder::Recorder;
 use crate::settings::Settings;
+use crate::usage::UsageReport;
+use crate::usage::listing::{ModelListing, ModelRoute};
 use dial::UpstreamFacts;
 use idle::IdleConnections;
 use unasked::Unasked;
@@ -75,6 +79,25 @@ pub struct Shared {
     pub unasked: Unasked,
     /// The last prompts.
     pub prompts: PromptMemory,
+    /// Which models upstream has loaded.
+    pub models: Arc<SeenModels>,
     /// What credentials are fingerprinted with.
     pub fingerprints: Arc<FingerprintKey>,
+}
+
+impl Shared {
+    /// Learns which models are loaded from the whole body of a reply about them.
+    fn learn_of_models(&self, route: Option<ModelRoute>, status: u16, body: &[u8]) {
+        let Some(route) = route.filter(|_| status == 200) else { return };
+        if let Some(listing) = ModelListing::read(route, body) {
+            self.models.learn(&listing, now_ms());
+        }
+    }
+
+    /// The same from a reply, which began at `began_ms`, that tells that its model was loaded for it.
+    fn learn_of_loading(&self, report: &UsageReport, began_ms: i64) {
+        if let (Some(_), Some(model)) = (report.work.load_seconds, &report.model) {
+            self.models.note_loading(model, began_ms, now_ms());
+        }
+    }
 }

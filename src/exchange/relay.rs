@@ -23,6 +23,7 @@ use crate::http::chunked::{LAST_CHUNK, write_chunk};
 use crate::http::refusal::Refusal;
 use crate::http::reply::ReplyFraming;
 use crate::keepalive;
+use crate::limits::LISTING_BYTES_MAX;
 use crate::usage::{Flow, Form, Tap, UsageReport};
 
 /// Where the body of a reply comes from.
@@ -105,6 +106,8 @@ pub struct Relayed {
     pub report: UsageReport,
     /// The last bytes for the client. Empty when nobody takes them.
     pub tail: Vec<u8>,
+    /// The body, where it was gathered and is no longer than that allows.
+    pub gathered: Option<Vec<u8>>,
     /// With the tail the client has a whole reply. If not, its connection must be cut so that it can see that.
     pub complete: bool,
 }
@@ -128,6 +131,8 @@ pub struct Relay<B> {
     /// The terminal event is held.
     terminal: bool,
     answer: Answer,
+    /// A copy of the body, so long as it is short.
+    gathered: Option<Vec<u8>>,
 }
 
 /// Whether the client has its whole answer: it was told why every choice ended.
@@ -155,7 +160,13 @@ impl<B: Source> Relay<B> {
             ReplyFraming::Length(length) => length,
             ReplyFraming::Chunked | ReplyFraming::None => u64::MAX,
         };
-        Relay { body, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial }
+        Relay { body, tap, began, framing, closed, out, left, terminal: false, answer: Answer::Partial, gathered: None }
+    }
+
+    /// The same, of whose body a copy is kept unless it is longer than `LISTING_BYTES_MAX`.
+    pub fn gathering(mut self) -> Relay<B> {
+        self.gathered = Some(Vec::new());
+        self
     }
 
     /// Takes bytes of the body that were read before the head was made.
@@ -266,7 +277,7 @@ impl<B: Source> Relay<B> {
         }
         let tail = if is_awaited { self.out } else { Vec::new() };
         self.body.put_aside();
-        Relayed { report, tail, complete }
+        Relayed { report, tail, gathered: self.gathered, complete }
     }
 
     /// One read's worth: through the tap, framed, to what waits to be sent.
@@ -275,6 +286,11 @@ impl<B: Source> Relay<B> {
         let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         if self.tap.feed(bytes, now_us, passed) == Flow::Terminal {
             self.terminal = true;
+        }
+        let fits = |gathered: &Vec<u8>| gathered.len() + bytes.len() <= LISTING_BYTES_MAX;
+        self.gathered = self.gathered.take().filter(fits);
+        if let Some(gathered) = &mut self.gathered {
+            gathered.extend_from_slice(bytes);
         }
         self.frame(passed);
     }
@@ -714,5 +730,22 @@ mod tests {
         assert_eq!(trial.advance(), Step::Dry);
         assert_eq!(trial.relay.out.capacity(), 0);
         assert!(trial.scratch.out.is_empty() && trial.scratch.out.capacity() > 0, "the next one uses it");
+    }
+
+    #[test]
+    fn a_copy_of_the_body_is_kept_unless_it_is_long() {
+        let check = |pieces: Vec<Comes>, expected: Option<&str>| {
+            let mut trial = Trial::new(CHUNKED, pieces);
+            trial.relay = trial.relay.gathering();
+            while !matches!(trial.advance(), Step::Ended(_)) {
+                trial.got();
+            }
+            let gathered = trial.relay.finish(Ended::Whole).gathered;
+            assert_eq!(gathered.as_deref(), expected.map(str::as_bytes));
+        };
+        check(vec![Bytes("ab"), Nothing, Last("cd")], Some("abcd"));
+        let long: &'static str = "a".repeat(LISTING_BYTES_MAX).leak();
+        check(vec![Bytes(long), Last("")], Some(long));
+        check(vec![Bytes(long), Bytes("b"), Last("cd")], None);
     }
 }

@@ -3,7 +3,8 @@
 use crate::http::RequestHead;
 use crate::http::upgrade::opens_websocket;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
-use crate::routes::{dialect_of, is_recorded};
+use crate::routes::{dialect_of, is_recorded, model_route};
+use crate::usage::listing::ModelRoute;
 use crate::usage::{Dialect, request_facts};
 
 /// What its head says of how a request is sent on.
@@ -13,6 +14,8 @@ pub struct Forwarding {
     pub dialect: Dialect,
     /// The exchange gets a row.
     pub recorded: bool,
+    /// What its reply tells of upstream's models.
+    pub models: Option<ModelRoute>,
     /// Decided when the request is whole.
     pub kind: Kind,
 }
@@ -34,7 +37,8 @@ impl Forwarding {
     /// Of a request with this head, whose body has yet to come.
     pub fn of(head: &RequestHead) -> Forwarding {
         let recorded = is_recorded(head.method(), head.path());
-        Forwarding { dialect: dialect_of(head.path()), recorded, kind: Kind::Other }
+        let models = model_route(head.method(), head.path());
+        Forwarding { dialect: dialect_of(head.path()), recorded, models, kind: Kind::Other }
     }
 }
 

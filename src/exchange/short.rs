@@ -350,7 +350,10 @@ impl ShortExchange {
         write_relayed_head(&mut bytes, (reply.status, reply.reason), reply.pairs(), (framing, ""), persistence);
         tap.feed(body, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), &mut bytes);
         tap.end(&mut bytes);
-        let ending = ending(Ended::Whole, reply.status, tap.report());
+        let report = tap.report();
+        shared.learn_of_models(self.request.forwarding.models, reply.status, body);
+        shared.learn_of_loading(&report, self.request.lend.start_ms);
+        let ending = ending(Ended::Whole, reply.status, report);
         log_exchange(loan, head, &ending, *began);
         bug_on_purpose(head, "finishing");
         (bytes, self.draft.as_mut().map(|draft| draft.row(ending)))

@@ -30,11 +30,14 @@ use mio::net::TcpStream;
 
 use super::draft::Speaker;
 use super::polled;
+use crate::calendar::now_ms;
 use crate::client::{CalledOff, Loan, Socket};
 use crate::counters::OpenSocket;
 use crate::http::websocket::close_frame;
 use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
+use crate::models::SeenModels;
 use crate::record::row::{Outcome, Row};
+use crate::usage::listing::ModelListing;
 use crate::usage::socket::{Generation, ReadAlong};
 
 /// So many times its scratch space is moved through one tunnel before the others have their turn: 256 KB.
@@ -119,6 +122,7 @@ pub struct Tunnel<S: Socket = TcpStream> {
     /// `None` after a bug in it.
     reader: Option<Box<dyn ReadAlong>>,
     speaker: Speaker,
+    models: Arc<SeenModels>,
     began: Instant,
     /// What its client has not taken yet.
     to_client: Vec<u8>,
@@ -157,7 +161,15 @@ impl<S: Socket> Tunnel<S> {
         let key = Arc::new(super::credential::FingerprintKey::new([0; 32]));
         let counted = OpenSocket::new(&Arc::default()).expect("the first one");
         let speaker = Speaker::new(key, true, &asked);
-        Box::new(Tunnel::new(loan, head.to_vec(), Box::new(upstream), Box::new(reader), speaker, counted))
+        Box::new(Tunnel::new(
+            loan,
+            head.to_vec(),
+            Box::new(upstream),
+            Box::new(reader),
+            speaker,
+            Arc::default(),
+            counted,
+        ))
     }
 }
 
@@ -169,6 +181,7 @@ impl<S: Socket> Tunnel<S> {
         upstream: Box<dyn UpstreamSide>,
         reader: Box<dyn ReadAlong>,
         speaker: Speaker,
+        models: Arc<SeenModels>,
         counted: OpenSocket,
     ) -> Tunnel<S> {
         Tunnel {
@@ -176,6 +189,7 @@ impl<S: Socket> Tunnel<S> {
             upstream,
             reader: Some(reader),
             speaker,
+            models,
             began: Instant::now(),
             free: head.len(),
             to_client: head,
@@ -424,6 +438,10 @@ impl<S: Socket> Tunnel<S> {
     fn note_ended(&mut self) {
         let Some(reader) = &mut self.reader else { return };
         self.unsettled.extend(reader.take_ended().into_iter().map(|generation| (generation, None)));
+        let models = reader.take_news();
+        if !models.is_empty() {
+            self.models.learn(&ModelListing { models, is_complete: false }, now_ms());
+        }
         let missed = reader.take_missed();
         if missed > 0 {
             let peer = self.loan.client().peer();

@@ -191,6 +191,9 @@ impl Worker {
         let is_polled =
             flows && FlowingReplies::are_possible(&self.shared.settings) && upstream.wire().set_polled(true).is_ok();
         let mut relay = Relay::new(body, tap, request.lend.began, framing, closed, out);
+        if request.forwarding.models.is_some() {
+            relay = relay.gathering();
+        }
         relay.take_ahead(&ahead, &mut self.scratch);
         let exchange = Box::new(Exchange { request, upstream, relay, status, is_polled, early: None, draft: None });
         self.carry(exchange);
@@ -267,6 +270,10 @@ impl Worker {
         upstream.note_use(Instant::now());
         self.shared.idle.put(upstream);
         self.learn(&request, status, &relayed.report);
+        if let (Ended::Whole | Ended::Closed, Some(body)) = (ended, &relayed.gathered) {
+            self.shared.learn_of_models(request.forwarding.models, status, body);
+        }
+        self.shared.learn_of_loading(&relayed.report, request.lend.start_ms);
         self.finish(request, ending(ended, status, relayed.report), relayed.tail, relayed.complete, early);
     }
 
@@ -313,7 +320,7 @@ impl Worker {
         let content_bytes_max = self.shared.settings.content_bytes_max;
         let reader = Box::new(SocketReader::new(Namespace::of_path(asked.path()), content_bytes_max));
         let speaker = Speaker::new(self.shared.fingerprints.clone(), content_bytes_max > 0, &asked);
-        let tunnel = Tunnel::new(loan, head, upstream, reader, speaker, counted);
+        let tunnel = Tunnel::new(loan, head, upstream, reader, speaker, self.shared.models.clone(), counted);
         // Where there is no loop any more, it is cut.
         let _ = home.put(LeftWithLoop::Tunnel(Box::new(tunnel)));
     }

@@ -42,6 +42,7 @@ mod grammar;
 mod hold;
 pub mod inject;
 mod json;
+pub mod listing;
 pub mod members;
 mod messages;
 mod native;

@@ -19,6 +19,7 @@ mod models;
 mod read_along;
 mod server_message;
 
+use super::listing::ModelNews;
 use crate::limits::SOCKET_CONTENT_BYTES_MAX;
 use client_message::ClientMessage;
 use conversation::Conversation;
@@ -149,6 +150,10 @@ impl ReadAlong for SocketReader {
 
     fn take_ended(&mut self) -> Vec<Generation> {
         std::mem::take(&mut self.conversation.ended)
+    }
+
+    fn take_news(&mut self) -> Vec<ModelNews> {
+        std::mem::take(&mut self.conversation.news)
     }
 
     fn end(&mut self, at_us: u64) -> Vec<Generation> {

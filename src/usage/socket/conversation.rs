@@ -12,13 +12,14 @@
 
 use std::collections::BTreeMap;
 
+use super::super::listing::ModelNews;
 use super::super::prompt;
 use super::client_message::{ClientKind, ClientMessage, Endpoint};
 use super::generation::{Generation, GenerationEnd, Running};
 use super::models::{KnownModels, text};
 use super::server_message::{SentKind, ServerKind, ServerMessage};
 use super::{COMPLETE_RAW_TEXT, EMBED_STRING, Namespace, PREDICT};
-use crate::limits::{SOCKET_OPEN_MAX, SOCKET_WORDS_BYTES_MAX};
+use crate::limits::{SOCKET_MODELS_MAX, SOCKET_OPEN_MAX, SOCKET_WORDS_BYTES_MAX};
 
 /// What a number counts. Those of channels and of calls are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,8 @@ pub struct Conversation {
     pub missed: u64,
     /// Generations that have ended, in order.
     pub ended: Vec<Generation>,
+    /// What was told of models that are loaded, or no more.
+    pub news: Vec<ModelNews>,
 }
 
 impl Conversation {
@@ -66,6 +69,7 @@ impl Conversation {
             words_bytes: 0,
             missed: 0,
             ended: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -206,12 +210,13 @@ impl Conversation {
             SentKind::CallPiece => self.tell(key, |running| running.call_piece(message, at_us)),
             SentKind::Call => self.tell(key, |running| running.call(message, at_us)),
             SentKind::Success => {
+                self.learn(message, None);
                 let mut end = GenerationEnd::Completed;
                 self.tell(key, |running| end = running.success(message));
                 return self.end(key, end, None, at_us);
             }
             SentKind::Error => return self.end(key, GenerationEnd::Failed, Some(message.error_words()), at_us),
-            SentKind::Loaded | SentKind::Other => {}
+            SentKind::Loaded | SentKind::Unloading | SentKind::Other => {}
         }
         self.bound_words(key);
         false
@@ -247,7 +252,14 @@ impl Conversation {
     }
 
     fn learn(&mut self, message: &ServerMessage, asked: Option<&str>) {
-        message.models.iter().for_each(|model| self.models.learn(model, asked));
+        let is_unloading = message.sent == SentKind::Unloading;
+        for model in &message.models {
+            // The one that makes room is not the one that was asked for.
+            self.models.learn(model, asked.filter(|_| !is_unloading));
+            if self.news.len() < SOCKET_MODELS_MAX {
+                self.news.extend(model.news(is_unloading));
+            }
+        }
     }
 
     /// Tells a generation something that may change what its words take in memory.

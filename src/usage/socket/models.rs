@@ -1,5 +1,6 @@
 //! What the models are called behind the references by which the SDKs ask for them, as far as a connection told.
 
+use super::super::listing::ModelNews;
 use super::super::text::lossy;
 use crate::limits::SOCKET_MODELS_MAX;
 
@@ -12,12 +13,24 @@ pub struct ToldModel {
     pub identifier: Vec<u8>,
     /// Its name without that.
     pub key: Vec<u8>,
+    /// `contextLength`: how many tokens its context holds.
+    pub context_tokens: Option<u64>,
+    /// `maxContextLength`: how many it could hold.
+    pub context_tokens_max: Option<u64>,
 }
 
 impl ToldModel {
     /// Its name.
     pub fn name(&self) -> Option<String> {
         text(if self.identifier.is_empty() { &self.key } else { &self.identifier })
+    }
+
+    /// What it tells of what is loaded: only a loaded instance has a reference. `is_unloading`: it is to go.
+    pub fn news(&self, is_unloading: bool) -> Option<ModelNews> {
+        let name = text(&self.identifier).filter(|_| !self.reference.is_empty() || is_unloading)?;
+        let key = text(&self.key);
+        let (context_tokens, context_tokens_max) = (self.context_tokens, self.context_tokens_max);
+        Some(ModelNews { name, key, is_loaded: Some(!is_unloading), context_tokens, context_tokens_max })
     }
 
     /// Memory that it takes, nearly.
@@ -82,7 +95,8 @@ mod tests {
     use super::*;
 
     fn told(reference: &str, identifier: &str, key: &str) -> ToldModel {
-        ToldModel { reference: reference.into(), identifier: identifier.into(), key: key.into() }
+        let (reference, identifier, key) = (reference.into(), identifier.into(), key.into());
+        ToldModel { reference, identifier, key, ..ToldModel::default() }
     }
 
     #[track_caller]

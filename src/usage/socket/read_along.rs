@@ -1,5 +1,6 @@
 //! What a tunnel asks of whoever reads a copy of its bytes.
 
+use super::super::listing::ModelNews;
 use super::generation::Generation;
 
 /// Reads both directions of a WebSocket along, for the generations that they carry. `at_us`: microseconds of the
@@ -19,6 +20,11 @@ pub trait ReadAlong: Send {
     /// them a number that was taken.
     fn take_missed(&mut self) -> u64 {
         0
+    }
+
+    /// What was told of models since this was last asked.
+    fn take_news(&mut self) -> Vec<ModelNews> {
+        Vec::new()
     }
 
     /// The connection is over: generations that have ended, and those that go no further.

@@ -47,6 +47,8 @@ pub enum ServerRole {
     /// Numbers.
     ChannelId,
     CallId,
+    ContextTokens,
+    ContextTokensMax,
     Figure(JsonRole),
     /// `success` of the first message.
     Accepted,
@@ -101,6 +103,8 @@ pub enum SentKind {
     Success,
     /// The loading by `getOrLoad` has.
     Loaded,
+    /// A model is being unloaded, to make room.
+    Unloading,
     /// The prediction has ended badly: the Python SDK knows it.
     Error,
     /// Whatever else.
@@ -176,6 +180,12 @@ impl ServerMessage {
             .map_or(b"an error without a title", |words| words)
     }
 
+    fn context(&mut self, at: ServerRole, written: &[u8]) {
+        let Some(model) = self.models.last_mut().filter(|_| self.is_in_model) else { return };
+        let known = if at == ContextTokens { &mut model.context_tokens } else { &mut model.context_tokens_max };
+        *known = count(written).filter(|tokens| *tokens > 0);
+    }
+
     fn text(&mut self, at: ServerRole, value: &[u8]) {
         let kept = match at {
             Kind => {
@@ -234,6 +244,7 @@ fn sent_kind(name: &[u8]) -> SentKind {
         b"toolCallGenerationEnd" => SentKind::Call,
         b"success" => SentKind::Success,
         b"loadSuccess" | b"alreadyLoaded" => SentKind::Loaded,
+        b"unloadingOtherJITModel" => SentKind::Unloading,
         b"error" => SentKind::Error,
         _ => SentKind::Other,
     }
@@ -325,6 +336,8 @@ impl JsonSink for ServerMessage {
                 b"instanceReference" => ModelReference,
                 b"identifier" => ModelIdentifier,
                 b"modelKey" => ModelKey,
+                b"contextLength" => ContextTokens,
+                b"maxContextLength" => ContextTokensMax,
                 _ => Skip,
             },
             ToolCall => match name {
@@ -366,6 +379,7 @@ impl JsonSink for ServerMessage {
             Scalar::Number(written) => match at {
                 ChannelId => self.channel = count(written),
                 CallId => self.call = count(written),
+                ContextTokens | ContextTokensMax => self.context(at, written),
                 Figure(figure) => self.numbers.tell(figure, written),
                 _ => {}
             },

@@ -4,6 +4,7 @@
 use super::*;
 use crate::limits::{SOCKET_CONTENT_BYTES_MAX, SOCKET_MODELS_MAX, SOCKET_OPEN_MAX, SOCKET_WORDS_BYTES_MAX};
 use crate::usage::TokenCounts;
+use crate::usage::listing::ModelNews;
 use Namespace::{Embedding, Llm, Other};
 
 const AUTH: &str = r#"
@@ -848,4 +849,32 @@ fn the_path_tells_what_a_socket_is_for() {
     {
         assert_eq!(Namespace::of_path(path), expected, "{path}");
     }
+}
+
+#[test]
+fn what_is_loaded_and_what_makes_room_is_told() {
+    let mut reader = SocketReader::new(Llm, 100);
+    let mut told = |line: &str| {
+        say(&mut reader, line, 0, 7);
+        let short = |news: ModelNews| {
+            let ModelNews { name, key, is_loaded, context_tokens, context_tokens_max } = news;
+            (name, key, is_loaded, context_tokens, context_tokens_max)
+        };
+        reader.take_news().into_iter().map(short).collect::<Vec<_>>()
+    };
+    let loaded = |name: &str, context| (name.into(), Some("qwen".into()), Some(true), context, Some(32768));
+    assert_eq!(
+        told(
+            r#"> {"type":"channelCreate","endpoint":"getOrLoad","channelId":0,"creationParameter":{"identifier":"qwen"}}"#
+        ),
+        []
+    );
+    let start = r#"< {"type":"channelSend","channelId":0,"message":{"type":"startLoading","identifier":"qwen","info":{"modelKey":"qwen","maxContextLength":32768}}}"#;
+    assert_eq!(told(start), []);
+    let leaves = r#"< {"type":"channelSend","channelId":0,"message":{"type":"unloadingOtherJITModel","info":{"identifier":"llama","modelKey":"llama","instanceReference":"Ef","contextLength":4096}}}"#;
+    assert_eq!(told(leaves), [("llama".into(), Some("llama".into()), Some(false), Some(4096), None)]);
+    let comes = r#"< {"type":"channelSend","channelId":0,"message":{"type":"loadSuccess","info":{"maxContextLength":32768,"modelKey":"qwen","contextLength":8192,"identifier":"qwen:2","instanceReference":"Ab"}}}"#;
+    assert_eq!(told(comes), [loaded("qwen:2", Some(8192))]);
+    let list = r#"< {"type":"rpcResult","callId":9,"result":[{"modelKey":"qwen","identifier":"a","instanceReference":"Cd","maxContextLength":32768,"contextLength":0},{"modelKey":"downloaded"}]}"#;
+    assert_eq!(told(list), [loaded("a", None)]);
 }
