@@ -15,6 +15,7 @@
 
 use std::mem::MaybeUninit;
 
+use memchr::memchr;
 use ureq::http::uri::PathAndQuery;
 
 use super::fields::{FieldLine, Meaning, Span, field_name};
@@ -122,6 +123,8 @@ pub struct RequestHead {
     method: Span,
     /// Origin-form or `*`. Invariant: [`PathAndQuery`] takes it unchanged.
     target: Span,
+    /// The target without its query.
+    path: Span,
     fields: Vec<FieldLine>,
     /// The authority of an absolute-form target.
     authority: Option<Box<str>>,
@@ -152,7 +155,9 @@ impl RequestHead {
         if !is_forwardable {
             return Err(Refusal::TargetInvalid);
         }
-        Ok(Self { raw, method, target, fields, authority, minor_version, meaning })
+        let path_len = memchr(b'?', target.of(&raw)).unwrap_or(target.len as usize);
+        let path = Span::new(target.at as usize, path_len);
+        Ok(Self { raw, method, target, path, fields, authority, minor_version, meaning })
     }
 
     /// The method, in the case it came in.
@@ -167,12 +172,12 @@ impl RequestHead {
 
     /// The target without its query.
     pub fn path(&self) -> &str {
-        self.target().split_once('?').map_or(self.target(), |(path, _)| path)
+        self.path.text(&self.raw)
     }
 
     /// What follows the first `?` of the target.
     pub fn query(&self) -> Option<&str> {
-        self.target().split_once('?').map(|(_, query)| query)
+        self.target().get(self.path.len as usize + 1..)
     }
 
     /// 0 or 1.
@@ -187,7 +192,8 @@ impl RequestHead {
 
     /// The value of the first field of this name, in any case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let is_named = |field: &&FieldLine| field.name.of(&self.raw).eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().find(is_named).map(|field| field.value.of(&self.raw))
     }
 
     /// Host and port that are asked for: the authority of an absolute-form target wins over Host (RFC 9112 §3.2.2).
