@@ -107,7 +107,7 @@ mod tests {
         for _ in 0..rows {
             let number = random.below(9);
             let lineage = Lineage {
-                conversation: (number > 0).then(|| format!("c{number}")),
+                conversation: (number > 0).then(|| format!("c{number}").into()),
                 source: (number > 0).then_some(ConversationSource::Header),
                 prompt_bytes: Some(random.below(1000)),
                 prefix_bytes: Some(random.below(500)),

@@ -43,8 +43,8 @@ pub(super) struct Lineages {
     /// Conversations by how their messages ended, by the ids of their replies, and by their own names.
     ends: Recent<u64>,
     replies: Recent<Box<str>>,
-    names: Recent<Box<str>>,
-    models: HashMap<String, ModelHabits>,
+    names: Recent<Arc<str>>,
+    models: HashMap<Arc<str>, ModelHabits>,
     /// Who asked last, and what the chains of theirs begin with.
     last_seed: Option<(Option<String>, Option<String>, u64)>,
 }
@@ -147,9 +147,11 @@ impl Lineages {
                 (known.unwrap_or_else(|| Arc::from(chain_name(end))), ConversationSource::Prefix)
             }
         };
-        let begins = !self.names.conversations.contains_key(&*conversation);
+        let known = self.names.conversations.get(&*conversation).cloned();
+        let begins = known.is_none();
+        let conversation = known.unwrap_or(conversation);
         let mut lineage =
-            Lineage { conversation: Some(conversation.to_string()), source: Some(source), ..Lineage::default() };
+            Lineage { conversation: Some(conversation.clone()), source: Some(source), ..Lineage::default() };
         // Of what goes on from a reply, upstream has the rest.
         if let Some(outline) = outline.filter(|_| source != ConversationSource::Response) {
             self.compare(conn, row, outline, &conversation, &mut lineage)?;
@@ -180,11 +182,14 @@ impl Lineages {
     ) -> rusqlite::Result<()> {
         lineage.prompt_bytes = Some(outline.bytes());
         let model = row.model.as_deref().unwrap_or(UNKNOWN_MODEL);
-        let habits = self.models.get(model).copied().unwrap_or_default();
-        let before = || {
-            let read = self.past.iter().enumerate();
-            read.filter(|(_, past)| &*past.model == model && past.start_ms <= row.start_ms)
+        let known = self.models.get_key_value(model);
+        let habits = known.map_or_else(ModelHabits::default, |(_, habits)| *habits);
+        // Nearly all prompts of a model have its name from there.
+        let is_of_model = |past: &PastPrompt| {
+            known.is_some_and(|(known, _)| Arc::ptr_eq(known, &past.model)) || *past.model == *model
         };
+        let is_earlier = |past: &PastPrompt| is_of_model(past) && past.start_ms <= row.start_ms;
+        let before = || self.past.iter().enumerate().filter(|(_, past)| is_earlier(past));
         // Of those that share as much, the last. None shares more than all there is.
         let all = (outline.part(ElementPart::Message).len(), outline.bytes());
         let (mut closest, mut most) = (None, None);
@@ -220,8 +225,10 @@ impl Lineages {
             tells_cached_tokens: habits.tells_cached_tokens,
             time_to_first_token_ms: row.time_to_first_token_ms,
             reading_tokens_per_second: row.prompt_tokens_per_second.or(habits.reading_speed),
-            other_conversation_between: before()
-                .any(|(other, past)| other > place && &*past.conversation != conversation),
+            other_conversation_between: self
+                .past
+                .range(place + 1..)
+                .any(|past| is_earlier(past) && &*past.conversation != conversation),
             is_same_conversation: &*past.conversation == conversation,
         };
         let reason = comparison.prefix_break(&circumstances);
@@ -235,17 +242,15 @@ impl Lineages {
 
     /// The row has been written, under this id.
     pub(super) fn note(&mut self, id: i64, row: &Row, traced: Traced) {
-        let Some(name) = traced.lineage.conversation else { return };
-        let conversation = match self.names.conversations.get_key_value(name.as_str()) {
-            Some((_, known)) => known.clone(),
-            None => Arc::from(name),
-        };
-        self.note_conversation(&conversation, traced.end, row.request_id.as_deref());
+        let Some(conversation) = traced.lineage.conversation else { return };
+        if traced.begins {
+            self.names.note(conversation.clone(), &conversation);
+        }
+        self.note_end(&conversation, traced.end, row.request_id.as_deref().filter(|_| is_gone_on_from(&row.endpoint)));
         let Some(outline) = outline_of(row).filter(|_| traced.lineage.prefix_break.is_some()).cloned() else { return };
         let shared = traced.lineage.prefix_bytes.unwrap_or(0);
-        self.note_habits(row, outline.bytes(), shared);
+        let model = self.note_habits(row, outline.bytes(), shared);
         if was_read(row.outcome) {
-            let model = Arc::from(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
             let text = match prompt_of(row) {
                 Some(Prompt::Whole(text)) if text.len() < PIECED_BYTES_MIN => PastText::Short(text.as_str().into()),
                 Some(Prompt::Pieced(prompt)) => PastText::Pieced(Arc::downgrade(prompt)),
@@ -255,8 +260,8 @@ impl Lineages {
         }
     }
 
-    fn note_conversation(&mut self, conversation: &Arc<str>, end: Option<u64>, reply: Option<&str>) {
-        self.names.note(Box::from(&**conversation), conversation);
+    /// How a conversation goes on: what ends as this one does, or is a reply to this.
+    fn note_end(&mut self, conversation: &Arc<str>, end: Option<u64>, reply: Option<&str>) {
         if let Some(end) = end {
             self.ends.note(end, conversation);
         }
@@ -265,12 +270,10 @@ impl Lineages {
         }
     }
 
-    fn note_habits(&mut self, row: &Row, prompt_bytes: u64, shared_bytes: u64) {
-        if self.models.len() >= MODELS_KNOWN_MAX {
-            self.models.clear();
-        }
-        let model = row.model.as_deref().unwrap_or(UNKNOWN_MODEL).to_owned();
-        let habits = self.models.entry(model).or_default();
+    /// The model, as it is known here.
+    fn note_habits(&mut self, row: &Row, prompt_bytes: u64, shared_bytes: u64) -> Arc<str> {
+        let model = self.model(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
+        let habits = self.models.entry(model.clone()).or_default();
         habits.tells_cached_tokens |= row.cached_tokens.is_some();
         let first_ms = row.time_to_first_token_ms.filter(|ms| *ms >= MEASURED_MS_MIN);
         let read = row.input_tokens.map(|input| input.saturating_sub(row.cached_tokens.unwrap_or(0)));
@@ -282,6 +285,18 @@ impl Lineages {
             let before = habits.reading_speed.unwrap_or(speed);
             habits.reading_speed = Some(before + (speed - before) * NEWEST_SPEED_PART);
         }
+        model
+    }
+
+    /// This name, once for all.
+    fn model(&mut self, name: &str) -> Arc<str> {
+        if let Some((model, _)) = self.models.get_key_value(name) {
+            return model.clone();
+        }
+        if self.models.len() >= MODELS_KNOWN_MAX {
+            self.models.clear();
+        }
+        Arc::from(name)
     }
 
     fn push(&mut self, past: PastPrompt) {
@@ -298,26 +313,29 @@ impl Lineages {
         self.is_loaded = true;
         let mut statement = conn.prepare_cached(
             "SELECT requests.id, model, start_time, conversation, request_id, client, key, outcome, cached_tokens,
-                prompt_tokens_per_second, outline
+                prompt_tokens_per_second, outline, endpoint
              FROM requests LEFT JOIN content ON content.id = requests.id
              WHERE requests.id > (SELECT max(id) FROM requests) - ?1 AND conversation IS NOT NULL ORDER BY requests.id",
         )?;
         let mut rows = statement.query([LOADED_ROWS_MAX])?;
         while let Some(row) = rows.next()? {
             let told = |column| Some(text(row, column)).filter(|text| !text.is_empty());
-            let conversation = Arc::from(text(row, 3));
+            let conversation: Arc<str> = Arc::from(text(row, 3));
             let outline = row.get_ref(10)?.as_blob_or_null().ok().flatten().and_then(Outline::decode);
             let outline = outline.filter(|outline| !outline.elements().is_empty());
             let seed = chain_seed(told(5), told(6), hashes);
             let messages = outline.as_ref().map_or(&[][..], |outline| outline.part(ElementPart::Message));
-            self.note_conversation(&conversation, chain(messages, seed).last(), told(4));
-            let habits = self.models.entry(text(row, 1).to_owned()).or_default();
+            self.names.note(conversation.clone(), &conversation);
+            let reply = told(4).filter(|_| is_gone_on_from(text(row, 11)));
+            self.note_end(&conversation, chain(messages, seed).last(), reply);
+            let model = self.model(text(row, 1));
+            let habits = self.models.entry(model.clone()).or_default();
             habits.tells_cached_tokens |= integer(row, 8).is_some();
             habits.reading_speed = row.get::<_, Option<f64>>(9).ok().flatten().or(habits.reading_speed);
             let outcome = Outcome::all().into_iter().find(|outcome| outcome.as_str() == text(row, 7));
             if let Some(outline) = outline.filter(|_| outcome.is_some_and(was_read)) {
                 let start_ms = ms_of_text(text(row, 2)).unwrap_or(0);
-                let (id, model, text) = (row.get(0)?, Arc::from(text(row, 1)), PastText::Stored);
+                let (id, text) = (row.get(0)?, PastText::Stored);
                 self.push(PastPrompt { id, model, conversation, start_ms, outline, text });
             }
         }
@@ -360,6 +378,11 @@ fn shared_within_parted(conn: &Connection, past: &PastPrompt, row: &Row, number:
             Ok(before.map_or(0, |before| shared(&before)))
         }
     }
+}
+
+/// Whether replies of this endpoint are those that a request can say it goes on from.
+fn is_gone_on_from(endpoint: &str) -> bool {
+    !matches!(dialect_of(endpoint), Dialect::Chat | Dialect::Completions | Dialect::Embeddings | Dialect::Messages)
 }
 
 /// Whether upstream has read the prompt of a request that ended so.

@@ -84,6 +84,8 @@ pub struct Folded {
     series: Vec<Series>,
     /// Where each of them stands, by its names, one behind the other.
     places: HashMap<String, usize>,
+    /// That of the last row.
+    last_place: usize,
     measured: BTreeMap<(i64, usize), Measured>,
     /// By hour, series and reason.
     prefixes: BTreeMap<(i64, usize, u8), PrefixSums>,
@@ -146,10 +148,14 @@ impl Folded {
         }
         let name = text(row, 7);
         if !name.is_empty() {
-            let folded = self.conversations.entry(name.to_owned()).or_default();
-            if folded.ids.is_empty() {
-                text(row, 8).clone_into(&mut folded.source);
-            }
+            let folded = match self.conversations.get_mut(name) {
+                Some(folded) => folded,
+                None => {
+                    let source = text(row, 8).to_owned();
+                    let begun = FoldedConversation { source, ..FoldedConversation::default() };
+                    self.conversations.entry(name.to_owned()).or_insert(begun)
+                }
+            };
             folded.ids.push(id);
             Measured::entry(&mut folded.measured, series, &sums).sums.add(&sums, 1);
         }
@@ -158,8 +164,17 @@ impl Folded {
     }
 
     fn place(&mut self, names: Names<&str>) -> usize {
+        // Mostly it is the same as that of the row before.
+        if self.series.get(self.last_place).is_some_and(|last| last.iter().eq(&names)) {
+            return self.last_place;
+        }
+        self.last_place = self.place_of_any(&names);
+        self.last_place
+    }
+
+    fn place_of_any(&mut self, names: &Names<&str>) -> usize {
         *self.places.entry(names.join("\0")).or_insert_with(|| {
-            self.series.push(names.map(str::to_owned));
+            self.series.push((*names).map(str::to_owned));
             self.series.len() - 1
         })
     }

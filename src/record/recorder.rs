@@ -35,6 +35,8 @@ use crate::outage::Outage;
 
 /// A row on its way into the database.
 type Arrival = (Row, AfterCommit);
+/// Those that are committed together.
+type Batch = (Vec<Row>, Vec<AfterCommit>);
 
 /// What happens when the row is committed, or cannot be.
 enum AfterCommit {
@@ -88,8 +90,13 @@ impl Recorder {
     /// Commits the rows, then sends their tails, if that keeps nobody waiting: the database takes rows, the last commit
     /// was quick, and nobody else is writing. Or leaves both to the thread that is committing. Else `hand_over` has a
     /// worker call [`Recorder::commit_arrivals`]; only if none is free (false) they are committed here all the same.
-    pub fn finish_now(&self, replies: Vec<(Row, Tail)>, pass_on: impl Fn(Vec<Tail>), hand_over: impl Fn() -> bool) {
-        if self.arrive(replies.into_iter().map(|(row, tail)| (row, AfterCommit::Send(tail)))) {
+    pub fn finish_now(
+        &self,
+        replies: impl Iterator<Item = (Row, Tail)>,
+        pass_on: impl Fn(Vec<Tail>),
+        hand_over: impl Fn() -> bool,
+    ) {
+        if self.arrive(replies.map(|(row, tail)| (row, AfterCommit::Send(tail)))) {
             self.run_shift(pass_on, Some(hand_over));
         }
     }
@@ -234,9 +241,9 @@ impl Recorder {
             if !tails.is_empty() {
                 pass_on(mem::take(&mut tails));
             }
-            if let Err(batch) = self.commit_batch(batch, &mut tails, hand_over.is_some()) {
+            if let Err((rows, thens)) = self.commit_batch(batch, &mut tails, hand_over.is_some()) {
                 let mut arrivals = lock(&self.arrivals);
-                batch.into_iter().rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
+                rows.into_iter().zip(thens).rev().for_each(|arrival| arrivals.waiting.push_front(arrival));
             }
             // Nor does it go on committing for others then.
             if let Some(hand_over) = hand_over.take_if(|_| !lock(&self.arrivals).waiting.is_empty())
@@ -250,20 +257,19 @@ impl Recorder {
     }
 
     /// `None`: nothing has arrived, and nobody commits any more.
-    fn next_batch(&self) -> Option<Vec<Arrival>> {
+    fn next_batch(&self) -> Option<Batch> {
         let mut arrivals = lock(&self.arrivals);
         arrivals.committing = !arrivals.waiting.is_empty();
         let rows = arrivals.waiting.len().min(BATCH_ROWS_MAX);
-        arrivals.committing.then(|| arrivals.waiting.drain(..rows).collect())
+        arrivals.committing.then(|| arrivals.waiting.drain(..rows).unzip())
     }
 
-    fn commit_batch(&self, batch: Vec<Arrival>, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Vec<Arrival>> {
-        let (rows, thens): (Vec<Row>, Vec<AfterCommit>) = batch.into_iter().unzip();
+    fn commit_batch(&self, (rows, thens): Batch, tails: &mut Vec<Tail>, at_once: bool) -> Result<(), Batch> {
         let began = Instant::now();
         let written = if at_once { self.write_now(rows) } else { Ok(self.writer().write(rows)) };
         let mut ids = match written {
             Ok(ids) => ids.into_iter(),
-            Err(rows) => return Err(rows.into_iter().zip(thens).collect()),
+            Err(rows) => return Err((rows, thens)),
         };
         self.slow.store(began.elapsed() > QUICK_COMMIT_TIME_MAX, Ordering::Relaxed);
         for then in thens {

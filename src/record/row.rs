@@ -1,5 +1,7 @@
 //! One row: what is known of one exchange when it ends. Unknown is `None`, never zero.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::prompts::Prompt;
@@ -136,7 +138,7 @@ pub struct Row {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lineage {
     /// The conversation's name.
-    pub conversation: Option<String>,
+    pub conversation: Option<Arc<str>>,
     /// Where that comes from.
     pub source: Option<ConversationSource>,
     /// Bytes of the prompt as templates render it.

@@ -1,5 +1,7 @@
 //! The table of requests: what a row is there, column by column.
 
+use std::sync::Arc;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
@@ -221,7 +223,7 @@ pub(super) fn overwrite(conn: &Connection, id: i64, before: &Row, after: &Row) -
 fn lineage(row: &rusqlite::Row, first: usize) -> Lineage {
     let figure = |column| integer(row, first + column).and_then(|number| u64::try_from(number).ok());
     Lineage {
-        conversation: Some(text(row, first)).filter(|name| !name.is_empty()).map(str::to_owned),
+        conversation: Some(text(row, first)).filter(|name| !name.is_empty()).map(Arc::from),
         source: ConversationSource::named(text(row, first + 1)),
         prompt_bytes: figure(2),
         prefix_of: integer(row, first + 3),
