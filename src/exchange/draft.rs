@@ -98,7 +98,7 @@ impl Draft {
         }
     }
 
-    /// Whether a row was made of it.
+    /// Whether a row was made of it already.
     pub fn has_row(&self) -> bool {
         self.has_row
     }
@@ -128,15 +128,31 @@ impl Draft {
         self.asked.choices.unwrap_or(1)
     }
 
-    /// The row, as of now. `self` stays: a row that was committed early may be corrected.
-    pub fn row(&mut self, ending: Ending) -> Row {
+    /// The row before the exchange has ended. `self` stays, for that row may have to be corrected, without the prompt.
+    pub fn early_row(&mut self, ending: Ending) -> Row {
+        self.has_row = true;
+        let as_of_now = Draft {
+            endpoint: self.endpoint.clone(),
+            asked: self.asked.clone(),
+            edit: None,
+            prompt: self.prompt.take(),
+            shape: self.shape.take(),
+            client: self.client.clone(),
+            key: self.key.clone(),
+            told_conversation: self.told_conversation.clone(),
+            ..*self
+        };
+        as_of_now.row(ending)
+    }
+
+    /// The row.
+    pub fn row(self, ending: Ending) -> Row {
         let Ending { outcome, http_status, error, report, streamed } = ending;
         let UsageReport { counts, work, .. } = report;
-        self.has_row = true;
         Row {
-            endpoint: self.endpoint.clone(),
-            model: report.model.clone().or_else(|| self.asked.model.clone()),
-            requested_model: self.asked.model.clone(),
+            endpoint: self.endpoint,
+            model: report.model.or_else(|| self.asked.model.clone()),
+            requested_model: self.asked.model,
             start_ms: self.start_ms,
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             input_tokens: counts.input,
@@ -147,31 +163,31 @@ impl Draft {
             reasoning_tokens: counts.reasoning,
             draft_tokens: work.drafted,
             accepted_draft_tokens: work.accepted,
-            request_id: report.id.clone(),
+            request_id: report.id,
             outcome,
             error_message: error.or_else(|| match self.keeps_words {
-                true => report.error.clone(),
-                false => report.error.as_ref().map(|_| ERROR_UNTOLD.to_string()),
+                true => report.error,
+                false => report.error.map(|_| ERROR_UNTOLD.to_string()),
             }),
             http_status,
             was_streamed: streamed,
             time_to_first_token_ms: report.first_content_us.map(|us| us / 1000),
             tokens_per_second: work.tokens_per_second,
             prompt_tokens_per_second: work.prompt_per_second,
-            finish_reason: report.finish_reason.clone(),
+            finish_reason: report.finish_reason,
             usage_source: report.usage_source,
             model_load_ms: work.load_seconds.map(|seconds| (seconds * 1000.0).round() as u64),
-            client: self.client.clone(),
-            key: self.key.clone(),
+            client: self.client,
+            key: self.key,
             attempt: self.attempt,
-            told_conversation: self.told_conversation.clone(),
+            told_conversation: self.told_conversation,
             replay_of: self.replay_of,
             content: Content {
-                prompt: self.prompt.take(),
+                prompt: self.prompt,
                 output: report.output,
                 reasoning: report.reasoning,
                 tool_calls: report.tool_calls,
-                shape: self.shape.take(),
+                shape: self.shape,
             },
         }
     }
@@ -231,7 +247,7 @@ impl Speaker {
         };
         let Generation { endpoint, began_us, ended_us, requested_model, was_streamed, prompt, report, .. } = generation;
         let began = opened + Duration::from_micros(began_us);
-        let mut draft = Draft {
+        let draft = Draft {
             endpoint: endpoint.to_owned(),
             asked: RequestFacts { model: requested_model, ..RequestFacts::default() },
             edit: None,

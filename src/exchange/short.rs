@@ -139,10 +139,9 @@ impl ShortExchanges {
         if self.finished.is_empty() {
             return;
         }
-        let finished = std::mem::take(&mut self.finished);
         let (pool, recorder) = (&self.pool, &self.shared.recorder);
         let settled = catch_unwind(AssertUnwindSafe(|| {
-            recorder.finish_now(finished, |tails| pool.finish(tails), || pool.commit());
+            recorder.finish_now(self.finished.drain(..), |tails| pool.finish(tails), || pool.commit());
         }));
         if settled.is_err() {
             log::error!("exchanges ended by a bug of the proxy; their connections were cut");
@@ -282,8 +281,9 @@ impl ShortExchanges {
         let Some(ShortExchange { request, draft, .. }) = exchange else { return };
         // The bug may have come before the draft, or be in making it.
         let made_now = || catch_unwind(AssertUnwindSafe(|| request.draft(&self.shared))).ok().flatten();
-        let Some(mut draft) = draft.or_else(made_now).filter(|draft| !draft.has_row()) else { return };
-        let row = draft.row(Ending::of_bug(draft.asked_stream()));
+        let Some(draft) = draft.or_else(made_now) else { return };
+        let ending = Ending::of_bug(draft.asked_stream());
+        let row = draft.row(ending);
         self.finished.push((row, Tail::new(request.lend.loan, Vec::new(), false)));
     }
 }
@@ -356,7 +356,7 @@ impl ShortExchange {
         let ending = ending(Ended::Whole, reply.status, report);
         log_exchange(loan, head, &ending, *began);
         bug_on_purpose(head, "finishing");
-        (bytes, self.draft.as_mut().map(|draft| draft.row(ending)))
+        (bytes, self.draft.take().map(|draft| draft.row(ending)))
     }
 }
 

@@ -77,8 +77,9 @@ impl Runner<Job> for Worker {
     /// cut, but tokens may have been spent.
     fn end_by_bug(&mut self) {
         log::error!("an exchange ended by a bug of the proxy; its connection was cut");
-        let Some(mut draft) = self.draft.take().filter(|draft| !draft.has_row()) else { return };
-        let row = draft.row(Ending::of_bug(draft.asked_stream()));
+        let Some(draft) = self.draft.take().filter(|draft| !draft.has_row()) else { return };
+        let ending = Ending::of_bug(draft.asked_stream());
+        let row = draft.row(ending);
         self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
     }
 }
@@ -252,7 +253,7 @@ impl Worker {
         let report = exchange.relay.report();
         self.learn(&exchange.request, exchange.status, &report);
         let Some(draft) = &mut self.draft else { return };
-        let row = draft.row(ending(Ended::Whole, exchange.status, report));
+        let row = draft.early_row(ending(Ended::Whole, exchange.status, report));
         let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
         exchange.early = Some(Box::new((id, row)));
     }
@@ -289,10 +290,9 @@ impl Worker {
         let Lend { loan, head, began, .. } = request.lend;
         log_exchange(&loan, &head, &ending, began);
         let tail = Tail::new(loan, tail, complete);
-        let Some(draft) = &mut self.draft else { return tail.send() };
         bug_on_purpose(&head, "finishing");
+        let Some(draft) = self.draft.take() else { return tail.send() };
         let row = draft.row(ending);
-        self.draft = None;
         match early {
             None => self.shared.recorder.finish(row, tail, |tails| self.pool.finish(tails)),
             Some(early) => {

@@ -110,6 +110,8 @@ struct Services {
     /// The loop's poll.
     registry: Registry,
     returns: Arc<Returns>,
+    /// When this turn began, on the loop's clock: nothing that a loop waits for needs it more exactly.
+    now_ms: u64,
     stopping: Option<Stopping>,
     flowing: FlowingReplies,
     /// Asks short requests in this loop.
@@ -182,7 +184,16 @@ impl Front {
             accept_failing: Outage::new(),
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            services: Services { registry, returns, stopping: None, flowing, short, common, role },
+            services: Services {
+                registry,
+                now_ms: returns.now_ms(),
+                returns,
+                stopping: None,
+                flowing,
+                short,
+                common,
+                role,
+            },
         })
     }
 
@@ -218,6 +229,7 @@ impl Front {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            self.services.now_ms = self.services.returns.now_ms();
             // Whose turn was cut short has the next one behind those of whom an event tells.
             let unfinished = std::mem::take(&mut self.unfinished);
             let mut is_woken = false;
@@ -283,7 +295,7 @@ impl Front {
     }
 
     fn now_ms(&self) -> u64 {
-        self.services.returns.now_ms()
+        self.services.now_ms
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -349,7 +361,7 @@ impl Drop for Front {
 
 impl Surroundings for Services {
     fn now_ms(&self) -> u64 {
-        self.returns.now_ms()
+        self.now_ms
     }
 
     fn judge(&self, head: &RequestHead) -> Result<Verdict<Plan>, Refusal> {

@@ -69,8 +69,17 @@ pub fn label(user_agent: Option<&[u8]>, title: Option<&[u8]>, referer: Option<&[
 }
 
 fn is_library(label: &str) -> bool {
-    let lower = label.to_ascii_lowercase();
-    lower.starts_with("openai-") || lower.starts_with("anthropic-") || LIBRARIES.contains(&lower.as_str())
+    begins(label, "openai-") || begins(label, "anthropic-") || is_among(label, &LIBRARIES)
+}
+
+/// Whether a text begins so, in any case.
+fn begins(text: &str, begin: &str) -> bool {
+    text.get(..begin.len()).is_some_and(|text| text.eq_ignore_ascii_case(begin))
+}
+
+/// Whether a name is one of these, in any case.
+fn is_among(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The first product behind that of a library: `OpenAI/Python 1.2.3 my-agent/0.1`.
@@ -81,7 +90,7 @@ fn behind_library(user_agent: &[u8]) -> Option<String> {
     }
     let bare = without_comments(&text);
     let behind = bare.split_whitespace().skip(1).filter(|product| product.contains('/')).filter_map(name);
-    let mut own = behind.filter(|name| !PLATFORMS.contains(&name.to_ascii_lowercase().as_str()) && !is_library(name));
+    let mut own = behind.filter(|name| !is_among(name, &PLATFORMS) && !is_library(name));
     own.next().map(cut)
 }
 
@@ -105,11 +114,13 @@ fn host_of(address: &[u8]) -> Option<String> {
 /// about 120 bytes.
 fn printable(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(1024)];
-    bytes.iter().map(|&b| if b.is_ascii_graphic() { char::from(b) } else { ' ' }).collect()
+    let printable = bytes.iter().map(|&b| if b.is_ascii_graphic() { b } else { b' ' });
+    String::from_utf8(printable.collect()).expect("ASCII is UTF-8")
 }
 
 fn cut(label: &str) -> String {
-    label.chars().take(CLIENT_LABEL_BYTES_MAX).collect()
+    // All of it is ASCII.
+    label[..label.len().min(CLIENT_LABEL_BYTES_MAX)].to_owned()
 }
 
 /// Label made of a User-Agent: its product token, SDK names made readable, any browser `browser`, and an application in
@@ -117,16 +128,15 @@ fn cut(label: &str) -> String {
 fn product(user_agent: Option<&[u8]>) -> Option<String> {
     let text = printable(user_agent?);
     let text = text.trim();
-    let lower = text.to_ascii_lowercase();
-    let label = if let Some((product, label)) = READABLE.iter().find(|(product, _)| lower.starts_with(product)) {
+    let label = if let Some((product, label)) = READABLE.iter().find(|(product, _)| begins(text, product)) {
         // The SDK's language stands where a version would.
         match label.strip_suffix('*') {
-            Some(family) => format!("{family}{}", name(&lower[product.len()..])?),
+            Some(family) => format!("{family}{}", name(&text[product.len()..])?.to_ascii_lowercase()),
             None => (*label).to_owned(),
         }
-    } else if lower.starts_with("mozilla/") {
+    } else if begins(text, "mozilla/") {
         browser(text)
-    } else if lower.starts_with("python/") {
+    } else if begins(text, "python/") {
         // `Python/3.11 aiohttp/3.9`: the library, where it is told.
         text.split_whitespace().nth(1).and_then(name).unwrap_or("Python").to_owned()
     } else {
@@ -152,7 +162,7 @@ fn browser(text: &str) -> String {
     }
     let bare = without_comments(text);
     let own = bare.split_whitespace().filter_map(|product| product.contains('/').then(|| name(product)).flatten());
-    let mut own = own.filter(|product| !MACHINERY.contains(&product.to_ascii_lowercase().as_str()));
+    let mut own = own.filter(|product| !is_among(product, &MACHINERY));
     own.next().unwrap_or("electron").to_owned()
 }
 
