@@ -246,8 +246,8 @@ impl<B: Source> Relay<B> {
         Ok(())
     }
 
-    /// What the tap understood so far.
-    pub fn report(&self) -> UsageReport {
+    /// What the tap understood so far. A later report has no words.
+    pub fn report(&mut self) -> UsageReport {
         self.tap.report()
     }
 

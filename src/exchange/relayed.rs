@@ -113,7 +113,7 @@ pub struct Exchange {
     pub draft: Option<Box<Draft>>,
 }
 
-/// A row committed before the reply's end, and its id if it could be committed at once.
+/// A row committed before the reply's end, without its words, and its id if it could be committed at once.
 pub type Early = (Option<i64>, Row);
 
 impl Exchange {

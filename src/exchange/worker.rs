@@ -253,9 +253,9 @@ impl Worker {
         let report = exchange.relay.report();
         self.learn(&exchange.request, exchange.status, &report);
         let Some(draft) = &mut self.draft else { return };
-        let row = draft.early_row(ending(Ended::Whole, exchange.status, report));
-        let id = self.shared.recorder.commit(row.clone(), |tails| self.pool.finish(tails));
-        exchange.early = Some(Box::new((id, row)));
+        let (row, figures) = draft.early_row(ending(Ended::Whole, exchange.status, report)).and_figures();
+        let id = self.shared.recorder.commit(row, |tails| self.pool.finish(tails));
+        exchange.early = Some(Box::new((id, figures)));
     }
 
     fn end(&mut self, mut exchange: Box<Exchange>, ended: Ended) {

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use super::connections::{ConnectionSlot, Connections};
 use super::packing;
-use super::row::Row;
+use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, CommitFigures, NewRows, Signals};
 use super::store::Store;
 use super::writer::Writer;
@@ -124,9 +124,10 @@ impl Recorder {
         told.iter().last().flatten()
     }
 
-    /// Corrects a committed row whose counts changed afterwards.
+    /// Corrects a committed row whose counts changed afterwards. `before` and the corrected row are without words, which
+    /// stay as they are.
     pub fn correct(&self, id: Option<i64>, before: &Row, after: Row) {
-        let after = Row { duration_ms: before.duration_ms, content: before.content.clone(), ..after };
+        let after = Row { duration_ms: before.duration_ms, content: Content::default(), ..after };
         // A row that still waits in memory stays as it was: what came after a terminal event is worth no search.
         let Some(id) = id else { return };
         if *before == after {

@@ -224,6 +224,13 @@ impl Content {
 }
 
 impl Row {
+    /// The row, and a copy without its words, which may be long.
+    pub fn and_figures(mut self) -> (Row, Row) {
+        let content = std::mem::take(&mut self.content);
+        let figures = self.clone();
+        (Row { content, ..self }, figures)
+    }
+
     /// Roughly what the row takes in memory without its content, for bounding the queue of waiting rows.
     pub fn size(&self) -> usize {
         std::mem::size_of::<Row>()

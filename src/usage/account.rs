@@ -1,5 +1,7 @@
 //! What the documents of one reply say together, and the report made of it.
 
+use std::mem;
+
 use super::choices::EndedChoices;
 use super::document::DocumentFacts;
 use super::grammar::Grammar;
@@ -84,8 +86,9 @@ impl Account {
         self.error.is_some()
     }
 
-    /// The report. `terminal`: a terminal event was seen; `streamed`: the reply came as events.
-    pub fn report(&self, grammar: &Grammar, terminal: bool, streamed: bool) -> UsageReport {
+    /// The report, which takes the words along: a later one has none. `terminal`: a terminal event was seen; `streamed`:
+    /// the reply came as events.
+    pub fn report(&mut self, grammar: &Grammar, terminal: bool, streamed: bool) -> UsageReport {
         let finished = self.choices.have_all_ended();
         let (counts, from_timings) = self.numbers.settled(terminal || finished);
         let mut work = self.numbers.work;
@@ -106,9 +109,9 @@ impl Account {
             needs_terminal: streamed && grammar.needs_terminal,
             first_content_us: self.pace.first_us.filter(|_| streamed),
             content_events: if streamed { self.pace.events } else { 0 },
-            output: self.output.words.text(),
-            reasoning: self.reasoning.words.text(),
-            tool_calls: self.tools.text(),
+            output: mem::take(&mut self.output.words).into_text(),
+            reasoning: mem::take(&mut self.reasoning.words).into_text(),
+            tool_calls: mem::take(&mut self.tools).into_text(),
         }
     }
 

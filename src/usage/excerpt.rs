@@ -2,6 +2,8 @@
 //!
 //! Holds no more than the bound, whatever passes through, and gives what it holds away as the text.
 
+use std::borrow::Cow;
+
 use super::text::{ceil_boundary, floor_boundary, into_lossy, lossy, without_partial_character, without_partial_start};
 
 /// The excerpt of what was pushed so far.
@@ -90,11 +92,6 @@ impl Excerpt {
         (head, self.total - self.kept.len() as u64, [older, newer])
     }
 
-    /// The text as of now.
-    pub fn text(&self) -> Option<String> {
-        self.clone().into_text()
-    }
-
     /// The text, `None` where there is none: whole where it fits, else `HEAD…[N bytes left out]…TAIL`, cut between
     /// characters. Bytes that are not UTF-8 become U+FFFD.
     pub fn into_text(mut self) -> Option<String> {
@@ -102,24 +99,36 @@ impl Excerpt {
             return None;
         }
         if self.total > self.kept.len() as u64 {
-            let (head, tail) = self.kept.split_at_mut(self.bytes_max / 2);
-            tail.rotate_left(self.eldest);
+            let at = self.bytes_max / 2;
+            self.kept[at..].rotate_left(self.eldest);
+            let (head, tail) = self.kept.split_at(at);
             let (head, tail) = (without_partial_character(head), without_partial_start(tail));
-            return Some(cut(&lossy(head), &lossy(tail), self.total, self.bytes_max));
+            let (Ok(head), Ok(tail)) = (str::from_utf8(head), str::from_utf8(tail)) else {
+                return Some(cut(&lossy(head), &lossy(tail), self.total, self.bytes_max).concat());
+            };
+            let [head, mark, tail] = cut(head, tail, self.total, self.bytes_max);
+            // A long text is not copied: the mark has room where both were cut.
+            let (mark, left_out) = (mark.into_owned(), head.len()..self.kept.len() - tail.len());
+            self.kept.splice(left_out, mark.into_bytes());
+            return Some(into_lossy(self.kept));
         }
         let text = into_lossy(self.kept);
         // Replacement characters are longer than what they stand for.
-        Some(if text.len() <= self.bytes_max { text } else { cut(&text, &text, text.len() as u64, self.bytes_max) })
+        Some(if text.len() <= self.bytes_max {
+            text
+        } else {
+            cut(&text, &text, text.len() as u64, self.bytes_max).concat()
+        })
     }
 }
 
 /// What fits of `head` and `tail` with the mark between: both are cut by half a mark at least.
-fn cut(head: &str, tail: &str, total: u64, bytes_max: usize) -> String {
+fn cut<'a>(head: &'a str, tail: &'a str, total: u64, bytes_max: usize) -> [Cow<'a, str>; 3] {
     let mark = |left_out: u64| format!("…[{left_out} bytes left out]…");
-    let Some(room) = bytes_max.checked_sub(mark(total).len()) else { return String::new() };
+    let Some(room) = bytes_max.checked_sub(mark(total).len()) else { return Default::default() };
     let head = &head[..floor_boundary(head, room / 2)];
     let tail = &tail[ceil_boundary(tail, tail.len().saturating_sub(room - room / 2))..];
-    [head, &mark(total.saturating_sub((head.len() + tail.len()) as u64)), tail].concat()
+    [head.into(), mark(total.saturating_sub((head.len() + tail.len()) as u64)).into(), tail.into()]
 }
 
 #[cfg(test)]
@@ -132,7 +141,7 @@ mod tests {
             let mut excerpt = Excerpt::new(bytes_max);
             text.as_bytes().chunks(part).for_each(|part| excerpt.push(part));
             assert!(excerpt.kept.capacity() <= 2 * bytes_max.max(64), "memory stays bounded");
-            assert_eq!(excerpt.text().unwrap_or_default(), expected, "parts of {part}");
+            assert_eq!(excerpt.clone().into_text().unwrap_or_default(), expected, "parts of {part}");
         }
         assert!(expected.len() <= bytes_max);
     }
@@ -162,7 +171,7 @@ mod tests {
         for (length, bytes_max) in [(10, 10), (20, 40), (100, 40), (100, 100), (1000, 300)] {
             let mut excerpt = Excerpt::new(bytes_max);
             excerpt.push(&vec![0xFF; length]);
-            let text = excerpt.text().expect("some");
+            let text = excerpt.clone().into_text().expect("some");
             assert!(text.len() <= bytes_max, "{length} {bytes_max} {text}");
         }
     }
@@ -170,7 +179,7 @@ mod tests {
     fn kept(max: usize, pieces: &[&str]) -> Option<String> {
         let mut kept = Excerpt::new(max);
         pieces.iter().for_each(|piece| kept.push(piece.as_bytes()));
-        kept.text()
+        kept.into_text()
     }
 
     #[test]
@@ -192,7 +201,7 @@ mod tests {
             for size in [3, 100, 20_000] {
                 let mut kept = Excerpt::new(max);
                 words.as_bytes().chunks(size).for_each(|piece| kept.push(piece));
-                let text = kept.text().unwrap();
+                let text = kept.into_text().unwrap();
                 assert!(text.len() <= max, "{} bytes of {max}", text.len());
                 let (head, rest) = text.split_once("…[").unwrap();
                 let (left_out, tail) = rest.split_once(" bytes left out]…").unwrap();
@@ -213,7 +222,7 @@ mod tests {
                 joined.push(&words.as_bytes()[..first]);
                 part.push(&words.as_bytes()[first..first + second]);
                 joined.append(&part);
-                assert_eq!(joined.text(), whole.text(), "{first} + {second}");
+                assert_eq!(joined.into_text(), whole.into_text(), "{first} + {second}");
             }
         }
     }

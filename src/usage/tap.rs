@@ -195,9 +195,10 @@ impl Tap {
         self.hold.end(out);
     }
 
-    /// What the reply said so far.
-    pub fn report(&self) -> UsageReport {
-        self.account.report(self.grammar, self.terminal, self.is_stream())
+    /// What the reply said so far. Its words are told once: a later report has none.
+    pub fn report(&mut self) -> UsageReport {
+        let is_stream = self.is_stream();
+        self.account.report(self.grammar, self.terminal, is_stream)
     }
 
     /// Whether the client, with the bytes that have left, has its whole answer: what may follow are counts.

@@ -165,8 +165,8 @@ impl Tools {
     }
 
     /// The calls as JSON, `None` where there are none.
-    pub fn text(&self) -> Option<String> {
-        let mut whole = self.written.clone();
+    pub fn into_text(self) -> Option<String> {
+        let mut whole = self.written;
         self.open.iter().for_each(|call| write(&mut whole, call));
         if !whole.is_empty() {
             whole.push(b"\"}]");
@@ -239,7 +239,7 @@ mod tests {
     fn check(pieces: &[(&str, Telling)], expected: &str) {
         let mut tools = Tools::new(200);
         pieces.iter().for_each(|(told, how)| tools.merge(&[part(told)], *how));
-        assert_eq!(tools.text().unwrap_or_default(), expected, "{pieces:?}");
+        assert_eq!(tools.into_text().unwrap_or_default(), expected, "{pieces:?}");
     }
 
     fn deltas<'a>(pieces: &[&'a str]) -> Vec<(&'a str, Telling)> {
@@ -276,7 +276,7 @@ mod tests {
             assert!(tools.open.len() <= TOOL_CALLS_OPEN_MAX);
             assert!(tools.open.iter().map(ToolPart::bytes).sum::<usize>() <= 2048);
         }
-        let text = tools.text().unwrap_or_default();
+        let text = tools.into_text().unwrap_or_default();
         assert!(text.starts_with(r#"[{"name":"f","#) && text.ends_with("xxx\"}]") && text.len() <= 200, "{text}");
     }
 }

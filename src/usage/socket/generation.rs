@@ -275,7 +275,7 @@ fn report(answer: AnswerSoFar) -> UsageReport {
         content_events: answer.pace.events,
         output: answer.output.into_text(),
         reasoning: answer.reasoning.into_text(),
-        tool_calls: answer.tools.text(),
+        tool_calls: answer.tools.into_text(),
         ..UsageReport::default()
     }
 }
