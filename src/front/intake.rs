@@ -41,6 +41,21 @@ pub enum Step<P> {
     Whole(Box<WholeRequest<P>>),
 }
 
+/// So many times what has come of a body there is room for what is still to come. A body over loopback comes 64 KB at a
+/// time, and usual ones fit then; who only announces a large one gets next to nothing.
+const ROOM_FACTOR: usize = 8;
+
+/// Makes room for what comes of a body of known length, and for more of it, but for no more than it has: what is too
+/// long would be copied on the way, and freed in more sizes than one.
+fn make_room(body: &mut Vec<u8>, comes: usize, left: u64) {
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    let needed = body.len() + comes.min(left);
+    if needed > body.capacity() {
+        let room = needed.saturating_mul(ROOM_FACTOR) - body.len();
+        body.reserve_exact(room.min(left));
+    }
+}
+
 /// The gathering of one connection's requests, one after the other.
 pub struct Intake<P> {
     state: State<P>,
@@ -125,6 +140,9 @@ impl<P> Intake<P> {
             self.state = State::Body { request, rest, keep_body: verdict.keep_body };
         }
         if let State::Body { request, rest, keep_body } = &mut self.state {
+            if let (BodyRest::Length(left), true) = (&*rest, *keep_body) {
+                make_room(&mut request.body, bytes.len() - used, *left);
+            }
             let taken = rest.take(&bytes[used..], &mut request.body)?;
             used += taken;
             if !*keep_body {
@@ -138,6 +156,39 @@ impl<P> Intake<P> {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Body { request, .. } => Ok((used, Step::Whole(request))),
             State::Idle | State::Head { .. } => unreachable!("only a gathered body gets here"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gathers a request whose body of `length` bytes comes in pieces of this size; the room that it then has.
+    fn room_of(length: usize, piece: usize) -> usize {
+        let mut intake = Intake::<()>::default();
+        let judge = |_: &RequestHead| Ok(Verdict { plan: (), body_bytes_max: 1 << 30, keep_body: true });
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        assert!(matches!(intake.advance(head.as_bytes(), judge), Ok((_, Step::More))));
+        let body = vec![b'x'; length];
+        for piece in body.chunks(piece) {
+            match intake.advance(piece, judge) {
+                Ok((_, Step::Whole(request))) => return request.body.capacity(),
+                Ok((used, Step::More)) => assert_eq!(used, piece.len()),
+                Ok((_, Step::Continue)) | Err(_) => unreachable!("it is a plain request"),
+            }
+            let State::Body { request, .. } = &intake.state else { unreachable!("its body comes") };
+            assert!(request.body.capacity() <= ROOM_FACTOR * request.body.len(), "not for who only announces much");
+        }
+        unreachable!("it has come whole")
+    }
+
+    #[test]
+    fn a_body_has_the_room_that_it_takes_and_no_more() {
+        for length in [1, 100, 1000, 100_000] {
+            for piece in [1, 7, 4096, 65_536, 1 << 20] {
+                assert_eq!(room_of(length, piece), length, "in pieces of {piece}");
+            }
         }
     }
 }
