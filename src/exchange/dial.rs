@@ -196,10 +196,23 @@ impl Connector<()> for Tls {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         let deadline = Instant::now() + self.0.upstream.connect_timeout;
-        let mut wire = self.0.connect(deadline)?;
+        let wire = self.0.connect(deadline)?;
         if !details.needs_tls() {
             return Ok(Some(HeadReader::new(Box::new(wire), false, self.0.aside.clone())));
         }
+        self.encrypt(wire, details, deadline)
+    }
+}
+
+impl Tls {
+    // In a frame of its own: workers hold none of it (5 KB) where there is no TLS.
+    #[inline(never)]
+    fn encrypt(
+        &self,
+        mut wire: Wire,
+        details: &ConnectionDetails,
+        deadline: Instant,
+    ) -> Result<Option<HeadReader>, ureq::Error> {
         wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
         let socket = self.0.wire.descriptor().ok_or_else(called_off)?;

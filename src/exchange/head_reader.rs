@@ -100,6 +100,8 @@ impl HeadReader {
     }
 
     /// Whether what has come is enough for ureq.
+    // In a frame of its own: workers that wait for a head hold none of it (4 KB).
+    #[inline(never)]
     fn look(&mut self) -> Result<bool, ureq::Error> {
         loop {
             let mut slots = [EMPTY_HEADER; FIELDS_MAX];
