@@ -125,9 +125,10 @@ pub const LISTENER_RETRY_S: u32 = 30;
 
 /// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
 pub const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
-/// Exchanges that are on their way to a connection to upstream at a time; further ones wait without a thread. As many
-/// as connections may be begun at a time: more would only wait for each other.
-pub const CONNECTING_MAX: usize = DIALS_MAX;
+/// Exchanges that are on their way to a connection to upstream at a time, up to where they begin one; further ones wait
+/// without a thread. That way takes no waiting until [`DIALS_MAX`] are begun, and more would only wait with a thread then:
+/// so many keep the processors of a large machine busy.
+pub const CONNECTING_MAX: usize = 8;
 /// How long a connection to upstream has to stay open behind a stream before it is used again. llama.cpp's server
 /// closes within some 0.1 ms; on a busy machine it may have to wait for its turn in between, which takes a few
 /// milliseconds. Making a connection takes 0.1 ms.
