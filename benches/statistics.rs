@@ -223,6 +223,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
         filter
     };
     let half = Filter { from_ms: Some(START_MS + 31 * DAY_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
+    let edges = half.clone();
     let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
         Box::new(move |r| json(&r.over_time(&filter, bucket, Zone { minutes }, None, NOW_MS).expect("answers")))
     };
@@ -230,6 +231,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
     let recent = |filter: Filter| -> Ask { Box::new(move |r| json(&r.recent(&filter, 100).expect("answers"))) };
     let latency = |filter: Filter| -> Ask { Box::new(move |r| json(&r.latency(&filter).expect("answers"))) };
+    let time = |filter: Filter| -> Ask { Box::new(move |r| json(&r.times(&filter, NOW_MS).expect("answers"))) };
     let conversations =
         |filter: Filter| -> Ask { Box::new(move |r| json(&r.conversations(&filter, None, 100).expect("answers"))) };
     let thread = |name: &'static str| -> Ask {
@@ -264,6 +266,11 @@ fn questions() -> Vec<(&'static str, Ask)> {
         ("latency", latency(all())),
         ("latency, -7d", latency(days(7))),
         ("latency, -30d", latency(days(30))),
+        ("time", time(all())),
+        ("time, one model", time(of_model("model-07"))),
+        ("time, -24h", time(days(1))),
+        ("time, -30d", time(days(30))),
+        ("time, 11 months to the millisecond", time(edges)),
         ("recent", recent(all())),
         ("recent, one model", recent(of_model("model-07"))),
         ("recent, a model used in spring", recent(of_model("model-in-spring"))),
@@ -348,6 +355,9 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
         written += store.write(&batch).expect("writes").len() as u64;
     }
     store.pack_all().expect("packs");
+    let closing = Instant::now();
+    store.close_hours(NOW_MS).expect("closes");
+    eprintln!("hours closed in {:.1} s", closing.elapsed().as_secs_f64());
     drop(store);
     std::fs::rename(&unfinished, &path).expect("renames");
     eprintln!("{rows} rows made in {:.0} s: {}", began.elapsed().as_secs_f64(), path.display());
@@ -434,6 +444,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         attempt: None,
         told_conversation: Default::default(),
         replay_of: None,
+        queue_ms: None,
         content: Content::default(),
     }
 }

@@ -249,6 +249,14 @@ pub const PACKED_ROWS_MIN: u64 = 2048;
 pub const PACKED_AT_ONCE_MAX: usize = 16 * 1024;
 /// Hours and series that these rows belong to: each takes some kilobytes while they are read.
 pub const PACKED_GROUPS_MAX: usize = 1024;
+/// Exchanges of an hour whose time is shared exactly to the millisecond: five a second. They take a megabyte while that is
+/// done; where there are more, moments are of ten milliseconds.
+pub const SHARED_EXACTLY_MAX: usize = 20_000;
+/// Only so much of an exchange counts as time: a week, which is longer than any model generates.
+pub const TIMED_MS_MAX: i64 = 7 * DAY_MS;
+/// Hours that a question about time reads rows of, beside those at the edges of its range, the newest first. It is the hour
+/// that goes on and the one before, but for clocks that were wrong and the minutes behind an upgrade.
+pub const TIMED_HOURS_READ_MAX: usize = 64;
 /// How long one attempt to commit may wait for a database that another process has locked. The reply waits for it.
 pub const COMMIT_WAIT_MAX: Duration = Duration::from_millis(250);
 /// A database that is locked for longer without a break is opened anew: the lock may be one of this process that could

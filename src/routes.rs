@@ -61,6 +61,8 @@ pub enum Local {
     Conversation,
     /// Why prompts were read anew, and what that took.
     Prefixes,
+    /// Where the time went.
+    Time,
     /// All matching requests as a file.
     Export,
     /// Requests as they end, one event each.
@@ -137,7 +139,7 @@ const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static
 }
 
 /// Every local route but those of a single request and of a single conversation.
-pub static LOCAL: [LocalRoute; 19] = [
+pub static LOCAL: [LocalRoute; 20] = [
     // The front answers.
     line("/health", Local::Health, None),
     line("/", Local::Page, None),
@@ -155,6 +157,7 @@ pub static LOCAL: [LocalRoute; 19] = [
     line("/stats/search", Local::Search, Some(&["q", "after", "limit"])),
     line("/stats/conversations", Local::Conversations, Some(&["after", "limit"])),
     line("/stats/prefix", Local::Prefixes, Some(&[])),
+    line("/stats/time", Local::Time, Some(&[])),
     line("/stats", Local::Report, Some(&["tz"])),
     line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.

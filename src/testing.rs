@@ -91,6 +91,7 @@ pub(crate) fn row() -> Row {
         attempt: None,
         told_conversation: Default::default(),
         replay_of: None,
+        queue_ms: None,
         content: Content {
             prompt: Some("hello".to_owned().into()),
             output: Some("hi".to_owned()),
@@ -139,6 +140,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         attempt: random.maybe(|random| random.below(4) as u32),
         told_conversation: Default::default(),
         replay_of: None,
+        queue_ms: random.maybe(count),
         content: Content {
             prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize).into()),
             output: random.maybe(|random| text(random, "output ")),

@@ -31,6 +31,7 @@ pub struct Draft {
     attempt: Option<u32>,
     told_conversation: ToldConversation,
     replay_of: Option<i64>,
+    queue_ms: Option<u64>,
     began: Instant,
     start_ms: i64,
     has_row: bool,
@@ -90,12 +91,18 @@ impl Draft {
             attempt: number("x-stainless-retry-count").and_then(|number| number.try_into().ok()),
             told_conversation: told_conversation(|name| head.field(name), settings.session_header.as_deref(), &asked),
             replay_of: number(REPLAY_FIELD),
+            queue_ms: None,
             asked,
             began,
             start_ms,
             has_row: false,
             keeps_words,
         }
+    }
+
+    /// The same of a request that waited so long for its place.
+    pub fn after_queue(self, queued: Option<Duration>) -> Draft {
+        Draft { queue_ms: queued.map(|queued| u64::try_from(queued.as_millis()).unwrap_or(u64::MAX)), ..self }
     }
 
     /// Whether a row was made of it already.
@@ -182,6 +189,7 @@ impl Draft {
             attempt: self.attempt,
             told_conversation: self.told_conversation,
             replay_of: self.replay_of,
+            queue_ms: self.queue_ms,
             content: Content {
                 prompt: self.prompt,
                 output: report.output,
@@ -259,6 +267,7 @@ impl Speaker {
             attempt: None,
             told_conversation: ToldConversation::Untold,
             replay_of: None,
+            queue_ms: None,
             began,
             start_ms: now_ms() - began.elapsed().as_millis() as i64,
             has_row: false,

@@ -57,6 +57,7 @@ impl From<Box<ForwardedRequest>> for Job {
 
 impl QueuedRequest for Box<ForwardedRequest> {
     fn begin(&mut self, in_flight: Place, connecting: Option<Place>) {
+        self.queued = Some(self.lend.began.elapsed());
         self.in_flight = Some(in_flight);
         self.connecting = connecting;
     }

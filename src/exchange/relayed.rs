@@ -1,6 +1,7 @@
 //! An exchange whose reply is being relayed: what a worker and a loop hand to each other, and how it ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Shared;
 use super::draft::{Draft, Ending};
@@ -57,6 +58,8 @@ pub struct ForwardedRequest {
     pub(super) in_flight: Option<Place>,
     /// It counts among those that have yet to come to a connection.
     pub(super) connecting: Option<Place>,
+    /// So long it waited until it began.
+    pub(super) queued: Option<Duration>,
     /// It opens a WebSocket, if upstream agrees.
     pub(super) socket: Option<OpenSocket>,
 }
@@ -74,8 +77,9 @@ pub struct AskedBefore {
 impl ForwardedRequest {
     /// One that nobody has begun.
     pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
-        let (asking, asked_before, in_flight, connecting, socket) = (Asking::AsItCame, None, None, None, None);
-        ForwardedRequest { lend, forwarding, home, asking, asked_before, in_flight, connecting, socket }
+        let (asked_before, in_flight, connecting, queued, socket) = (None, None, None, None, None);
+        let asking = Asking::AsItCame;
+        ForwardedRequest { lend, forwarding, home, asking, asked_before, in_flight, connecting, queued, socket }
     }
 
     /// The same, of a handshake that opens a WebSocket.
@@ -91,7 +95,8 @@ impl ForwardedRequest {
     /// What its row says of it, if it gets one.
     pub(super) fn draft(&self, shared: &Shared) -> Option<Box<Draft>> {
         let Lend { head, body, began, start_ms, .. } = &self.lend;
-        self.forwarding.recorded.then(|| Box::new(Draft::new(shared, head, body, *began, *start_ms)))
+        let draft = || Draft::new(shared, head, body, *began, *start_ms).after_queue(self.queued);
+        self.forwarding.recorded.then(|| Box::new(draft()))
     }
 }
 

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 use ureq::http::uri::Scheme;
@@ -100,6 +100,7 @@ impl ShortExchanges {
         let Some(in_flight) = self.pool.begin() else { return Err(request) };
         let Some(at) = self.free_link() else { return Err(request) };
         request.in_flight = Some(in_flight);
+        request.queued = Some(Duration::ZERO);
         let Some(link) = self.links.get_mut(at) else { unreachable!("a free connection is there") };
         link.upstream.wire().begin(None);
         link.exchange = Some(ShortExchange { request, sent: 0, draft: None });

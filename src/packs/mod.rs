@@ -11,6 +11,7 @@
 pub mod histogram;
 pub mod prefixes;
 pub mod sums;
+pub mod times;
 pub mod varint;
 
 use std::collections::BTreeMap;

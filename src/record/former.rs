@@ -1,4 +1,5 @@
-//! From former versions of our tables. Version 4 had every prompt in `content`, where those that it wrote stay.
+//! From former versions of our tables. Version 5 did not tell where the time went: the keeper reads the rows of each of
+//! its hours once, later. Version 4 had every prompt in `content`, where those that it wrote stay.
 //!
 //! Versions 1 to 3 kept sums by hour and series in a table `sums`, too, and packed them when their hour was over. Which
 //! rows they hold, removed ones included, packs must go on holding.
@@ -17,6 +18,7 @@ use super::meta::{number, set};
 use super::packing::{Folded, PACKED_UNTIL, add_to_packs};
 use super::schema::{self, VERSION, columns_of};
 use super::series::SeriesIds;
+use super::times;
 use crate::calendar::{HOUR_MS, text_of_ms};
 use crate::packs::sums::{KnownSum, Sums};
 use crate::packs::{Latencies, Measured};
@@ -48,18 +50,28 @@ const ADDED_IN_5: [(&str, &str, &str); 13] = [
     ("content", "title", "TEXT"),
 ];
 
+/// Columns that version 5 did not have.
+const ADDED_IN_6: [(&str, &str, &str); 1] = [("requests", "queue_ms", "INTEGER")];
+
 /// Makes the tables of a former version those of this one, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
     if version < 4 {
         add_columns(conn, &ADDED_IN_3)?;
     }
     // Packing reads them.
-    add_columns(conn, &ADDED_IN_5)?;
-    schema::add_tables_of_5(conn)?;
+    if version < 5 {
+        add_columns(conn, &ADDED_IN_5)?;
+        schema::add_tables_of_5(conn)?;
+    }
+    add_columns(conn, &ADDED_IN_6)?;
+    schema::add_tables_of_6(conn)?;
     if version < 4 {
         become_version_4(conn, version)?;
     }
-    schema::none_is_pieced(conn)?;
+    if version < 5 {
+        schema::none_is_pieced(conn)?;
+    }
+    times::open_packed_hours(conn)?;
     conn.pragma_update(None, "user_version", VERSION)
 }
 
@@ -175,15 +187,24 @@ mod tests {
     /// hours before one and summed up all rows.
     fn become_former(path: &Path, version: i32, rolled_until: i64) {
         let conn = Connection::open(path).expect("opens");
+        let drop_columns = |added: &[(&str, &str, &str)]| {
+            for (table, column, _) in added {
+                conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
+            }
+        };
+        conn.execute_batch("DROP TABLE packed_times; DROP TABLE open_hours; DROP TABLE reaching").expect("made");
+        drop_columns(&ADDED_IN_6);
+        if version == 5 {
+            conn.pragma_update(None, "user_version", version).expect("marked");
+            return;
+        }
         conn.execute_batch(
             "UPDATE content SET prompt = (SELECT prompt FROM prompts WHERE prompts.id = content.id);
              DROP VIEW prompts; DROP TABLE pieces; DROP TABLE packed_prefixes; DROP TABLE conversations; DROP TABLE turns;
              DELETE FROM meta WHERE name = 'pieced_from'",
         )
         .expect("made");
-        for (table, column, _) in ADDED_IN_5 {
-            conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
-        }
+        drop_columns(&ADDED_IN_5);
         if version == 4 {
             conn.pragma_update(None, "user_version", version).expect("marked");
             return;
@@ -264,7 +285,8 @@ mod tests {
             let models = reader.by(By::Model, filter).expect("answers");
             let days = reader.over_time(filter, Bucket::Day, Zone { minutes: 120 }, None, hour).expect("answers");
             let latency = reader.latency(filter).expect("answers");
-            format!("{summary:?} {models:?} {days:?} {latency:?}")
+            let times = reader.times(filter, hour + 80 * HOUR_MS).expect("answers");
+            format!("{summary:?} {models:?} {days:?} {latency:?} {times:?}")
         });
         answers.collect::<Vec<_>>().join("\n")
     }
@@ -284,6 +306,7 @@ mod tests {
             draft_tokens: None,
             accepted_draft_tokens: None,
             prompt_tokens_per_second: None,
+            queue_ms: None,
             ..row
         };
         (0..500).map(|_| untold(random_row(&mut random))).collect()
@@ -292,7 +315,7 @@ mod tests {
     #[test]
     fn every_former_version_comes_over_exactly_however_far_it_had_come() {
         let first = row().start_ms / HOUR_MS;
-        for version in 1..=4 {
+        for version in 1..=5 {
             // Nothing rolled up, half of it, all; rows of clocks that were wrong among them.
             for rolled_until in [0, first + 30, first + 1000] {
                 let folder = Folder::new();
@@ -301,10 +324,12 @@ mod tests {
                 store.write(&rows(7)).expect("writes");
                 let wrong = [0, 4_070_908_800_000].map(|start_ms| Row { start_ms, cache_write_tokens: None, ..row() });
                 store.write(&wrong).and_then(|_| store.pack_all()).expect("writes");
+                store.close_hours((first + 90) * HOUR_MS).expect("closes");
                 let before = (told(&path), in_full(&path));
                 drop(store);
                 become_former(&path, version, rolled_until);
                 let mut store = Store::open(&path, DbSync::Normal).expect("upgrades");
+                store.close_hours((first + 90) * HOUR_MS).expect("closes");
                 assert!((told(&path), in_full(&path)) == before, "{version} {rolled_until}");
                 let conn = Connection::open(&path).expect("opens");
                 assert_eq!(State::of(&conn), Ok(State { until: 502, changes: 0 }));
@@ -406,7 +431,7 @@ mod tests {
             Store::open(&other, DbSync::Normal).map(|mut store| store.write(&rows(8))).expect("opens").expect("writes");
             let conn = Connection::open(&path).expect("opens");
             conn.execute("ATTACH ?1 AS other", [other.to_str()]).expect("attaches");
-            let added = ADDED_IN_5.iter().filter(|(table, ..)| *table == "requests");
+            let added = ADDED_IN_5.iter().chain(&ADDED_IN_6).filter(|(table, ..)| *table == "requests");
             let without: String =
                 added.map(|(_, column, _)| format!("ALTER TABLE more DROP COLUMN {column};")).collect();
             conn.execute_batch(&format!(

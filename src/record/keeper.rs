@@ -1,6 +1,6 @@
 //! The keeper: one thread that looks after the database behind the workers' backs. It checkpoints the write-ahead log
-//! on a connection of its own, so that no commit waits for an fsync, packs what was committed, tries rows again that the
-//! database refused, and cleans up.
+//! on a connection of its own, so that no commit waits for an fsync, packs what was committed, closes the hours that are
+//! over, tries rows again that the database refused, and cleans up.
 //!
 //! Where there is little room on the disk it checkpoints earlier, and cuts the log; rows that the database has not taken
 //! when the proxy ends it keeps in a file, and takes in what it finds there when it begins.
@@ -44,6 +44,13 @@ const PACK_GAP: Duration = Duration::from_secs(600);
 /// How long after that the log is moved into the database, if no further row has come: it takes two fsyncs, for which
 /// nobody waits then.
 const MOVE_GAP: Duration = Duration::from_secs(1);
+/// How long after rows were packed hours are closed that are over: rows of streams that go on for longer open them again,
+/// and each time their rows are read.
+const CLOSE_HOURS_GAP: Duration = Duration::from_secs(300);
+/// The keeper rests so many times as long as closing an hour took, and for this long at least, before it closes the next:
+/// behind an upgrade there are years of them.
+const CLOSE_HOURS_REST_FACTOR: u32 = 20;
+const CLOSE_HOURS_REST_MIN: Duration = Duration::from_millis(10);
 /// How long rows that wait are tried again when the proxy ends.
 const LAST_TRY: Duration = Duration::from_secs(5);
 /// How long it rests between two of these tries: nothing tells when a lock goes or a disk has room.
@@ -81,7 +88,7 @@ impl Keeper {
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
     let own = Own { path, slot: recorder.slot(), held_open: Outage::new() };
-    let (mut rows_wait, mut due) = (false, Due::default());
+    let (mut rows_wait, mut due) = (false, Due { close_hours_at: Some(Instant::now()), ..Due::default() });
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
     look_at_room(path, recorder);
@@ -128,6 +135,7 @@ fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
             // Nothing was written for a while: nothing is about to fill the free space.
             look_at_room(path, recorder);
             pack(&own, recorder);
+            due.close_hours_at.get_or_insert_with(Instant::now);
             cleaner.begin(0);
         }
     }
@@ -195,6 +203,7 @@ struct Due {
     look_at: Option<Instant>,
     pack_at: Option<Instant>,
     move_at: Option<Instant>,
+    close_hours_at: Option<Instant>,
 }
 
 /// Waits until there is something to do, at most for so long. Meanwhile it packs rows that have become many or old, and
@@ -203,7 +212,8 @@ fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> Kee
     let end = Instant::now() + at_most;
     let is_due = |at: &mut Option<Instant>, now: Instant| at.take_if(|at| *at <= now).is_some();
     loop {
-        let until = [due.look_at, due.pack_at, due.move_at].into_iter().flatten().fold(end, Instant::min);
+        let dues = [due.look_at, due.pack_at, due.move_at, due.close_hours_at];
+        let until = dues.into_iter().flatten().fold(end, Instant::min);
         let work = recorder.signals.wait_for_work(until.saturating_duration_since(Instant::now()));
         let now = Instant::now();
         if work.rows_came {
@@ -221,6 +231,10 @@ fn wait(own: &Own, recorder: &Recorder, due: &mut Due, at_most: Duration) -> Kee
         }
         if is_due(&mut due.pack_at, now) {
             pack(own, recorder);
+            due.close_hours_at.get_or_insert(now + CLOSE_HOURS_GAP);
+        }
+        if is_due(&mut due.close_hours_at, now) {
+            due.close_hours_at = close_hour(own, recorder).map(|rest| Instant::now() + rest);
         }
         if is_due(&mut due.move_at, now) {
             move_log(own, recorder);
@@ -247,6 +261,13 @@ fn clean(cleaner: &mut Cleaner, own: &Own, recorder: &Recorder) -> Duration {
 fn pack(own: &Own, recorder: &Recorder) {
     // The rows themselves are there; only questions take longer.
     own.try_with("rows were not packed", |reading| recorder.pack(reading));
+}
+
+/// Closes an hour that is over; returns for how long to rest until the next, if there may be one.
+fn close_hour(own: &Own, recorder: &Recorder) -> Option<Duration> {
+    let began = Instant::now();
+    let is_closed = own.try_with("an hour was not closed", |reading| recorder.close_hour(reading, now_ms()))?;
+    is_closed.then(|| (began.elapsed() * CLOSE_HOURS_REST_FACTOR).max(CLOSE_HOURS_REST_MIN))
 }
 
 /// Moves the log's pages into the database file. Most of the work is done while commits go on; only when they outrun

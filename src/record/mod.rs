@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A [`row`] is what is known when an exchange ends; the [`table`] has its columns. [`packing`] folds rows into packs by
-//! [`series`], [`clean`] removes what is too old or too much, [`prompts`] are kept
+//! [`series`], `times` tells where that of an hour went, `hours` when it is over, [`clean`] removes what is too old or too much, [`prompts`] are kept
 //! in pieces, each of them once, `meta` has how far each has come. The recorder and the
 //! [`keeper`] tell each other by [`signals`].
 //!
@@ -23,6 +23,7 @@ mod conversations;
 pub mod database_file;
 mod extras;
 mod former;
+mod hours;
 pub mod keeper;
 mod lineage;
 pub mod lock;
@@ -39,6 +40,7 @@ pub mod series;
 pub mod signals;
 pub mod store;
 pub(crate) mod table;
+pub(crate) mod times;
 pub mod unsaved;
 pub mod upgrade;
 mod wal;

@@ -11,7 +11,7 @@
 //!   since the rows were read, or a row was corrected ([`State`]).
 
 use std::array;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -21,6 +21,7 @@ use super::meta::{number, set};
 use super::schema::CAME_UNTIL;
 use super::series::{Series, SeriesIds};
 use super::table::{ALL_FIGURES, integer, sums_of, text};
+use super::times;
 use crate::calendar::{hour_of_ms, ms_of_text};
 use crate::limits::{PACKED_AT_ONCE_MAX, PACKED_GROUPS_MAX};
 use crate::packs::prefixes::{PrefixPack, PrefixSums, encode_prefixes, visit_prefixes};
@@ -69,6 +70,7 @@ pub(super) fn reused(conn: &Connection, first: i64) -> rusqlite::Result<()> {
     }
     set(conn, PACKED_UNTIL, first - 1)?;
     conversations::forget_rows_from(conn, first)?;
+    times::forget_rows_from(conn, first)?;
     note_rows_changed(conn)
 }
 
@@ -90,6 +92,10 @@ pub struct Folded {
     /// By hour, series and reason.
     prefixes: BTreeMap<(i64, usize, u8), PrefixSums>,
     conversations: BTreeMap<String, FoldedConversation>,
+    /// Hours in which rows began.
+    hours: BTreeSet<i64>,
+    /// Later ones that some reach into, with their ids.
+    reaching: Vec<(i64, i64)>,
 }
 
 /// What [`Folded::count`] reads of a row, before its figures.
@@ -130,7 +136,9 @@ impl Folded {
 
     /// Whether there may be more than are packed at once.
     pub(super) fn is_full(&self) -> bool {
-        self.rows >= PACKED_AT_ONCE_MAX || self.measured.len() + self.conversations.len() >= PACKED_GROUPS_MAX
+        self.rows >= PACKED_AT_ONCE_MAX
+            || self.reaching.len() >= PACKED_AT_ONCE_MAX
+            || self.measured.len() + self.conversations.len() >= PACKED_GROUPS_MAX
     }
 
     /// What somebody else has written into a row does not keep the others from being counted.
@@ -138,7 +146,10 @@ impl Folded {
         let id = row.get(0)?;
         let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 13, ALL_FIGURES) };
         let series = self.place(array::from_fn(|at| text(row, 2 + at)));
-        let hour = hour_of_ms(ms_of_text(text(row, 1)).unwrap_or(0));
+        let start_ms = ms_of_text(text(row, 1)).unwrap_or(0);
+        let hour = hour_of_ms(start_ms);
+        self.hours.insert(hour);
+        self.reaching.extend(times::hours_reached(start_ms, sums.duration_ms).map(|hour| (hour, id)));
         Measured::entry(&mut self.measured, (hour, series), &sums).count(&sums);
         if let Some(reason) = PrefixBreak::named(text(row, 9)) {
             let figure = |column| integer(row, column).unwrap_or(0);
@@ -199,6 +210,7 @@ impl Folded {
         add_to_packs(conn, self.by_series(conn, ids)?, sign)?;
         let series = self.series_ids(conn, ids)?;
         self.add_prefixes(conn, &series, sign)?;
+        times::open_hours(conn, &self.hours, &self.reaching, sign)?;
         conversations::add(conn, &self.conversations, &series, sign)
     }
 

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use super::connections::{ConnectionSlot, Connections};
+use super::hours;
 use super::packing;
 use super::row::{Content, Row};
 use super::signals::{COMMIT_LOG_BYTES, CommitFigures, NewRows, Signals};
@@ -164,6 +165,15 @@ impl Recorder {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes the packs of times of the first open hour that is over at `now_ms`; false: there is none, or its rows have
+    /// changed meanwhile.
+    pub fn close_hour(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<bool> {
+        let Some(folded) = hours::fold(reading, now_ms)? else { return Ok(false) };
+        let closed = self.writer().store.close_hour(&folded)?;
+        self.signals.note_log_growth(COMMIT_LOG_BYTES);
+        Ok(closed)
     }
 
     /// One short transaction of clean-up; commits wait for it. `log_bytes`: what it adds to the write-ahead log beside

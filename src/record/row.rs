@@ -129,6 +129,9 @@ pub struct Row {
     /// The id of the row whose request the client says that it sends again.
     #[serde(default)]
     pub replay_of: Option<i64>,
+    /// How long it waited for a place among those that may be in flight.
+    #[serde(default)]
+    pub queue_ms: Option<u64>,
     /// What was said, unless the settings say that it is not stored.
     #[serde(skip)]
     pub content: Content,

@@ -16,9 +16,9 @@ use super::meta::set;
 
 /// `LMSM`, in the header of the file: what `file` and we recognise our databases by.
 pub const APPLICATION_ID: i32 = 0x4C4D_534D;
-/// The version of the tables below, kept in `user_version`. Before 5 every prompt stood in `content`, before 4 there were
+/// The version of the tables below, kept in `user_version`. Before 6 nobody knew where the time went; before 5 every prompt stood in `content`, before 4 there were
 /// sums beside packs: see [`super::former`].
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// Name in `meta`: rows up to this id, and what was said in them, came with an upgrade from an earlier version or
 /// program. Clean-up leaves them to limits that the user has set. Absent where none came.
@@ -83,7 +83,8 @@ CREATE TABLE requests (
     prefix_bytes INTEGER,
     prefix_messages INTEGER,
     prefix_break TEXT,
-    prefix_lost_ms INTEGER
+    prefix_lost_ms INTEGER,
+    queue_ms INTEGER
 );
 CREATE TABLE content (
     id INTEGER PRIMARY KEY,
@@ -144,6 +145,16 @@ CREATE TABLE conversations (
 );
 CREATE INDEX conversations_by_last ON conversations (last_id);
 CREATE TABLE turns (conversation INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (conversation, id)) WITHOUT ROWID;
+";
+
+/// What it takes to tell where the time went.
+const TIMES: &str = "
+-- Of each series, its part of the time and what it did with it; the same ids.
+CREATE TABLE packed_times (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+-- Hours since 1970 whose packs of times are to be made, or made anew: packed rows reach into them.
+CREATE TABLE open_hours (hour INTEGER PRIMARY KEY);
+-- Packed rows that began before an hour and reach into it.
+CREATE TABLE reaching (hour INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (hour, id)) WITHOUT ROWID;
 ";
 
 /// What a file holds.
@@ -246,6 +257,7 @@ pub fn prepare_empty(conn: &Connection) -> rusqlite::Result<()> {
 pub fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     add_tables_of_5(conn)?;
+    add_tables_of_6(conn)?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)
 }
@@ -259,6 +271,11 @@ pub(super) fn add_tables_of_5(conn: &Connection) -> rusqlite::Result<()> {
         "CREATE VIEW IF NOT EXISTS prompts (id, prompt) AS
          SELECT id, {PROMPT} FROM content WHERE prompt IS NOT NULL OR pieces IS NOT NULL"
     ))
+}
+
+/// Makes the tables that came with version 6. Belongs inside a transaction.
+pub(super) fn add_tables_of_6(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(TIMES)
 }
 
 /// No content that there is has pieces.

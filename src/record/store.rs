@@ -29,6 +29,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::connections::Connections;
 use super::database_file::DatabaseFile;
+use super::hours::{self, FoldedHour};
 use super::lineage::Lineages;
 use super::lock::{DatabaseLock, Holder};
 use super::open;
@@ -180,15 +181,36 @@ impl Store {
     /// Packs what was folded; false: that is not true any more. Does not wait for a database that is locked: an error then, as any
     /// other, leaves everything for the next time.
     pub(super) fn pack(&mut self, folded: &Folded) -> rusqlite::Result<bool> {
+        self.transact_beside(|conn, series| packing::pack(conn, series, folded))
+    }
+
+    /// A transaction that nobody waits for.
+    fn transact_beside<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut SeriesIds) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
         let (lock_wait, trouble) = (self.lock_wait, self.trouble);
         self.set_lock_wait(Duration::ZERO);
-        let packed = self.transact(|conn, series| packing::pack(conn, series, folded));
+        let done = self.transact(work);
         self.set_lock_wait(lock_wait);
-        if packed.is_err() {
+        if done.is_err() {
             // Whether rows can be written, rows find out.
             self.trouble = trouble;
         }
-        packed
+        done
+    }
+
+    /// Makes the packs of an hour that was read, and closes it; false: its rows are others now. Errors as with [`Store::pack`].
+    pub(super) fn close_hour(&mut self, folded: &FoldedHour) -> rusqlite::Result<bool> {
+        self.transact_beside(|conn, series| hours::close(conn, series, folded))
+    }
+
+    /// Closes every hour that is over at `now_ms`.
+    pub fn close_hours(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        while let Some(folded) = hours::fold(&self.conn, now_ms)? {
+            self.close_hour(&folded)?;
+        }
+        Ok(())
     }
 
     /// Packs every row there is in one transaction.

@@ -39,7 +39,7 @@ pub(crate) fn integer(row: &rusqlite::Row, column: usize) -> Option<i64> {
 }
 
 /// The same of any number.
-fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
+pub(super) fn real(row: &rusqlite::Row, column: usize) -> Option<f64> {
     match row.get_ref(column) {
         Ok(ValueRef::Real(number)) => Some(number),
         Ok(ValueRef::Integer(number)) => Some(number as f64),
@@ -125,9 +125,10 @@ impl Inserts<'_> {
                 requested_model, cached_tokens, reasoning_tokens, time_to_first_token_ms, tokens_per_second,
                 finish_reason, usage_source, model_load_ms, client, key, attempt, cache_write_tokens, draft_tokens,
                 accepted_draft_tokens, prompt_tokens_per_second, replay_of, conversation, conversation_source,
-                prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break, prefix_lost_ms)
+                prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break, prefix_lost_ms,
+                queue_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)",
+                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41)",
         )?;
         let content = conn.prepare_cached(
             "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces, outline, replaced, title)
@@ -199,6 +200,7 @@ impl Inserts<'_> {
             figure(lineage.prefix_messages),
             lineage.prefix_break.map(PrefixBreak::as_str),
             figure(lineage.prefix_lost_ms),
+            figure(row.queue_ms),
         ])
     }
 }

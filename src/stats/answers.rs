@@ -301,6 +301,8 @@ pub struct RequestRow {
     pub prefix_break: Option<String>,
     /// How long reading anew took what could have been shared, as estimated.
     pub prefix_lost_ms: Option<i64>,
+    /// How long it waited for a place among those that may be in flight.
+    pub queue_ms: Option<i64>,
 }
 
 /// `GET /stats/requests/{id}`: everything of one request.

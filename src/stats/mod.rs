@@ -31,7 +31,7 @@
 //! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. [`conversations`]
 //! lists what belongs together; which rows do, `turns` knows. Why prompts were read anew is told by [`prefixes`], and
 //! of one prompt
-//! by [`breaks`]; [`bodies`] gives a request's body back. [`question`] says what a query string means,
+//! by [`breaks`]; where the time went, by [`times`]; [`bodies`] gives a request's body back. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
 //! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
@@ -66,6 +66,7 @@ pub mod search;
 pub mod sources;
 pub mod statistics;
 mod tally;
+pub mod times;
 pub mod totals;
 mod turns;
 

@@ -64,6 +64,10 @@ pub(super) fn reply(
             let prefixes = reader.prefixes(filter)?;
             if wants_json(head) { json(&prefixes) } else { Reply::new(200, PLAIN, prefixes.text().into_bytes()) }
         }
+        Local::Time => {
+            let times = reader.times(filter, now_ms)?;
+            if wants_json(head) { json(&times) } else { Reply::new(200, PLAIN, times.text().into_bytes()) }
+        }
         Local::Conversations => json(&reader.conversations(filter, *after, *limit)?),
         Local::Conversation => {
             let name = conversation_of(head.path()).unwrap_or_default();

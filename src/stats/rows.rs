@@ -26,7 +26,7 @@ pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, out
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
     error_message, request_id, cache_write_tokens, draft_tokens, accepted_draft_tokens, prompt_tokens_per_second,
     conversation, conversation_source, replay_of, prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break,
-    prefix_lost_ms";
+    prefix_lost_ms, queue_ms";
 
 /// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
 const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
@@ -221,6 +221,7 @@ impl Reader {
             prefix_messages: columns.get()?,
             prefix_break: columns.get()?,
             prefix_lost_ms: columns.get()?,
+            queue_ms: columns.get()?,
         };
         let (input, output) = (request.input_tokens, request.output_tokens);
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));

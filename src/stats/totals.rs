@@ -196,7 +196,7 @@ impl Reader {
     }
 
     /// The first and the last hour that have requests and can be true; of those that have any where none can.
-    fn true_hours(&self, packed: Packed, now_ms: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    pub(super) fn true_hours(&self, packed: Packed, now_ms: i64) -> rusqlite::Result<Option<(i64, i64)>> {
         let can_be_true =
             self.hours_with_rows(packed, hour_of_ms(EARLIEST_TRUE_MS), hour_of_ms(latest_true_ms(now_ms)))?;
         can_be_true.map_or_else(|| self.hours_with_rows(packed, 0, hour_of_ms(MS_MAX)), |hours| Ok(Some(hours)))

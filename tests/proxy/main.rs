@@ -26,6 +26,7 @@ mod start;
 mod statistics;
 mod stop;
 mod streams;
+mod time;
 mod transcripts;
 mod truncation;
 mod unannounced;
