@@ -138,7 +138,7 @@ fn outlines_compared(bencher: Bencher, bytes: usize) {
         let body = String::from_utf8(conversation(bytes)).expect("JSON");
         Outline::of(body.replacen("{", &format!(r#"{{"system":"{system}","#), 1).as_bytes(), &hashes)
     });
-    bencher.bench(|| (closeness(black_box(&before), &now), compare(black_box(&before), &now)));
+    bencher.bench(|| (closeness(black_box(&before), &now, None), compare(black_box(&before), &now)));
 }
 
 // ---- a reply -----------------------------------------------------------------------------------------------------

@@ -46,11 +46,15 @@ pub struct Comparison {
 
 /// How much of an earlier prompt a later one has from the start: of several earlier ones, that with the greatest is
 /// the one it goes on from. Messages are compared for themselves, for it is these that make a conversation; then the
-/// bytes that are shared in the order of rendering.
-pub fn closeness(before: &Outline, now: &Outline) -> (usize, u64) {
+/// bytes that are shared in the order of rendering. `None`: not more than `most`.
+pub fn closeness(before: &Outline, now: &Outline, most: Option<(usize, u64)>) -> Option<(usize, u64)> {
     let messages = common_start(before.part(ElementPart::Message), now.part(ElementPart::Message));
+    // Most others have other messages, and the same instructions and tools.
+    if most.is_some_and(|(most, _)| messages < most) {
+        return None;
+    }
     let elements = common_start(before.elements(), now.elements());
-    (messages, bytes_of(&now.elements()[..elements]))
+    Some((messages, bytes_of(&now.elements()[..elements]))).filter(|closeness| Some(*closeness) > most)
 }
 
 /// Compares a prompt with an earlier one.
@@ -163,6 +167,21 @@ mod tests {
     }
 
     #[test]
+    fn the_closest_has_most_messages_then_most_bytes() {
+        let now = outline_of("t1 s1 u1 a1 u2");
+        let of = |before: &str, most| closeness(&outline_of(before), &now, most);
+        assert_eq!(of("t1 s1 u1 a1 u3", None), Some((2, 400)));
+        assert_eq!(of("t2 s1 u1 a1", None), Some((2, 0)));
+        assert_eq!(of("t1 s1", None), Some((0, 200)));
+        for most in [(2, 400), (2, 401), (3, 0)] {
+            assert_eq!(of("t1 s1 u1 a1 u3", Some(most)), None, "{most:?}");
+        }
+        assert_eq!(of("t1 s1 u1 a1 u3", Some((2, 399))), Some((2, 400)));
+        assert_eq!(of("t2 s1 u1 a1", Some((1, 500))), Some((2, 0)));
+        assert_eq!(of("t1 s1", Some((1, 0))), None);
+    }
+
+    #[test]
     fn tools_come_before_all_else() {
         check("t1 t2 s1 u1 a1 u2", "t2 t1 s1 u1 a1 u2 a2", "ToolsReordered 0/0 0..600");
         check("t1 t2 t3 s1 u1", "t1 t3 t2 s1 u1", "ToolsReordered 1/0 100..500");
@@ -228,11 +247,11 @@ mod tests {
         let now = outline_of("t1 s1 u1 a1 u2");
         let best = |earlier: &[&str]| {
             let outlines: Vec<Outline> = earlier.iter().map(|words| outline_of(words)).collect();
-            let best = (0..outlines.len()).max_by_key(|place| closeness(&outlines[*place], &now));
+            let best = (0..outlines.len()).max_by_key(|place| closeness(&outlines[*place], &now, None));
             earlier[best.expect("there is one")].to_owned()
         };
         assert_eq!(best(&["t1 s1 u1 x", "t1 s2 u1 a1", "t1 s1 y"]), "t1 s2 u1 a1");
         assert_eq!(best(&["t1 s1 y", "t1 s2 x", "t2 s1 u9"]), "t1 s1 y");
-        assert_eq!(closeness(&outline_of("t1 s9 u1 a1"), &now), (2, 100));
+        assert_eq!(closeness(&outline_of("t1 s9 u1 a1"), &now, None), Some((2, 100)));
     }
 }

@@ -194,9 +194,8 @@ impl Lineages {
         let all = (outline.part(ElementPart::Message).len(), outline.bytes());
         let (mut closest, mut most) = (None, None);
         for candidate in before().rev() {
-            let shared = Some(closeness(&candidate.1.outline, outline));
-            if shared > most {
-                (closest, most) = (Some(candidate), shared);
+            if let Some(shared) = closeness(&candidate.1.outline, outline, most) {
+                (closest, most) = (Some(candidate), Some(shared));
             }
             if most == Some(all) {
                 break;
