@@ -6,12 +6,17 @@
 use std::fs;
 use std::hash::RandomState;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 
+use lms_metrics_proxy::client::{Client, Returns};
 use lms_metrics_proxy::http::{ChunkDecoder, read_head};
+use lms_metrics_proxy::in_flight::{AskedNow, ExchangePhase, InFlight, NewEntry};
 use lms_metrics_proxy::prompts::Outline;
 use lms_metrics_proxy::prompts::comparison::{closeness, compare};
 use lms_metrics_proxy::record::recorder::Recorder;
@@ -60,6 +65,41 @@ const CURL_HEAD: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost
 fn intake(bencher: Bencher, client: &str) {
     let head = if client == "curl" { CURL_HEAD } else { HEAD };
     bencher.counter(BytesCount::of_slice(head)).bench(|| read_head(black_box(head), &mut 0));
+}
+
+/// What a short exchange takes to be among those that go on, alone, and while somebody looks again and again.
+#[divan::bench(args = [false, true])]
+fn in_flight(bencher: Bencher, is_looked_at: bool) {
+    let poll = mio::Poll::new().expect("a poll");
+    let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    let stream = mio::net::TcpStream::connect(address).expect("it listens");
+    let client = Client::new(stream, address, 0, Arc::new(Returns::new(waker, Instant::now())));
+    let all = Arc::<InFlight>::default();
+    let begin = || {
+        let endpoint = black_box("/v1/chat/completions").to_owned();
+        let (began, start_ms, body_bytes, phase) = (Instant::now(), 0, Some(120), ExchangePhase::Queued);
+        let listed = all.begin(&client, NewEntry { endpoint, began, start_ms, body_bytes, phase });
+        listed.enter_at_once(ExchangePhase::Waiting);
+        let (client, model) = (Some(black_box("curl").to_owned()), Some(black_box("llama-3.2-1b-instruct").to_owned()));
+        listed.note_asked(AskedNow { client, model, conversation: None });
+        listed
+    };
+    let others: Vec<_> = (0..1000).map(|_| begin()).collect();
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        if is_looked_at {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    black_box(all.all());
+                }
+            });
+        }
+        bencher.bench(|| drop(begin()));
+        ends.store(true, Ordering::Relaxed);
+    });
+    drop(others);
 }
 
 /// A body of 1 MB that comes in chunks of one size.

@@ -202,10 +202,12 @@ impl Connection {
     fn answer(&mut self, request: &Request) -> io::Result<()> {
         let (dialect, is_v0) = match (request.method.as_str(), request.path()) {
             ("GET" | "HEAD", "/v1/models") => {
-                return self.json(request, 200, &models("owned_by", "organization_owner"));
+                return self.json(request, 200, &models(&[("owned_by", json!("organization_owner"))]));
             }
             ("GET" | "HEAD", "/api/v0/models" | "/api/v1/models") => {
-                return self.json(request, 200, &models("type", "llm"));
+                let context = [("max_context_length", json!(32_768)), ("loaded_context_length", json!(8_192))];
+                let state = [("type", json!("llm")), ("state", json!("loaded"))];
+                return self.json(request, 200, &models(&[state, context].concat()));
             }
             ("GET" | "HEAD", "/lmstudio-greeting") => return self.json(request, 200, sdk::GREETING),
             ("POST", "/v1/embeddings" | "/api/v0/embeddings") => return self.embeddings(request),
@@ -297,8 +299,12 @@ impl Connection {
     }
 }
 
-fn models(name: &str, value: &str) -> String {
-    let model = |id: &str| json!({"id": id, "object": "model", name: value});
+fn models(members: &[(&str, Value)]) -> String {
+    let model = |id: &str| {
+        let mut model = json!({"id": id, "object": "model"});
+        members.iter().for_each(|(name, value)| model[*name] = value.clone());
+        model
+    };
     object(&[("object", json!("list")), ("data", json!([model(replies::MODEL), model(EMBEDDING_MODEL)]))])
 }
 

@@ -81,6 +81,8 @@
 //! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
+//! - What others see of an exchange while it goes on ([`in_flight`]) decides nothing. What they call off its loop calls
+//!   off, as where a client leaves, and only if it is still the one that was meant.
 //! - Imports run downwards, without circles, and `http`, `usage`, `packs` and `prompts` are pure: no socket, clock,
 //!   thread, database or logger. `tests/tidy.rs` holds the source to it.
 //!
@@ -115,8 +117,10 @@
 //! - [`http`]: the grammar of requests, replies and WebSockets (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
 //! - [`routes`]: what each path is for, one line a route. [`counters`]: what is counted in memory alone.
-//!   [`models`]: which of them upstream has loaded, as far as what passes has told.
+//!   [`models`], [`reach`]: which models upstream has loaded, and whether it can be reached, as far as what passes has
+//!   told.
 //! - [`client`]: what a loop and a borrower share of a client's connection.
+//! - [`in_flight`]: what goes on now, for who looks.
 //! - [`packs`]: what requests come to, in few bytes (pure).
 //! - [`prompts`]: what requests say, what two of them have in common, which conversations they make (pure).
 //! - [`record`]: rows, the schema, prompts in pieces, the recorder; the lock on the database, and what becomes of its files.
@@ -134,6 +138,7 @@ pub mod descriptors;
 pub mod exchange;
 pub mod front;
 pub mod http;
+pub mod in_flight;
 pub mod keepalive;
 pub mod limits;
 pub mod logging;
@@ -143,6 +148,7 @@ pub mod outage;
 pub mod packs;
 pub mod prompts;
 pub mod proxy;
+pub mod reach;
 pub mod record;
 pub mod routes;
 pub mod settings;

@@ -114,6 +114,9 @@ pub const QUICK_COMMIT_TIME_MAX: Duration = Duration::from_millis(3);
 /// over loopback takes some 25 us; waking up takes as long again. See `front/busy_poll.rs`.
 pub const LOOK_TIME_MAX: Duration = Duration::from_micros(40);
 
+/// Exchanges that `/stats/now` tells one by one. A person reads the first dozens; a program that has more in flight
+/// wants sums.
+pub const NOW_SHOWN_MAX: usize = 1000;
 /// Listeners of `/stats/live`. They are people at a terminal or a page; beyond, the answer is 503.
 pub const LISTENERS_MAX: usize = 64;
 /// Events that wait for a listener who reads slowly. Some hundreds of requests; beyond, the listener is cut off.

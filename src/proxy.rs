@@ -85,9 +85,12 @@ impl Proxy {
             idle: IdleConnections::default(),
             unasked: Default::default(),
             prompts: PromptMemory::new(PieceKey::new(&secret)),
+            in_flight: Arc::default(),
             models: Arc::default(),
             fingerprints: Arc::new(FingerprintKey::new(secret)),
         });
+        let (in_flight, models, reach) =
+            (shared.in_flight.clone(), shared.models.clone(), shared.upstream.reach.clone());
         let workers = worker::workers(shared.clone());
         let statistics = Statistics::start(Sources {
             database: database.clone(),
@@ -95,6 +98,9 @@ impl Proxy {
             counters: Arc::default(),
             recorder: recorder.clone(),
             workers: workers.clone(),
+            in_flight,
+            models,
+            reach,
             started_s: now_ms() as f64 / 1000.0,
         })?;
         let front = Front::listening(listener, judge, shared, workers, statistics, grace)?;

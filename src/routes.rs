@@ -4,6 +4,7 @@
 //! ask, and with which method, the front judges.
 
 use std::ops::{Index, IndexMut};
+use std::str::FromStr;
 
 use crate::http::Refusal;
 use crate::http::target::{climbs_out, decoded};
@@ -67,6 +68,10 @@ pub enum Local {
     Export,
     /// Requests as they end, one event each.
     Live,
+    /// What goes on now.
+    Now,
+    /// One of it is to end.
+    CallOff(u64),
     /// A report for a terminal.
     Report,
     /// The page for a browser.
@@ -139,7 +144,7 @@ const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static
 }
 
 /// Every local route but those of a single request and of a single conversation.
-pub static LOCAL: [LocalRoute; 20] = [
+pub static LOCAL: [LocalRoute; 21] = [
     // The front answers.
     line("/health", Local::Health, None),
     line("/", Local::Page, None),
@@ -158,6 +163,7 @@ pub static LOCAL: [LocalRoute; 20] = [
     line("/stats/conversations", Local::Conversations, Some(&["after", "limit"])),
     line("/stats/prefix", Local::Prefixes, Some(&[])),
     line("/stats/time", Local::Time, Some(&[])),
+    line("/stats/now", Local::Now, None),
     line("/stats", Local::Report, Some(&["tz"])),
     line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.
@@ -166,6 +172,8 @@ pub static LOCAL: [LocalRoute; 20] = [
 ];
 /// The route of a single request, behind which its id stands, and what of it is asked for. The statistics answer.
 static REQUEST: LocalRoute = line("/stats/requests/", Local::Request(0), None);
+/// The route of one that goes on now, behind which its id stands. The statistics answer.
+const NOW: &str = "/stats/now/";
 /// The route of a single conversation, behind which its name stands. The statistics answer.
 static CONVERSATION: LocalRoute = line("/stats/conversations/", Local::Conversation, Some(&["after", "limit"]));
 
@@ -204,12 +212,14 @@ const KNOWN_UNDER_API: [&str; 1] = ["models"];
 const SUGGESTION_BYTES_MAX: usize = 128;
 
 impl Local {
-    /// The methods of local routes, as the Allow of a 405.
-    pub const ALLOW: &'static str = "GET, HEAD";
+    /// The methods of the route, as the Allow of a 405.
+    pub fn allow(self) -> &'static str {
+        if let Local::CallOff(_) = self { "DELETE" } else { "GET, HEAD" }
+    }
 
-    /// Whether local routes have this method.
-    pub fn allows(method: &str) -> bool {
-        matches!(method, "GET" | "HEAD")
+    /// Whether the route has this method.
+    pub fn allows(self, method: &str) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method)
     }
 
     /// Its line.
@@ -226,6 +236,9 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
     }
     if let Some(local) = path.strip_prefix(REQUEST.path).and_then(of_request) {
         return Ok(Route::Local(local));
+    }
+    if let Some(id) = path.strip_prefix(NOW).and_then(number) {
+        return Ok(Route::Local(Local::CallOff(id)));
     }
     if conversation_of(path).is_some() {
         return Ok(Route::Local(Local::Conversation));
@@ -245,7 +258,6 @@ pub fn route(path: &str) -> Result<Route, Refusal> {
 /// What of a request is asked for, by what stands behind the path of [`REQUEST`].
 fn of_request(rest: &str) -> Option<Local> {
     let (id, what) = rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)));
-    let number = |id: &str| id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()));
     let id = number(id)?;
     match what {
         None => Some(Local::Request(id)),
@@ -253,6 +265,10 @@ fn of_request(rest: &str) -> Option<Local> {
         Some("prefix") => Some(Local::RequestPrefix(id)),
         Some(what) => Some(Local::Diff(id, number(what.strip_prefix("diff/")?)?)),
     }
+}
+
+fn number<N: FromStr>(id: &str) -> Option<N> {
+    id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The name of the conversation that a path (without query) asks for.
@@ -373,6 +389,10 @@ mod tests {
             "x/body",
         ] {
             check(&format!("/stats/requests/{rest}"), Ok(Route::Unknown { suggestion: None }));
+        }
+        check("/stats/now/7", Ok(Route::Local(Local::CallOff(7))));
+        for rest in ["x", "-1", "+1", "7/", "99999999999999999999"] {
+            check(&format!("/stats/now/{rest}"), Ok(Route::Unknown { suggestion: None }));
         }
         check("*", Ok(Route::Asterisk));
         for (path, name) in [("a%2Fb%20c+d", "a/b c+d"), ("%ff", "\u{fffd}"), (".", "."), ("..", "..")] {

@@ -68,6 +68,8 @@ pub enum CalledOff {
     ClientVanished,
     /// The proxy is stopping and the grace is over.
     Shutdown,
+    /// Somebody has called it off by `DELETE /stats/now/ID`.
+    Here,
 }
 
 /// Something that calling off an exchange interrupts: the upstream socket.
@@ -100,6 +102,8 @@ pub struct Client<S: Socket = TcpStream> {
     token: usize,
     returns: Arc<Returns>,
     turn: AtomicU8,
+    /// The number of the exchange that goes on on it; 0 where none does that could be called off.
+    exchange: AtomicU64,
     /// Milliseconds on its loop's clock when it was last given back: the start of idling.
     given_back_ms: AtomicU64,
     /// Set while the borrower waits for the socket to become writable.
@@ -119,6 +123,7 @@ impl<S: Socket> Client<S> {
             token,
             returns,
             turn: AtomicU8::new(0),
+            exchange: AtomicU64::new(0),
             given_back_ms: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             resets: AtomicBool::new(false),
@@ -146,11 +151,27 @@ impl<S: Socket> Client<S> {
         self.peer
     }
 
+    /// The loop that it belongs to, as far as others reach it.
+    pub fn returns(&self) -> &Arc<Returns> {
+        &self.returns
+    }
+
+    /// From now on the exchange of this number goes on on it.
+    pub fn carry(&self, exchange: u64) {
+        self.exchange.store(exchange, Ordering::Relaxed);
+    }
+
+    /// The number of that.
+    pub fn carried(&self) -> u64 {
+        self.exchange.load(Ordering::Relaxed)
+    }
+
     // ---- the loop's side ---------------------------------------------------------------------------------------
 
     /// Hands the writing side to a borrower.
     pub fn lend(&self) {
         *self.cancel() = Cancel::default();
+        self.carry(0);
         self.turn.store(LENT, Ordering::Release);
     }
 
@@ -209,7 +230,7 @@ impl<S: Socket> Client<S> {
             cancel.called_off.get_or_insert(why);
             let spares = match why {
                 CalledOff::ClientLeft | CalledOff::ClientVanished => cancel.answered,
-                CalledOff::Shutdown => false,
+                CalledOff::Shutdown | CalledOff::Here => false,
             };
             if !spares {
                 cancel.interrupt();

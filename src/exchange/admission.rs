@@ -48,13 +48,22 @@ impl<R> Admission<R> {
 
     /// The first that waits, if it may begin.
     pub fn next(&mut self) -> Option<R> {
-        if self.in_flight >= self.in_flight_max || self.connecting >= CONNECTING_MAX {
+        if !self.may_begin() {
             return None;
         }
         let request = self.queue.pop_front()?;
         self.in_flight += 1;
         self.connecting += 1;
         Some(request)
+    }
+
+    fn may_begin(&self) -> bool {
+        self.in_flight < self.in_flight_max && self.connecting < CONNECTING_MAX
+    }
+
+    /// Whether a request would begin at once.
+    pub fn has_room(&self) -> bool {
+        self.queue.is_empty() && self.may_begin()
     }
 
     /// Counts one that has a connection already; false when there is no room for it, or others come first.

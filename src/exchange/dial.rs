@@ -20,8 +20,10 @@ use super::manners::Manners;
 use super::permits::Permit;
 use super::permits::Permits;
 use super::wire::{Wire, WireState, called_off};
+use crate::calendar::now_ms;
 use crate::keepalive;
 use crate::limits::*;
+use crate::reach::Reach;
 use crate::settings::{Settings, UpstreamUrl};
 
 /// What is known of upstream, whoever connects. Nothing from a request decides where we connect.
@@ -29,6 +31,8 @@ pub struct UpstreamFacts {
     pub(super) url: UpstreamUrl,
     addresses: Arc<Addresses>,
     permits: Arc<Permits>,
+    /// Whether connections come about.
+    pub reach: Arc<Reach>,
     /// How upstream treats connections.
     pub(super) manners: Arc<Manners>,
     /// Ways to it that there are, in use or not.
@@ -54,6 +58,7 @@ impl UpstreamFacts {
             url: url.clone(),
             addresses: Arc::new(Addresses::new(host, url.port, Box::new(resolve))),
             permits: Arc::default(),
+            reach: Arc::default(),
             manners: Arc::default(),
             ways: AtomicUsize::new(0),
             ways_max: settings.max_workers,
@@ -87,7 +92,18 @@ pub struct Dial {
 }
 
 impl Dial {
+    /// Connects, and notes whether that could be done. Where it was called off, or the system gave no socket, nobody
+    /// knows.
     fn connect(&self, deadline: Instant) -> Result<Wire, ureq::Error> {
+        let made = self.try_to_connect(deadline);
+        let is_out_of_descriptors = matches!(&made, Err(ureq::Error::Io(e)) if is_out_of_descriptors(e));
+        if made.is_ok() || !self.wire.is_called_off() && !is_out_of_descriptors {
+            self.upstream.reach.note(made.is_ok(), now_ms());
+        }
+        made
+    }
+
+    fn try_to_connect(&self, deadline: Instant) -> Result<Wire, ureq::Error> {
         self.wire.dials.fetch_add(1, Ordering::Relaxed);
         if !self.upstream.addresses.are_at_hand() {
             // A look-up may take long, and one is for all who wait.
@@ -176,6 +192,12 @@ impl Dial {
 /// Whether a connection that is being made is there. An event may say so too early (mio's documentation of `connect`).
 fn is_connected(stream: &mio::net::TcpStream) -> io::Result<bool> {
     stream.take_error()?.map_or(Ok(stream.peer_addr().is_ok()), Err)
+}
+
+/// The process, or the system, has as many as it may have: EMFILE and ENFILE, which have the same numbers on every
+/// Unix.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// How often a connection that is being made looks whether it is still wanted; upstream shall see within 100 ms that it

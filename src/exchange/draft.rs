@@ -7,6 +7,7 @@ use super::Shared;
 use super::credential::{FingerprintKey, credential};
 use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
+use crate::in_flight::AskedNow;
 use crate::limits::UNKEPT_PROMPT_BYTES_MAX;
 use crate::prompts::ToldConversation;
 use crate::prompts::session::told_conversation;
@@ -41,6 +42,9 @@ pub struct Draft {
 
 /// Stands for upstream's words about an error where no words are kept.
 const ERROR_UNTOLD: &str = "upstream reported an error (LOG_CONTENT=none: its words are not kept)";
+
+/// What the row says of what was called off.
+pub const CANCELLED_HERE: &str = "it was called off by DELETE /stats/now/ID";
 
 /// What became of the request.
 pub struct Ending {
@@ -103,6 +107,15 @@ impl Draft {
     /// The same of a request that waited so long for its place.
     pub fn after_queue(self, queued: Option<Duration>) -> Draft {
         Draft { queue_ms: queued.map(|queued| u64::try_from(queued.as_millis()).unwrap_or(u64::MAX)), ..self }
+    }
+
+    /// What others see of it while it goes on.
+    pub fn asked_now(&self) -> AskedNow {
+        let conversation = match &self.told_conversation {
+            ToldConversation::Named { name, .. } => Some(name.clone()),
+            ToldConversation::GoesOnFrom { .. } | ToldConversation::Untold => None,
+        };
+        AskedNow { client: self.client.clone(), model: self.asked.model.clone(), conversation }
     }
 
     /// Whether a row was made of it already.
@@ -213,8 +226,12 @@ fn number_of(value: &[u8]) -> Option<i64> {
 /// What a head says of who asks: the label of the client program, and the fingerprint of the credential.
 fn who_asks(head: &RequestHead, fingerprints: &FingerprintKey) -> (Option<String>, Option<String>) {
     let secret = credential(head.field("authorization"), head.field("x-api-key"));
-    let label = client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"));
-    (label, secret.map(|secret| fingerprints.fingerprint(secret)))
+    (client_label(head), secret.map(|secret| fingerprints.fingerprint(secret)))
+}
+
+/// The label of the client program, as the head tells it.
+pub fn client_label(head: &RequestHead) -> Option<String> {
+    client::label(head.field("user-agent"), head.field("x-title"), head.field("http-referer"))
 }
 
 /// Who speaks over a WebSocket: what all its rows say.
@@ -230,6 +247,11 @@ impl Speaker {
     pub fn new(fingerprints: Arc<FingerprintKey>, keeps_words: bool, head: &RequestHead) -> Speaker {
         let (client, key) = who_asks(head, &fingerprints);
         Speaker { client, key, keeps_words, fingerprints }
+    }
+
+    /// The client program, where the handshake tells it.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
     }
 
     /// As the first message tells it: the same token is the same key on whichever way it comes.

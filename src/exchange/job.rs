@@ -8,6 +8,7 @@ use super::relayed::Exchange;
 use super::relayed::{FlowingMailbox, ForwardedRequest};
 use super::tunnel::Tunnel;
 use crate::client::Tail;
+use crate::in_flight::ExchangePhase;
 
 /// What a worker can be asked to do.
 pub enum Job {
@@ -60,6 +61,7 @@ impl QueuedRequest for Box<ForwardedRequest> {
         self.queued = Some(self.lend.began.elapsed());
         self.in_flight = Some(in_flight);
         self.connecting = connecting;
+        self.now.enter(ExchangePhase::Connecting);
     }
 
     fn is_called_off(&self) -> bool {

@@ -55,6 +55,7 @@ use std::sync::Arc;
 
 use self::credential::FingerprintKey;
 use crate::calendar::now_ms;
+use crate::in_flight::InFlight;
 use crate::models::SeenModels;
 use crate::record::prompts::PromptMemory;
 use crate::record::recorder::Recorder;
@@ -79,6 +80,8 @@ pub struct Shared {
     pub unasked: Unasked,
     /// The last prompts.
     pub prompts: PromptMemory,
+    /// What goes on now.
+    pub in_flight: Arc<InFlight>,
     /// Which models upstream has loaded.
     pub models: Arc<SeenModels>,
     /// What credentials are fingerprinted with.

@@ -155,14 +155,30 @@ impl<R: QueuedRequest, J: From<R> + Send + 'static> Pool<R, J> {
         }
         let asked = state.admission.ask(request);
         drop(state);
-        for mut request in left {
-            request.begin(self.place(PlaceOf::Exchange), None);
-            self.give(request.into());
-        }
+        self.end(left);
         match asked {
             Admitted::Queued => Ok(()),
             Admitted::Refused(request) => Err((request, Busy::QueueFull)),
             Admitted::Begun(request) => self.try_give(self.begun(request)).map_err(|request| (request, Busy::NoThread)),
+        }
+    }
+
+    /// Whether a request would begin at once.
+    pub fn has_room(&self) -> bool {
+        self.state().admission.has_room()
+    }
+
+    /// Has those end that wait for nothing any more.
+    pub fn dismiss(self: &Arc<Self>) {
+        let left = self.state().admission.dismiss(R::is_called_off);
+        self.end(left);
+    }
+
+    /// They leave their rows.
+    fn end(self: &Arc<Self>, left: VecDeque<R>) {
+        for mut request in left {
+            request.begin(self.place(PlaceOf::Exchange), None);
+            self.give(request.into());
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Ended {
     ClientVanished,
     /// The proxy is stopping.
     Shutdown,
+    /// It was called off here.
+    Cancelled,
 }
 
 impl From<CalledOff> for Ended {
@@ -79,6 +81,7 @@ impl From<CalledOff> for Ended {
             CalledOff::ClientLeft => Ended::ClientLeft,
             CalledOff::ClientVanished => Ended::ClientVanished,
             CalledOff::Shutdown => Ended::Shutdown,
+            CalledOff::Here => Ended::Cancelled,
         }
     }
 }
@@ -270,7 +273,9 @@ impl<B: Source> Relay<B> {
             // A stream that ended by a close without a word that it ended is not.
             Ended::Closed => (report.terminal || report.finished || !report.needs_terminal, true),
             Ended::Broken | Ended::Malformed(_) | Ended::TimedOut | Ended::Vanished => (false, true),
-            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown => (false, false),
+            Ended::ClientLeft | Ended::Answered | Ended::ClientVanished | Ended::Shutdown | Ended::Cancelled => {
+                (false, false)
+            }
         };
         if complete && self.framing == ReplyFraming::Chunked {
             self.out.extend_from_slice(LAST_CHUNK);
@@ -676,6 +681,7 @@ mod tests {
             (CalledOff::ClientLeft, Ended::ClientLeft),
             (CalledOff::ClientVanished, Ended::ClientVanished),
             (CalledOff::Shutdown, Ended::Shutdown),
+            (CalledOff::Here, Ended::Cancelled),
         ] {
             for end in [Last("cd"), Breaks("cd", Fault::Io(io::ErrorKind::UnexpectedEof.into()))] {
                 let mut trial = Trial::new(CHUNKED, [Bytes("ab"), Nothing, end]);

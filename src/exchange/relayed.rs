@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::draft::{Draft, Ending};
+use super::draft::{CANCELLED_HERE, Draft, Ending, client_label};
 use super::incoming::Incoming;
 use super::pool::Place;
 use super::relay::{Ended, Relay, Scratch, Step};
@@ -17,9 +17,11 @@ use crate::client::{Client, Lend};
 use crate::counters::OpenSocket;
 use crate::http::chunked::words_of_reply;
 use crate::http::head::RequestHead;
+use crate::in_flight::{AskedNow, ExchangePhase, InFlight, ListedExchange, NewEntry};
 use crate::mailbox::Mailbox;
 use crate::record::row::{Outcome, Row};
 use crate::usage::UsageReport;
+use crate::usage::request_facts::named_at_first;
 
 /// Where workers leave what only waits with the clients of one loop.
 pub type FlowingMailbox = Mailbox<LeftWithLoop>;
@@ -48,6 +50,8 @@ pub struct ForwardedRequest {
     pub lend: Lend,
     /// What was decided about it.
     pub forwarding: Forwarding,
+    /// What others see of it.
+    pub(super) now: ListedExchange,
     /// Where it is left while its reply does nothing but flow.
     pub(super) home: Arc<FlowingMailbox>,
     /// Who asks for usage.
@@ -76,10 +80,23 @@ pub struct AskedBefore {
 
 impl ForwardedRequest {
     /// One that nobody has begun.
-    pub fn new(lend: Lend, forwarding: Forwarding, home: Arc<FlowingMailbox>) -> ForwardedRequest {
-        let (asked_before, in_flight, connecting, queued, socket) = (None, None, None, None, None);
-        let asking = Asking::AsItCame;
-        ForwardedRequest { lend, forwarding, home, asking, asked_before, in_flight, connecting, queued, socket }
+    pub fn new(
+        lend: Lend,
+        forwarding: Forwarding,
+        home: Arc<FlowingMailbox>,
+        in_flight: &Arc<InFlight>,
+    ) -> ForwardedRequest {
+        let beginning = NewEntry {
+            endpoint: lend.head.path().to_owned(),
+            began: lend.began,
+            start_ms: lend.start_ms,
+            body_bytes: Some(lend.body.len() as u64),
+            phase: ExchangePhase::Queued,
+        };
+        let now = in_flight.begin(lend.loan.client(), beginning);
+        let (asking, asked_before, socket) = (Asking::AsItCame, None, None);
+        let (in_flight, connecting, queued) = (None, None, None);
+        ForwardedRequest { lend, forwarding, now, home, asking, asked_before, in_flight, connecting, queued, socket }
     }
 
     /// The same, of a handshake that opens a WebSocket.
@@ -92,11 +109,24 @@ impl ForwardedRequest {
         self.lend.loan.client()
     }
 
+    /// It cannot begin at once: what a look at it tells of it.
+    pub fn note_queued(&self) {
+        let Lend { head, body, .. } = &self.lend;
+        let (model, user) = if self.forwarding.recorded { named_at_first(body) } else { (None, None) };
+        let client = user.or_else(|| client_label(head));
+        self.now.note_queued(AskedNow { client, model, conversation: None });
+    }
+
     /// What its row says of it, if it gets one.
     pub(super) fn draft(&self, shared: &Shared) -> Option<Box<Draft>> {
         let Lend { head, body, began, start_ms, .. } = &self.lend;
-        let draft = || Draft::new(shared, head, body, *began, *start_ms).after_queue(self.queued);
-        self.forwarding.recorded.then(|| Box::new(draft()))
+        if !self.forwarding.recorded {
+            self.now.note_asked(AskedNow { client: client_label(head), ..AskedNow::default() });
+            return None;
+        }
+        let draft = Draft::new(shared, head, body, *began, *start_ms).after_queue(self.queued);
+        self.now.note_asked(draft.asked_now());
+        Some(Box::new(draft))
     }
 }
 
@@ -166,6 +196,7 @@ pub fn ending(ended: Ended, status: u16, report: UsageReport) -> Ending {
         Ended::ClientLeft => (Outcome::ClientClosed, None),
         Ended::ClientVanished => (Outcome::ClientClosed, Some(CLIENT_VANISHED)),
         Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
+        Ended::Cancelled => (Outcome::CancelledHere, Some(CANCELLED_HERE)),
         Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
         Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
         Ended::Malformed(why) => (Outcome::Truncated, Some(words_of_reply(why))),

@@ -37,6 +37,7 @@ use crate::client::{Lend, Tail};
 use crate::http::reply::{ReplyFraming, write_relayed_head};
 use crate::http::reply_head::ReplyHead;
 use crate::http::whole::{NO_FIELDS, read_whole};
+use crate::in_flight::ExchangePhase;
 use crate::limits::*;
 use crate::record::row::Row;
 use crate::settings::Settings;
@@ -254,12 +255,15 @@ impl ShortExchanges {
         link.upstream.note_use(now);
         link.upstream.carries(false);
         let Some(ShortExchange { request, .. }) = link.exchange.take() else { return };
+        let ForwardedRequest { lend, now: listed, .. } = *request;
+        // A client that has its whole reply is answered that it is over.
+        drop(listed);
         if self.is_kept(at, now) {
             self.idle.push(at)
         } else {
             self.give_up(at)
         }
-        let tail = Tail::new(request.lend.loan, bytes, true);
+        let tail = Tail::new(lend.loan, bytes, true);
         match row {
             Some(row) => self.finished.push((row, tail)),
             None => tail.send(),
@@ -328,6 +332,7 @@ impl UpstreamLink {
             }
         };
         *sent = n as u64;
+        request.now.enter_at_once(ExchangePhase::Waiting);
         bug_on_purpose(head, "sending");
         *draft = request.draft(shared);
         bug_on_purpose(head, "asking");

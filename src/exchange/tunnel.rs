@@ -19,6 +19,7 @@ pub mod polled_upstream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
@@ -28,12 +29,13 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
-use super::draft::Speaker;
+use super::draft::{CANCELLED_HERE, Speaker};
 use super::polled;
 use crate::calendar::now_ms;
 use crate::client::{CalledOff, Loan, Socket};
 use crate::counters::OpenSocket;
 use crate::http::websocket::close_frame;
+use crate::in_flight::{AskedNow, ExchangePhase, InFlight, ListedExchange, NewEntry};
 use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::models::SeenModels;
 use crate::record::row::{Outcome, Row};
@@ -65,6 +67,15 @@ pub trait UpstreamSide: Send {
     fn descriptor(&self) -> Option<&Arc<StdTcpStream>>;
 }
 
+/// Where others see what goes on in a tunnel, and learn of models.
+#[derive(Clone, Default)]
+pub struct Onlookers {
+    /// Its generations.
+    pub in_flight: Arc<InFlight>,
+    /// What LM Studio says of models.
+    pub models: Arc<SeenModels>,
+}
+
 /// Why a tunnel stopped for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelStep {
@@ -91,6 +102,8 @@ pub enum TunnelEnd {
     UpstreamReset,
     /// The proxy is stopping.
     Shutdown,
+    /// It was called off here.
+    Cancelled,
     /// The proxy cannot go on with it.
     Failed,
 }
@@ -100,6 +113,7 @@ impl From<CalledOff> for TunnelEnd {
         match why {
             CalledOff::ClientLeft | CalledOff::ClientVanished => TunnelEnd::ClientLeft,
             CalledOff::Shutdown => TunnelEnd::Shutdown,
+            CalledOff::Here => TunnelEnd::Cancelled,
         }
     }
 }
@@ -122,7 +136,9 @@ pub struct Tunnel<S: Socket = TcpStream> {
     /// `None` after a bug in it.
     reader: Option<Box<dyn ReadAlong>>,
     speaker: Speaker,
-    models: Arc<SeenModels>,
+    onlookers: Onlookers,
+    /// The generations that go on, by their numbers.
+    listed: HashMap<u64, ListedExchange>,
     began: Instant,
     /// What its client has not taken yet.
     to_client: Vec<u8>,
@@ -167,7 +183,7 @@ impl<S: Socket> Tunnel<S> {
             Box::new(upstream),
             Box::new(reader),
             speaker,
-            Arc::default(),
+            Onlookers::default(),
             counted,
         ))
     }
@@ -181,7 +197,7 @@ impl<S: Socket> Tunnel<S> {
         upstream: Box<dyn UpstreamSide>,
         reader: Box<dyn ReadAlong>,
         speaker: Speaker,
-        models: Arc<SeenModels>,
+        onlookers: Onlookers,
         counted: OpenSocket,
     ) -> Tunnel<S> {
         Tunnel {
@@ -189,7 +205,8 @@ impl<S: Socket> Tunnel<S> {
             upstream,
             reader: Some(reader),
             speaker,
-            models,
+            onlookers,
+            listed: HashMap::new(),
             began: Instant::now(),
             free: head.len(),
             to_client: head,
@@ -414,6 +431,7 @@ impl<S: Socket> Tunnel<S> {
         if let Some(token) = self.reader.as_mut().and_then(|reader| reader.take_token()) {
             self.speaker.note_token(&token);
         }
+        self.note_begun();
         self.note_ended();
         if !self.is_deaf {
             self.write_upstream(Some(bytes));
@@ -435,12 +453,38 @@ impl<S: Socket> Tunnel<S> {
         came.ok()
     }
 
+    /// Others see from now on what has begun.
+    fn note_begun(&mut self) {
+        let Some(reader) = &mut self.reader else { return };
+        for begun in reader.take_begun() {
+            let beginning = NewEntry {
+                endpoint: begun.endpoint.to_owned(),
+                began: self.began + Duration::from_micros(begun.began_us),
+                start_ms: now_ms(),
+                body_bytes: begun.prompt_bytes,
+                phase: ExchangePhase::Waiting,
+            };
+            let listed = self.onlookers.in_flight.begin_on_socket(self.loan.client(), beginning);
+            let client = self.speaker.client().or(reader.client_name()).map(str::to_owned);
+            listed.note_asked(AskedNow { client, model: begun.model, conversation: None });
+            listed.follow(begun.progress);
+            self.listed.insert(begun.number, listed);
+        }
+    }
+
+    /// Whether a generation of this id goes on in it.
+    pub fn is_running(&self, id: u64) -> bool {
+        self.listed.values().any(|listed| listed.id() == id)
+    }
+
     fn note_ended(&mut self) {
         let Some(reader) = &mut self.reader else { return };
-        self.unsettled.extend(reader.take_ended().into_iter().map(|generation| (generation, None)));
+        let ended = reader.take_ended();
+        ended.iter().for_each(|generation| drop(self.listed.remove(&generation.number)));
+        self.unsettled.extend(ended.into_iter().map(|generation| (generation, None)));
         let models = reader.take_news();
         if !models.is_empty() {
-            self.models.learn(&ModelListing { models, is_complete: false }, now_ms());
+            self.onlookers.models.learn(&ModelListing { models, is_complete: false }, now_ms());
         }
         let missed = reader.take_missed();
         if missed > 0 {
@@ -454,6 +498,7 @@ impl<S: Socket> Tunnel<S> {
     fn end_generations(&mut self, end: TunnelEnd) {
         let end = if self.from_client == Half::Open { end } else { TunnelEnd::ClientLeft };
         let left = self.read_along(|reader, at_us| reader.end(at_us)).unwrap_or_default();
+        self.listed.clear();
         self.unsettled.extend(left.into_iter().map(|generation| (generation, Some(end))));
     }
 
@@ -505,7 +550,10 @@ impl<S: Socket> Tunnel<S> {
                 self.loan.make_last();
                 self.loan.give_back_with(self.to_client, true);
             }
-            Some(TunnelEnd::UpstreamEnded | TunnelEnd::UpstreamReset | TunnelEnd::Failed) => {
+            Some(TunnelEnd::UpstreamEnded | TunnelEnd::UpstreamReset | TunnelEnd::Cancelled | TunnelEnd::Failed) => {
+                if self.end == Some(TunnelEnd::Cancelled) {
+                    self.upstream.reset();
+                }
                 self.loan.make_last_unframed();
                 self.loan.give_back_with(self.to_client, false);
             }
@@ -527,6 +575,7 @@ fn words_of(end: TunnelEnd) -> (Outcome, Option<&'static str>) {
         }
         TunnelEnd::UpstreamReset => (Outcome::Truncated, Some("upstream broke off the WebSocket in the middle of it")),
         TunnelEnd::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before it ended")),
+        TunnelEnd::Cancelled => (Outcome::CancelledHere, Some(CANCELLED_HERE)),
         TunnelEnd::Failed => {
             (Outcome::Truncated, Some("the proxy could not go on with the WebSocket; its log says why"))
         }

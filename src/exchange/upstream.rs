@@ -10,7 +10,7 @@ use ureq::http::uri::{PathAndQuery, Scheme};
 use ureq::http::{Request, StatusCode, Uri, request};
 use ureq::{Agent, SendBody, Timeout};
 
-use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts};
+use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts, is_out_of_descriptors};
 use super::head_reader::UpstreamReply;
 use super::manners::Manners;
 use super::wire::WireState;
@@ -259,12 +259,6 @@ fn expects_length(method: &str, body_bytes: usize) -> bool {
 
 fn unsendable(what: &dyn fmt::Display) -> NoReply {
     NoReply::Failed(format!("the request cannot be sent on: {what}"))
-}
-
-/// The process, or the system, has as many as it may have: EMFILE and ENFILE, which have the same numbers on every
-/// Unix.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// An I/O error without its operating system's number.

@@ -117,6 +117,9 @@ impl Wire {
         }
         let state = &self.state;
         let begun = state.begun().take();
+        if begun.is_none() {
+            state.note_sending();
+        }
         let mut body = state.body();
         let [first, second, third] = body.send(body_bytes);
         let bytes = match &begun {

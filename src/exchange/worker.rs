@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
-use super::draft::{Draft, Ending, Speaker};
+use super::draft::{CANCELLED_HERE, Draft, Ending, Speaker};
 use super::flow::FlowingReplies;
 use super::head_reader::UpstreamReply;
 use super::incoming::Incoming;
@@ -17,7 +17,7 @@ use super::relayed::{AskedBefore, ForwardedRequest};
 use super::relayed::{CLIENT_VANISHED, Early, Exchange, FlowingMailbox, LeftWithLoop, bug_on_purpose, ending};
 use super::request::Kind;
 use super::tunnel::polled_upstream::PolledUpstream;
-use super::tunnel::{Tunnel, TunnelEnd};
+use super::tunnel::{Onlookers, Tunnel, TunnelEnd};
 use super::unasked::Asking;
 use super::upstream::{NoReply, UpstreamConnection};
 use crate::client::{CalledOff, Lend, Loan, Tail};
@@ -30,7 +30,7 @@ use crate::limits::OVERLOADED_RETRY_S;
 use crate::record::row::Outcome;
 use crate::usage::inject::Edit;
 use crate::usage::socket::{Namespace, SocketReader};
-use crate::usage::{Dialect, Form, Tap, UsageReport, are_events};
+use crate::usage::{Dialect, Form, ReplyProgress, Tap, UsageReport, are_events};
 
 /// The workers. None is started yet.
 pub fn workers(shared: Arc<Shared>) -> Arc<Workers> {
@@ -102,12 +102,14 @@ impl Worker {
         upstream.wire().carry(OutgoingBody::new(mem::take(&mut request.lend.body), edit));
         let asked_already = begun.is_some();
         upstream.wire().begin(begun);
+        upstream.wire().show(Some((*request.now).clone()));
         upstream.wire().hold(request.connecting.take().filter(|_| !upstream.wire().is_connected()));
         let reply = match request.client().interrupts(upstream.wire().clone()) {
             Ok(()) => ask(&mut upstream, &request),
             Err(_) => Err(NoReply::Failed("called off before it was asked".into())),
         };
         upstream.wire().let_go();
+        upstream.wire().show(None);
         if asked_already && reply.is_err() {
             // It owes a reply: no other exchange shall get it.
             upstream.disconnect();
@@ -187,6 +189,9 @@ impl Worker {
         if status >= 400 {
             tap = tap.of_a_failure();
         }
+        let progress = Arc::<ReplyProgress>::default();
+        request.now.follow(progress.clone());
+        tap = tap.telling(progress);
         // What has come whole already, or is about to, needs nobody to wait for it.
         let flows = has_body && !matches!(framing, ReplyFraming::Length(_)) && !body.seems_whole();
         let is_polled =
@@ -287,7 +292,9 @@ impl Worker {
         complete: bool,
         early: Option<Box<Early>>,
     ) {
-        let Lend { loan, head, began, .. } = request.lend;
+        let ForwardedRequest { lend: Lend { loan, head, began, .. }, now, .. } = *request;
+        // A client that has its whole reply is answered that it is over.
+        drop(now);
         log_exchange(&loan, &head, &ending, began);
         let tail = Tail::new(loan, tail, complete);
         bug_on_purpose(&head, "finishing");
@@ -308,7 +315,8 @@ impl Worker {
     /// Upstream has agreed: from now on the connection is a tunnel, in its client's loop.
     #[inline(never)]
     fn open_tunnel(&self, request: ForwardedRequest, upstream: UpstreamConnection, head: Vec<u8>, body: Incoming) {
-        let ForwardedRequest { lend: Lend { loan, head: asked, began, .. }, home, socket, .. } = request;
+        let ForwardedRequest { lend: Lend { loan, head: asked, began, .. }, home, socket, now, .. } = request;
+        drop(now);
         let Some(counted) = socket else { return loan.cut() };
         // The tunnel sees for itself that its client leaves.
         loan.client().withdraw();
@@ -320,7 +328,8 @@ impl Worker {
         let content_bytes_max = self.shared.settings.content_bytes_max;
         let reader = Box::new(SocketReader::new(Namespace::of_path(asked.path()), content_bytes_max));
         let speaker = Speaker::new(self.shared.fingerprints.clone(), content_bytes_max > 0, &asked);
-        let tunnel = Tunnel::new(loan, head, upstream, reader, speaker, self.shared.models.clone(), counted);
+        let onlookers = Onlookers { in_flight: self.shared.in_flight.clone(), models: self.shared.models.clone() };
+        let tunnel = Tunnel::new(loan, head, upstream, reader, speaker, onlookers, counted);
         // Where there is no loop any more, it is cut.
         let _ = home.put(LeftWithLoop::Tunnel(Box::new(tunnel)));
     }
@@ -374,6 +383,11 @@ impl Worker {
             None => (outcome, Some(message), Some(reply)),
             Some(CalledOff::ClientLeft) => (Outcome::ClientClosed, None, None),
             Some(CalledOff::ClientVanished) => (Outcome::ClientClosed, Some(CLIENT_VANISHED.to_string()), None),
+            Some(CalledOff::Here) => {
+                // No client library tries again for this status: what was called off shall stay so.
+                let reply = Reply::error(410, CALLED_OFF_MESSAGE, "cancelled_here");
+                (Outcome::CancelledHere, Some(CANCELLED_HERE.to_string()), Some(reply))
+            }
             Some(CalledOff::Shutdown) => {
                 let message = "The proxy was stopped before LM Studio replied.";
                 let reply = Reply::overloaded(message, OVERLOADED_RETRY_S);
@@ -388,6 +402,9 @@ impl Worker {
         self.finish(request, ending, bytes, reply.is_some(), None);
     }
 }
+
+/// What the client of a request reads that was called off before anything of its reply had come.
+const CALLED_OFF_MESSAGE: &str = "Whoever runs this proxy has called this request off (DELETE /stats/now/ID).";
 
 /// Sends the request on.
 #[inline(never)]

@@ -90,8 +90,8 @@ impl Judge {
         if !origin::is_own(head) {
             return Err(Refusal::OriginNotAllowed);
         }
-        if !Local::allows(head.method()) {
-            return Ok(Plan::Answer(Reply::method_not_allowed(Local::ALLOW)));
+        if !local.allows(head.method()) {
+            return Ok(Plan::Answer(Reply::method_not_allowed(local.allow())));
         }
         match local {
             Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),

@@ -39,7 +39,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
-use crate::client::{Bodies, Claim, Client, Lend, Loan, Return, Returns};
+use crate::client::{Bodies, Claim, Client, Fate, Lend, Loan, Return, Returns};
 use crate::counters::{Counters, OpenSocket};
 use crate::exchange::Shared;
 use crate::exchange::flow::FlowingReplies;
@@ -281,7 +281,12 @@ impl Front {
             self.accept();
         }
         for Return { token, fate } in self.services.returns.mailbox.take() {
+            let calls_off = matches!(fate, Fate::CalledOff(_));
             self.step(token, |connection, around, scratch| connection.take_back(fate, around, scratch));
+            if calls_off {
+                // It may be one that waits for a place.
+                self.services.common.pool.dismiss();
+            }
         }
         for (token, left) in self.services.flowing.take() {
             self.step(token, |connection, around, scratch| match left {
@@ -387,7 +392,8 @@ impl Surroundings for Services {
                 self.common.statistics.ask(question, Box::new(lend)).map_err(|lend| (lend, QUESTIONS_FULL))
             }
             Plan::Forward(forwarding) => {
-                let request = ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone());
+                let in_flight = &self.common.shared.in_flight;
+                let request = ForwardedRequest::new(lend, forwarding, self.flowing.mailbox().clone(), in_flight);
                 match forwarding.kind {
                     Kind::Handshake => self.open_socket(request),
                     Kind::Short | Kind::MayStream | Kind::Other => self.forward(request),
@@ -467,7 +473,7 @@ impl Services {
         if let Some(short) = &mut self.short {
             asked = asked.or_else(|request| short.ask(request));
         }
-        asked.or_else(|request| self.common.pool.lend(request)).map_err(|(request, busy)| {
+        asked.or_else(|request| self.lend_to_worker(request)).map_err(|(request, busy)| {
             let words = match busy {
                 Busy::QueueFull => QUEUE_FULL,
                 Busy::NoThread => NO_THREAD,
@@ -476,6 +482,13 @@ impl Services {
         })?;
         self.common.figures.note_room();
         Ok(())
+    }
+
+    fn lend_to_worker(&self, request: Box<ForwardedRequest>) -> Result<(), (Box<ForwardedRequest>, Busy)> {
+        if !self.common.pool.has_room() {
+            request.note_queued();
+        }
+        self.common.pool.lend(request)
     }
 }
 

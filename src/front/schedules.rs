@@ -1,6 +1,6 @@
 //! A connection under thousands of schedules: the machine itself, over a simulated socket that tells of each edge once,
 //! as epoll does. A seed decides how the client's bytes are cut, when events, returns and deadlines are seen, what
-//! borrowers do, how much the client takes of a reply, and how it ends. Replies come from an upstream, whose socket is
+//! borrowers do, how much the client takes of a reply, when somebody calls an exchange off, and how it ends. Replies come from an upstream, whose socket is
 //! simulated in the same way; borrowers relay them, or leave them to the machine's loop for a while. Whatever the order:
 //! every request that came whole gets one reply, in its turn, or the client sees an end that somebody had a reason for.
 
@@ -13,7 +13,7 @@ use super::connection::{Baggage, Connection, Counted, Next, State, Surroundings}
 use super::intake::{Verdict, WholeRequest};
 use super::simulated::{Chance, PEER, SimulatedSocket, run_all};
 use super::{Plan, returns};
-use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns};
+use crate::client::{Bodies, CalledOff, Callee, Claim, Client, Fate, Interrupt, Loan, Returns};
 use crate::counters::Counters;
 use crate::exchange::relay::{Ended, Step};
 use crate::exchange::request::Forwarding;
@@ -75,6 +75,10 @@ struct Around {
     turn_bytes: usize,
     /// The bytes of replies that the loop has relayed.
     flowed: usize,
+    /// Exchanges so far: each has its number.
+    exchanges: u64,
+    /// Those that somebody has called off.
+    called_off: Vec<u64>,
 }
 
 /// A request in a borrower's hands, or flowing, and what of its reply is still to be written.
@@ -146,6 +150,8 @@ impl Surroundings<SimulatedSocket, Borrowed> for Around {
         let reply = Reply::new(200, "text/plain", number_of(&request.head).into_bytes());
         let persistence = if loan.keep_alive() { Persistence::KeepAlive } else { Persistence::Close };
         assert!(self.borrowed.is_none(), "lent twice");
+        self.exchanges += 1;
+        loan.client().carry(self.exchanges);
         let reply = reply.encode(persistence, false);
         let upstream = SimulatedUpstream::default();
         upstream.lock().unsent = reply.len();
@@ -277,6 +283,8 @@ impl Schedule {
             is_blind: chance.one_in(10),
             turn_bytes: [1, 10, 100, 10_000][chance.below(4)],
             flowed: 0,
+            exchanges: 0,
+            called_off: Vec::new(),
         };
         let connection = Some(Connection::new(client, baggage, 0));
         let (leaving, moving, again, words) = (None, None, false, Vec::new());
@@ -319,7 +327,7 @@ impl Schedule {
     /// One thing happens, or nothing. `is_over`: the client sends and ends no more, borrowers do what they should.
     fn happen(&mut self, is_over: bool) {
         self.words.extend(self.around.returns.mailbox.take().into_iter().map(|returned| returned.fate));
-        match self.chance.below(if is_over { 10 } else { 13 }) {
+        match self.chance.below(if is_over { 10 } else { 14 }) {
             0 => {
                 // An event waits while nobody is there whom it could be told.
                 if self.connection.is_some()
@@ -337,10 +345,11 @@ impl Schedule {
             3 if std::mem::take(&mut self.again) => self.step(Connection::resume),
             4 => {
                 if let Some((baggage, request)) = self.moving.take() {
-                    // Registering tells of what is there, but nobody relies on it for what came on the way.
+                    // Registering tells of what is there, but nobody relies on it for bytes that came on the way. For an
+                    // end they do: the read that gets the last bytes does not find it.
                     let is_told = self.chance.one_in(2);
                     let mut wire = self.socket.wire();
-                    wire.edge = is_told || wire.reset;
+                    wire.edge = is_told || wire.reset || wire.fin;
                     drop(wire);
                     let client = Client::new(self.socket.clone(), PEER, 0, self.around.returns.clone());
                     self.connection = Some(Connection::new(client, baggage, 0));
@@ -374,6 +383,12 @@ impl Schedule {
             // Once all is over, no deadline rescues what hangs; it may come before a word that is under way.
             6 if !is_over || !self.words.is_empty() => self.step(Connection::look),
             12 if self.chance.one_in(40) => self.end(),
+            // The one at hand, or one that is over: the word may be late in either case.
+            13 if self.chance.one_in(20) => {
+                let exchange = self.around.exchanges.saturating_sub(self.chance.below(2) as u64);
+                self.around.called_off.push(exchange);
+                self.around.returns.call_off(0, Callee { exchange, id: exchange });
+            }
             _ => {}
         }
     }
@@ -381,6 +396,9 @@ impl Schedule {
     /// What a borrower does next with its connection.
     fn borrower(&mut self, is_over: bool) {
         let Some(mut borrowed) = self.around.borrowed.take() else { return };
+        let client = borrowed.loan.client();
+        let is_meant = self.around.called_off.contains(&client.carried());
+        assert!(client.called_off() != Some(CalledOff::Here) || is_meant, "another one was called off");
         if borrowed.loan.client().called_off().is_some() || (!is_over && self.chance.one_in(60)) {
             self.may_end = true;
             return borrowed.loan.cut();

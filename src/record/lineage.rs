@@ -331,7 +331,7 @@ impl Lineages {
             let habits = self.models.entry(model.clone()).or_default();
             habits.tells_cached_tokens |= integer(row, 8).is_some();
             habits.reading_speed = row.get::<_, Option<f64>>(9).ok().flatten().or(habits.reading_speed);
-            let outcome = Outcome::all().into_iter().find(|outcome| outcome.as_str() == text(row, 7));
+            let outcome = Outcome::named(text(row, 7));
             if let Some(outline) = outline.filter(|_| outcome.is_some_and(was_read)) {
                 let start_ms = ms_of_text(text(row, 2)).unwrap_or(0);
                 let (id, text) = (row.get(0)?, PastText::Stored);

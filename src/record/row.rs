@@ -31,13 +31,15 @@ pub enum Outcome {
     UpstreamTimeout,
     /// The proxy was told to stop, and the grace ended before the exchange did.
     Shutdown,
+    /// Somebody called the exchange off by `DELETE /stats/now/ID`.
+    CancelledHere,
 }
 
 impl Outcome {
     /// Every outcome, in the order of the documentation: its text in the database and in JSON, and whether it counts as
-    /// failed. `ClientClosed` is neither failed nor successful; a `Shutdown` is a failure, for its client did not get the
+    /// failed. Those that somebody wanted to end are neither failed nor successful; a `Shutdown` is a failure, for its client did not get the
     /// reply.
-    const TABLE: [(Outcome, &str, bool); 8] = [
+    const TABLE: [(Outcome, &str, bool); 9] = [
         (Outcome::Completed, "completed", false),
         (Outcome::ClientClosed, "client_closed", false),
         (Outcome::Truncated, "truncated", true),
@@ -46,16 +48,27 @@ impl Outcome {
         (Outcome::UpstreamUnreachable, "upstream_unreachable", true),
         (Outcome::UpstreamTimeout, "upstream_timeout", true),
         (Outcome::Shutdown, "shutdown", true),
+        (Outcome::CancelledHere, "cancelled_here", false),
     ];
 
     /// Every outcome, in the order of the documentation.
-    pub fn all() -> [Outcome; 8] {
+    pub fn all() -> [Outcome; 9] {
         Outcome::TABLE.map(|(outcome, ..)| outcome)
     }
 
     /// The text in the database and in JSON.
     pub fn as_str(self) -> &'static str {
         Outcome::TABLE[self as usize].1
+    }
+
+    /// Whether it counts as cancelled: its client, or somebody here, wanted it to end.
+    pub fn is_cancelled(self) -> bool {
+        matches!(self, Outcome::ClientClosed | Outcome::CancelledHere)
+    }
+
+    /// The one of this text.
+    pub fn named(name: &str) -> Option<Outcome> {
+        Outcome::TABLE.iter().find(|(_, known, _)| *known == name).map(|(outcome, ..)| *outcome)
     }
 
     /// Whether it counts as failed.

@@ -194,6 +194,9 @@ impl Page {
     fn add_process(&mut self, sources: &Sources, listeners: usize, database_up: bool) {
         let (load, rows) = (sources.workers.load(), sources.recorder.figures());
         self.gauge("lms_proxy_database_up", "Whether the database could be read for this scrape; if not, its metrics are missing.", u8::from(database_up));
+        if let Some((is_up, _)) = sources.reach.known() {
+            self.gauge("lms_proxy_upstream_up", "Whether the last attempt to connect to LM Studio had success; missing before the first.", u8::from(is_up));
+        }
         self.gauge("lms_proxy_exchanges_in_flight", "Exchanges begun and not ended.", load.in_flight);
         self.gauge("lms_proxy_exchanges_queued", "Requests that wait for a worker.", load.queued);
         self.gauge("lms_proxy_worker_threads", "Worker threads, busy or not.", load.workers);
@@ -297,6 +300,9 @@ mod tests {
             counters: Arc::default(),
             recorder: Arc::new(Recorder::new(store)),
             workers: Pool::new(1, |_| unreachable!("nothing is asked")),
+            in_flight: Arc::default(),
+            models: Arc::default(),
+            reach: Arc::default(),
             started_s: 0.0,
         };
         sources.recorder.figures().written.store(7, Relaxed);

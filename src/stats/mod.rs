@@ -37,7 +37,7 @@
 //! `local_stream`.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
-//! browser, [`live`] tells of requests as they end, [`metrics`] is for Prometheus.
+//! browser, [`live`] tells of requests as they end, [`now`] of those that go on, [`metrics`] is for Prometheus.
 
 pub mod answers;
 pub mod bodies;
@@ -53,6 +53,7 @@ pub mod latency;
 pub mod live;
 mod local_stream;
 pub mod metrics;
+pub mod now;
 pub mod page;
 pub mod prefixes;
 pub mod price;

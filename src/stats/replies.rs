@@ -5,9 +5,11 @@ use serde::Serialize;
 use super::bodies::{LostBody, RequestBody, lost_body};
 use super::filter::shown;
 use super::metrics;
+use super::now::{Now, call_off};
 use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::report::Report;
+use super::sources::Sources;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::routes::{Local, conversation_of};
@@ -26,7 +28,9 @@ pub(super) fn reply(
 ) -> Result<Reply, AskError> {
     let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
     Ok(match route {
-        Local::Health | Local::Page | Local::Export | Local::Live => unreachable!("others answer it"),
+        Local::Health | Local::Page | Local::Export | Local::Live | Local::Now | Local::CallOff(_) => {
+            unreachable!("others answer it")
+        }
         Local::Summary => json(&reader.summary(filter)?),
         Local::By(by) => json(&reader.by(by, filter)?),
         Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
@@ -87,6 +91,17 @@ pub(super) fn reply(
 
 fn no_request(id: i64) -> Reply {
     Reply::error(404, &format!("There is no request {id}."), "not_found")
+}
+
+/// What is answered from memory, whatever the database does.
+pub(super) fn reply_from_memory(sources: &Sources, route: Local, head: &RequestHead, now_ms: i64) -> Option<Reply> {
+    if let Local::CallOff(id) = route {
+        return Some(call_off(sources, id));
+    }
+    (route == Local::Now).then(|| {
+        let now = Now::read(sources, now_ms);
+        if wants_json(head) { json(&now) } else { Reply::new(200, PLAIN, now.text().into_bytes()) }
+    })
 }
 
 /// Answers while the database cannot be read.

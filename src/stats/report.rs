@@ -183,7 +183,7 @@ fn write_figures(text: &mut String, name_width: usize, name: &str, widths: &[usi
 }
 
 /// With a comma between thousands, in at most so many characters: larger ones in thousands, millions, and so on.
-fn figure(value: i64, width: usize) -> String {
+pub(super) fn figure(value: i64, width: usize) -> String {
     let mut rest = value;
     for unit in ["", "k", "M", "G", "T", "P"] {
         let text = with_commas(rest) + unit;
@@ -222,6 +222,7 @@ fn ending(outcome: &str) -> &str {
     match outcome {
         "completed" => "ok",
         "client_closed" => "left",
+        "cancelled_here" => "cancelled",
         "truncated" => "truncated",
         "upstream_unreachable" => "no reply",
         "upstream_timeout" => "timeout",

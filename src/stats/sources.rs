@@ -8,6 +8,9 @@ use super::price::Prices;
 use super::reader::Reader;
 use crate::counters::Counters;
 use crate::exchange::job::Workers;
+use crate::in_flight::InFlight;
+use crate::models::SeenModels;
+use crate::reach::Reach;
 use crate::record::database_file::beside;
 use crate::record::recorder::Recorder;
 
@@ -23,6 +26,12 @@ pub struct Sources {
     pub recorder: Arc<Recorder>,
     /// The workers.
     pub workers: Arc<Workers>,
+    /// What goes on now.
+    pub in_flight: Arc<InFlight>,
+    /// Which models upstream has loaded.
+    pub models: Arc<SeenModels>,
+    /// Whether it can be reached.
+    pub reach: Arc<Reach>,
     /// When the proxy was started, in seconds since 1970.
     pub started_s: f64,
 }

@@ -14,7 +14,7 @@ use super::live::Live;
 use super::metrics;
 use super::question::Question;
 use super::reader::{AskError, Reader};
-use super::replies::{reply, reply_without_database};
+use super::replies::{reply, reply_from_memory, reply_without_database};
 use super::sources::Sources;
 use crate::client::Lend;
 use crate::counters::Counters;
@@ -144,7 +144,10 @@ impl Answerer {
         let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
             Ok(question) if route == Local::Live => return Disposition::Live(question.filter),
             Ok(question) if route == Local::Export => return Disposition::Export(question),
-            Ok(question) => question,
+            Ok(question) => match reply_from_memory(&self.sources, route, head, now_ms) {
+                Some(reply) => return Disposition::Reply(reply),
+                None => question,
+            },
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
         let answer = |reader: &Reader| {

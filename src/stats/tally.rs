@@ -230,11 +230,11 @@ impl Tally {
             self.known.insert(name.to_owned(), group);
             group
         });
-        let ended_as = |outcome: Outcome| names[By::Outcome].as_ref() == outcome.as_str();
+        let outcome = Outcome::named(names[By::Outcome].as_ref());
         Some(SeriesSlot {
             group,
-            is_completed: ended_as(Outcome::Completed),
-            is_cancelled: ended_as(Outcome::ClientClosed),
+            is_completed: outcome == Some(Outcome::Completed),
+            is_cancelled: outcome.is_some_and(Outcome::is_cancelled),
             generates: generates(names[By::Endpoint].as_ref()),
             price: prices.and_then(|prices| prices.of(names[By::Model].as_ref())),
         })

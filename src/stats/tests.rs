@@ -83,7 +83,7 @@ impl Bench {
     fn summary(&self, condition: &str) -> Summary {
         let query = format!(
             "SELECT count(*), sum(outcome = 'completed'), sum(is_error), sum(input_tokens), sum(output_tokens),
-                sum(total_tokens), sum(duration_ms), sum(outcome = 'client_closed'), sum(cached_tokens),
+                sum(total_tokens), sum(duration_ms), sum(outcome IN ('client_closed', 'cancelled_here')), sum(cached_tokens),
                 sum(reasoning_tokens),
                 sum(total_tokens IS NULL AND endpoint NOT LIKE '%count_tokens'), sum({COST}), count({COST}),
                 sum(cache_write_tokens)
@@ -741,7 +741,7 @@ fn outcomes_are_filed_as_successful_failed_or_cancelled() {
     let summary = bench.reader.summary(&Filter::default()).expect("answers");
     assert_eq!(
         (summary.successful_requests, summary.failed_requests, summary.cancelled_requests),
-        (1, Outcome::all().iter().filter(|outcome| outcome.is_failure()).count() as i64, 1)
+        (1, Outcome::all().iter().filter(|outcome| outcome.is_failure()).count() as i64, 2)
     );
 }
 

@@ -6,6 +6,7 @@ use super::choices::EndedChoices;
 use super::document::DocumentFacts;
 use super::grammar::Grammar;
 use super::numbers::ToldNumbers;
+use super::progress::ReadSoFar;
 use super::text::lossy;
 use super::tools::Tools;
 use super::usage_report::UsageReport;
@@ -79,6 +80,17 @@ impl Account {
     /// Which choices have told why they ended.
     pub fn choices(&self) -> &EndedChoices {
         &self.choices
+    }
+
+    /// The model that answers, if that was told.
+    pub fn model(&self) -> Option<String> {
+        text(&self.model)
+    }
+
+    /// How far the answer has come.
+    pub fn read_so_far(&self) -> ReadSoFar {
+        let WordPace { first_us, events: words, .. } = self.pace;
+        ReadSoFar { events: None, words, first_us, output_tokens: self.numbers.output_so_far() }
     }
 
     /// Whether an error was reported.

@@ -76,6 +76,11 @@ impl ToldNumbers {
         work.load_seconds = later.load_seconds.or(work.load_seconds);
     }
 
+    /// Tokens of an answer that still comes, where the stream tells them as it goes. A zero is none that was counted.
+    pub fn output_so_far(&self) -> Option<u64> {
+        self.counts.output.or(self.timings.output).filter(|tokens| *tokens > 0)
+    }
+
     /// Whether `timings` alone tell what a request cost.
     pub fn timings_suffice(&self) -> bool {
         self.timings.input.is_some() && self.timings.output.is_some()

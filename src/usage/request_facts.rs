@@ -77,6 +77,23 @@ const METADATA_USER: &str = "user_id";
 /// Longest of it that is looked at. Claude Code's has 200 bytes.
 const METADATA_USER_BYTES_MAX: usize = 1024;
 
+/// The model that a body asks for and the user that it names, where they stand in its first bytes.
+pub fn named_at_first(body: &[u8]) -> (Option<String>, Option<String>) {
+    let begin = &body[..body.len().min(FIRST_BYTES)];
+    let (mut model, mut user) = (None, None);
+    each_member(begin, |key, value| {
+        if spells(key, NAMES[MODEL]) {
+            model = name(&begin[value]);
+        } else if spells(key, NAMES[USER]) {
+            user = name(&begin[value]);
+        }
+    });
+    (model, user)
+}
+
+/// What is looked at of a request that has to wait: most clients name the model first.
+const FIRST_BYTES: usize = 4 * 1024;
+
 impl RequestOutline {
     /// That of a whole body.
     pub fn of(body: &[u8]) -> RequestOutline {

@@ -26,7 +26,7 @@ use conversation::Conversation;
 use direction::Direction;
 #[cfg(test)]
 pub(crate) use generation::generations;
-pub use generation::{Generation, GenerationEnd};
+pub use generation::{BegunGeneration, Generation, GenerationEnd};
 pub use read_along::ReadAlong;
 use server_message::ServerMessage;
 
@@ -146,6 +146,10 @@ impl ReadAlong for SocketReader {
         });
         self.rest();
         free
+    }
+
+    fn take_begun(&mut self) -> Vec<BegunGeneration> {
+        std::mem::take(&mut self.conversation.begun)
     }
 
     fn take_ended(&mut self) -> Vec<Generation> {

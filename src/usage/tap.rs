@@ -17,6 +17,8 @@
 
 mod events;
 
+use std::sync::Arc;
+
 use super::account::Account;
 use super::dialect::Dialect;
 use super::document::DocumentFacts;
@@ -25,6 +27,7 @@ use super::hold::Hold;
 use super::json::Walker;
 use super::members::BOM;
 use super::plain;
+use super::progress::{ReadSoFar, ReplyProgress};
 use super::repeat::Repeat;
 use super::role::JsonRole;
 use super::sse::Lexer;
@@ -95,6 +98,8 @@ pub struct Tap {
     failed_body: Option<Vec<u8>>,
     /// Of the latest feed.
     now_us: u64,
+    /// Where others see how far it has come.
+    progress: Option<Arc<ReplyProgress>>,
 }
 
 impl Tap {
@@ -123,7 +128,14 @@ impl Tap {
             choices: 1,
             failed_body: None,
             now_us: 0,
+            progress: None,
         }
+    }
+
+    /// From now on it tells there how far it has come.
+    pub fn telling(mut self, progress: Arc<ReplyProgress>) -> Tap {
+        self.progress = Some(progress);
+        self
     }
 
     /// The request failed: whatever the body says is an error.
@@ -144,6 +156,7 @@ impl Tap {
         self.now_us = now_us;
         if self.form == Form::Opaque {
             out.extend_from_slice(input);
+            self.tell_progress();
             return Flow::Open;
         }
         if let Some(body) = &mut self.failed_body {
@@ -160,6 +173,7 @@ impl Tap {
             Shape::Events => self.feed_events(input, at, out),
             Shape::Unknown { .. } | Shape::Document | Shape::Text => out.extend_from_slice(input),
         }
+        self.tell_progress();
         if self.hold.is_closed() { Flow::Terminal } else { Flow::Open }
     }
 
@@ -216,6 +230,20 @@ impl Tap {
             (false, Form::Body) => self.has_field,
             (false, Form::Opaque) => false,
         }
+    }
+
+    fn tell_progress(&self) {
+        let Some(progress) = &self.progress else { return };
+        let before = || progress.read_so_far().first_us;
+        let read = match self.form {
+            Form::Opaque => {
+                let first_us = before().or(Some(self.now_us));
+                ReadSoFar { events: None, words: 0, first_us, output_tokens: None }
+            }
+            Form::Events | Form::Body => ReadSoFar { events: Some(self.documents), ..self.account.read_so_far() },
+        };
+        progress.tell(read, self.now_us);
+        progress.tell_model(|| self.account.model());
     }
 
     // ---- what it is --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ mod injection;
 mod live;
 mod log;
 mod many;
+mod now;
 mod pipelining;
 mod record;
 mod relay;

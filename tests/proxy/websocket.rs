@@ -2,6 +2,7 @@
 
 mod ending;
 mod generations;
+mod now;
 mod opening;
 mod relaying;
 

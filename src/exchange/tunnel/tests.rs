@@ -203,6 +203,7 @@ fn each_side_sees_what_has_become_of_the_other() {
     check_end(TunnelEnd::Shutdown, true, &write(b"rest", AfterReply::Linger), false);
     check_end(TunnelEnd::Both, false, &write(b"rest", AfterReply::Linger), false);
     check_end(TunnelEnd::Failed, false, &write(b"rest", AfterReply::Cut), false);
+    check_end(TunnelEnd::Cancelled, false, &write(b"rest", AfterReply::Cut), true);
 }
 
 #[test]
@@ -217,6 +218,7 @@ fn the_rows_of_what_was_cut_say_who_ended_it() {
     check(TunnelEnd::ClientLeft, Outcome::ClientClosed);
     check(TunnelEnd::UpstreamReset, Outcome::Truncated);
     check(TunnelEnd::Shutdown, Outcome::Shutdown);
+    check(TunnelEnd::Cancelled, Outcome::CancelledHere);
 }
 
 #[test]

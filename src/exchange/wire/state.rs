@@ -13,6 +13,7 @@ use crate::bell::lock;
 use crate::client::Interrupt;
 use crate::exchange::outgoing::{BodyOnItsWay, BodyReader, OutgoingBody};
 use crate::exchange::pool::Place;
+use crate::in_flight::{ExchangePhase, UnderWay};
 
 /// What a worker and the socket under its agent tell each other.
 #[derive(Default)]
@@ -77,6 +78,8 @@ struct Link {
     waiting: Option<Thread>,
     /// What others wait for until a connection is on its way.
     turn: Option<Place>,
+    /// What others see of the exchange until its reply begins.
+    now: Option<Arc<UnderWay>>,
 }
 
 impl WireState {
@@ -114,6 +117,18 @@ impl WireState {
     /// The same for ureq to read.
     pub(in crate::exchange) fn body_reader(&self, is_copied: bool) -> BodyReader<'_> {
         BodyReader { way: &self.body, is_copied }
+    }
+
+    /// Others see there how far its exchange is.
+    pub(in crate::exchange) fn show(&self, now: Option<Arc<UnderWay>>) {
+        self.link().now = now;
+    }
+
+    /// It has a connection, and its request is sent: from here on upstream is waited for.
+    pub(super) fn note_sending(&self) {
+        if let Some(now) = self.link().now.take() {
+            now.enter(ExchangePhase::Waiting);
+        }
     }
 
     /// Others wait until its connection is there, or on its way.

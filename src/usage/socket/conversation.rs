@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use super::super::listing::ModelNews;
 use super::super::prompt;
 use super::client_message::{ClientKind, ClientMessage, Endpoint};
-use super::generation::{Generation, GenerationEnd, Running};
+use super::generation::{BegunGeneration, Generation, GenerationEnd, Running};
 use super::models::{KnownModels, text};
 use super::server_message::{SentKind, ServerKind, ServerMessage};
 use super::{COMPLETE_RAW_TEXT, EMBED_STRING, Namespace, PREDICT};
@@ -51,6 +51,10 @@ pub struct Conversation {
     words_bytes: usize,
     /// Generations that were too many at once, or begun under a number that is taken.
     pub missed: u64,
+    /// How many have begun.
+    count: u64,
+    /// Generations that have begun, in order.
+    pub begun: Vec<BegunGeneration>,
     /// Generations that have ended, in order.
     pub ended: Vec<Generation>,
     /// What was told of models that are loaded, or no more.
@@ -68,6 +72,8 @@ impl Conversation {
             running: 0,
             words_bytes: 0,
             missed: 0,
+            count: 0,
+            begun: Vec::new(),
             ended: Vec::new(),
             news: Vec::new(),
         }
@@ -129,8 +135,12 @@ impl Conversation {
         let (asked, model) = self.models.find(&message.reference);
         let models = (asked.or_else(|| text(message.asked_model())), model);
         let prompt = message.take_prompt().and_then(|text| prompt::prompt_text(text.as_bytes(), self.kept_max));
-        let mut running = Box::new(Running::new(endpoint, at_us, models, prompt, self.kept_max));
+        let mut running = Box::new(Running::new(self.count, endpoint, at_us, models, prompt, self.kept_max));
         running.follows_another = follows_another;
+        self.count += 1;
+        if self.begun.len() < SOCKET_OPEN_MAX {
+            self.begun.push(running.begun());
+        }
         self.running += 1;
         self.words_bytes += running.words_bytes();
         self.open.insert(key, Opened::Running(running));

@@ -1,8 +1,11 @@
 //! One generation: from the message that asks for it to the one that ends it.
 
+use std::sync::Arc;
+
 use super::super::counts::TokenCounts;
 use super::super::excerpt::Excerpt;
 use super::super::numbers::{ServerWork, ToldNumbers};
+use super::super::progress::{ReadSoFar, ReplyProgress};
 use super::super::text::lossy;
 use super::super::tools::{ToolPart, Tools};
 use super::super::usage_report::UsageReport;
@@ -11,9 +14,28 @@ use super::super::words::Telling;
 use super::models::text;
 use super::server_message::{FragmentKind, ServerMessage};
 
+/// One that begins.
+#[derive(Debug)]
+pub struct BegunGeneration {
+    /// Its number, which no other has on this connection.
+    pub number: u64,
+    /// As [`Generation::endpoint`].
+    pub endpoint: &'static str,
+    /// When the whole message was there that asks for it, in microseconds of the caller's clock.
+    pub began_us: u64,
+    /// The model that the client asks for, else the one behind that.
+    pub model: Option<String>,
+    /// Bytes of the prompt, where words are kept.
+    pub prompt_bytes: Option<u64>,
+    /// How far it is. Times count from `began_us`.
+    pub progress: Arc<ReplyProgress>,
+}
+
 /// One that has ended, as the row wants to know it. Unknown is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
+    /// As [`BegunGeneration::number`].
+    pub number: u64,
     /// `/llm/predict`, `/llm/completeRawText` or `/embedding/embedString`.
     pub endpoint: &'static str,
     /// When the whole message was there that asks for it, in microseconds of the caller's clock.
@@ -64,6 +86,7 @@ impl Generation {
 #[cfg(test)]
 pub(crate) fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<Generation> {
     let generation = |_| Generation {
+        number: 0,
         endpoint: super::PREDICT,
         began_us: 0,
         ended_us: 0,
@@ -79,6 +102,8 @@ pub(crate) fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<
 /// One that is still going on.
 #[derive(Debug)]
 pub struct Running {
+    number: u64,
+    progress: Arc<ReplyProgress>,
     endpoint: &'static str,
     began_us: u64,
     requested_model: Option<String>,
@@ -134,8 +159,9 @@ impl AnswerSoFar {
 }
 
 impl Running {
-    /// One that begins, with the model that it asks for and the one behind that.
+    /// One that begins, with its number, the model that it asks for and the one behind that.
     pub fn new(
+        number: u64,
         endpoint: &'static str,
         began_us: u64,
         (requested_model, model): (Option<String>, Option<String>),
@@ -143,6 +169,8 @@ impl Running {
         kept_max: usize,
     ) -> Running {
         Running {
+            number,
+            progress: Arc::default(),
             endpoint,
             began_us,
             requested_model,
@@ -152,6 +180,18 @@ impl Running {
             follows_another: false,
             kept_max,
             answer: None,
+        }
+    }
+
+    /// What it is at its beginning.
+    pub fn begun(&self) -> BegunGeneration {
+        BegunGeneration {
+            number: self.number,
+            endpoint: self.endpoint,
+            began_us: self.began_us,
+            model: self.requested_model.clone().or_else(|| self.model.clone()),
+            prompt_bytes: self.prompt.as_ref().map(|prompt| prompt.len() as u64),
+            progress: self.progress.clone(),
         }
     }
 
@@ -165,6 +205,7 @@ impl Running {
             FragmentKind::Reasoning => answer.reasoning.append(&message.content),
             FragmentKind::Other => {}
         }
+        self.tell_progress(after_us);
     }
 
     /// Takes how far the prompt is processed.
@@ -179,6 +220,7 @@ impl Running {
         let answer = self.answer();
         answer.is_in_call = true;
         answer.pace.count(after_us, message.said);
+        self.tell_progress(after_us);
     }
 
     /// Takes a whole tool call.
@@ -189,13 +231,14 @@ impl Running {
             answer.pace.count(after_us, message.said);
         }
         if kept_max == 0 {
-            return;
+            return self.tell_progress(after_us);
         }
         let mut call = ToolPart::new(None, b"", kept_max);
         std::mem::swap(&mut call.id, &mut message.tool_id);
         std::mem::swap(&mut call.name, &mut message.tool_name);
         std::mem::swap(&mut call.arguments, &mut message.arguments);
         answer.tools.merge(&[call], Telling::Whole);
+        self.tell_progress(after_us);
     }
 
     /// Takes the message of its success; how it has ended.
@@ -240,6 +283,7 @@ impl Running {
         report.finished = end == GenerationEnd::Completed;
         (report.streamed, report.needs_terminal) = (was_streamed, true);
         Generation {
+            number: self.number,
             endpoint: self.endpoint,
             began_us: self.began_us,
             ended_us: at_us,
@@ -249,6 +293,13 @@ impl Running {
             report,
             end,
         }
+    }
+
+    /// Messages are told from their beginning on, and those that bring words are what is counted here.
+    fn tell_progress(&self, after_us: u64) {
+        let Some(answer) = &self.answer else { return };
+        let WordPace { events: words, first_us, .. } = answer.pace;
+        self.progress.tell(ReadSoFar { events: Some(words), words, first_us, output_tokens: None }, after_us);
     }
 
     fn answer(&mut self) -> &mut AnswerSoFar {

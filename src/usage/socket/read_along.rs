@@ -1,7 +1,7 @@
 //! What a tunnel asks of whoever reads a copy of its bytes.
 
 use super::super::listing::ModelNews;
-use super::generation::Generation;
+use super::generation::{BegunGeneration, Generation};
 
 /// Reads both directions of a WebSocket along, for the generations that they carry. `at_us`: microseconds of the
 /// caller's clock.
@@ -12,6 +12,11 @@ pub trait ReadAlong: Send {
     /// Reads bytes that LM Studio sent. How many of them may leave before the rows of what [`ReadAlong::take_ended`]
     /// tells are committed: all, or those before the last byte of the first message that ends a generation.
     fn upstream_sent(&mut self, bytes: &[u8], at_us: u64) -> usize;
+
+    /// Generations that have begun since this was last asked, in order.
+    fn take_begun(&mut self) -> Vec<BegunGeneration> {
+        Vec::new()
+    }
 
     /// Generations that have ended since this was last asked, in order.
     fn take_ended(&mut self) -> Vec<Generation>;

@@ -114,7 +114,7 @@ fn one(namespace: Namespace, parts: &[&str]) -> Generation {
 
 #[test]
 fn a_prediction_tells_all_that_its_row_wants_to_know() {
-    let Generation { endpoint, began_us, ended_us, requested_model, was_streamed, prompt, report, end } =
+    let Generation { endpoint, began_us, ended_us, requested_model, was_streamed, prompt, report, end, .. } =
         one(Llm, &[AUTH, LOAD, PREDICT_1, ANSWER_1, SUCCESS_1, CLOSE_1]);
     assert_eq!((endpoint, was_streamed, end), ("/llm/predict", true, GenerationEnd::Completed));
     assert_eq!((began_us, ended_us), (8_000, 18_000));
@@ -723,7 +723,7 @@ fn a_message_of_any_size_is_read_in_bounded_memory() {
 
 #[test]
 fn at_rest_a_socket_takes_next_to_nothing() {
-    assert!(size_of::<SocketReader>() <= 300, "{} bytes", size_of::<SocketReader>());
+    assert!(size_of::<SocketReader>() <= 320, "{} bytes", size_of::<SocketReader>());
     let mut reader = SocketReader::new(Embedding, 1 << 20);
     for line in [AUTH, EMBED_1].concat().lines().filter(|line| !line.is_empty()) {
         say(&mut reader, line, 1, usize::MAX);

@@ -96,6 +96,7 @@ impl Tap {
         let Some(same) = self.repeat.find(input) else { return 0 };
         self.facts.say_instead(same.role, same.words);
         self.account.merge_repeated(&self.facts, self.now_us);
+        self.documents += 1;
         same.length
     }
 
