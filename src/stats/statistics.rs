@@ -36,7 +36,8 @@ pub struct Statistics {
     sources: Arc<Sources>,
 }
 
-/// How long the thread rests after an answer that took so long, if rows came since the one before. Questions without
+/// How long the thread rests after an answer that took so long, if rows came since the one before, or it told what goes
+/// on. Questions without
 /// pause would take their share of the processor from the exchanges that bring them; a rest for each answer leaves them a
 /// twentieth of one. When none come, nobody is held up.
 pub fn rest(took: Duration, rows_came: bool) -> Duration {
@@ -122,7 +123,8 @@ impl Answerer {
             }
             let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
             let rows_came = mem::replace(&mut rows_before, rows_written) != rows_written;
-            rest_until = Instant::now() + rest(began.elapsed(), rows_came);
+            // What goes on is asked for again and again, also while no row comes: long streams go on then.
+            rest_until = Instant::now() + rest(began.elapsed(), rows_came || route == Local::Now);
         }
     }
 
