@@ -445,6 +445,7 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         told_conversation: Default::default(),
         replay_of: None,
         queue_ms: None,
+        context_tokens: None,
         content: Content::default(),
     }
 }

@@ -252,6 +252,9 @@ pub const PACKED_ROWS_MIN: u64 = 2048;
 pub const PACKED_AT_ONCE_MAX: usize = 16 * 1024;
 /// Hours and series that these rows belong to: each takes some kilobytes while they are read.
 pub const PACKED_GROUPS_MAX: usize = 1024;
+/// A shorter prompt is not judged for whether upstream has cut it: contexts hold 2,048 tokens at least, and what a template
+/// puts around it counts for more.
+pub const PROMPT_JUDGED_BYTES_MIN: u64 = 8 * 1024;
 /// Exchanges of an hour whose time is shared exactly to the millisecond: five a second. They take a megabyte while that is
 /// done; where there are more, moments are of ten milliseconds.
 pub const SHARED_EXACTLY_MAX: usize = 20_000;

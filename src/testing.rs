@@ -92,6 +92,7 @@ pub(crate) fn row() -> Row {
         told_conversation: Default::default(),
         replay_of: None,
         queue_ms: None,
+        context_tokens: None,
         content: Content {
             prompt: Some("hello".to_owned().into()),
             output: Some("hi".to_owned()),
@@ -141,6 +142,7 @@ pub(crate) fn random_row(random: &mut Random) -> Row {
         told_conversation: Default::default(),
         replay_of: None,
         queue_ms: random.maybe(count),
+        context_tokens: random.maybe(|random| 4096 << random.below(4)),
         content: Content {
             prompt: random.maybe(|random| "prompt ".repeat(random.below(2000) as usize).into()),
             output: random.maybe(|random| text(random, "output ")),

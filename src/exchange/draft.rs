@@ -9,6 +9,7 @@ use crate::calendar::now_ms;
 use crate::http::head::RequestHead;
 use crate::in_flight::AskedNow;
 use crate::limits::UNKEPT_PROMPT_BYTES_MAX;
+use crate::models::SeenModels;
 use crate::prompts::ToldConversation;
 use crate::prompts::session::told_conversation;
 use crate::record::prompts::{Prompt, ReadRequest};
@@ -33,6 +34,7 @@ pub struct Draft {
     told_conversation: ToldConversation,
     replay_of: Option<i64>,
     queue_ms: Option<u64>,
+    models: Arc<SeenModels>,
     began: Instant,
     start_ms: i64,
     has_row: bool,
@@ -96,6 +98,7 @@ impl Draft {
             told_conversation: told_conversation(|name| head.field(name), settings.session_header.as_deref(), &asked),
             replay_of: number(REPLAY_FIELD),
             queue_ms: None,
+            models: shared.models.clone(),
             asked,
             began,
             start_ms,
@@ -160,6 +163,7 @@ impl Draft {
             client: self.client.clone(),
             key: self.key.clone(),
             told_conversation: self.told_conversation.clone(),
+            models: self.models.clone(),
             ..*self
         };
         as_of_now.row(ending)
@@ -169,9 +173,11 @@ impl Draft {
     pub fn row(self, ending: Ending) -> Row {
         let Ending { outcome, http_status, error, report, streamed } = ending;
         let UsageReport { counts, work, .. } = report;
+        let model = report.model.or_else(|| self.asked.model.clone());
         Row {
             endpoint: self.endpoint,
-            model: report.model.or_else(|| self.asked.model.clone()),
+            context_tokens: model.as_deref().and_then(|model| self.models.context_tokens(model)),
+            model,
             requested_model: self.asked.model,
             start_ms: self.start_ms,
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -260,12 +266,12 @@ impl Speaker {
     }
 
     /// The row of a generation that has ended just now. `client`: who it is where the handshake does not tell. `opened`:
-    /// when the WebSocket was. `cut`: the outcome where it is the WebSocket's end that has ended it.
+    /// when the WebSocket was. `models`: what is known of them. `cut`: the outcome where it is the WebSocket's end that has ended it.
     pub fn row(
         &self,
         generation: Generation,
         client: Option<&str>,
-        opened: Instant,
+        (opened, models): (Instant, &Arc<SeenModels>),
         cut: (Outcome, Option<&str>),
     ) -> Row {
         let (outcome, error) = match (generation.end, generation.error()) {
@@ -290,6 +296,7 @@ impl Speaker {
             told_conversation: ToldConversation::Untold,
             replay_of: None,
             queue_ms: None,
+            models: models.clone(),
             began,
             start_ms: now_ms() - began.elapsed().as_millis() as i64,
             has_row: false,

@@ -522,7 +522,7 @@ impl<S: Socket> Tunnel<S> {
         let peer = self.loan.client().peer();
         let row = |(generation, end): (Generation, Option<TunnelEnd>)| {
             let (outcome, error) = end.map_or((Outcome::Completed, None), words_of);
-            let row = self.speaker.row(generation, client, self.began, (outcome, error));
+            let row = self.speaker.row(generation, client, (self.began, &self.onlookers.models), (outcome, error));
             log_generation(peer, &row);
             row
         };

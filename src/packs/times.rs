@@ -257,10 +257,16 @@ pub enum TimeFigure {
     Drafted,
     /// and how many were.
     Accepted,
+    /// Requests of which it is known how large their context is,
+    Contexts,
+    /// and how full it was, in thousandths, added up.
+    ContextUsed,
+    /// Prompts that seem to be cut.
+    PromptsCut,
 }
 
 /// How many there are.
-pub const TIME_FIGURES: usize = TimeFigure::Accepted as usize + 1;
+pub const TIME_FIGURES: usize = TimeFigure::PromptsCut as usize + 1;
 
 /// What the exchanges of one series come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

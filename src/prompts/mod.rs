@@ -7,12 +7,13 @@
 //!                     └────▶ chat_export: as programs that train read it
 //! ```
 //!
-//! What is shown of it to a person (diff, break_excerpts) has no secrets and no invisible characters. Beneath: json_text
+//! How many tokens a prompt may be expected to have, cut tells. What is shown of it to a person (diff, break_excerpts) has no secrets and no invisible characters. Beneath: json_text
 //! (JSON as the text that it is), line_diff.
 
 pub mod break_excerpts;
 pub mod chat_export;
 pub mod comparison;
+pub mod cut;
 pub mod diff;
 pub mod form;
 mod json_text;

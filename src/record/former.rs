@@ -51,7 +51,12 @@ const ADDED_IN_5: [(&str, &str, &str); 13] = [
 ];
 
 /// Columns that version 5 did not have.
-const ADDED_IN_6: [(&str, &str, &str); 1] = [("requests", "queue_ms", "INTEGER")];
+const ADDED_IN_6: [(&str, &str, &str); 4] = [
+    ("requests", "queue_ms", "INTEGER"),
+    ("requests", "context_tokens", "INTEGER"),
+    ("requests", "prompt_cut", "INTEGER"),
+    ("requests", "prompt_expected_tokens", "INTEGER"),
+];
 
 /// Makes the tables of a former version those of this one, inside the caller's transaction.
 pub(super) fn upgrade(conn: &Connection, version: i32) -> rusqlite::Result<()> {
@@ -192,7 +197,10 @@ mod tests {
                 conn.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).expect("there was one");
             }
         };
-        conn.execute_batch("DROP TABLE packed_times; DROP TABLE open_hours; DROP TABLE reaching").expect("made");
+        conn.execute_batch(
+            "DROP TABLE packed_times; DROP TABLE packed_cuts; DROP TABLE open_hours; DROP TABLE reaching",
+        )
+        .expect("made");
         drop_columns(&ADDED_IN_6);
         if version == 5 {
             conn.pragma_update(None, "user_version", version).expect("marked");
@@ -286,7 +294,12 @@ mod tests {
             let days = reader.over_time(filter, Bucket::Day, Zone { minutes: 120 }, None, hour).expect("answers");
             let latency = reader.latency(filter).expect("answers");
             let times = reader.times(filter, hour + 80 * HOUR_MS).expect("answers");
-            format!("{summary:?} {models:?} {days:?} {latency:?} {times:?}")
+            let (total, requests) = (&times.total, times.total.requests);
+            // The last microsecond of a part is rounded by the order in which rows are met.
+            let parts =
+                [total.generating_ms, total.prompt_processing_ms, total.loading_ms].map(|part| (part.0 + 500) / 1000);
+            let times = format!("{parts:?} {:?} {:?} {requests}", times.idle_ms, times.uncounted_ms);
+            format!("{summary:?} {models:?} {days:?} {latency:?} {times}")
         });
         answers.collect::<Vec<_>>().join("\n")
     }
@@ -307,6 +320,7 @@ mod tests {
             accepted_draft_tokens: None,
             prompt_tokens_per_second: None,
             queue_ms: None,
+            context_tokens: None,
             ..row
         };
         (0..500).map(|_| untold(random_row(&mut random))).collect()

@@ -23,6 +23,7 @@ use crate::limits::{
     CONVERSATIONS_KNOWN_MAX, MODELS_KNOWN_MAX, OUTLINES_KNOWN_BYTES_MAX, OUTLINES_KNOWN_MAX, PIECED_BYTES_MIN,
 };
 use crate::prompts::comparison::{closeness, compare};
+use crate::prompts::cut::{PromptSize, UsualDensity};
 use crate::prompts::outline::shared_within;
 use crate::prompts::session::{chain, chain_name, chain_seed};
 use crate::prompts::{Circumstances, ConversationSource, ElementPart, Outline, PrefixBreak, ToldConversation};
@@ -75,6 +76,8 @@ struct ModelHabits {
     tells_cached_tokens: bool,
     /// Tokens a second, of what is read anew.
     reading_speed: Option<f64>,
+    /// Bytes of prompts for each of their tokens.
+    density: UsualDensity,
 }
 
 /// Of a speed that is measured anew, so much counts.
@@ -155,8 +158,33 @@ impl Lineages {
         // Of what goes on from a reply, upstream has the rest.
         if let Some(outline) = outline.filter(|_| source != ConversationSource::Response) {
             self.compare(conn, row, outline, &conversation, &mut lineage)?;
+            self.judge(row, outline.bytes(), &mut lineage);
         }
         Ok(Traced { lineage, begins, end })
+    }
+
+    /// Whether upstream seems to have cut the prompt. Of one that is not kept as it was sent, how many tokens it should have
+    /// is not known.
+    fn judge(&mut self, row: &Row, bytes: u64, lineage: &mut Lineage) {
+        let is_as_sent = row.content.shape.as_ref().is_some_and(|shape| shape.replaced.is_none());
+        let Some(input) = row.input_tokens.filter(|_| is_as_sent && was_read(row.outcome)) else { return };
+        // Some count beside it what the cache had: then there are more, and none too few.
+        let beside = match dialect_of(&row.endpoint) {
+            Dialect::Messages => row.cached_tokens.unwrap_or(0).saturating_add(row.cache_write_tokens.unwrap_or(0)),
+            _ => 0,
+        };
+        let size = PromptSize {
+            bytes,
+            new_bytes: bytes.saturating_sub(lineage.prefix_bytes.unwrap_or(0)),
+            told_tokens: input.saturating_add(beside),
+            context_tokens: row.context_tokens,
+        };
+        let model = self.model(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
+        let density = &mut self.models.entry(model).or_default().density;
+        if let Some(judgement) = density.judge(size, || prompt_of(row).map(|prompt| prompt.text().into_owned())) {
+            lineage.prompt_cut = Some(judgement.is_cut);
+            lineage.prompt_expected_tokens = Some(judgement.expected_tokens);
+        }
     }
 
     /// What the chains of this client begin with. Mostly it is the one who asked last.
@@ -312,7 +340,7 @@ impl Lineages {
         self.is_loaded = true;
         let mut statement = conn.prepare_cached(
             "SELECT requests.id, model, start_time, conversation, request_id, client, key, outcome, cached_tokens,
-                prompt_tokens_per_second, outline, endpoint
+                prompt_tokens_per_second, outline, endpoint, iif(prompt_cut = 0, prompt_bytes, NULL), input_tokens
              FROM requests LEFT JOIN content ON content.id = requests.id
              WHERE requests.id > (SELECT max(id) FROM requests) - ?1 AND conversation IS NOT NULL ORDER BY requests.id",
         )?;
@@ -330,6 +358,9 @@ impl Lineages {
             let model = self.model(text(row, 1));
             let habits = self.models.entry(model.clone()).or_default();
             habits.tells_cached_tokens |= integer(row, 8).is_some();
+            if let Some((bytes, tokens)) = integer(row, 12).zip(integer(row, 13)) {
+                habits.density.learn(bytes as f64 / tokens.max(1) as f64);
+            }
             habits.reading_speed = row.get::<_, Option<f64>>(9).ok().flatten().or(habits.reading_speed);
             let outcome = Outcome::named(text(row, 7));
             if let Some(outline) = outline.filter(|_| outcome.is_some_and(was_read)) {

@@ -91,6 +91,8 @@ pub struct Folded {
     measured: BTreeMap<(i64, usize), Measured>,
     /// By hour, series and reason.
     prefixes: BTreeMap<(i64, usize, u8), PrefixSums>,
+    /// Those that seem to be cut.
+    cuts: BTreeMap<(i64, usize, u8), PrefixSums>,
     conversations: BTreeMap<String, FoldedConversation>,
     /// Hours in which rows began.
     hours: BTreeSet<i64>,
@@ -100,7 +102,7 @@ pub struct Folded {
 
 /// What [`Folded::count`] reads of a row, before its figures.
 const COLUMNS: &str = "id, start_time, model, endpoint, client, key, outcome, conversation, conversation_source,
-    prefix_break, prompt_bytes, prefix_bytes, prefix_lost_ms";
+    prefix_break, prompt_bytes, prefix_bytes, prefix_lost_ms, prompt_cut";
 
 impl Folded {
     /// The rows behind `packed_until`, as many as are packed at once, from one state of the database: inside the
@@ -144,7 +146,7 @@ impl Folded {
     /// What somebody else has written into a row does not keep the others from being counted.
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
-        let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 13, ALL_FIGURES) };
+        let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 14, ALL_FIGURES) };
         let series = self.place(array::from_fn(|at| text(row, 2 + at)));
         let start_ms = ms_of_text(text(row, 1)).unwrap_or(0);
         let hour = hour_of_ms(start_ms);
@@ -156,6 +158,9 @@ impl Folded {
             let of_row =
                 PrefixSums { requests: 1, prompt_bytes: figure(10), shared_bytes: figure(11), lost_ms: figure(12) };
             self.prefixes.entry((hour, series, reason as u8)).or_default().add(&of_row, 1);
+        }
+        if integer(row, 13) == Some(1) {
+            self.cuts.entry((hour, series, 0)).or_default().requests += 1;
         }
         let name = text(row, 7);
         if !name.is_empty() {
@@ -209,26 +214,35 @@ impl Folded {
     fn add_to_packs(&self, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
         add_to_packs(conn, self.by_series(conn, ids)?, sign)?;
         let series = self.series_ids(conn, ids)?;
-        self.add_prefixes(conn, &series, sign)?;
+        add_prefixes(conn, "packed_prefixes", &self.prefixes, &series, sign)?;
+        add_prefixes(conn, "packed_cuts", &self.cuts, &series, sign)?;
         times::open_hours(conn, &self.hours, &self.reaching, sign)?;
         conversations::add(conn, &self.conversations, &series, sign)
     }
+}
 
-    fn add_prefixes(&self, conn: &Connection, series: &[i64], sign: i64) -> rusqlite::Result<()> {
-        let mut added: BTreeMap<i64, PrefixPack> = BTreeMap::new();
-        for ((hour, at, reason), sums) in &self.prefixes {
-            for id in packs_of_hour(*hour) {
-                added.entry(id).or_default().entry((series[*at], *reason)).or_default().add(sums, sign);
-            }
+/// Adds what the prompts of rows come to, by hour, the place of their series and reason, to packs of one table.
+fn add_prefixes(
+    conn: &Connection,
+    table: &str,
+    prefixes: &BTreeMap<(i64, usize, u8), PrefixSums>,
+    series: &[i64],
+    sign: i64,
+) -> rusqlite::Result<()> {
+    let mut added: BTreeMap<i64, PrefixPack> = BTreeMap::new();
+    for ((hour, at, reason), sums) in prefixes {
+        for id in packs_of_hour(*hour) {
+            added.entry(id).or_default().entry((series[*at], *reason)).or_default().add(sums, sign);
         }
-        let mut write = conn.prepare_cached("INSERT OR REPLACE INTO packed_prefixes VALUES (?1, ?2)")?;
-        for (id, mut pack) in added {
-            let stored = read_blob(conn, "SELECT pack FROM packed_prefixes WHERE id = ?1", id)?;
-            visit_prefixes(&stored, |series, reason, sums| pack.entry((series, reason)).or_default().add(sums, 1))?;
-            write.execute(params![id, encode_prefixes(&pack)])?;
-        }
-        Ok(())
     }
+    let read = format!("SELECT pack FROM {table} WHERE id = ?1");
+    let mut write = conn.prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2)"))?;
+    for (id, mut pack) in added {
+        let stored = read_blob(conn, &read, id)?;
+        visit_prefixes(&stored, |series, reason, sums| pack.entry((series, reason)).or_default().add(sums, 1))?;
+        write.execute(params![id, encode_prefixes(&pack)])?;
+    }
+    Ok(())
 }
 
 /// Reads the rows behind `packed_until`, on any connection.

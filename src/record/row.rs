@@ -145,6 +145,9 @@ pub struct Row {
     /// How long it waited for a place among those that may be in flight.
     #[serde(default)]
     pub queue_ms: Option<u64>,
+    /// How many tokens the model's context holds.
+    #[serde(default)]
+    pub context_tokens: Option<u64>,
     /// What was said, unless the settings say that it is not stored.
     #[serde(skip)]
     pub content: Content,
@@ -169,6 +172,10 @@ pub struct Lineage {
     pub prefix_break: Option<PrefixBreak>,
     /// How long it took to read what could have been shared, as estimated.
     pub prefix_lost_ms: Option<u64>,
+    /// Upstream seems to have cut the prompt.
+    pub prompt_cut: Option<bool>,
+    /// How many tokens it has if it is as usual for its model.
+    pub prompt_expected_tokens: Option<u64>,
 }
 
 /// A name for the type, or serde would take it for a part of what it reads.

@@ -84,7 +84,10 @@ CREATE TABLE requests (
     prefix_messages INTEGER,
     prefix_break TEXT,
     prefix_lost_ms INTEGER,
-    queue_ms INTEGER
+    queue_ms INTEGER,
+    context_tokens INTEGER,
+    prompt_cut INTEGER,
+    prompt_expected_tokens INTEGER
 );
 CREATE TABLE content (
     id INTEGER PRIMARY KEY,
@@ -151,6 +154,8 @@ CREATE TABLE turns (conversation INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY 
 const TIMES: &str = "
 -- Of each series, its part of the time and what it did with it; the same ids.
 CREATE TABLE packed_times (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
+-- Of each series, prompts that seem to be cut: packs as those of prefixes, under reason 0; only where there are any.
+CREATE TABLE packed_cuts (id INTEGER PRIMARY KEY, pack BLOB NOT NULL);
 -- Hours since 1970 whose packs of times are to be made, or made anew: packed rows reach into them.
 CREATE TABLE open_hours (hour INTEGER PRIMARY KEY);
 -- Packed rows that began before an hour and reach into it.

@@ -126,9 +126,10 @@ impl Inserts<'_> {
                 finish_reason, usage_source, model_load_ms, client, key, attempt, cache_write_tokens, draft_tokens,
                 accepted_draft_tokens, prompt_tokens_per_second, replay_of, conversation, conversation_source,
                 prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break, prefix_lost_ms,
-                queue_ms)
+                queue_ms, context_tokens, prompt_cut, prompt_expected_tokens)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41)",
+                ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43,
+                ?44)",
         )?;
         let content = conn.prepare_cached(
             "INSERT INTO content (id, prompt, output, reasoning, tool_calls, pieces, outline, replaced, title)
@@ -201,6 +202,9 @@ impl Inserts<'_> {
             lineage.prefix_break.map(PrefixBreak::as_str),
             figure(lineage.prefix_lost_ms),
             figure(row.queue_ms),
+            figure(row.context_tokens),
+            lineage.prompt_cut,
+            figure(lineage.prompt_expected_tokens),
         ])
     }
 }
@@ -213,7 +217,7 @@ pub(super) fn overwrite(conn: &Connection, id: i64, before: &Row, after: &Row) -
         .prepare_cached(
             "DELETE FROM requests WHERE id = ?1 AND start_time = ?2 RETURNING created_at, conversation,
                 conversation_source, prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break,
-                prefix_lost_ms",
+                prefix_lost_ms, prompt_cut, prompt_expected_tokens",
         )?
         .query_row(params![id, text_of_ms(before.start_ms)], |row| Ok((row.get::<_, String>(0)?, lineage(row, 1))))?;
     let entry = Entry { id: Some(id), lineage, ..Entry::new(after, &created_at) };
@@ -233,5 +237,7 @@ fn lineage(row: &rusqlite::Row, first: usize) -> Lineage {
         prefix_messages: figure(5),
         prefix_break: PrefixBreak::named(text(row, first + 6)),
         prefix_lost_ms: figure(7),
+        prompt_cut: integer(row, first + 8).map(|cut| cut != 0),
+        prompt_expected_tokens: figure(9),
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct TimedRow<'a> {
 /// What a [`TimedRow`] is made of. Names stand in the order of [`Names`].
 const COLUMNS: &str = "id, model, endpoint, client, key, outcome, start_time, duration_ms, queue_ms, model_load_ms,
     time_to_first_token_ms, was_streamed, input_tokens, cached_tokens, output_tokens, tokens_per_second,
-    prompt_tokens_per_second, draft_tokens, accepted_draft_tokens, conversation";
+    prompt_tokens_per_second, draft_tokens, accepted_draft_tokens, conversation, context_tokens, prompt_cut";
 
 impl<'a> TimedRow<'a> {
     fn new(row: &'a Row<'a>) -> rusqlite::Result<TimedRow<'a>> {
@@ -155,6 +155,12 @@ impl<'a> TimedRow<'a> {
             set(TimeFigure::Drafted, drafted);
             set(TimeFigure::Accepted, accepted);
         }
+        if let Some((context, input)) = self.figure(20).filter(|context| *context > 0).zip(self.figure(12)) {
+            let used = input + self.figure(14).unwrap_or(0);
+            set(TimeFigure::Contexts, 1);
+            set(TimeFigure::ContextUsed, (used as f64 * 1000.0 / context as f64).round() as i64);
+        }
+        set(TimeFigure::PromptsCut, self.figure(21).unwrap_or(0));
         sums
     }
 }

@@ -50,6 +50,9 @@ pub struct Summary {
     /// What they would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
+    /// Prompts that upstream seems to have cut: a suspicion. Told of sums of all, not of groups and points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts_cut: Option<i64>,
 }
 
 /// `GET /stats/by-model` and its like: most requests first, then by name.
@@ -303,6 +306,14 @@ pub struct RequestRow {
     pub prefix_lost_ms: Option<i64>,
     /// How long it waited for a place among those that may be in flight.
     pub queue_ms: Option<i64>,
+    /// How many tokens the model's context holds.
+    pub context_tokens: Option<i64>,
+    /// Of a hundred of them, those that prompt and answer take. One decimal.
+    pub context_used_percent: Option<f64>,
+    /// Upstream seems to have cut the prompt: a suspicion.
+    pub prompt_cut: Option<bool>,
+    /// How many tokens it has if it is as usual for its model; `input_tokens` are those that were told.
+    pub prompt_expected_tokens: Option<i64>,
 }
 
 /// `GET /stats/requests/{id}`: everything of one request.

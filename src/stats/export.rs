@@ -29,7 +29,8 @@ const CSV_HEADER: &str = "id,start_time,endpoint,model,requested_model,client,ke
     cache_write_tokens,draft_tokens,accepted_draft_tokens,prompt_tokens_per_second";
 const CSV_HEADER_OF_COSTS: &str = ",cost,currency";
 const CSV_HEADER_OF_CONVERSATIONS: &str = ",conversation,conversation_source,replay_of,prompt_bytes,prefix_of,\
-    prefix_bytes,prefix_messages,prefix_break,prefix_lost_ms,queue_ms";
+    prefix_bytes,prefix_messages,prefix_break,prefix_lost_ms,queue_ms,\
+    context_tokens,context_used_percent,prompt_cut,prompt_expected_tokens";
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -45,9 +45,15 @@ pub fn of_database(reader: &Reader) -> Result<String, AskError> {
         measured.entry(models.name(model)).or_default().add(&of_model, 1);
     }
     let prefixes = reader.prefixes_by_reason()?;
+    let prompts_cut = reader.at_once(|| reader.prompts_cut(&Filter::default()))?;
     let mut page = Page::default();
     page.add_requests(&counts);
     page.add_prefixes(&prefixes);
+    page.counter(
+        "lms_proxy_prompts_cut_total",
+        "Prompts that upstream seems to have cut, of all time: a suspicion.",
+        prompts_cut,
+    );
     page.add_distributions(&measured);
     Ok(page.text)
 }

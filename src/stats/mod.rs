@@ -31,7 +31,8 @@
 //! of them in [`rows`], words in them in [`search`]; all of them, as a stream, in [`export`]. [`conversations`]
 //! lists what belongs together; which rows do, `turns` knows. Why prompts were read anew is told by [`prefixes`], and
 //! of one prompt
-//! by [`breaks`]; where the time went, by [`times`]; [`bodies`] gives a request's body back. [`question`] says what a query string means,
+//! by [`breaks`]; where the time went, by [`times`];
+//! `cuts` counts prompts that seem to be cut; [`bodies`] gives a request's body back. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
 //! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
@@ -45,6 +46,7 @@ pub mod breaks;
 mod chats;
 mod condition;
 pub mod conversations;
+mod cuts;
 pub mod export;
 pub mod filter;
 mod kept;

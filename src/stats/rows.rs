@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{OptionalExtension, Row, params_from_iter};
 
-use super::answers::{RequestInFull, RequestRow, Requests};
+use super::answers::{RequestInFull, RequestRow, Requests, one_decimal};
 use super::condition::Condition;
 use super::filter::Filter;
 use super::range::{Cut, cut};
@@ -26,7 +26,7 @@ pub(super) const REQUEST_COLUMNS: &str = "id, endpoint, model, input_tokens, out
     time_to_first_token_ms, tokens_per_second, finish_reason, usage_source, model_load_ms, client, key, attempt,
     error_message, request_id, cache_write_tokens, draft_tokens, accepted_draft_tokens, prompt_tokens_per_second,
     conversation, conversation_source, replay_of, prompt_bytes, prefix_of, prefix_bytes, prefix_messages, prefix_break,
-    prefix_lost_ms, queue_ms";
+    prefix_lost_ms, queue_ms, context_tokens, prompt_cut, prompt_expected_tokens";
 
 /// Fewer ids than this are looked at sooner than the packs that would tell which of them can match.
 const NARROWED_IDS_MIN: i64 = if cfg!(test) { 10 } else { 1000 };
@@ -222,11 +222,16 @@ impl Reader {
             prefix_break: columns.get()?,
             prefix_lost_ms: columns.get()?,
             queue_ms: columns.get()?,
+            context_tokens: columns.get()?,
+            context_used_percent: None,
+            prompt_cut: columns.get()?,
+            prompt_expected_tokens: columns.get()?,
         };
         let (input, output) = (request.input_tokens, request.output_tokens);
         let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
         let price = price.filter(|_| input.is_some() || output.is_some());
         let counts = [input, request.cached_tokens, request.cache_write_tokens, output];
+        request.context_used_percent = context_used_percent(request.context_tokens, input, output);
         request.cost = self.cost(price.map(|price| price.of_request(counts)));
         Ok(request)
     }
@@ -290,6 +295,12 @@ impl Reader {
         let ids = self.ids_of_pack(filter, pack_id(of.0, of.1))?;
         Ok(ids.map(|(first, last)| Ids { last, first, of }))
     }
+}
+
+/// How full a context is of prompt and answer.
+fn context_used_percent(context: Option<i64>, input: Option<i64>, output: Option<i64>) -> Option<f64> {
+    let (context, input) = context.filter(|context| *context > 0).zip(input)?;
+    Some(one_decimal((input + output.unwrap_or(0)) as f64 * 100.0 / context as f64))
 }
 
 /// The columns of a row, one after the other.

@@ -84,6 +84,10 @@ pub struct TimeParts {
     pub prompt_tokens_per_second: Option<f64>,
     /// Of a hundred tokens that a draft model proposed, those that were taken. One decimal.
     pub accepted_draft_percent: Option<f64>,
+    /// How full contexts were, on average of those whose size is known. One decimal.
+    pub context_used_percent: Option<f64>,
+    /// Requests whose prompt seems to be cut.
+    pub prompts_cut: i64,
 }
 
 /// Microseconds, told as milliseconds.
@@ -119,6 +123,8 @@ impl TimeParts {
             model_load_ms: sums.get(TimeFigure::LoadMs),
             prompt_tokens_per_second: ratio(read.saturating_mul(1_000_000), read_us),
             accepted_draft_percent: ratio(accepted.saturating_mul(100), drafted),
+            context_used_percent: ratio(sums.get(TimeFigure::ContextUsed), 10 * sums.get(TimeFigure::Contexts)),
+            prompts_cut: sums.get(TimeFigure::PromptsCut),
         }
     }
 }

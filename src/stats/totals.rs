@@ -123,7 +123,9 @@ impl Reader {
     pub fn summary(&self, filter: &Filter) -> Result<Summary, AskError> {
         self.at_once(|| {
             let range = [(filter.from_ms, filter.to_ms)];
-            self.tabulate(filter, None, &range, self.packed()?, |table| self.summary_of(&merged(&table.cells[0])))
+            let all =
+                self.tabulate(filter, None, &range, self.packed()?, |table| self.summary_of(&merged(&table.cells[0])))?;
+            Ok(Summary { prompts_cut: Some(self.prompts_cut(filter)?), ..all })
         })
     }
 
@@ -367,6 +369,7 @@ impl Reader {
             total_reasoning_tokens: reasoning,
             requests_without_usage: figures.requests - figures.with_usage,
             cost: self.cost_of(figures),
+            prompts_cut: None,
         }
     }
 

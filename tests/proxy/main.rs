@@ -6,6 +6,7 @@
 
 mod bug;
 mod cancel;
+mod context;
 mod conversations;
 mod disk;
 mod errors;

@@ -41,6 +41,7 @@ pub fn recorded(number: usize) -> Row {
         told_conversation: Default::default(),
         replay_of: None,
         queue_ms: None,
+        context_tokens: None,
         content: Content { prompt: Some(format!("prompt {number}").into()), ..Content::default() },
     }
 }
@@ -159,11 +160,11 @@ fn an_export_is_a_file_of_all_matching_rows() {
     assert!(lines[0].starts_with("id,start_time,endpoint,model,"));
     assert!(lines[0].contains(",request_id,cache_write_tokens,draft_tokens,accepted_draft_tokens,"));
     assert!(lines[0].contains(",prompt_tokens_per_second,cost,currency,conversation,conversation_source,"));
-    assert!(lines[0].ends_with(",prefix_break,prefix_lost_ms,queue_ms"));
+    assert!(lines[0].ends_with(",context_tokens,context_used_percent,prompt_cut,prompt_expected_tokens"));
     assert!(lines[1].contains(r#",false,"'=cmd(""a""), bad",200,"#), "{}", lines[1]);
     assert!(
         lines[2500].starts_with("2500,2026-01-19T11:12:24Z,")
-            && lines[2500].ends_with("chatcmpl-2499,,,,,,USD,a/b c,,,,,,,,,")
+            && lines[2500].ends_with("chatcmpl-2499,,,,,,USD,a/b c,,,,,,,,,,,,,")
     );
     // The connection goes on.
     let jsonl = client.ask(get("/stats/export?format=jsonl&model=even&from=2026-01-19T11:00:00Z"));
