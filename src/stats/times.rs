@@ -211,7 +211,7 @@ impl Reader {
             } else if let Some(of_rows) = self.count_rows_within(filter, within, until)? {
                 self.count_pack(&mut counted, filter, pack_id(SPAN_HOUR, hour), -1)?;
                 counted.add(of_rows);
-            } else if self.is_unpacked(hour)? {
+            } else if self.is_unknown(hour)? {
                 counted.uncounted_us += HOUR_MS * 1000;
             }
         }
@@ -258,7 +258,7 @@ impl Reader {
     }
 
     /// Whether nothing is known of an hour.
-    fn is_unpacked(&self, hour: i64) -> rusqlite::Result<bool> {
+    fn is_unknown(&self, hour: i64) -> rusqlite::Result<bool> {
         let mut is_empty = true;
         self.pack(PACK, pack_id(SPAN_HOUR, hour), |pack| visit_times(pack, |_, _| is_empty = false))?;
         Ok(is_empty)
