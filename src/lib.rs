@@ -57,6 +57,7 @@
 //! | lane (two at most, on demand) | connections moved to it, their streams and WebSockets, idle ones to upstream | its poll; a rest ¹; a commit ² |
 //! | worker (elastic) | a lent exchange while something blocks, an export, or live listeners | a dial, a head, a slow client, a commit |
 //! | names (one, while a name is looked up) | nothing: it leaves the addresses for all who wait | the resolver |
+//! | probe (one, at the start) | nothing: it asks once whether LM Studio answers | a dial, a head |
 //! | statistics (one) | a reading connection | the database; a rest between answers while rows come |
 //! | keeper (one) | a connection of its own, the files beside the database | checkpoints, packing, retries, clean-up |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
@@ -127,7 +128,8 @@
 //! - [`exchange`]: workers, upstream, relay, what lanes ask themselves, streams that flow, tunnels.
 //! - [`stats`]: questions and answers about what was recorded.
 //! - [`front`]: the loops and their connections.
-//! - [`descriptors`], [`proxy`]: the parts put together; the door for `main` and for tests.
+//! - [`descriptors`], [`proxy`]: the parts put together; the door for `main` and for tests. [`greeting`]: the first lines
+//!   of the log.
 
 pub mod bell;
 pub mod calendar;
@@ -137,6 +139,7 @@ pub mod counters;
 pub mod descriptors;
 pub mod exchange;
 pub mod front;
+pub mod greeting;
 pub mod http;
 pub mod in_flight;
 pub mod keepalive;

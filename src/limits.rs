@@ -354,6 +354,10 @@ pub const LINKS_MAX: usize = 40;
 pub const LOCK_FILE_BYTES_MAX: u64 = 128;
 /// Largest `.env` that is read. Real ones hold a few lines; a link to something endless must not fill the memory.
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest file of `UPSTREAM_CA` that is read. All certificates of the web together take 220 KB as PEM.
+pub const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How long LM Studio may be silent when it is asked at the start whether it answers.
+pub const PROBE_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Largest count of tokens or milliseconds that one exchange can honestly have. More is nonsense and stored as
 /// unknown; nine million rows of this size still add up within 64 bits.
 pub const FIGURE_MAX: u64 = 1_000_000_000_000;

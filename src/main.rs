@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lms_metrics_proxy::front::StopAsked;
-use lms_metrics_proxy::logging;
-use lms_metrics_proxy::proxy::Proxy;
-use lms_metrics_proxy::settings::{self, Flag, Settings, StartError};
+use lms_metrics_proxy::greeting::greet;
+use lms_metrics_proxy::logging::{self, LogLook};
+use lms_metrics_proxy::proxy::{NamedFiles, Proxy};
+use lms_metrics_proxy::settings::{self, Flag, Given, Settings, StartError};
 
 /// How long `--health` waits for the answer.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -18,7 +19,7 @@ const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     let obeyed = obey();
     if let Err(e) = &obeyed {
-        logging::say(&e.to_string());
+        e.to_string().lines().for_each(logging::say);
     }
     logging::finish();
     obeyed.map_or_else(|e| ExitCode::from(e.exit_code()), |()| ExitCode::SUCCESS)
@@ -30,17 +31,30 @@ fn obey() -> Result<(), StartError> {
     match flag {
         Flag::Help => say(&settings::help_text()),
         Flag::Version => say(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n")),
-        Flag::Run | Flag::Health => {
-            let (settings, warnings) = settings::from_environment()?;
-            return if flag == Flag::Health { health(&settings) } else { run(settings, &warnings) };
+        Flag::Check => check(&settings::from_environment())?,
+        Flag::Health => health(&settings::from_environment().settings()?.0)?,
+        Flag::Run => {
+            let (settings, warnings) = settings::from_environment().settings()?;
+            run(settings, &warnings)?;
         }
     }
     Ok(())
 }
 
+/// Shows the settings, and what would be said of them at the start.
+fn check(given: &Given) -> Result<(), StartError> {
+    say(&given.table());
+    let (settings, warnings) = given.settings()?;
+    NamedFiles::read(&settings)?;
+    warnings.iter().for_each(|warning| logging::say(warning));
+    Ok(())
+}
+
 fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
     let failed = |what: &str, e: &dyn Display| StartError::new(format_args!("{what}: {e}"));
-    logging::start(settings.log_level).map_err(|e| failed("the system gives no thread for the log", &e))?;
+    let files = NamedFiles::read(&settings)?;
+    let look = if settings.log_json { LogLook::Json } else { LogLook::for_people() };
+    logging::start(settings.log_level, look).map_err(|e| failed("the system gives no thread for the log", &e))?;
     // A bug ends one exchange, not the process: one line in the log like any other.
     std::panic::set_hook(Box::new(|bug| {
         log::error!("bug in {}: {bug}", thread::current().name().unwrap_or("a thread without a name"));
@@ -48,9 +62,7 @@ fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let upstream = settings.upstream.to_string();
-    let database = settings.database.display().to_string();
-    let proxy = Proxy::start(settings)?;
+    let proxy = Proxy::start(settings.clone(), files.clone())?;
     let stop = proxy.stop();
     let last_words = proxy.last_words();
     let on_signal = move || match stop.ask(Instant::now()) {
@@ -64,10 +76,7 @@ fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
         }
     };
     ctrlc::set_handler(on_signal).map_err(|e| failed("signals cannot be caught", &e))?;
-    log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
-    log::info!("listening on http://{}", proxy.address);
-    log::info!("forwarding to {upstream}");
-    log::info!("recording in {database}, {} rows so far", proxy.rows);
+    greet(&proxy, settings, files);
 
     proxy.run().map_err(|e| failed("the event loop failed", &e))?;
     log::info!("stopped");

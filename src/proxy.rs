@@ -7,12 +7,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::{io, process, thread};
 
+use ureq::tls::Certificate;
+
 use crate::calendar::now_ms;
 use crate::descriptors;
 use crate::exchange::Shared;
 use crate::exchange::credential::FingerprintKey;
 use crate::exchange::dial::UpstreamFacts;
 use crate::exchange::idle::IdleConnections;
+use crate::exchange::roots::read_certificates;
 use crate::exchange::worker;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
@@ -37,6 +40,31 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
     })
 }
 
+/// What stands in the files that settings name.
+#[derive(Clone)]
+pub struct NamedFiles {
+    prices: Option<Arc<Prices>>,
+    /// Of `UPSTREAM_CA`.
+    pub own_roots: Vec<Certificate<'static>>,
+}
+
+impl NamedFiles {
+    /// Reads them. An error tells all that is wrong.
+    pub fn read(settings: &Settings) -> Result<NamedFiles, StartError> {
+        let prices = settings.model_prices.as_deref().map(Prices::load).transpose();
+        let own_roots = settings.upstream_ca.as_deref().map(read_certificates).transpose();
+        match (prices, own_roots) {
+            (Ok(prices), Ok(own_roots)) => {
+                Ok(NamedFiles { prices: prices.map(Arc::new), own_roots: own_roots.unwrap_or_default() })
+            }
+            (prices, own_roots) => {
+                let wrong: Vec<String> = prices.err().into_iter().chain(own_roots.err()).collect();
+                Err(StartError::of_settings(&wrong))
+            }
+        }
+    }
+}
+
 /// A proxy that listens, and answers as soon as it [runs](Proxy::run).
 pub struct Proxy {
     front: Front,
@@ -51,9 +79,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Opens the database, listens, and starts what runs beside the front.
-    pub fn start(settings: Settings) -> Result<Proxy, StartError> {
+    pub fn start(settings: Settings, files: NamedFiles) -> Result<Proxy, StartError> {
         descriptors::ask_for_enough(settings.max_workers);
-        let prices = settings.model_prices.as_deref().map(Prices::load).transpose().map_err(StartError::of_setting)?;
         let wanted = SocketAddr::new(settings.host, settings.port);
         let listener = front::listen(wanted).map_err(|e| cannot_listen(wanted, &e))?;
         let address = listener.local_addr()?;
@@ -75,7 +102,7 @@ impl Proxy {
         let keeper = Keeper::start(settings.database.clone(), recorder.clone(), retention)?;
         let database = settings.database.clone();
 
-        let upstream = Arc::new(UpstreamFacts::new(&settings));
+        let upstream = Arc::new(UpstreamFacts::new(&settings, &files.own_roots));
         let judge = Judge::new(&settings);
         let grace = settings.shutdown_grace;
         let shared = Arc::new(Shared {
@@ -94,7 +121,7 @@ impl Proxy {
         let workers = worker::workers(shared.clone());
         let statistics = Statistics::start(Sources {
             database: database.clone(),
-            prices: prices.map(Arc::new),
+            prices: files.prices,
             counters: Arc::default(),
             recorder: recorder.clone(),
             workers: workers.clone(),

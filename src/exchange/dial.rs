@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use ureq::Timeout;
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts};
 use ureq::unversioned::resolver::{ArrayVec, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, RustlsConnector};
 
@@ -19,6 +20,7 @@ use super::head_reader::{Aside, HeadReader};
 use super::manners::Manners;
 use super::permits::Permit;
 use super::permits::Permits;
+use super::roots::{Trust, tls_config};
 use super::wire::{Wire, WireState, called_off};
 use crate::calendar::now_ms;
 use crate::keepalive;
@@ -43,14 +45,14 @@ pub struct UpstreamFacts {
     connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`.
     idle_timeout: Option<Duration>,
-    tls: RustlsConnector,
+    trust: Trust,
     /// Made once: ureq reads the environment for its defaults.
     pub(super) config: Config,
 }
 
 impl UpstreamFacts {
-    /// For the upstream of the settings.
-    pub fn new(settings: &Settings) -> UpstreamFacts {
+    /// For the upstream of the settings. `own_roots`: what its certificate may be signed with beside those of the web.
+    pub fn new(settings: &Settings, own_roots: &[Certificate<'static>]) -> UpstreamFacts {
         let resolve = |host: &str, port| (host, port).to_socket_addrs().map(Iterator::collect);
         let url = &settings.upstream;
         let host = url.authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -64,8 +66,8 @@ impl UpstreamFacts {
             ways_max: settings.max_workers,
             connect_timeout: settings.upstream_connect_timeout,
             idle_timeout: settings.upstream_idle_timeout,
-            tls: RustlsConnector::default(),
-            config: config(),
+            trust: Trust::new(own_roots, config),
+            config: config(RootCerts::WebPki),
         }
     }
 }
@@ -218,11 +220,12 @@ impl Connector<()> for Tls {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         let deadline = Instant::now() + self.0.upstream.connect_timeout;
-        let wire = self.0.connect(deadline)?;
+        let dial = || self.0.connect(deadline);
         if !details.needs_tls() {
-            return Ok(Some(HeadReader::new(Box::new(wire), false, self.0.aside.clone())));
+            return Ok(Some(HeadReader::new(Box::new(dial()?), false, self.0.aside.clone())));
         }
-        self.encrypt(wire, details, deadline)
+        let trust = &self.0.upstream.trust;
+        trust.connect(details, dial, |tls, details, wire| self.encrypt(tls, details, wire, deadline))
     }
 }
 
@@ -231,19 +234,20 @@ impl Tls {
     #[inline(never)]
     fn encrypt(
         &self,
-        mut wire: Wire,
+        tls: &RustlsConnector,
         details: &ConnectionDetails,
+        mut wire: Wire,
         deadline: Instant,
     ) -> Result<Option<HeadReader>, ureq::Error> {
         wire.encrypt();
         // The handshake, too, is connecting. The error of a certificate comes as one of input.
         let socket = self.0.wire.descriptor().ok_or_else(called_off)?;
         self.0.wire.set_deadline(Some(deadline));
-        let tls = self.0.upstream.tls.connect(details, Some(wire));
+        let tls = tls.connect(details, Some(wire));
         self.0.wire.set_deadline(None);
         let tls = tls.map_err(|e| match e {
-            ureq::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => ureq::Error::Other(e.into()),
             ureq::Error::Io(e) if keepalive::is_own_timeout(&e) => ureq::Error::Timeout(Timeout::Connect),
+            ureq::Error::Io(e) => ureq::Error::Other(e.into()),
             e => e,
         })?;
         socket.set_read_timeout(self.0.upstream.idle_timeout)?;
@@ -252,13 +256,14 @@ impl Tls {
 }
 
 /// Every option of ureq that matters, spelled out: nothing is added to a request, followed, decoded or timed.
-fn config() -> Config {
+fn config(roots: RootCerts) -> Config {
     Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .save_redirect_history(false)
         .proxy(None)
+        .tls_config(tls_config(roots))
         .user_agent(AutoHeaderValue::None)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)

@@ -81,7 +81,7 @@ mod tests {
     fn one_that_must_wait_is_kept_where_it_replaces_none_that_is_in_use() {
         let one = |name: &str| (name == "MAX_WORKERS").then(|| "1".to_string());
         let (settings, _) = settings::read(one).expect("a valid setting");
-        let facts = Arc::new(UpstreamFacts::new(&settings));
+        let facts = Arc::new(UpstreamFacts::new(&settings, &[]));
         let kept = |is_stream: bool| {
             let idle = IdleConnections::default();
             for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&facts)) {

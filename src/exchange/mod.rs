@@ -11,13 +11,14 @@
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply as it is
 //! [`incoming`], hand row and tail to the recorder. What the request said is its row's [`draft`]; [`unasked`] knows who
-//! tells counts without being asked. The [`pool`] gives it its jobs ([`job`]), as many at a time as [`admission`] lets
+//! tells counts without being asked, and what the log says of it its [`line`]. The [`pool`] gives it its jobs ([`job`]), as many at a time as [`admission`] lets
 //! begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
 //! A connection to upstream lies on the [`idle`], or one is made: [`dial`] has its [`addresses`] and its turn
 //! ([`permits`]), both of which wait in a way that can be called off, and the [`wire`] is what becomes of it. A large
 //! request's [`upload`] ends where upstream replies before it is whole, and its [`manners`] tell when a connection may be
-//! used again.
+//! used again. Whom TLS trusts stands in [`roots`], and why there is no reply in [`no_reply`]. The [`probe`] asks once at
+//! the start.
 //!
 //! Where upstream agrees to a WebSocket, the connection is a [`tunnel`] from then on, and its client's loop relays it.
 //!
@@ -35,14 +36,18 @@ pub mod head_reader;
 pub mod idle;
 pub mod incoming;
 pub mod job;
+mod line;
 pub mod manners;
+mod no_reply;
 mod outgoing;
 pub mod permits;
 mod polled;
 pub mod pool;
+pub mod probe;
 pub mod relay;
 pub mod relayed;
 pub mod request;
+pub mod roots;
 pub mod short;
 pub mod tunnel;
 mod unasked;

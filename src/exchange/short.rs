@@ -25,6 +25,7 @@ use super::Shared;
 use super::draft::{Draft, Ending};
 use super::flow::FlowingReplies;
 use super::job::{Job, Workers};
+use super::line::ExchangeLine;
 use super::polled;
 use super::relay::{Ended, form};
 use super::relayed::{AskedBefore, ForwardedRequest};
@@ -32,7 +33,7 @@ use super::relayed::{bug_on_purpose, ending};
 use super::request::Kind;
 use super::upstream::UpstreamConnection;
 use super::wire::{Begun, is_quiet};
-use super::worker::{forwarded, log_exchange};
+use super::worker::forwarded;
 use crate::client::{Lend, Tail};
 use crate::http::reply::{ReplyFraming, write_relayed_head};
 use crate::http::reply_head::ReplyHead;
@@ -360,9 +361,11 @@ impl ShortExchange {
         shared.learn_of_models(self.request.forwarding.models, reply.status, body);
         shared.learn_of_loading(&report, self.request.lend.start_ms);
         let ending = ending(Ended::Whole, reply.status, report);
-        log_exchange(loan, head, &ending, *began);
+        let line = ExchangeLine::new(loan.client().peer(), &ending, *began);
         bug_on_purpose(head, "finishing");
-        (bytes, self.draft.take().map(|draft| draft.row(ending)))
+        let row = self.draft.take().map(|draft| draft.row(ending));
+        line.log(head, row.as_ref());
+        (bytes, row)
     }
 }
 

@@ -22,7 +22,7 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::mem;
-use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::net::{Shutdown, TcpStream as StdTcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use super::draft::{CANCELLED_HERE, Speaker};
+use super::line::log_generation;
 use super::polled;
 use crate::calendar::now_ms;
 use crate::client::{CalledOff, Loan, Socket};
@@ -523,7 +524,7 @@ impl<S: Socket> Tunnel<S> {
         let row = |(generation, end): (Generation, Option<TunnelEnd>)| {
             let (outcome, error) = end.map_or((Outcome::Completed, None), words_of);
             let row = self.speaker.row(generation, client, (self.began, &self.onlookers.models), (outcome, error));
-            log_generation(peer, &row);
+            log_generation(peer, &row, error);
             row
         };
         mem::take(&mut self.unsettled).into_iter().map(row).collect()
@@ -580,9 +581,4 @@ fn words_of(end: TunnelEnd) -> (Outcome, Option<&'static str>) {
             (Outcome::Truncated, Some("the proxy could not go on with the WebSocket; its log says why"))
         }
     }
-}
-
-/// A line of the log for each generation, as for each exchange.
-fn log_generation(peer: SocketAddr, row: &Row) {
-    log::info!("{peer} WebSocket {} {} in {} ms", row.endpoint, row.outcome.as_str(), row.duration_ms);
 }

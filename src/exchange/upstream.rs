@@ -13,6 +13,7 @@ use ureq::{Agent, SendBody, Timeout};
 use super::dial::{Dial, Elsewhere, Tls, UpstreamFacts, is_out_of_descriptors};
 use super::head_reader::UpstreamReply;
 use super::manners::Manners;
+use super::no_reply::NoReply;
 use super::wire::WireState;
 use crate::keepalive;
 use crate::limits::{UPSTREAM_IDLE_TIME_MAX, UPSTREAM_UNPROVEN_MAX};
@@ -20,19 +21,6 @@ use crate::settings::UpstreamUrl;
 
 /// So much at a time ureq counts of a body that it does not get to read.
 const COUNTED_BYTES: usize = 8 * 1024;
-
-/// Why there is no reply to relay.
-#[derive(Debug)]
-pub enum NoReply {
-    /// No connection came about: the reason in plain words.
-    Unreachable(String),
-    /// The connection ended or broke before a whole head had come.
-    Failed(String),
-    /// The system gave no descriptor for a connection: the reason in plain words.
-    NoRoom(String),
-    /// Upstream was silent for longer than `UPSTREAM_IDLE_TIMEOUT_S`, or did not accept a connection in time.
-    TimedOut(String),
-}
 
 /// A way to upstream.
 pub struct UpstreamConnection {
@@ -231,15 +219,15 @@ impl UpstreamConnection {
     fn explain(&self, error: ureq::Error) -> NoReply {
         match error {
             ureq::Error::Io(e) if keepalive::is_own_timeout(&e) => NoReply::TimedOut("it stayed silent".into()),
-            ureq::Error::Timeout(Timeout::Resolve) => NoReply::TimedOut("its name was not looked up in time".into()),
+            ureq::Error::Timeout(Timeout::Resolve) => NoReply::not_looked_up(),
             ureq::Error::Timeout(_) => NoReply::TimedOut("it did not accept a connection in time".into()),
-            ureq::Error::HostNotFound => NoReply::Unreachable("its name is not known".into()),
-            ureq::Error::ConnectionFailed => NoReply::Unreachable("no connection".into()),
+            ureq::Error::HostNotFound => NoReply::not_known(),
+            ureq::Error::ConnectionFailed => NoReply::not_there("no connection".into()),
             ureq::Error::Io(e) if is_out_of_descriptors(&e) => NoReply::NoRoom(plain(&e)),
-            ureq::Error::Io(e) if self.wire.sent.load(Ordering::Relaxed) == 0 => NoReply::Unreachable(plain(&e)),
-            ureq::Error::Rustls(e) => NoReply::Unreachable(format!("TLS: {e}")),
-            ureq::Error::Tls(e) => NoReply::Unreachable(format!("TLS: {e}")),
-            ureq::Error::Other(e) => NoReply::Unreachable(format!("TLS: {e}")),
+            ureq::Error::Io(e) if self.wire.sent.load(Ordering::Relaxed) == 0 => NoReply::not_there(plain(&e)),
+            ureq::Error::Rustls(e) => NoReply::of_handshake(&e),
+            ureq::Error::Other(e) => NoReply::of_handshake(e.as_ref()),
+            error @ ureq::Error::Tls(_) => NoReply::of_handshake(&error),
             ureq::Error::Io(e) if keepalive::tells_of_vanishing(&e) => {
                 NoReply::Failed("it vanished: nothing was heard of it any more".into())
             }
@@ -247,7 +235,7 @@ impl UpstreamConnection {
             ureq::Error::LargeResponseHeader(_, max) => {
                 NoReply::Failed(format!("its reply's head exceeds {max} bytes"))
             }
-            other => NoReply::Failed(format!("its reply is not valid HTTP ({other})")),
+            other => NoReply::no_http(&other, self.is_encrypted()),
         }
     }
 }

@@ -10,6 +10,8 @@ use super::flow::FlowingReplies;
 use super::head_reader::UpstreamReply;
 use super::incoming::Incoming;
 use super::job::{Job, Workers};
+use super::line::ExchangeLine;
+use super::no_reply::NoReply;
 use super::outgoing::OutgoingBody;
 use super::pool::{Pool, Runner};
 use super::relay::{Ended, Relay, Scratch, Source, Step, form};
@@ -19,8 +21,8 @@ use super::request::Kind;
 use super::tunnel::polled_upstream::PolledUpstream;
 use super::tunnel::{Onlookers, Tunnel, TunnelEnd};
 use super::unasked::Asking;
-use super::upstream::{NoReply, UpstreamConnection};
-use crate::client::{CalledOff, Lend, Loan, Tail};
+use super::upstream::UpstreamConnection;
+use crate::client::{CalledOff, Lend, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
 use crate::http::reply_framing::{BodyEnd, ReplyBody};
@@ -295,11 +297,15 @@ impl Worker {
         let ForwardedRequest { lend: Lend { loan, head, began, .. }, now, .. } = *request;
         // A client that has its whole reply is answered that it is over.
         drop(now);
-        log_exchange(&loan, &head, &ending, began);
+        let line = ExchangeLine::new(loan.client().peer(), &ending, began);
         let tail = Tail::new(loan, tail, complete);
         bug_on_purpose(&head, "finishing");
-        let Some(draft) = self.draft.take() else { return tail.send() };
+        let Some(draft) = self.draft.take() else {
+            line.log(&head, None);
+            return tail.send();
+        };
         let row = draft.row(ending);
+        line.log(&head, Some(&row));
         match early {
             None => self.shared.recorder.finish(row, tail, |tails| self.pool.finish(tails)),
             Some(early) => {
@@ -357,23 +363,7 @@ impl Worker {
         }
         upstream.note_use(Instant::now());
         self.shared.idle.put(upstream);
-        let base = &self.shared.settings.upstream;
-        let (status, code, message) = match why {
-            NoReply::Unreachable(why) => {
-                let message = format!("LM Studio does not answer at {base} ({why}). Is its server started?");
-                (502, "upstream_unreachable", message)
-            }
-            NoReply::Failed(why) => {
-                (502, "upstream_failed", format!("LM Studio at {base} gave no usable reply: {why}."))
-            }
-            NoReply::NoRoom(why) => {
-                let message = format!("The proxy cannot open a connection to LM Studio ({why}): too much at once.");
-                (503, "overloaded", message)
-            }
-            NoReply::TimedOut(why) => {
-                (504, "upstream_timeout", format!("LM Studio at {base} did not answer in time: {why}."))
-            }
-        };
+        let (status, code, message) = why.told(&self.shared.settings.upstream);
         let outcome = if status == 504 { Outcome::UpstreamTimeout } else { Outcome::UpstreamUnreachable };
         let reply = match status {
             503 => Reply::overloaded(&message, OVERLOADED_RETRY_S),
@@ -463,17 +453,4 @@ fn framing(head: &RequestHead, status: u16, body: &ReplyBody, strip: bool) -> Re
         }
         BodyEnd::Length(_) | BodyEnd::Chunks | BodyEnd::Close => ReplyFraming::Chunked,
     }
-}
-
-/// A line of the log for each exchange.
-pub fn log_exchange(loan: &Loan, head: &RequestHead, ending: &Ending, began: Instant) {
-    log::info!(
-        "{} {} {} {} {} in {} ms",
-        loan.client().peer(),
-        head.method(),
-        head.path(),
-        ending.http_status.unwrap_or(0),
-        ending.outcome.as_str(),
-        began.elapsed().as_millis()
-    );
 }

@@ -97,6 +97,8 @@ impl<S: Socket, F> Connection<S, F> {
                 self.baggage.claim.set(0);
                 let keep_alive = request.head.meaning.keep_alive && !around.is_stopping();
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
+                let (peer, head) = (self.client.peer(), &request.head);
+                log::debug!("{peer} {} {} {} answered here", head.method(), head.path(), answer.status());
                 let bytes = answer.encode(persistence, request.head.method() == "HEAD");
                 return self.reply(bytes, keep_alive, around).map_or(Next::Drop, |()| Next::Keep);
             }

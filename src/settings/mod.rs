@@ -1,10 +1,11 @@
 //! The settings: what the proxy can be told, what it assumes otherwise, and what it says about a bad value.
 //!
 //! A setting is an environment variable, or a line of `.env` (see [`source`]). One table holds name, default and
-//! meaning of each; the parser, `--help` and every error read that table. [`read`] is pure: it looks names up through
-//! a closure and touches neither environment nor files. Nothing here opens, connects or creates anything: a path that
+//! meaning of each; the parser, `--help`, `--check` and every error read that table. [`read`] is pure: it looks names up
+//! through a closure and touches neither environment nor files. What a user has probably meant instead knows [`slips`]. Nothing here opens, connects or creates anything: a path that
 //! does not exist and a host that does not answer are found out by whoever needs them.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,9 +15,12 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-pub use source::from_environment;
+pub use flag::{Flag, flags, help_text};
+pub use source::{Given, from_environment};
 pub use value::{Token, UpstreamUrl};
 
+mod flag;
+mod slips;
 pub mod source;
 mod value;
 
@@ -35,6 +39,8 @@ pub struct Settings {
     pub database_shared: bool,
     /// `RUST_LOG`, as far as it speaks of this program.
     pub log_level: LevelFilter,
+    /// `LOG_FORMAT`: whether lines of the log are JSON objects.
+    pub log_json: bool,
     /// `INJECT_USAGE`.
     pub inject_usage: bool,
     /// `CONTENT_KB_MAX`, in bytes; 0 where `LOG_CONTENT` says that no words are kept.
@@ -57,6 +63,10 @@ pub struct Settings {
     pub stats_token: Option<Token>,
     /// `MODEL_PRICES`.
     pub model_prices: Option<PathBuf>,
+    /// `UPSTREAM_CA`.
+    pub upstream_ca: Option<PathBuf>,
+    /// `UPSTREAM_CHECK`: whether LM Studio is asked at the start whether it answers.
+    pub upstream_check: bool,
     /// `UPSTREAM_CONNECT_TIMEOUT_S`.
     pub upstream_connect_timeout: Duration,
     /// `UPSTREAM_IDLE_TIMEOUT_S`; `None` waits without end.
@@ -85,20 +95,7 @@ pub enum DbSync {
     Full,
 }
 
-/// What the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
-    /// No flag: run the proxy.
-    Run,
-    /// `--help`
-    Help,
-    /// `--version`
-    Version,
-    /// `--health`: ask the running proxy whether it is well.
-    Health,
-}
-
-/// Why the proxy cannot start, or not go on: one line that says what to do.
+/// Why the proxy cannot start, or not go on: a line for each reason, which says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError {
     words: String,
@@ -116,56 +113,76 @@ impl StartError {
         StartError { words, exit_code: 2 }
     }
 
+    /// The same of several.
+    pub fn of_settings(lines: &[String]) -> StartError {
+        StartError::of_setting(lines.join("\n"))
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
+}
 
-    /// A variable holds what it does not take. `held`: fit for showing; `None` where that is a secret.
-    fn value(name: &str, held: Option<String>, takes: &str) -> StartError {
-        StartError::of_setting(match held {
-            Some(held) => format!("{name} is {held}: it takes {takes}"),
-            None => format!("{name} cannot be used (its value is not shown): it takes {takes}"),
-        })
+/// A variable holds what it does not take. `held`: fit for showing; `None` where that is a secret.
+fn not_taken(name: &str, held: Option<String>, takes: &str) -> String {
+    match held {
+        Some(held) => format!("{name} is {held}: it takes {takes}"),
+        None => format!("{name} cannot be used (its value is not shown): it takes {takes}"),
     }
 }
 
 /// Reads the settings through `lookup`, which answers with the value of a variable. An empty value counts as unset.
 ///
-/// Beside the settings come warnings for the log, about slips that were put right.
+/// Beside the settings come warnings for the log: about slips that were put right, and about what will hurt. An error
+/// tells all that is wrong.
 pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
-    let from = Lookup { lookup };
-    let (upstream, warnings) = from.parsed("LM_STUDIO_URL", value::upstream)?;
-    let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)])?;
-    let content_bytes_max = from.number("CONTENT_KB_MAX", 1..=65_536)? as usize * 1024;
+    let from = Lookup { lookup, wrong: RefCell::default() };
+    let (upstream, mut warnings) = from.parsed("LM_STUDIO_URL", value::upstream);
+    let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)]);
+    let content_bytes_max = from.number("CONTENT_KB_MAX", 1..=65_536) as usize * 1024;
     let settings = Settings {
-        port: from.number("PORT", 0..=65_535)? as u16,
-        host: from.parsed("HOST", value::listening_address)?,
+        port: from.number("PORT", 0..=65_535) as u16,
+        host: from.parsed("HOST", value::listening_address),
         upstream,
-        database: from.parsed("DATABASE_URL", value::database)?,
-        database_shared: from.parsed("DATABASE_SHARED", value::boolean)?,
-        log_level: from.parsed("RUST_LOG", value::log_level)?,
-        inject_usage: from.parsed("INJECT_USAGE", value::boolean)?,
+        database: from.parsed("DATABASE_URL", value::database),
+        database_shared: from.parsed("DATABASE_SHARED", value::boolean),
+        log_level: from.parsed("RUST_LOG", value::log_level),
+        log_json: from.choice("LOG_FORMAT", &[("text", false), ("json", true)]),
+        inject_usage: from.parsed("INJECT_USAGE", value::boolean),
         content_bytes_max: if keeps_words { content_bytes_max } else { 0 },
-        content_days: from.limit("CONTENT_DAYS", 0..=36_500, 1)?,
-        content_bytes_total_max: from.limit("CONTENT_MB_MAX", 0..=1_048_576, 1024 * 1024)?,
-        retention_days: from.limit("RETENTION_DAYS", 0..=36_500, 1)?,
-        max_workers: from.number("MAX_WORKERS", 1..=10_000)? as usize,
-        body_bytes_max: from.number("MAX_BODY_MB", 1..=4_096)? * 1024 * 1024,
-        allowed_hosts: from.parsed("ALLOWED_HOSTS", value::host_names)?,
-        session_header: from.optional("SESSION_HEADER", value::field_name)?,
-        stats_token: from.optional("STATS_TOKEN", value::token)?,
-        model_prices: from.optional("MODEL_PRICES", value::file)?,
-        upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)?),
-        upstream_idle_timeout: Some(from.number("UPSTREAM_IDLE_TIMEOUT_S", 0..=86_400)?)
+        content_days: from.limit("CONTENT_DAYS", 0..=36_500, 1),
+        content_bytes_total_max: from.limit("CONTENT_MB_MAX", 0..=1_048_576, 1024 * 1024),
+        retention_days: from.limit("RETENTION_DAYS", 0..=36_500, 1),
+        max_workers: from.number("MAX_WORKERS", 1..=10_000) as usize,
+        body_bytes_max: from.number("MAX_BODY_MB", 1..=4_096) * 1024 * 1024,
+        allowed_hosts: from.parsed("ALLOWED_HOSTS", value::host_names),
+        session_header: from.optional("SESSION_HEADER", value::field_name),
+        stats_token: from.optional("STATS_TOKEN", value::token),
+        model_prices: from.optional("MODEL_PRICES", value::file),
+        upstream_ca: from.optional("UPSTREAM_CA", value::file),
+        upstream_check: from.parsed("UPSTREAM_CHECK", value::boolean),
+        upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)),
+        upstream_idle_timeout: Some(from.number("UPSTREAM_IDLE_TIMEOUT_S", 0..=86_400))
             .filter(|seconds| *seconds > 0)
             .map(Duration::from_secs),
-        shutdown_grace: Duration::from_secs(from.number("SHUTDOWN_GRACE_S", 0..=86_400)?),
-        db_sync: from.choice("DB_SYNC", &[("normal", DbSync::Normal), ("full", DbSync::Full)])?,
+        shutdown_grace: Duration::from_secs(from.number("SHUTDOWN_GRACE_S", 0..=86_400)),
+        db_sync: from.choice("DB_SYNC", &[("normal", DbSync::Normal), ("full", DbSync::Full)]),
     };
+    let mut wrong = from.wrong.into_inner();
     if points_at_itself(&settings) {
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
-        return Err(StartError::value("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
+        wrong.push(not_taken("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
+    }
+    if !wrong.is_empty() {
+        return Err(StartError::of_settings(&wrong));
+    }
+    if !settings.host.to_canonical().is_loopback() && settings.stats_token.is_none() {
+        warnings.push(format!(
+            "HOST is {} and STATS_TOKEN is not set: whoever reaches that address can read what was recorded, prompts \
+             included. Set STATS_TOKEN, or leave HOST at 127.0.0.1",
+            settings.host
+        ));
     }
     Ok((settings, warnings))
 }
@@ -184,47 +201,6 @@ fn points_at_itself(settings: &Settings) -> bool {
         },
     };
     upstream == settings.host || (settings.host.is_unspecified() && upstream.is_loopback())
-}
-
-/// Reads the command line, without the program's name. The first flag counts; all must be known.
-pub fn flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Flag, StartError> {
-    let mut asked = None;
-    for argument in arguments {
-        let flag = match argument.to_str() {
-            Some("--help" | "-h") => Flag::Help,
-            Some("--version" | "-V") => Flag::Version,
-            Some("--health") => Flag::Health,
-            Some(_) | None => {
-                return Err(StartError::of_setting(format!(
-                    "{} is no argument of this program: it takes --help, --version or --health",
-                    shown(&argument.to_string_lossy())
-                )));
-            }
-        };
-        asked.get_or_insert(flag);
-    }
-    Ok(asked.unwrap_or(Flag::Run))
-}
-
-/// What `--help` prints: the flags, and every setting with its default.
-pub fn help_text() -> String {
-    let mut text = String::from(
-        "A transparent proxy in front of LM Studio that records token usage in SQLite.\n\n\
-         Usage: lms_metrics_proxy [--help | --version | --health]\n\n\
-         \x20 --help     show this\n\
-         \x20 --version  show the version\n\
-         \x20 --health   ask the running proxy whether it is well: exit code 0 or 1\n\n\
-         Settings come from the environment, then from .env in the working folder, then from .env beside the\n\
-         program. An empty value counts as unset.\n",
-    );
-    for setting in SETTINGS {
-        let default = if setting.default.is_empty() { "empty" } else { setting.default };
-        text += &format!(
-            "\n  {} (default: {default})\n      {}.\n      Takes {}.\n",
-            setting.name, setting.meaning, setting.takes
-        );
-    }
-    text
 }
 
 /// One line of the table.
@@ -259,6 +235,8 @@ const SETTINGS: &[Setting] = &[
         "Start even if another proxy writes the same database file"),
     setting("RUST_LOG", "info", "off, error, warn, info, debug or trace, also as lms_metrics_proxy=LEVEL",
         "How much is logged to the standard error stream"),
+    setting("LOG_FORMAT", "text", "text or json",
+        "json logs one JSON object a line; text has colours on a terminal, unless NO_COLOR is set"),
     setting("INJECT_USAGE", "true", "true or false",
         "Ask LM Studio for token counts on streams whose client did not, and hide what that adds from the client"),
     setting("LOG_CONTENT", "full", "full or none", "full stores prompts and outputs, none stores figures only"),
@@ -279,6 +257,10 @@ const SETTINGS: &[Setting] = &[
     Setting { secret: true, ..setting("STATS_TOKEN", "", "visible ASCII characters without spaces",
         "When set, every local route but /health wants Authorization: Bearer TOKEN") },
     setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),
+    setting("UPSTREAM_CA", "", "the path of a PEM file of certificates",
+        "Certificates that an https:// LM_STUDIO_URL may be signed with, beside those of the web"),
+    setting("UPSTREAM_CHECK", "true", "true or false",
+        "Ask LM Studio once at the start whether it answers; the log says so"),
     setting("UPSTREAM_CONNECT_TIMEOUT_S", "10", "a number of seconds from 1 to 3600",
         "Longest wait for a connection to LM Studio, looking up its name included"),
     setting("UPSTREAM_IDLE_TIMEOUT_S", "0", "a number of seconds from 0 to 86400 (0 = no limit)",
@@ -291,16 +273,22 @@ const SETTINGS: &[Setting] = &[
 /// The table beside what was set.
 struct Lookup<F> {
     lookup: F,
+    /// What is not taken, a line each.
+    wrong: RefCell<Vec<String>>,
 }
 
 impl<F: Fn(&str) -> Option<String>> Lookup<F> {
-    /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken.
-    fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StartError> {
+    /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken: that is noted,
+    /// and the default stands for it, so that all that is wrong is found.
+    fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> T {
         let setting = SETTINGS.iter().find(|s| s.name == name).expect("every setting stands in the table");
-        let set = self.set(name);
-        let held = set.as_deref().unwrap_or(setting.default);
-        let shown = || (!setting.secret).then(|| shown(held));
-        parse(held).ok_or_else(|| StartError::value(setting.name, shown(), setting.takes))
+        let default = || parse(setting.default).expect("a default is taken");
+        let Some(held) = self.set(name) else { return default() };
+        parse(&held).unwrap_or_else(|| {
+            let shown = (!setting.secret).then(|| shown(&held));
+            self.wrong.borrow_mut().push(not_taken(setting.name, shown, setting.takes));
+            default()
+        })
     }
 
     /// What it was set to. White space around a value is never meant; `set PORT=8080 & …` on Windows leaves some.
@@ -309,20 +297,20 @@ impl<F: Fn(&str) -> Option<String>> Lookup<F> {
     }
 
     /// A setting whose default is empty: `None` unless set.
-    fn optional<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StartError> {
+    fn optional<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.parsed(name, |text| if text.is_empty() { Some(None) } else { parse(text).map(Some) })
     }
 
-    fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<u64, StartError> {
+    fn number(&self, name: &str, range: RangeInclusive<u64>) -> u64 {
         self.parsed(name, |text| value::number(text).filter(|n| range.contains(n)))
     }
 
     /// A number of units, each so many days or bytes.
-    fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Result<Limit, StartError> {
-        Ok(Limit { max: self.number(name, range)? * unit, is_set: self.set(name).is_some() })
+    fn limit(&self, name: &str, range: RangeInclusive<u64>, unit: u64) -> Limit {
+        Limit { max: self.number(name, range) * unit, is_set: self.set(name).is_some() }
     }
 
-    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, StartError> {
+    fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> T {
         self.parsed(name, |text| choices.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, t)| *t))
     }
 }

@@ -11,42 +11,139 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{SETTINGS, Settings, StartError, read};
+use super::{SETTINGS, Settings, StartError, read, shown, slips};
 use crate::limits::ENV_FILE_BYTES_MAX;
 
-/// Reads the settings of this process. Warnings for the log come with them.
-pub fn from_environment() -> Result<(Settings, Vec<String>), StartError> {
-    let beside_program = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(".env")));
-    let files: Vec<PathBuf> = [Some(PathBuf::from(".env")), beside_program].into_iter().flatten().collect();
-    from_sources(|name| env::var_os(name), &files)
+/// So many names that are none of ours are told of one file. One that is another program's may hold a hundred.
+const UNKNOWN_NAMES_TOLD: usize = 5;
+
+/// What the sources hold, before anybody has looked at the values.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// By setting: the value, and where it comes from.
+    values: HashMap<&'static str, (String, String)>,
+    /// Names that were probably meant for us.
+    warnings: Vec<String>,
+    /// What cannot be read at all.
+    wrong: Vec<String>,
 }
 
-/// The first source that has a value wins: the environment, then the files in their order.
+/// Looks where settings of this process may come from.
+pub fn from_environment() -> Given {
+    let beside_program = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(".env")));
+    // Both may be one.
+    let other = beside_program.filter(|path| path.parent() != env::current_dir().ok().as_deref());
+    let files: Vec<PathBuf> = [Some(PathBuf::from(".env")), other].into_iter().flatten().collect();
+    let names: Vec<String> = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    from_sources(|name| env::var_os(name), &names, &files)
+}
+
+/// The first source that has a value wins: the environment, then the files in their order. `names`: all that the
+/// environment has.
 pub(super) fn from_sources(
     environment: impl Fn(&str) -> Option<OsString>,
+    names: &[String],
     files: &[PathBuf],
-) -> Result<(Settings, Vec<String>), StartError> {
-    let mut values: HashMap<String, String> = HashMap::new();
+) -> Given {
+    let mut given = Given::default();
     for setting in SETTINGS {
-        if let Some(value) = environment(setting.name).filter(|value| !value.is_empty()) {
-            let not_text =
-                |_| StartError::of_setting(format!("{} holds bytes that are not UTF-8: it takes text", setting.name));
-            let value = value.into_string().map_err(not_text)?;
-            values.insert(setting.name.to_owned(), value);
+        let Some(value) = environment(setting.name).filter(|value| !value.is_empty()) else { continue };
+        match value.into_string() {
+            Ok(value) => drop(given.values.insert(setting.name, (value, "environment".into()))),
+            Err(_) => given.wrong.push(format!("{} holds bytes that are not UTF-8: it takes text", setting.name)),
+        }
+    }
+    for name in names {
+        if let Some(meant) = slips::meant_by_variable(name) {
+            given.warnings.push(format!("the variable {name} is no setting. Did you mean {meant}?"));
         }
     }
     for path in files {
-        for (name, value) in env_file(path)? {
-            if !value.is_empty() {
-                values.entry(name).or_insert(value);
-            }
+        if path.is_dir() {
+            given.warnings.push(format!("{} is a folder: no settings were read from it", path.display()));
+            continue;
+        }
+        match env_file(path) {
+            Ok(lines) => given.take(path, lines),
+            Err(error) => given.wrong.push(error.to_string()),
         }
     }
-    read(|name| values.get(name).cloned())
+    given
+}
+
+impl Given {
+    fn take(&mut self, path: &Path, lines: Vec<EnvLine>) {
+        let mut unknown = 0;
+        for EnvLine { number, name, value, is_used } in lines {
+            let place = format!("{}, line {number}", path.display());
+            match SETTINGS.iter().find(|setting| setting.name == name) {
+                Some(_) if value.is_empty() => {}
+                Some(setting) => drop(self.values.entry(setting.name).or_insert((value, place))),
+                None if is_used => {}
+                None => {
+                    unknown += 1;
+                    if unknown <= UNKNOWN_NAMES_TOLD {
+                        let meant = slips::meant_by(&name).map(|meant| format!(". Did you mean {meant}?"));
+                        let (name, meant) = (shown(&name), meant.unwrap_or_default());
+                        self.warnings.push(format!("{place}: {name} is no setting of this program{meant}"));
+                    }
+                }
+            }
+        }
+        if unknown > UNKNOWN_NAMES_TOLD {
+            let more = unknown - UNKNOWN_NAMES_TOLD;
+            self.warnings.push(format!("{}: {more} more names are no settings of this program", path.display()));
+        }
+    }
+
+    /// The settings, and warnings for the log. An error tells all that is wrong.
+    pub fn settings(&self) -> Result<(Settings, Vec<String>), StartError> {
+        let read = read(|name| self.values.get(name).map(|(value, _)| value.clone()));
+        if self.wrong.is_empty() {
+            return read.map(|(settings, warnings)| (settings, [&self.warnings[..], &warnings].concat()));
+        }
+        let others = read.err().map(|error| error.to_string());
+        Err(StartError::of_settings(&[&self.wrong[..], others.as_slice()].concat()))
+    }
+
+    /// What `--check` prints: each setting as it would be written, and where it comes from. Secrets are not shown.
+    pub fn table(&self) -> String {
+        let lines = SETTINGS.iter().map(|setting| {
+            let (value, place) = match self.values.get(setting.name).filter(|(value, _)| !value.trim().is_empty()) {
+                Some(_) if setting.secret => ("***".to_owned(), place_of(&self.values, setting.name)),
+                Some((value, _)) => (plainly_shown(value.trim()), place_of(&self.values, setting.name)),
+                None => (setting.default.to_owned(), "default"),
+            };
+            (format!("{}={value}", setting.name), place)
+        });
+        let lines: Vec<_> = lines.collect();
+        let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|n| *n <= 60).max().unwrap_or(0);
+        lines.iter().map(|(line, place)| format!("{line:<width$}  # {place}\n")).collect()
+    }
+}
+
+fn place_of<'a>(values: &'a HashMap<&'static str, (String, String)>, name: &str) -> &'a str {
+    values.get(name).map_or("default", |(_, place)| place)
+}
+
+/// A value on one line, without the password of an address; in quotes where it would read as something else without.
+fn plainly_shown(value: &str) -> String {
+    let quoted = shown(value);
+    let inner = &quoted[1..quoted.len() - 1];
+    if inner.bytes().all(|b| b.is_ascii_graphic() && !b"\\\"'$#".contains(&b)) { inner.to_owned() } else { quoted }
+}
+
+/// One line of a file.
+struct EnvLine {
+    number: usize,
+    name: String,
+    value: String,
+    /// Another value is made with it.
+    is_used: bool,
 }
 
 /// The lines of one file; none if there is no such file.
-fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
+fn env_file(path: &Path) -> Result<Vec<EnvLine>, StartError> {
     let wrong =
         |line: usize, reason: &str| StartError::of_setting(format!("{}, line {line}: {reason}", path.display()));
     let bytes = match read_bounded(path) {
@@ -81,7 +178,14 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
         let line = (lines.taken.get() + 1).saturating_sub(lines_of_item).max(1);
         wrong(line, "is not of the form NAME=value (quote values with blanks, backslashes, $ or #)")
     };
-    dotenvy::from_read_iter(&lines).map(|item| item.map_err(malformed)).collect()
+    let used = |name: &str| text.contains(&format!("${name}")) || text.contains(&format!("${{{name}}}"));
+    let items = dotenvy::from_read_iter(&lines).map(|item| {
+        let (name, value) = item.map_err(malformed)?;
+        // The last one of a value of several lines.
+        let (number, is_used) = (lines.taken.get(), used(&name));
+        Ok(EnvLine { number, name, value, is_used })
+    });
+    items.collect()
 }
 
 /// The first line (from 1) of one of our settings that uses a variable which neither the environment nor a line before
@@ -128,16 +232,13 @@ fn used_names(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The content of a regular file or a pipe; `None` if there is none. A folder of that name is a Python environment.
+/// The content of a regular file or a pipe; `None` if there is none.
 fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return if path.is_dir() { Ok(None) } else { Err(error) },
+        Err(error) => return Err(error),
     };
-    if file.metadata()?.is_dir() {
-        return Ok(None);
-    }
     let mut bytes = Vec::new();
     file.by_ref().take(ENV_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > ENV_FILE_BYTES_MAX {

@@ -39,10 +39,10 @@ fn without_any_variable_the_documented_defaults_hold() {
     assert!(warnings.is_empty());
     let expected = "Settings { port: 8080, host: 127.0.0.1, upstream: UpstreamUrl { scheme: \"http\", authority: \
         localhost:1234, port: 1234, prefix: \"\" }, database: \"./metrics.db\", \
-        database_shared: false, log_level: Info, inject_usage: true, content_bytes_max: 16777216, content_days: Limit { \
+        database_shared: false, log_level: Info, log_json: false, inject_usage: true, content_bytes_max: 16777216, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
-        allowed_hosts: [], session_header: None, stats_token: None, model_prices: None, upstream_connect_timeout: 10s, \
+        allowed_hosts: [], session_header: None, stats_token: None, model_prices: None, upstream_ca: None, upstream_check: true, upstream_connect_timeout: 10s, \
         upstream_idle_timeout: None, shutdown_grace: 30s, db_sync: Normal }";
     assert_eq!(format!("{settings:?}"), expected);
 }
@@ -354,17 +354,117 @@ fn flags_are_known_or_refused() {
         ("--version", Flag::Version),
         ("-V", Flag::Version),
         ("--health", Flag::Health),
+        ("--check", Flag::Check),
         ("--help --version", Flag::Help),
+        ("--version --help", Flag::Help),
+        ("--health --health", Flag::Health),
     ] {
         assert_eq!(flags(line), Ok(flag), "{line}");
     }
+    assert!(flags("--version --health").is_err_and(|e| e.to_string().starts_with("one thing at a time")));
     for line in ["--port=1", "help", "--help --what", "--"] {
         assert!(flags(line).is_err_and(|e| e.to_string().contains("it takes --help")), "{line}");
     }
 }
 
-/// Reads settings from files with these contents, in a folder that goes away with the test.
-fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Result<Settings, StartError> {
+#[test]
+fn a_flag_that_is_a_setting_is_answered_with_how_to_set_it() {
+    let check = |line: &str, setting: &str| {
+        let error = flags(line.split_whitespace().map(OsString::from)).expect_err(line).to_string();
+        assert!(error.ends_with(&format!("or lines of .env: {setting}")), "{line}: {error}");
+        assert!(!error.contains('\n') && !error.contains("hunter2"), "{error}");
+    };
+    check("--port 9000", "PORT=9000");
+    check("--port=9000", "PORT=9000");
+    check("-port --host", "PORT=…");
+    check("--lm-studio-url http://h:1", "LM_STUDIO_URL=http://h:1");
+    check("--db m.db", "DATABASE_URL=m.db");
+    check("--log-level", "RUST_LOG=…");
+    check("--stats-token hunter2", "STATS_TOKEN=…");
+    check("PORT=9000", "PORT=9000");
+    for line in ["port", "serve", "--frobnicate 3"] {
+        let error = flags(line.split_whitespace().map(OsString::from)).expect_err(line).to_string();
+        assert!(error.ends_with("or --health"), "{error}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let lookup = |name: &str| match name {
+        "PORT" => Some("x".to_owned()),
+        "HOST" => Some("y".to_owned()),
+        "STATS_TOKEN" => Some("hunter2 hunter2".to_owned()),
+        _ => None,
+    };
+    let error = read(lookup).expect_err("three are bad").to_string();
+    let names: Vec<&str> = error.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["PORT", "HOST", "STATS_TOKEN"], "{error}");
+    let error = from_files("all", &[("PORT", "x")], &[b"nonsense\n", b"\xff"]).expect_err("three are bad").to_string();
+    let places = [("1.env, line 1: ", 0), ("2.env, line 1: ", 1), ("PORT is \"x\"", 2)];
+    assert!(places.iter().all(|(words, at)| error.lines().nth(*at).is_some_and(|l| l.contains(words))), "{error}");
+}
+
+#[test]
+fn an_open_address_without_a_token_is_warned_of() {
+    let warnings = |host: &str, token: Option<&str>| {
+        let lookup = |name: &str| match name {
+            "HOST" => Some(host.to_owned()),
+            "STATS_TOKEN" => token.map(str::to_owned),
+            _ => None,
+        };
+        read(lookup).expect("is taken").1
+    };
+    for open in ["0.0.0.0", "::", "192.168.1.5", "::ffff:10.0.0.1"] {
+        assert!(warnings(open, None).iter().any(|w| w.contains("STATS_TOKEN is not set")), "{open}");
+        assert!(warnings(open, Some("t")).is_empty(), "{open}");
+    }
+    for closed in ["127.0.0.1", "127.0.0.9", "::1", "localhost", "::ffff:127.0.0.1"] {
+        assert!(warnings(closed, None).is_empty(), "{closed}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_of_ours_is_warned_of() {
+    let warnings = |names: &[&str], content: &str| {
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        given("names", &[], &names, &[content.as_bytes()]).settings().expect("good settings").1
+    };
+    let told = warnings(&["PATH", "HOME", "STAT_TOKEN", "LOG_LEVEL"], "PORT=1\n# a\nPROT=99\nA=1\nDATABASE_URL=x$A\n");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("STAT_TOKEN is no setting. Did you mean STATS_TOKEN?"), "{told:?}");
+    assert!(
+        told[1].contains("1.env, line 3: \"PROT\" is no setting") && told[1].ends_with("Did you mean PORT?"),
+        "{told:?}"
+    );
+    let many: String = (0..9).map(|n| format!("OTHER_{n}=hunter2\n")).collect();
+    let told = warnings(&[], &many);
+    assert_eq!(told.len(), 6, "{told:?}");
+    assert!(told[5].contains("4 more names") && !told.concat().contains("hunter2"), "{told:?}");
+}
+
+#[test]
+fn the_table_says_where_each_value_comes_from_and_shows_no_secret() {
+    let files: [&[u8]; 1] = [b"\nSTATS_TOKEN=hunter2\nHOST=::1\nSESSION_HEADER='  '\nMODEL_PRICES='a b'\n"];
+    let given = given("table", &[("PORT", "9000"), ("LM_STUDIO_URL", "http://u:hunter2@h")], &[], &files);
+    let table = given.table();
+    let line = |name: &str| table.lines().find(|line| line.starts_with(&format!("{name}="))).expect(name).to_owned();
+    let check = |name: &str, value: &str, place: &str| {
+        let line = line(name);
+        assert!(line.starts_with(&format!("{name}={value} ")) && line.ends_with(place), "{line}");
+    };
+    check("PORT", "9000", "# environment");
+    check("STATS_TOKEN", "***", "1.env, line 2");
+    check("HOST", "::1", "1.env, line 3");
+    check("SESSION_HEADER", "", "# default");
+    check("MODEL_PRICES", "\"a b\"", "1.env, line 5");
+    check("LM_STUDIO_URL", "http://***@h", "# environment");
+    check("CONTENT_DAYS", "30", "# default");
+    assert_eq!(table.lines().count(), SETTINGS.len());
+    assert!(!table.contains("hunter2"), "{table}");
+}
+
+/// What files with these contents give, in a folder that goes away with the test.
+fn given(test: &str, environment: &[(&str, &str)], names: &[String], files: &[&[u8]]) -> source::Given {
     let folder = std::env::temp_dir().join(format!("lms_metrics_proxy-{}-{test}", std::process::id()));
     fs::create_dir_all(&folder).expect("a temporary folder");
     let mut paths = vec![folder.join("absent")];
@@ -374,9 +474,14 @@ fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Resu
         paths.push(path);
     }
     let set = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
-    let settings = source::from_sources(set, &paths).map(|(settings, _)| settings);
+    let given = source::from_sources(set, names, &paths);
     fs::remove_dir_all(&folder).expect("our own folder");
-    settings
+    given
+}
+
+/// The settings in them.
+fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Result<Settings, StartError> {
+    given(test, environment, &[], files).settings().map(|(settings, _)| settings)
 }
 
 #[test]
@@ -434,10 +539,11 @@ fn a_variable_that_nobody_has_set_is_refused_and_not_taken_for_nothing() {
 }
 
 #[test]
-fn an_endless_file_is_refused_and_a_folder_is_passed_over() {
+fn an_endless_file_is_refused_and_of_a_folder_is_warned() {
     let long = vec![b'\n'; 1024 * 1024 + 1];
     assert!(from_files("long", &[], &[&long]).expect_err("too long").to_string().contains("1048576"));
-    assert!(source::from_sources(|_| None, &[std::env::temp_dir()]).is_ok());
+    let (_, warnings) = source::from_sources(|_| None, &[], &[std::env::temp_dir()]).settings().expect("defaults");
+    assert!(warnings.len() == 1 && warnings[0].contains("is a folder"), "{warnings:?}");
 }
 
 #[cfg(unix)]
@@ -445,6 +551,6 @@ fn an_endless_file_is_refused_and_a_folder_is_passed_over() {
 fn a_variable_that_is_not_text_is_an_error() {
     use std::os::unix::ffi::OsStringExt;
     let set = |name: &str| (name == "HOST").then(|| OsString::from_vec(vec![0xff, 0xfe]));
-    let error = source::from_sources(set, &[]).expect_err("no text");
+    let error = source::from_sources(set, &[], &[]).settings().expect_err("no text");
     assert_eq!(error.to_string(), "HOST holds bytes that are not UTF-8: it takes text");
 }

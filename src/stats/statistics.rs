@@ -117,7 +117,11 @@ impl Answerer {
                 Disposition::Reply(Reply::error(500, message, "internal_error"))
             });
             match decided {
-                Disposition::Reply(reply) => lend.answer(&reply),
+                Disposition::Reply(reply) => {
+                    let (peer, head) = (lend.loan.client().peer(), &lend.head);
+                    log::debug!("{peer} {} {} {} answered here", head.method(), head.path(), reply.status());
+                    lend.answer(&reply);
+                }
                 Disposition::Export(question) => self.export(question, *lend),
                 Disposition::Live(filter) => self.live.join(filter, *lend),
             }

@@ -16,7 +16,7 @@ fn check_error(reply: &Message, status: u16, code: &str, words: &str) {
 }
 
 /// A proxy in front of a port where nobody listens, nor will: a connection of the test's own holds it.
-fn proxy_before_nobody(settings: &[(&str, &str)]) -> (Proxy, TcpStream) {
+pub fn proxy_before_nobody(settings: &[(&str, &str)]) -> (Proxy, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let holds = TcpStream::connect(listener.local_addr().expect("a bound socket")).expect("it listens");
     let url = url_of(&holds);
@@ -197,7 +197,7 @@ fn every_error_code_stands_in_the_readme() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a source");
     let refusals = lms_metrics_proxy::http::Refusal::ALL.map(|refusal| refusal.facts().code.to_owned());
-    // The last word of a call that makes an error, and the codes that the worker chooses among.
+    // The last word of a call that makes an error, and the codes that are chosen where there is no reply.
     let mut codes: HashSet<String> = refusals.into();
     let answering = ["statistics", "replies", "export"].map(|name| format!("src/stats/{name}.rs"));
     for path in ["src/http/reply.rs", "src/front/judge.rs"].into_iter().chain(answering.iter().map(String::as_str)) {
@@ -205,8 +205,8 @@ fn every_error_code_stands_in_the_readme() {
         let calls = text.lines().filter(|line| line.contains("::error("));
         codes.extend(calls.filter_map(|line| Some(line.rsplit_once("\")")?.0.rsplit('"').next()?.to_owned())));
     }
-    let worker = read("src/exchange/worker.rs");
-    let chosen = worker.lines().filter_map(|line| line.trim().strip_prefix("(50")?.split('"').nth(1));
+    let no_reply = read("src/exchange/no_reply.rs");
+    let chosen = no_reply.lines().filter_map(|line| line.trim().strip_prefix("(50")?.split('"').nth(1));
     codes.extend(chosen.map(str::to_owned));
     for known in ["bad_request", "not_found", "database_unavailable", "upstream_failed", "overloaded", "unauthorized"] {
         assert!(codes.contains(known), "the codes are to be found elsewhere now: {codes:?}");

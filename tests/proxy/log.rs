@@ -114,7 +114,12 @@ fn a_log_in_a_file_has_every_line_up_to_the_last() {
     let path = folder.path().join("log");
     let file = std::fs::File::create(&path).expect("writable");
     let mut command = command(folder.path());
-    command.env("PORT", "0").env("LM_STUDIO_URL", upstream.url()).stderr(file).stdout(Stdio::null());
+    command
+        .env("PORT", "0")
+        .env("LM_STUDIO_URL", upstream.url())
+        .env("UPSTREAM_CHECK", "false")
+        .stderr(file)
+        .stdout(Stdio::null());
     let mut child = command.spawn().expect("the binary runs");
     let log = || std::fs::read_to_string(&path).expect("text");
     let address = until("the address", || {

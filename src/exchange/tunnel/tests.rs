@@ -1,6 +1,6 @@
 //! What schedules do not tell of a tunnel: what each of its ends comes to, and what it says of itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard};
 
 use mio::{Poll, Token, Waker};

@@ -89,7 +89,7 @@ impl Proxy {
     fn spawn(mut command: Command, folder: &Arc<Folder>, settings: &[(&str, &str)]) -> Proxy {
         // All tests are one process, with thousands of connections at times.
         lms_metrics_proxy::descriptors::ask_for_enough(0);
-        command.env("PORT", "0").env("RUST_LOG", "info").envs(settings.iter().copied());
+        command.env("PORT", "0").env("RUST_LOG", "info").env("UPSTREAM_CHECK", "false").envs(settings.iter().copied());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary runs");
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
         let log = Arc::new(Log::default());
