@@ -25,6 +25,7 @@
 //!
 //! How long a step holds the writer, and so a commit, is in `limits.rs` beside the sizes of a step.
 
+mod notice;
 mod pieces;
 mod walk;
 
@@ -225,10 +226,17 @@ impl Cleaner {
         let now_ms = age_from_ms(own, recorder, now_ms)?;
         let until = hour_of_ms(now_ms).saturating_sub(days.saturating_mul(24));
         // A pass that fails looks again.
-        if self.looked_until[what as usize].replace(until) == Some(until) {
+        let looked_until = self.looked_until[what as usize].replace(until);
+        if looked_until == Some(until) {
             return Ok(what.next());
         }
-        Ok(Phase::Walk(Walk::new(what, spared(limit, own)?, until * HOUR_MS, now_ms)))
+        let spared = spared(limit, own)?;
+        if (what, looked_until) == (Aged::Content, None)
+            && let Some(line) = notice::of_content(own, spared, until * HOUR_MS, limit.max)?
+        {
+            log::warn!("{line}");
+        }
+        Ok(Phase::Walk(Walk::new(what, spared, until * HOUR_MS, now_ms)))
     }
 
     /// Adds content that came since to the counter.

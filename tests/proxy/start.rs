@@ -254,12 +254,16 @@ fn what_came_with_an_upgrade_is_removed_only_by_a_limit_that_was_set() {
         assert_eq!((words(), proxy.rows().len()), (1, 2), "start {start}");
         let upgraded = usize::from(start == 0);
         assert_eq!(proxy.logged_at_least("was upgraded from the earlier program's form, 2 rows", upgraded), upgraded);
+        assert_eq!(proxy.logged("is removed now"), 0, "start {start}");
         drop(proxy);
         Connection::open(folder.database()).and_then(|conn| conn.execute_batch(add)).expect("valid SQL");
     }
     // As long as the default, but the user's own.
-    let _proxy = Proxy::start(&folder, &[("CONTENT_DAYS", "30")]);
+    let proxy = Proxy::start(&folder, &[("CONTENT_DAYS", "30")]);
     until("clean-up", || (words() == 0).then_some(()));
+    // What goes is named, and before it does.
+    let named = "what was said in 1 request, from 2026-01-19 on, is older than CONTENT_DAYS=30 and is removed now";
+    assert_eq!(proxy.logged_at_least(named, 1), 1);
     assert_eq!(rows_of(&folder.database()).len(), 2);
 }
 
