@@ -61,6 +61,7 @@
 //! | statistics (one) | a reading connection | the database; a rest between answers while rows come |
 //! | keeper (one) | a connection of its own, the files beside the database | checkpoints, packing, retries, clean-up |
 //! | log (one) | the lines that could not be written at once | the standard error stream, for which nobody else waits |
+//! | demo (some, with `--demo`) | what is made up before and behind the proxy | all that clients and servers do |
 //! | signals (one, ctrlc's) | nothing: it tells the loops to stop, and ends the process when told again | the next signal |
 //!
 //! ¹ 50 us, while events of streams come faster than any model sends them. ² A quick one; where no worker is free to
@@ -129,13 +130,14 @@
 //! - [`stats`]: questions and answers about what was recorded.
 //! - [`front`]: the loops and their connections.
 //! - [`descriptors`], [`proxy`]: the parts put together; the door for `main` and for tests. [`greeting`]: the first lines
-//!   of the log.
+//!   of the log. [`demo`]: what stands before and behind the proxy where there is no LM Studio to be had.
 
 pub mod bell;
 pub mod calendar;
 pub mod client;
 pub mod clock;
 pub mod counters;
+pub mod demo;
 pub mod descriptors;
 pub mod exchange;
 pub mod front;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lms_metrics_proxy::demo::Demo;
 use lms_metrics_proxy::front::StopAsked;
-use lms_metrics_proxy::greeting::greet;
+use lms_metrics_proxy::greeting::{greet, pages};
 use lms_metrics_proxy::logging::{self, LogLook};
 use lms_metrics_proxy::proxy::{NamedFiles, Proxy};
 use lms_metrics_proxy::settings::{self, Flag, Given, Settings, StartError};
@@ -35,7 +36,11 @@ fn obey() -> Result<(), StartError> {
         Flag::Health => health(&settings::from_environment().settings()?.0)?,
         Flag::Run => {
             let (settings, warnings) = settings::from_environment().settings()?;
-            run(settings, &warnings)?;
+            run(settings, &warnings, None)?;
+        }
+        Flag::Demo => {
+            let demo = Demo::prepare()?;
+            run(demo.settings.clone(), &[], Some(demo))?;
         }
     }
     Ok(())
@@ -50,7 +55,7 @@ fn check(given: &Given) -> Result<(), StartError> {
     Ok(())
 }
 
-fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
+fn run(settings: Settings, warnings: &[String], demo: Option<Demo>) -> Result<(), StartError> {
     let failed = |what: &str, e: &dyn Display| StartError::new(format_args!("{what}: {e}"));
     let files = NamedFiles::read(&settings)?;
     let look = if settings.log_json { LogLook::Json } else { LogLook::for_people() };
@@ -62,21 +67,30 @@ fn run(settings: Settings, warnings: &[String]) -> Result<(), StartError> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let proxy = Proxy::start(settings.clone(), files.clone())?;
+    let proxy = Proxy::start(settings.clone(), files.clone()).or_else(|e| match demo {
+        // Its port may be somebody else's.
+        Some(_) => Proxy::start(Settings { port: 0, ..settings.clone() }, files.clone()),
+        None => Err(e),
+    })?;
     let stop = proxy.stop();
     let last_words = proxy.last_words();
+    let clean_up = demo.as_ref().map(Demo::clean_up);
     let on_signal = move || match stop.ask(Instant::now()) {
         StopAsked::First => log::info!("told to stop: finishing what runs"),
         StopAsked::Same => log::debug!("told to stop twice at once, which counts as one"),
         StopAsked::Again => {
             log::warn!("told to stop again: ending at once");
             last_words();
+            clean_up.iter().for_each(|clean_up| clean_up());
             logging::finish();
             std::process::exit(1);
         }
     };
     ctrlc::set_handler(on_signal).map_err(|e| failed("signals cannot be caught", &e))?;
-    greet(&proxy, settings, files);
+    match &demo {
+        None => greet(&proxy, settings, files),
+        Some(demo) => say(&demo.begin(proxy.address, &pages(proxy.address)[0])),
+    }
 
     proxy.run().map_err(|e| failed("the event loop failed", &e))?;
     log::info!("stopped");

@@ -11,7 +11,7 @@
 //!
 //! A worker is a straight line of blocking code ([`worker`]): ask [`upstream`], [`relay`] the reply as it is
 //! [`incoming`], hand row and tail to the recorder. What the request said is its row's [`draft`]; [`unasked`] knows who
-//! tells counts without being asked, and what the log says of it its [`line`]. The [`pool`] gives it its jobs ([`job`]), as many at a time as [`admission`] lets
+//! tells counts without being asked, and what the log says of it its [`line`](mod@line). The [`pool`] gives it its jobs ([`job`]), as many at a time as [`admission`] lets
 //! begin. While a stream does nothing but [`flow`], no thread of its own waits for its next event.
 //!
 //! A connection to upstream lies on the [`idle`], or one is made: [`dial`] has its [`addresses`] and its turn

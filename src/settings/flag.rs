@@ -15,12 +15,15 @@ pub enum Flag {
     Health,
     /// `--check`: say what the settings are.
     Check,
+    /// `--demo`: run before a stand-in for LM Studio.
+    Demo,
 }
 
 /// Every flag, and what it does.
-const FLAGS: [(&str, Flag, &str); 4] = [
+const FLAGS: [(&str, Flag, &str); 5] = [
     ("--help", Flag::Help, "show this"),
     ("--version", Flag::Version, "show the version"),
+    ("--demo", Flag::Demo, "show it at work, without LM Studio and settings; nothing is kept"),
     (
         "--check",
         Flag::Check,

@@ -137,6 +137,11 @@ fn not_taken(name: &str, held: Option<String>, takes: &str) -> String {
 /// Beside the settings come warnings for the log: about slips that were put right, and about what will hurt. An error
 /// tells all that is wrong.
 pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
+    read_from(&lookup)
+}
+
+/// The same: its code is there once, whoever looks up.
+fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
     let from = Lookup { lookup, wrong: RefCell::default() };
     let (upstream, mut warnings) = from.parsed("LM_STUDIO_URL", value::upstream);
     let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)]);
@@ -271,13 +276,13 @@ const SETTINGS: &[Setting] = &[
 ];
 
 /// The table beside what was set.
-struct Lookup<F> {
-    lookup: F,
+struct Lookup<'l> {
+    lookup: &'l dyn Fn(&str) -> Option<String>,
     /// What is not taken, a line each.
     wrong: RefCell<Vec<String>>,
 }
 
-impl<F: Fn(&str) -> Option<String>> Lookup<F> {
+impl Lookup<'_> {
     /// The value, else the default, through `parse`. `None` of `parse` means that the value is not taken: that is noted,
     /// and the default stands for it, so that all that is wrong is found.
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> T {

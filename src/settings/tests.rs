@@ -355,6 +355,7 @@ fn flags_are_known_or_refused() {
         ("-V", Flag::Version),
         ("--health", Flag::Health),
         ("--check", Flag::Check),
+        ("--demo", Flag::Demo),
         ("--help --version", Flag::Help),
         ("--version --help", Flag::Help),
         ("--health --health", Flag::Health),

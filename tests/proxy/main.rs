@@ -8,6 +8,8 @@ mod bug;
 mod cancel;
 mod context;
 mod conversations;
+#[cfg(unix)]
+mod demo;
 mod disk;
 mod errors;
 mod greeting;
