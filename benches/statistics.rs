@@ -225,7 +225,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let half = Filter { from_ms: Some(START_MS + 31 * DAY_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
     let edges = half.clone();
     let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
-        Box::new(move |r| json(&r.over_time(&filter, bucket, Zone { minutes }, None, NOW_MS).expect("answers")))
+        Box::new(move |r| json(&r.over_time(&filter, bucket, &Zone::Fixed(minutes), None, NOW_MS).expect("answers")))
     };
     let by = |by: By| -> Ask { Box::new(move |r| json(&r.by(by, &Filter::default()).expect("answers"))) };
     let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
@@ -290,7 +290,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
         (
             "report",
             Box::new(|r| {
-                Report::read(r, &Filter::default(), Zone { minutes: 120 }, NOW_MS).expect("answers").text().len()
+                Report::read(r, &Filter::default(), &Zone::Fixed(120), NOW_MS).expect("answers").text(80).len()
             }),
         ),
         ("metrics", Box::new(|r| metrics::of_database(r).expect("answers").len())),

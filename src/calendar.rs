@@ -5,6 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use simplelog::format_description;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, Time};
@@ -55,6 +56,14 @@ pub fn ms_of_date(date: Date) -> i64 {
 pub fn text_of_ms(ms: i64) -> String {
     let time = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms.clamp(0, MS_MAX));
     time.format(&Iso8601::<MILLISECONDS>).expect("a time between 1970 and 9999 has a text")
+}
+
+/// A time as HTTP has it (RFC 9110 §5.6.7): `Mon, 19 Jan 2026 10:30:45 GMT`.
+pub fn http_date(ms: i64) -> String {
+    let form =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    let time = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms.clamp(0, MS_MAX));
+    time.format(form).expect("a time between 1970 and 9999 has a text")
 }
 
 /// Reads RFC 3339, and what SQLite's `CURRENT_TIMESTAMP` and its like write: a space for the `T`, no zone.
@@ -111,6 +120,13 @@ mod tests {
         check("yesterday", None);
         check("2026-01-19", None);
         check("", None);
+    }
+
+    #[test]
+    fn dates_of_http_are_those_of_the_rfc() {
+        let date = |text: &str| http_date(ms_of_text(text).expect("a time"));
+        assert_eq!(date("1994-11-06T08:49:37.999Z"), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Lend {
 
     /// Answers with a reply that is put together already.
     pub fn answer(self, reply: &Reply) {
-        let bytes = reply.encode(self.persistence(), self.head.method() == "HEAD");
+        let bytes = reply.encode(self.persistence(), self.head.method() == "HEAD", now_ms());
         self.loan.give_back_with(bytes, true);
     }
 }

@@ -22,6 +22,7 @@ use super::tunnel::polled_upstream::PolledUpstream;
 use super::tunnel::{Onlookers, Tunnel, TunnelEnd};
 use super::unasked::Asking;
 use super::upstream::UpstreamConnection;
+use crate::calendar::now_ms;
 use crate::client::{CalledOff, Lend, Tail};
 use crate::http::head::RequestHead;
 use crate::http::reply::{Reply, ReplyFraming, write_relayed_head};
@@ -388,7 +389,10 @@ impl Worker {
         let streamed = self.draft.as_ref().is_some_and(|draft| draft.asked_stream());
         let ending = Ending { outcome, http_status, error, report: UsageReport::default(), streamed };
         let head_only = request.lend.head.method() == "HEAD";
-        let bytes = reply.as_ref().map(|reply| reply.encode(request.lend.persistence(), head_only)).unwrap_or_default();
+        let bytes = reply
+            .as_ref()
+            .map(|reply| reply.encode(request.lend.persistence(), head_only, now_ms()))
+            .unwrap_or_default();
         self.finish(request, ending, bytes, reply.is_some(), None);
     }
 }

@@ -9,12 +9,12 @@ use crate::http::upgrade::opens_websocket;
 use crate::http::{HostPolicy, RequestHead};
 use crate::routes::{Local, Route, route};
 use crate::settings::{Settings, Token};
-use crate::stats::page::page;
+use crate::stats::page::{page, wants_page};
 
 use super::intake::Verdict;
 
 /// Exactly what the specification shows.
-const HEALTHY: &[u8] = br#"{"status": "ok", "service": "lms_metrics_proxy_proxy"}"#;
+const HEALTHY: &[u8] = b"{\"status\": \"ok\", \"service\": \"lms_metrics_proxy_proxy\"}\n";
 
 /// What to do with a request once it is whole.
 pub enum Plan {
@@ -96,8 +96,9 @@ impl Judge {
         match local {
             Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),
             // The page itself asks for the token, when the answer says that one is missing.
-            Local::Page => Ok(Plan::Answer(page(if self.may_ask(head) { 200 } else { 401 }))),
+            Local::Page if wants_page(head) => Ok(Plan::Answer(page(head, if self.may_ask(head) { 200 } else { 401 }))),
             _ if !self.may_ask(head) => Ok(Plan::Answer(unauthorized())),
+            Local::Page => Ok(Plan::Statistics(Local::Report)),
             statistics => Ok(Plan::Statistics(statistics)),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::connection::{Connection, Dropped, Next, State, Surroundings};
 use super::intake::{AwaitedPart, Intake, Step, WholeRequest};
 use super::judge::Plan;
+use crate::calendar::now_ms;
 use crate::client::Socket;
 use crate::exchange::request::Kind;
 use crate::http::refusal::Refusal;
@@ -99,7 +100,7 @@ impl<S: Socket, F> Connection<S, F> {
                 let persistence = if keep_alive { request.head.persistence() } else { Persistence::Close };
                 let (peer, head) = (self.client.peer(), &request.head);
                 log::debug!("{peer} {} {} {} answered here", head.method(), head.path(), answer.status());
-                let bytes = answer.encode(persistence, request.head.method() == "HEAD");
+                let bytes = answer.encode(persistence, request.head.method() == "HEAD", now_ms());
                 return self.reply(bytes, keep_alive, around).map_or(Next::Drop, |()| Next::Keep);
             }
             // Where somebody still has a hand on it, it stays.
@@ -126,7 +127,7 @@ impl<S: Socket, F> Connection<S, F> {
 
     /// The connection's last reply, without content where the request was one for a head.
     fn turn_down(&mut self, reply: &Reply, around: &mut impl Surroundings<S, F>) -> Result<(), Dropped> {
-        let bytes = reply.encode(Persistence::Close, self.intake.is_head_only());
+        let bytes = reply.encode(Persistence::Close, self.intake.is_head_only(), now_ms());
         // What came of a request that is refused takes no memory while its client reads why.
         self.intake = Intake::default();
         self.baggage.claim.set(0);

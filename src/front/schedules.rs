@@ -152,7 +152,7 @@ impl Surroundings<SimulatedSocket, Borrowed> for Around {
         assert!(self.borrowed.is_none(), "lent twice");
         self.exchanges += 1;
         loan.client().carry(self.exchanges);
-        let reply = reply.encode(persistence, false);
+        let reply = reply.encode(persistence, false, 0);
         let upstream = SimulatedUpstream::default();
         upstream.lock().unsent = reply.len();
         self.upstream = upstream.clone();

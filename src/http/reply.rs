@@ -5,6 +5,7 @@ use ureq::http::StatusCode;
 
 use super::refusal::{Refusal, RefusalFacts};
 use super::syntax::{is_hop_by_hop, is_nominated};
+use crate::calendar::http_date;
 
 /// Whether the connection outlives a reply, and how that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub enum ReplyFraming {
 /// The answer to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The type of most replies.
+const JSON: &str = "application/json";
+
 /// A reply of the proxy itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -43,7 +47,7 @@ pub struct Reply {
 impl Reply {
     /// A reply with a JSON body.
     pub fn json(status: u16, body: Vec<u8>) -> Self {
-        Self::new(status, "application/json", body)
+        Self::new(status, JSON, body)
     }
 
     /// A reply with a body of another type.
@@ -54,7 +58,7 @@ impl Reply {
     /// An error in the documented shape.
     pub fn error(status: u16, message: &str, code: &str) -> Self {
         let (message, code) = (json!(message), json!(code));
-        let body = format!(r#"{{"error":{{"message":{message},"type":"proxy_error","code":{code}}}}}"#);
+        let body = format!(r#"{{"error":{{"message":{message},"type":"proxy_error","code":{code}}}}}"#) + "\n";
         Self::json(status, body.into_bytes())
     }
 
@@ -109,10 +113,24 @@ impl Reply {
         &self.body
     }
 
-    /// The bytes for the client. To HEAD the body is left out, its length stays.
-    pub fn encode(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
+    /// The same with another body.
+    pub fn with_body(self, body: Vec<u8>) -> Self {
+        Self { body, ..self }
+    }
+
+    /// Whether its body is JSON.
+    pub fn is_json(&self) -> bool {
+        self.content_type == JSON
+    }
+
+    /// The bytes for the client, at this moment. To HEAD the body is left out, its length stays.
+    pub fn encode(&self, persistence: Persistence, head_only: bool, now_ms: i64) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.body.len());
         push_status_line(&mut out, self.status, reason(self.status));
+        // RFC 9110 §6.6.1: in errors of a server it may be left out.
+        if self.status < 500 {
+            push_field(&mut out, "Date", http_date(now_ms).as_bytes());
+        }
         if self.status != 204 {
             push_field(&mut out, "Content-Type", self.content_type.as_bytes());
             push_field(&mut out, "Content-Length", self.body.len().to_string().as_bytes());
@@ -192,16 +210,18 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
+    const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
     #[track_caller]
     fn check(reply: &Reply, persistence: Persistence, head_only: bool, expected: &str) {
-        assert_eq!(String::from_utf8_lossy(&reply.encode(persistence, head_only)), expected);
+        assert_eq!(String::from_utf8_lossy(&reply.encode(persistence, head_only, 784_111_777_000)), expected);
     }
 
     #[test]
     fn a_refusal_is_readable_json_and_closes() {
-        let body = "{\"error\":{\"message\":\"The request target is too long.\",\"type\":\"proxy_error\",\"code\":\"target_too_long\"}}";
+        let body = "{\"error\":{\"message\":\"The request target is too long.\",\"type\":\"proxy_error\",\"code\":\"target_too_long\"}}\n";
         let head = format!(
-            "HTTP/1.1 414 URI Too Long\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+            "HTTP/1.1 414 URI Too Long\r\n{DATE}Content-Type: application/json\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\nConnection: close\r\n\r\n",
             body.len()
         );
@@ -212,16 +232,23 @@ mod tests {
 
     #[test]
     fn the_reply_tells_http_1_0_that_the_connection_stays() {
-        let head =
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nCache-Control: no-store\r\n";
+        let head = format!(
+            "HTTP/1.1 200 OK\r\n{DATE}Content-Type: application/json\r\nContent-Length: 2\r\nCache-Control: no-store\r\n"
+        );
         let reply = Reply::json(200, b"{}".to_vec());
         check(&reply, Persistence::KeepAlive, false, &format!("{head}\r\n{{}}"));
         check(&reply, Persistence::KeepAliveAnnounced, false, &format!("{head}Connection: keep-alive\r\n\r\n{{}}"));
     }
 
     #[test]
+    fn errors_of_the_server_have_no_date() {
+        let encoded = Reply::overloaded("Busy.", 2).encode(Persistence::Close, false, 0);
+        assert!(!String::from_utf8(encoded).expect("text").contains("Date:"));
+    }
+
+    #[test]
     fn replies_that_need_a_field_have_it() {
-        let text = |reply: Reply| String::from_utf8(reply.encode(Persistence::Close, false)).expect("text");
+        let text = |reply: Reply| String::from_utf8(reply.encode(Persistence::Close, false, 0)).expect("text");
         assert!(text(Reply::method_not_allowed("GET, HEAD")).contains("\r\nAllow: GET, HEAD\r\n"));
         assert!(text(Reply::overloaded("Busy.", 2)).contains("\r\nRetry-After: 2\r\n"));
         assert!(text(Reply::not_found("/models", Some("/v1/models"))).contains("Did you mean /v1/models?"));

@@ -4,6 +4,7 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::csv;
 use crate::record::row::Content;
 pub use crate::routes::By;
 
@@ -82,6 +83,21 @@ impl Serialize for Groups {
     }
 }
 
+/// The figures of a group, as columns.
+const FIGURES: &str = "requests,input_tokens,output_tokens,total_tokens,avg_tokens_per_request,successful_requests,\
+    failed_requests,cancelled_requests,cached_tokens,reasoning_tokens,duration_ms,requests_without_usage,\
+    cache_write_tokens";
+const COSTS: &str = ",cost,currency";
+
+impl Groups {
+    /// As a table, a line for each group.
+    pub fn csv(&self) -> Vec<u8> {
+        let has_costs = self.groups.iter().any(|group| group.summary.cost.is_some());
+        let header = [self.by.name(), ",", FIGURES, if has_costs { COSTS } else { "" }].concat();
+        csv::table(&header, self.groups.iter().map(|group| NamedGroup(self.by, group)))
+    }
+}
+
 struct NamedGroup<'a>(By, &'a Group);
 
 impl Serialize for NamedGroup<'_> {
@@ -142,6 +158,44 @@ pub struct OverTime {
     pub tz: String,
     /// One for each.
     pub points: Vec<Point>,
+}
+
+/// The figures of a summary, as columns.
+const SUMS: &str = "total_requests,successful_requests,failed_requests,total_input_tokens,total_output_tokens,total_tokens,\
+    average_input_tokens,average_output_tokens,total_duration_ms,cancelled_requests,total_cached_tokens,\
+    total_reasoning_tokens,requests_without_usage,total_cache_write_tokens";
+
+impl OverTime {
+    /// As a table: a line for each point, or each of its groups.
+    pub fn csv(&self, by: Option<By>) -> Vec<u8> {
+        let has_costs = self.points.iter().any(|point| point.summary.cost.is_some());
+        let costs = if has_costs { COSTS } else { "" };
+        let Some(by) = by else { return csv::table(&["start,", SUMS, costs].concat(), &self.points) };
+        let header = ["start,", by.name(), ",", FIGURES, costs].concat();
+        let groups =
+            |point: &'_ Point| point.groups.iter().flat_map(|groups| &groups.groups).cloned().collect::<Vec<_>>();
+        let lines = self
+            .points
+            .iter()
+            .flat_map(|point| groups(point).into_iter().map(|group| GroupAt { start: point.start.clone(), by, group }));
+        csv::table(&header, lines)
+    }
+}
+
+struct GroupAt {
+    start: String,
+    by: By,
+    group: Group,
+}
+
+impl Serialize for GroupAt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("start", &self.start)?;
+        map.serialize_entry(self.by.name(), &self.group.name)?;
+        self.group.summary.serialize_figures(&mut map)?;
+        map.end()
+    }
 }
 
 /// One bucket of time.

@@ -3,12 +3,12 @@
 //! reads. It never has more than one page of rows in memory.
 
 use rusqlite::params_from_iter;
-use serde_json::Value;
 
 use super::Reader;
 use super::answers::RequestRow;
 use super::chats::Chats;
 use super::condition::Condition;
+use super::csv;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
 use super::rows::REQUEST_COLUMNS;
@@ -47,7 +47,7 @@ pub enum Format {
 impl Format {
     /// All of them, each with its name in queries, the name of a file, and the type of a reply.
     const TABLE: [(Format, &str, &str, &str); 3] = [
-        (Format::Csv, "csv", "requests.csv", "text/csv; charset=utf-8; header=present"),
+        (Format::Csv, "csv", "requests.csv", csv::CONTENT_TYPE),
         (Format::Jsonl, "jsonl", "requests.jsonl", "application/jsonl"),
         (Format::Chat, "chat", "conversations.jsonl", "application/jsonl"),
     ];
@@ -112,7 +112,7 @@ fn send(
         let more = slot.with(|held| {
             let more = match held.as_mut().ok_or("the database was opened anew")? {
                 Exported::Rows(pages) if format == Format::Csv => {
-                    pages.next(|request| write_csv_line(&mut text, &header, request))
+                    pages.next(|request| csv::write_line(&mut text, &header, request))
                 }
                 Exported::Rows(pages) => pages.next(|request| write_json_line(&mut text, request)),
                 Exported::Chats(chats) => chats.next(&mut text),
@@ -197,39 +197,6 @@ fn csv_header(has_costs: bool) -> String {
     [CSV_HEADER, if has_costs { CSV_HEADER_OF_COSTS } else { "" }, CSV_HEADER_OF_CONVERSATIONS].concat()
 }
 
-/// RFC 4180 §2: commas between cells, CRLF behind the line.
-fn write_csv_line(out: &mut Vec<u8>, header: &str, request: &RequestRow) {
-    let request = serde_json::to_value(request).expect("figures and strings are always JSON");
-    for (at, column) in header.split(',').enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_csv_cell(out, &request[column]);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// RFC 4180 §2: quotes around what holds a comma, a quote or a line end, doubled inside.
-///
-/// A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection").
-fn write_csv_cell(out: &mut Vec<u8>, value: &Value) {
-    let cell = match value {
-        Value::Null => return,
-        Value::String(text) => {
-            let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-            if text.contains(['"', ',', '\r', '\n']) {
-                format!("\"{apostrophe}{}\"", text.replace('"', "\"\""))
-            } else {
-                format!("{apostrophe}{text}")
-            }
-        }
-        // JSON has 12.0 and 1e-6.
-        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
-        other => other.to_string(),
-    };
-    out.extend_from_slice(cell.as_bytes());
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -238,13 +205,6 @@ mod tests {
     use crate::record::store::{DbSync, Store};
     use crate::stats::Prices;
     use crate::testing::{Folder, row};
-
-    #[track_caller]
-    fn check_cell(value: Value, expected: &str) {
-        let mut out = Vec::new();
-        write_csv_cell(&mut out, &value);
-        assert_eq!(String::from_utf8(out).expect("text"), expected);
-    }
 
     #[test]
     fn every_field_of_a_request_has_its_column() {
@@ -259,32 +219,5 @@ mod tests {
         let mut columns: Vec<&str> = header.split(',').collect();
         columns.sort_unstable();
         assert_eq!(columns, request.as_object().expect("an object").keys().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn figures_are_plain_digits_and_unknown_is_nothing() {
-        check_cell(Value::Null, "");
-        check_cell(Value::from(-5), "-5");
-        check_cell(Value::from(12.0), "12");
-        check_cell(Value::from(0.000001), "0.000001");
-        check_cell(Value::from(true), "true");
-    }
-
-    #[test]
-    fn cells_are_quoted_where_needed_and_begin_no_formula() {
-        let check = |text: &str, expected: &str| {
-            check_cell(Value::from(text), expected);
-        };
-        check("plain", "plain");
-        check("a,b", "\"a,b\"");
-        check("say \"hi\"", "\"say \"\"hi\"\"\"");
-        check("two\r\nlines", "\"two\r\nlines\"");
-        check("=1+1", "'=1+1");
-        check("=\"a\",1", "\"'=\"\"a\"\",1\"");
-        for first in ["+", "-", "@", "\t"] {
-            check(&format!("{first}x"), &format!("'{first}x"));
-        }
-        check("\rx", "\"'\rx\"");
-        check("", "");
     }
 }

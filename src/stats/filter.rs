@@ -1,10 +1,10 @@
 //! Which requests a question is about, and how that is said in a query string. Pure: time is an argument.
 
-use simplelog::format_description;
 use time::format_description::well_known::Iso8601;
-use time::{Date, UtcOffset};
+use time::{Date, OffsetDateTime};
 
 use super::answers::By;
+use super::zone::Zone;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, ms_of_date, ms_of_text};
 use crate::clock::latest_true_ms;
 use crate::record::row::Outcome;
@@ -25,9 +25,10 @@ pub struct Filter {
 }
 
 /// The parameters of a [`Filter`], as an error names them.
-pub const FILTERS: &str = "from, to, model, endpoint, client, key, outcome, conversation";
+pub const FILTERS: &str = "from, to, tz, model, endpoint, client, key, outcome, conversation";
 
-const TIMES: &str = "a time as 2026-01-19T10:30:45Z, a date as 2026-01-19, or a span before now as -24h, -7d or -4w";
+const TIMES: &str = "a time as 2026-01-19T10:30:45Z, a date as 2026-01-19, a span before now as -24h, -7d or -4w, or today, \
+    yesterday, this-week, this-month or this-year";
 
 impl Filter {
     /// What is since a moment is until now: a row of a clock that was wrong is not of the last seven days until its day
@@ -60,7 +61,7 @@ impl Filter {
     }
 
     /// Takes one parameter; false where it is none of a filter's. `zone`: whose midnight a date means.
-    pub fn take(&mut self, name: &str, value: &str, now_ms: i64, zone: Zone) -> Result<bool, String> {
+    pub fn take(&mut self, name: &str, value: &str, now_ms: i64, zone: &Zone) -> Result<bool, String> {
         let wrong = |takes: &str| format!("{name} is {}: it takes {takes}.", shown(value));
         let time = || moment(value, now_ms, zone).ok_or_else(|| wrong(TIMES));
         let outcomes = Outcome::all().map(Outcome::as_str);
@@ -84,47 +85,20 @@ pub(super) fn present_end_ms(now_ms: i64) -> i64 {
     (latest_true_ms(now_ms).div_euclid(HOUR_MS) + 1).saturating_mul(HOUR_MS)
 }
 
-/// A fixed distance from UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Zone {
-    /// East of Greenwich is positive.
-    pub minutes: i32,
-}
-
-impl Zone {
-    /// `+02:00`, `-05:30`, `Z` or `UTC`. In a query string a `+` that nobody escaped has become a space.
-    pub fn parse(text: &str) -> Option<Zone> {
-        if text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
-            return Some(Zone::default());
-        }
-        let form = format_description!("[offset_hour sign:mandatory][optional [:]][offset_minute]");
-        let offset = UtcOffset::parse(&text.replace(' ', "+"), form).ok()?;
-        (offset.whole_hours().abs() <= 14).then_some(Zone { minutes: offset.whole_minutes().into() })
-    }
-
-    /// What it adds to UTC.
-    pub fn ms(self) -> i64 {
-        i64::from(self.minutes) * 60_000
-    }
-
-    /// `+02:00`.
-    pub fn text(self) -> String {
-        let sign = if self.minutes < 0 { '-' } else { '+' };
-        format!("{sign}{:02}:{:02}", self.minutes.abs() / 60, self.minutes.abs() % 60)
-    }
-}
-
-/// A moment as `from` and `to` take it. A date is its first moment.
-fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
+/// A moment as `from` and `to` take it. A date, or a word for a span, is its first moment.
+fn moment(text: &str, now_ms: i64, zone: &Zone) -> Option<i64> {
     if let Some(span) = text.strip_prefix('-') {
         const UNITS: [(char, i64); 4] = [('m', 60_000), ('h', HOUR_MS), ('d', DAY_MS), ('w', 7 * DAY_MS)];
         let (digits, unit_ms) = UNITS.iter().find_map(|(unit, ms)| Some((span.strip_suffix(*unit)?, *ms)))?;
         let count: i64 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
         return (digits.len() <= 6).then(|| (now_ms - count * unit_ms).max(0));
     }
+    if let Some(days) = days_of_word(text, now_ms, zone) {
+        return Some(zone.midnight_ms(now_ms, days).max(0));
+    }
     if text.len() == 10 {
         let date = Date::parse(text, &Iso8601::DATE).ok()?;
-        return Some((ms_of_date(date) - zone.ms()).clamp(0, MS_MAX));
+        return Some(zone.moment_ms(ms_of_date(date)).clamp(0, MS_MAX));
     }
     if !text.contains(['T', 't', ' ']) {
         return None;
@@ -134,6 +108,22 @@ fn moment(text: &str, now_ms: i64, zone: Zone) -> Option<i64> {
     ms_of_text(&format!("{date}{}", time.replace(' ', "+")))
 }
 
+/// How many days before today the span began that a word means.
+fn days_of_word(text: &str, now_ms: i64, zone: &Zone) -> Option<i64> {
+    let today = || {
+        let local_ms = now_ms + zone.offset_ms(now_ms);
+        OffsetDateTime::from_unix_timestamp(local_ms.div_euclid(1000)).ok().map(OffsetDateTime::date)
+    };
+    match text {
+        "today" => Some(0),
+        "yesterday" => Some(1),
+        "this-week" => Some(i64::from(today()?.weekday().number_days_from_monday())),
+        "this-month" => Some(i64::from(today()?.day()) - 1),
+        "this-year" => Some(i64::from(today()?.ordinal()) - 1),
+        _ => None,
+    }
+}
+
 /// A value as an error shows it: not longer than needed to recognise it.
 pub(super) fn shown(value: &str) -> String {
     format!("{:?}", value.chars().take(60).collect::<String>())
@@ -141,6 +131,7 @@ pub(super) fn shown(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::zone::tests::berlin;
     use super::*;
     use crate::calendar::text_of_ms;
 
@@ -148,8 +139,8 @@ mod tests {
 
     fn check(value: &str, zone: &str, expected: Option<&str>) {
         let now_ms = ms_of_text(NOW).expect("a time");
-        let zone = Zone::parse(zone).expect("a zone");
-        assert_eq!(moment(value, now_ms, zone).map(text_of_ms).as_deref(), expected, "{value}");
+        let zone = if zone == "Berlin" { berlin() } else { Zone::parse(zone).expect("a zone") };
+        assert_eq!(moment(value, now_ms, &zone).map(text_of_ms).as_deref(), expected, "{value}");
     }
 
     #[test]
@@ -164,25 +155,19 @@ mod tests {
         check("-4w", "Z", Some("2026-02-01T12:00:00.000Z"));
         check("-90m", "Z", Some("2026-03-01T10:30:00.000Z"));
         check("-999999w", "Z", Some("1970-01-01T00:00:00.000Z"));
-        for bad in ["", "-", "-h", "-5", "-5y", "-+5d", "-5ü", "24h", "2026-1-1", "2026-02-30", "yesterday", "2026"] {
+        check("2026-07-01", "Berlin", Some("2026-06-30T22:00:00.000Z"));
+        check("today", "Z", Some("2026-03-01T00:00:00.000Z"));
+        check("today", "+13:00", Some("2026-03-01T11:00:00.000Z"));
+        check("today", "Berlin", Some("2026-02-28T23:00:00.000Z"));
+        check("yesterday", "Z", Some("2026-02-28T00:00:00.000Z"));
+        // A Sunday.
+        check("this-week", "Z", Some("2026-02-23T00:00:00.000Z"));
+        check("this-week", "+13:00", Some("2026-03-01T11:00:00.000Z"));
+        check("this-month", "Berlin", Some("2026-02-28T23:00:00.000Z"));
+        check("this-month", "-13:00", Some("2026-02-01T13:00:00.000Z"));
+        check("this-year", "Z", Some("2026-01-01T00:00:00.000Z"));
+        for bad in ["", "-", "-h", "-5", "-5y", "-+5d", "-5ü", "24h", "2026-1-1", "2026-02-30", "tomorrow", "2026"] {
             check(bad, "Z", None);
         }
-    }
-
-    #[test]
-    fn zones_are_offsets() {
-        let check = |text: &str, minutes: Option<i32>| {
-            assert_eq!(Zone::parse(text).map(|zone| zone.minutes), minutes, "{text}");
-        };
-        check("+02:00", Some(120));
-        check(" 02:00", Some(120));
-        check("-0530", Some(-330));
-        check("-00:30", Some(-30));
-        check("Z", Some(0));
-        check("utc", Some(0));
-        for bad in ["", "+", "2", "+2", "+02:0", "+0200:", "+15:00", "+02:60", "+ab:cd", "Europe/Berlin", "+:0200"] {
-            check(bad, None);
-        }
-        assert_eq!(Zone { minutes: -330 }.text(), "-05:30");
     }
 }

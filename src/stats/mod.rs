@@ -35,7 +35,8 @@
 //! by [`breaks`]; where the time went, by [`times`];
 //! `cuts` counts prompts that seem to be cut; [`bodies`] gives a request's body back. [`question`] says what a query string means,
 //! [`statistics`] is the thread that answers, at the [pace](statistics::rest) that recording bears, and `replies` has
-//! the answer of each route. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
+//! the answer of each route, as JSON, as text, as a table (`csv`), compressed (`gzip`) where that is asked for; whose
+//! clocks it means, [`zone`] knows. What all of them need lies in [`sources`]; what has no end when it begins is sent as a
 //! `local_stream`.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
@@ -47,9 +48,11 @@ pub mod breaks;
 mod chats;
 mod condition;
 pub mod conversations;
+mod csv;
 mod cuts;
 pub mod export;
 pub mod filter;
+mod gzip;
 mod kept;
 mod kept_latencies;
 pub mod latency;
@@ -73,12 +76,14 @@ mod tally;
 pub mod times;
 pub mod totals;
 mod turns;
+pub mod zone;
 
 pub use answers::*;
-pub use filter::{Filter, Zone};
+pub use filter::Filter;
 pub use price::Prices;
 pub use reader::{AskError, Reader};
 pub use totals::Bucket;
+pub use zone::Zone;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,10 @@
 //! `GET /`: the page for a browser, one file without anything from elsewhere. It holds no figures itself but asks the
 //! other routes for them, so it may be shown to anybody; where a token is needed it asks for that, too.
 
+use std::sync::OnceLock;
+
+use super::gzip::{accepts_gzip, gzip};
+use crate::http::RequestHead;
 use crate::http::reply::Reply;
 
 const PAGE: &str = include_str!("page.html");
@@ -12,11 +16,30 @@ const POLICY: &str = "default-src 'none'; script-src 'sha256-u8nmE5CEqvxF1Z7+mjy
     form-action 'none'; frame-ancestors 'none'";
 
 /// The page. The status tells programs whether a token is missing; people see the same page.
-pub fn page(status: u16) -> Reply {
-    Reply::new(status, "text/html; charset=utf-8", PAGE.into())
+pub fn page(head: &RequestHead, status: u16) -> Reply {
+    static COMPRESSED: OnceLock<Vec<u8>> = OnceLock::new();
+    let page = Reply::new(status, "text/html; charset=utf-8", Vec::new())
+        .with_field("Vary", "Accept, Accept-Encoding".to_owned())
         .with_field("Content-Security-Policy", POLICY.to_owned())
         .with_field("X-Content-Type-Options", "nosniff".to_owned())
-        .with_field("Referrer-Policy", "no-referrer".to_owned())
+        .with_field("Referrer-Policy", "no-referrer".to_owned());
+    match accepts_gzip(head) {
+        true => page
+            .with_body(COMPRESSED.get_or_init(|| gzip(PAGE.as_bytes())).clone())
+            .with_field("Content-Encoding", "gzip".to_owned()),
+        false => page.with_body(PAGE.into()),
+    }
+}
+
+/// Whether a client wants the page rather than the report: browsers name its type, curl takes anything. Who says nothing
+/// gets the page.
+pub fn wants_page(head: &RequestHead) -> bool {
+    if head.field("accept").is_none() {
+        return true;
+    }
+    let fields = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    let mut types = fields.flat_map(|(_, value)| value.split(|byte| matches!(byte, b',' | b';')));
+    types.any(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/html"))
 }
 
 #[cfg(test)]

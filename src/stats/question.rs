@@ -1,9 +1,11 @@
-//! What a query string asks of a route. Pure: time is an argument.
+//! What a query string asks of a route. Pure but for the rules of a zone that is named: time is an argument.
 
 use super::answers::By;
 use super::export::Format;
-use super::filter::{FILTERS, Filter, Zone, shown};
+use super::filter::{FILTERS, Filter, shown};
+use super::report::{WIDTH, WIDTH_MAX, WIDTH_MIN};
 use super::totals::Bucket;
+use super::zone::Zone;
 use crate::http::target::query_pairs;
 use crate::routes::Local;
 
@@ -24,8 +26,14 @@ pub struct Question {
     pub by: Option<By>,
     /// Words to look for.
     pub words: String,
-    /// How rows are written.
+    /// How rows are exported.
     pub format: Format,
+    /// Groups are written as CSV, not as JSON.
+    pub csv: bool,
+    /// JSON is written for people.
+    pub pretty: bool,
+    /// Columns of the terminal that a text is for.
+    pub width: usize,
 }
 
 impl Question {
@@ -33,25 +41,30 @@ impl Question {
     pub fn read(route: Local, query: &str, now_ms: i64) -> Result<Question, String> {
         let pairs = query_pairs(query);
         let (has_filters, takes) = (route.line().takes.is_some(), route.line().takes.unwrap_or_default());
-        let mut question = Question { limit: 100, ..Question::default() };
+        let mut question = Question { limit: 100, width: WIDTH, ..Question::default() };
         // The zone says whose midnight a date means, wherever it stands.
-        if let Some((_, tz)) = pairs.iter().find(|(name, _)| name == "tz" && takes.contains(&"tz")) {
-            let wrong = || format!("tz is {}: it takes a distance from UTC as +02:00.", shown(tz));
+        if let Some((_, tz)) = pairs.iter().find(|(name, _)| has_filters && name == "tz") {
+            let wrong = || {
+                let takes = "a distance from UTC as +02:00, or a name as Europe/Berlin if this system has that zone";
+                format!("tz is {}: it takes {takes}.", shown(tz))
+            };
             question.zone = Zone::parse(tz).ok_or_else(wrong)?;
         }
         for (name, value) in &pairs {
-            // The judge has looked at the token.
-            if name == "token" {
-                continue;
+            match name.as_str() {
+                // The judge has looked at the token.
+                "token" => {}
+                "pretty" => question.pretty = switch(name, value)?,
+                "tz" if has_filters => {}
+                _ if has_filters && question.filter.take(name, value, now_ms, &question.zone)? => {}
+                _ if takes.contains(&name.as_str()) => question.take(route, name, value)?,
+                _ => return Err(unknown(name, route)),
             }
-            if has_filters && question.filter.take(name, value, now_ms, question.zone)? {
-                continue;
-            }
-            if takes.contains(&name.as_str()) {
-                question.take(name, value)?;
-            } else {
-                return Err(unknown(name, route));
-            }
+        }
+        if let (Some(from), Some(to)) = (question.filter.from_ms, question.filter.to_ms)
+            && from > to
+        {
+            return Err("from is after to: no request can be in between.".to_owned());
         }
         // Who listens hears of rows to come, and points of time end by themselves.
         if !matches!(route, Local::Live | Local::OverTime) {
@@ -60,7 +73,7 @@ impl Question {
         Ok(question)
     }
 
-    fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
+    fn take(&mut self, route: Local, name: &str, value: &str) -> Result<(), String> {
         let wrong = |takes: &str| format!("{name} is {}: it takes {takes}.", shown(value));
         match name {
             "limit" => self.limit = limit(value)?,
@@ -72,10 +85,19 @@ impl Question {
             "by" => {
                 self.by = Some(By::named(value).ok_or_else(|| wrong("model, endpoint, client, key or outcome"))?);
             }
-            "format" => self.format = Format::named(value).ok_or_else(|| wrong("csv, jsonl or chat"))?,
+            "format" if route == Local::Export => {
+                self.format = Format::named(value).ok_or_else(|| wrong("csv, jsonl or chat"))?;
+            }
+            "format" => match value {
+                "csv" => self.csv = true,
+                "json" => self.csv = false,
+                _ => return Err(wrong("json or csv")),
+            },
+            "width" => {
+                let width: usize = value.parse().map_err(|_| wrong("a number of columns"))?;
+                self.width = width.clamp(WIDTH_MIN, WIDTH_MAX);
+            }
             "q" => value.clone_into(&mut self.words),
-            // Read before the others.
-            "tz" => {}
             other => return Err(format!("There is no parameter {}.", shown(other))),
         }
         Ok(())
@@ -84,10 +106,19 @@ impl Question {
 
 fn unknown(name: &str, route: Local) -> String {
     let takes = match route.line().takes {
-        None => "none".to_owned(),
-        Some(others) => [FILTERS].iter().chain(others).copied().collect::<Vec<_>>().join(", "),
+        None => "pretty alone".to_owned(),
+        Some(others) => [FILTERS].iter().chain(others).chain(&["pretty"]).copied().collect::<Vec<_>>().join(", "),
     };
     format!("There is no parameter {}: this route takes {takes}.", shown(name))
+}
+
+/// Whether something is asked for: `?pretty` alone says so.
+fn switch(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(format!("{name} is {}: it takes 1 or 0.", shown(value))),
+    }
 }
 
 /// 1 to 1000; outside it is clamped.
@@ -135,20 +166,39 @@ mod tests {
         check(
             Local::Summary,
             "modle=a",
-            &["\"modle\"", "from, to, model, endpoint, client, key, outcome, conversation."],
+            &["\"modle\"", "from, to, tz, model, endpoint, client, key, outcome, conversation, pretty."],
         );
         check(Local::Summary, "limit=5", &["\"limit\""]);
-        check(Local::Recent, "modle=a", &["\"modle\"", ", limit."]);
+        check(Local::Recent, "modle=a", &["\"modle\"", ", limit, pretty."]);
         check(Local::Summary, "from=soon", &["from is \"soon\"", "2026-01-19T10:30:45Z", "-24h"]);
         check(Local::Summary, "to=", &["to is \"\""]);
         check(Local::Summary, "outcome=good", &["outcome is \"good\"", "completed, client_closed, truncated"]);
         check(Local::Summary, "conversation=", &["conversation is \"\"", "the name of a conversation"]);
         check(Local::OverTime, "bucket=year", &["bucket is \"year\"", "hour, day, week or month"]);
-        check(Local::OverTime, "tz=CET", &["tz is \"CET\"", "+02:00"]);
+        check(Local::OverTime, "tz=Nowhere", &["tz is \"Nowhere\"", "+02:00", "Europe/Berlin"]);
+        check(Local::Summary, "from=2026-01-02&to=2026-01-01", &["from is after to"]);
+        check(Local::By(By::Model), "format=jsonl", &["json or csv"]);
+        check(Local::Report, "width=wide", &["width is \"wide\"", "a number of columns"]);
+        check(Local::Summary, "width=80", &["\"width\""]);
+        check(Local::Summary, "pretty=please", &["pretty is \"please\"", "1 or 0"]);
         check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
         check(Local::Export, "format=xls", &["format is \"xls\"", "csv, jsonl or chat"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);
-        check(Local::Request(1), "model=a", &["\"model\"", "takes none"]);
+        check(Local::Request(1), "model=a", &["\"model\"", "takes pretty alone"]);
+    }
+
+    #[test]
+    fn how_an_answer_is_written_is_asked_for() {
+        let read = |route: Local, query: &str| Question::read(route, query, NOW_MS).expect(query);
+        assert!(read(Local::Request(1), "pretty").pretty && read(Local::Summary, "pretty=1").pretty);
+        assert!(!read(Local::Summary, "pretty=0").pretty && !read(Local::Summary, "").pretty);
+        let widths = ["", "width=100", "width=9", "width=99999"].map(|query| read(Local::Report, query).width);
+        assert_eq!(widths, [WIDTH, 100, WIDTH_MIN, WIDTH_MAX]);
+        assert!(read(Local::By(By::Key), "format=csv").csv && !read(Local::OverTime, "format=json").csv);
+        // Whose midnight it is stands anywhere.
+        let filter = read(Local::Summary, "from=yesterday&to=today&tz=%2B02:00").filter;
+        assert_eq!(filter.to_ms.zip(filter.from_ms).map(|(to, from)| to - from), Some(24 * HOUR_MS));
+        assert_eq!(filter.to_ms.map(|to| (to + 2 * HOUR_MS) % (24 * HOUR_MS)), Some(0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::bodies::{LostBody, RequestBody, lost_body};
+use super::csv;
 use super::filter::shown;
 use super::metrics;
 use super::now::{Now, call_off};
@@ -26,14 +27,20 @@ pub(super) fn reply(
     now_ms: i64,
     process: impl FnOnce() -> String,
 ) -> Result<Reply, AskError> {
-    let Question { filter, limit, after, bucket, zone, by, words, format: _ } = question;
+    let Question { filter, limit, after, bucket, zone, by, words, format: _, csv, pretty: _, width } = question;
     Ok(match route {
         Local::Health | Local::Page | Local::Export | Local::Live | Local::Now | Local::CallOff(_) => {
             unreachable!("others answer it")
         }
         Local::Summary => json(&reader.summary(filter)?),
-        Local::By(by) => json(&reader.by(by, filter)?),
-        Local::OverTime => json(&reader.over_time(filter, *bucket, *zone, *by, now_ms)?),
+        Local::By(by) => {
+            let groups = reader.by(by, filter)?;
+            if *csv { table(groups.csv()) } else { json(&groups) }
+        }
+        Local::OverTime => {
+            let points = reader.over_time(filter, *bucket, zone, *by, now_ms)?;
+            if *csv { table(points.csv(*by)) } else { json(&points) }
+        }
         Local::Latency => json(&reader.latency(filter)?),
         Local::Recent => json(&reader.recent(filter, *limit)?),
         Local::Requests => json(&reader.requests(filter, *after, *limit)?),
@@ -82,8 +89,8 @@ pub(super) fn reply(
         }
         Local::Search => json(&reader.search(filter, words, *after, *limit)?),
         Local::Report => {
-            let report = Report::read(reader, filter, *zone, now_ms)?;
-            if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text().into_bytes()) }
+            let report = Report::read(reader, filter, zone, now_ms)?;
+            if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text(*width).into_bytes()) }
         }
         Local::Metrics => metrics_page(metrics::of_database(reader)? + &process()),
     })
@@ -125,8 +132,78 @@ fn metrics_page(text: String) -> Reply {
     Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes())
 }
 
+fn table(lines: Vec<u8>) -> Reply {
+    Reply::new(200, csv::CONTENT_TYPE, lines)
+}
+
+/// JSON with a member on each line; anything else as it is.
+pub(super) fn for_people(reply: Reply) -> Reply {
+    match reply.is_json() {
+        true => {
+            let body = indented(reply.body());
+            reply.with_body(body)
+        }
+        false => reply,
+    }
+}
+
+/// The same JSON, a member on each line. `compact`: without blanks between its parts.
+fn indented(compact: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(compact.len() * 2);
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for (at, &byte) in compact.iter().enumerate() {
+        if in_text {
+            out.push(byte);
+            (in_text, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+            continue;
+        }
+        let is_empty = || matches!((byte, compact.get(at + 1)), (b'{', Some(b'}')) | (b'[', Some(b']')));
+        match byte {
+            b'{' | b'[' if !is_empty() => {
+                depth += 1;
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b'}' | b']' if !matches!(out.last(), Some(b'{' | b'[')) => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                in_text = byte == b'"';
+                out.push(byte);
+            }
+        }
+    }
+    out
+}
+
 fn json(answer: &impl Serialize) -> Reply {
     let mut body = serde_json::to_vec(answer).expect("figures and strings are always JSON");
     body.push(b'\n');
     Reply::json(200, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_for_people_is_the_same_json() {
+        let value =
+            json!({"a": [], "b": {}, "c": [1, {"d": "x,y:{[\\\"]}\u{e9}"}, [null, [true]]], "e": "", "f": "\\"});
+        let indented = String::from_utf8(indented(value.to_string().as_bytes())).expect("text");
+        assert_eq!(indented, serde_json::to_string_pretty(&value).expect("JSON"));
+    }
 }

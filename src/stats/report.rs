@@ -1,4 +1,5 @@
-//! `GET /stats`: everything that matters on one screen of a terminal, 80 columns wide; or the same as JSON.
+//! `GET /stats`: everything that matters on one screen of a terminal, 80 columns wide or as many as it is asked for; or
+//! the same as JSON.
 //!
 //! The last days are calendar days, today included, so that the report reads hours and days and no rows but the few
 //! that it shows.
@@ -7,12 +8,20 @@ use std::array;
 use std::fmt::{Display, Write};
 
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::answers::{By, Groups, RequestRow, Summary};
-use super::filter::{Filter, Zone, present_end_ms};
+use super::filter::{Filter, present_end_ms};
 use super::reader::{AskError, Reader};
-use crate::calendar::{DAY_MS, ms_of_text, text_of_ms, whole_seconds};
+use super::zone::Zone;
+use crate::calendar::{ms_of_text, text_of_ms, whole_seconds};
 
+/// Columns of a terminal that says nothing.
+pub const WIDTH: usize = 80;
+/// Below it some figures are left out, to where names would be no more than their ends.
+pub const WIDTH_MIN: usize = 58;
+/// Names are no longer.
+pub const WIDTH_MAX: usize = 240;
 /// Models that the text shows; the others are added up in one line.
 const MODELS_SHOWN: usize = 8;
 /// Requests at the end.
@@ -46,12 +55,11 @@ pub struct Report {
 
 impl Report {
     /// Of the requests that the filter lets pass. A range of time makes every line shorter, none longer.
-    pub fn read(reader: &Reader, filter: &Filter, zone: Zone, now_ms: i64) -> Result<Report, AskError> {
-        let midnight = now_ms - (now_ms + zone.ms()).rem_euclid(DAY_MS);
+    pub fn read(reader: &Reader, filter: &Filter, zone: &Zone, now_ms: i64) -> Result<Report, AskError> {
         // A row of a clock that was wrong is not of today until its day comes.
         let to = present_end_ms(now_ms);
         let since = |days: i64| {
-            let from = (midnight - (days - 1) * DAY_MS).max(0);
+            let from = zone.midnight_ms(now_ms, days - 1).max(0);
             let from_ms = Some(filter.from_ms.map_or(from, |asked| asked.max(from)));
             let to_ms = Some(filter.to_ms.map_or(to, |asked| asked.min(to)));
             reader.summary(&Filter { from_ms, to_ms, ..filter.clone() })
@@ -65,28 +73,38 @@ impl Report {
             all_time: reader.summary(filter)?,
             models: reader.by(By::Model, filter)?,
             requests: reader.recent(filter, REQUESTS_SHOWN)?.requests,
-            zone,
+            zone: zone.clone(),
             now_ms,
         })
     }
 
-    /// Aligned columns. Names are cut and freed of what could steer a terminal.
-    pub fn text(&self) -> String {
+    /// Aligned columns, of which no line has more than `width`. Names are cut and freed of what could steer a terminal.
+    pub fn text(&self, width: usize) -> String {
         let mut text = String::new();
         let now = self.local(self.now_ms);
         let title = concat!("LMS Metrics Proxy ", env!("CARGO_PKG_VERSION"));
-        let made = format!("{} {} (UTC{})", &now[..10], &now[11..16], self.tz);
+        let made = format!("{} {} ({})", &now[..10], &now[11..16], self.zone_text());
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{title}{made:>width$}\n", width = 80 - title.len());
-        self.write_totals(&mut text);
-        self.write_models(&mut text);
-        self.write_requests(&mut text);
+        let _ = writeln!(text, "{title}{made:>width$}\n", width = width.saturating_sub(title.len()));
+        self.write_totals(&mut text, width);
+        self.write_models(&mut text, width);
+        self.write_requests(&mut text, width);
         text
     }
 
-    fn write_totals(&self, text: &mut String) {
-        const WIDTHS: &[usize] = &[10, 9, 9, 13, 13, 13];
-        write_line(text, 13, "", WIDTHS, &["requests", "failed", "left", "tokens in", "tokens out", "tokens"]);
+    /// `UTC+02:00`, or `Europe/Berlin` where that is as short.
+    fn zone_text(&self) -> String {
+        match &self.zone {
+            Zone::Fixed(_) => format!("UTC{}", self.tz),
+            Zone::Named(_) => plain(&self.tz, 32),
+        }
+    }
+
+    fn write_totals(&self, text: &mut String, width: usize) {
+        let all = [("requests", 10), ("failed", 9), ("left", 9), ("tokens in", 13), ("tokens out", 13), ("tokens", 13)];
+        let is_shown = |name: &str| width >= WIDTH || !matches!(name, "left" | "tokens");
+        let (heads, widths): (Vec<&str>, Vec<usize>) = all.into_iter().filter(|(name, _)| is_shown(name)).unzip();
+        write_line(text, 13, "", &widths, &heads);
         let lines = [
             ("today", &self.today),
             ("7 days", &self.last_7_days),
@@ -96,7 +114,9 @@ impl Report {
         for (name, sums) in lines {
             let [requests, failed, input, output] = figures(sums);
             let figures = [requests, failed, sums.cancelled_requests, input, output, sums.total_tokens];
-            write_figures(text, 13, name, WIDTHS, &figures);
+            let figures =
+                figures.into_iter().zip(all).filter(|(_, (name, _))| is_shown(name)).map(|(figure, _)| figure);
+            write_figures(text, 13, name, &widths, &figures.collect::<Vec<_>>());
         }
         let costs = lines.iter().filter_map(|(name, sums)| {
             let cost = sums.cost.as_ref()?;
@@ -108,20 +128,24 @@ impl Report {
         });
         let costs: Vec<String> = costs.collect();
         if !costs.is_empty() {
-            let _ = writeln!(text, "\nElsewhere it would have cost: {}", costs.join(", "));
+            text.push('\n');
+            write_list(text, width, "Elsewhere it would have cost:", &costs);
         }
     }
 
-    fn write_models(&self, text: &mut String) {
+    fn write_models(&self, text: &mut String, width: usize) {
         let groups = &self.models.groups;
         if groups.is_empty() {
             text.push_str("\nNothing is recorded yet. Point a client at this port instead of LM Studio's.\n");
             return;
         }
         const WIDTHS: &[usize] = &[9, 8, 13, 13];
+        let name_width = width - WIDTHS.iter().sum::<usize>();
         text.push('\n');
-        write_line(text, 37, "model, all time", WIDTHS, &["requests", "failed", "tokens in", "tokens out"]);
-        let mut line = |name: &str, figures: [i64; 4]| write_figures(text, 37, &plain(name, 36), WIDTHS, &figures);
+        write_line(text, name_width, "model, all time", WIDTHS, &["requests", "failed", "tokens in", "tokens out"]);
+        let mut line = |name: &str, figures: [i64; 4]| {
+            write_figures(text, name_width, &plain(name, name_width - 1), WIDTHS, &figures);
+        };
         let (shown, rest) = groups.split_at(groups.len().min(MODELS_SHOWN));
         for group in shown {
             line(group.name.as_deref().unwrap_or_default(), figures(&group.summary));
@@ -135,31 +159,42 @@ impl Report {
         }
     }
 
-    fn write_requests(&self, text: &mut String) {
+    fn write_requests(&self, text: &mut String, width: usize) {
         if self.requests.is_empty() {
             return;
         }
-        let _ = writeln!(text, "\n{:<12}{:<25}{:>8}{:>8}{:>8}{:>8}  how", "last", "model", "in", "out", "s", "tok/s");
+        let all = [("in", 8), ("out", 8), ("s", 8), ("tok/s", 8)];
+        let is_shown = |name: &str| width >= WIDTH || name != "s";
+        let (heads, widths): (Vec<&str>, Vec<usize>) = all.into_iter().filter(|(name, _)| is_shown(name)).unzip();
+        let name_width = width - TIME_WIDTH - widths.iter().sum::<usize>() - ENDING_WIDTH;
+        let year = &self.local(self.now_ms)[..4];
+        text.push('\n');
+        let mut line = |time: &str, name: &str, cells: &[&str], ending: &str| {
+            let _ = write!(text, "{time:<TIME_WIDTH$}");
+            write_cells(text, name_width, name, &widths, cells);
+            let _ = writeln!(text, "  {ending}");
+        };
+        line("last", "model", &heads, "how");
         for request in &self.requests {
             let local = self.local(ms_of_text(&request.start_time).unwrap_or(0));
+            // Of another year, which one counts more than the time of day.
+            let time = match &local[..4] == year {
+                true => format!("{} {}", &local[5..10], &local[11..16]),
+                false => local[..10].to_owned(),
+            };
             let known = |value: Option<i64>| value.map_or("-".to_owned(), |value| figure(value, 7));
             let speed = request.tokens_per_second.map_or("-".to_owned(), rate);
-            let _ = writeln!(
-                text,
-                "{:<12}{:<25}{:>8}{:>8}{:>8}{speed:>8}  {}",
-                format!("{} {}", &local[5..10], &local[11..16]),
-                plain(&request.model, 24),
-                known(request.input_tokens),
-                known(request.output_tokens),
-                duration(request.duration_ms),
-                ending(&request.outcome)
-            );
+            let figures =
+                [known(request.input_tokens), known(request.output_tokens), duration(request.duration_ms), speed];
+            let cells = figures.iter().zip(all).filter(|(_, (name, _))| is_shown(name));
+            let cells: Vec<&str> = cells.map(|(cell, _)| cell.as_str()).collect();
+            line(&time, &plain(&request.model, name_width - 1), &cells, ending(&request.outcome));
         }
     }
 
     /// A moment in the zone asked for, as `2026-01-19T10:30:45.123Z`.
     fn local(&self, ms: i64) -> String {
-        text_of_ms(ms + self.zone.ms())
+        text_of_ms(ms + self.zone.offset_ms(ms))
     }
 }
 
@@ -167,11 +202,37 @@ fn figures(sums: &Summary) -> [i64; 4] {
     [sums.total_requests, sums.failed_requests, sums.total_input_tokens, sums.total_output_tokens]
 }
 
+/// Columns of a request's time, and of how it ended with the blanks before.
+const TIME_WIDTH: usize = 12;
+const ENDING_WIDTH: usize = 11;
+
 /// A name at the left, and behind it cells at the right of their columns.
 fn write_line(text: &mut String, name_width: usize, name: &str, widths: &[usize], cells: &[impl Display]) {
-    let _ = write!(text, "{name:<name_width$}");
+    write_cells(text, name_width, name, widths, cells);
+    text.push('\n');
+}
+
+fn write_cells(text: &mut String, name_width: usize, name: &str, widths: &[usize], cells: &[impl Display]) {
+    let _ = write!(text, "{name}{:1$}", "", name_width.saturating_sub(name.width()));
     for (cell, width) in cells.iter().zip(widths) {
         let _ = write!(text, "{cell:>width$}");
+    }
+}
+
+/// Words, then what they are about, with commas in between, on as many lines as that takes.
+fn write_list(text: &mut String, width: usize, words: &str, list: &[String]) {
+    let mut used = words.width();
+    text.push_str(words);
+    for (at, one) in list.iter().enumerate() {
+        let comma = if at + 1 < list.len() { "," } else { "" };
+        let more = 1 + one.width() + comma.len();
+        // Further lines begin with a blank, too.
+        if used + more > width {
+            text.push('\n');
+            used = 0;
+        }
+        let _ = write!(text, " {one}{comma}");
+        used += more;
     }
     text.push('\n');
 }
@@ -231,19 +292,33 @@ fn ending(outcome: &str) -> &str {
     }
 }
 
-/// What came over the network, fit for a terminal: no control characters, cut to so many characters.
+/// What came over the network, fit for a terminal: no control characters, and no wider than so many columns. What is too
+/// long loses its middle, for names differ at their ends.
 pub(super) fn plain(text: &str, width: usize) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    if clean.chars().count() <= width {
+    if clean.width() <= width {
         return clean;
     }
-    clean.chars().take(width - 1).chain(['…']).collect()
+    let end_width = width.saturating_sub(1) / 2;
+    let begin = cut(clean.chars(), width.saturating_sub(1) - end_width);
+    let end: String = cut(clean.chars().rev(), end_width).chars().rev().collect();
+    format!("{begin}…{end}")
+}
+
+/// As many of these as fit.
+fn cut(characters: impl Iterator<Item = char>, width: usize) -> String {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    characters.take_while(fits).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calendar::HOUR_MS;
+    use crate::calendar::{DAY_MS, HOUR_MS};
     use crate::record::row::{Outcome, Row};
     use crate::record::store::{DbSync, Store};
     use crate::testing::{Folder, Random, random_row, row};
@@ -254,7 +329,7 @@ mod tests {
         let mut store = Store::open(&path, DbSync::Normal).expect("opens");
         store.write(rows).expect("writes");
         let reader = Reader::open(&path).expect("opens");
-        Report::read(&reader, &Filter::default(), Zone { minutes: 120 }, now_ms).expect("answers")
+        Report::read(&reader, &Filter::default(), &Zone::Fixed(120), now_ms).expect("answers")
     }
 
     #[test]
@@ -277,22 +352,61 @@ mod tests {
         let most = crate::limits::FIGURE_MAX;
         rows.push(Row { model: long, duration_ms: most, input_tokens: Some(most), output_tokens: Some(most), ..row() });
         rows.push(Row { outcome: Outcome::Truncated, tokens_per_second: Some(12_345.678), ..row() });
-        let text = report(&rows, row().start_ms).text();
-        for line in text.lines() {
-            assert!(line.chars().count() <= 80, "{} wide: {line}", line.chars().count());
+        let east = "\u{6a21}\u{578b}\u{1f600}".repeat(20);
+        rows.push(Row { model: Some(east), start_ms: row().start_ms - 400 * DAY_MS, ..row() });
+        let report = report(&rows, row().start_ms);
+        for width in [WIDTH_MIN, WIDTH - 1, WIDTH, WIDTH + 1, WIDTH_MAX] {
+            let text = report.text(width);
+            for line in text.lines() {
+                assert!(line.width() <= width, "{} wide: {line}", line.width());
+            }
+            assert!(text.contains("1,000,000M"), "{text}");
         }
-        assert!(text.contains("1,000,000M"), "{text}");
     }
 
     #[test]
     fn nothing_that_a_client_sent_steers_the_terminal() {
-        let text = report(&[Row { model: Some("\u{1b}[2Jmodel\u{9b}1m\r\n".to_owned()), ..row() }], 0).text();
+        let text = report(&[Row { model: Some("\u{1b}[2Jmodel\u{9b}1m\r\n".to_owned()), ..row() }], 0).text(WIDTH);
         assert!(text.contains("?[2Jmodel?1m??"), "{text}");
     }
 
     #[test]
+    fn columns_are_aligned_whatever_a_name_is_written_in() {
+        let of = |model: &str| Row { model: Some(model.to_owned()), ..row() };
+        let text =
+            report(&[of("\u{6a21}\u{578b}-7b"), of("\u{1f600}"), of("e\u{301}t\u{e9}"), of("plain")], row().start_ms);
+        let text = text.text(WIDTH);
+        let (_, requests) = text.split_once("\nlast").expect("requests");
+        let column = |line: &str| line.rfind("ok").map(|at| line[..at].width());
+        let columns: Vec<_> = requests.lines().skip(1).map(column).collect();
+        assert_eq!(columns, [Some(WIDTH - 9); 4], "{text}");
+    }
+
+    #[test]
+    fn names_lose_their_middle_and_other_years_are_told() {
+        assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 20), "qwen2.5-co…ct-Q4_K_M");
+        assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 33), "qwen2.5-coder-32b-instruct-Q4_K_M");
+        assert_eq!(plain("\u{6a21}\u{578b}\u{6a21}\u{578b}", 6), "\u{6a21}…\u{578b}");
+        let old = Row { start_ms: row().start_ms - 400 * DAY_MS, ..row() };
+        let text = report(&[old, row()], row().start_ms).text(WIDTH);
+        let times: Vec<&str> = text.lines().rev().take(2).map(|line| line[..TIME_WIDTH].trim_end()).collect();
+        assert_eq!(times, ["2024-12-15", "01-19 12:30"], "{text}");
+    }
+
+    #[test]
+    fn what_it_would_have_cost_takes_the_lines_that_it_needs() {
+        let list = ["today 1.00 EUR", "7 days 12345.00 EUR", "30 days 123456.00 EUR", "all time 1234567.00 EUR"];
+        let mut text = String::new();
+        write_list(&mut text, 60, "Elsewhere:", &list.map(str::to_owned));
+        assert_eq!(
+            text,
+            "Elsewhere: today 1.00 EUR, 7 days 12345.00 EUR,\n 30 days 123456.00 EUR, all time 1234567.00 EUR\n"
+        );
+    }
+
+    #[test]
     fn an_empty_database_says_what_to_do() {
-        let text = report(&[], 0).text();
+        let text = report(&[], 0).text(WIDTH);
         assert!(text.contains("Nothing is recorded yet."), "{text}");
         assert!(!text.contains("model, all time"));
     }

@@ -10,11 +10,12 @@ use std::{io, mem, panic, thread};
 
 use super::export::export;
 use super::filter::Filter;
+use super::gzip::compressed;
 use super::live::Live;
 use super::metrics;
 use super::question::Question;
 use super::reader::{AskError, Reader};
-use super::replies::{reply, reply_from_memory, reply_without_database};
+use super::replies::{for_people, reply, reply_from_memory, reply_without_database};
 use super::sources::Sources;
 use crate::client::Lend;
 use crate::counters::Counters;
@@ -120,6 +121,7 @@ impl Answerer {
                 Disposition::Reply(reply) => {
                     let (peer, head) = (lend.loan.client().peer(), &lend.head);
                     log::debug!("{peer} {} {} {} answered here", head.method(), head.path(), reply.status());
+                    let reply = compressed(reply, &lend.head);
                     lend.answer(&reply);
                 }
                 Disposition::Export(question) => self.export(question, *lend),
@@ -150,14 +152,21 @@ impl Answerer {
         let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
             Ok(question) if route == Local::Live => return Disposition::Live(question.filter),
             Ok(question) if route == Local::Export => return Disposition::Export(question),
-            Ok(question) => match reply_from_memory(&self.sources, route, head, now_ms) {
-                Some(reply) => return Disposition::Reply(reply),
-                None => question,
-            },
+            Ok(question) => question,
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
+        let shaped = |reply: Reply| match route {
+            // A body is what was sent.
+            Local::Body(_) => reply,
+            _ if question.pretty => for_people(reply),
+            _ => reply,
+        };
+        if let Some(reply) = reply_from_memory(&self.sources, route, head, now_ms) {
+            return Disposition::Reply(shaped(reply));
+        }
         let answer = |reader: &Reader| {
             let answered = reply(reader, route, &question, head, now_ms, || self.process_metrics(true));
+            let answered = answered.map(shaped);
             answered.or_else(|e| match e {
                 AskError::Refused(message) => Ok(Reply::error(400, &message, "bad_request")),
                 AskError::Database(e) => Err(e),

@@ -209,14 +209,17 @@ fn check_by(bench: &Bench, by: By, filter: &Filter, condition: &str) {
 
 fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
     let bucket = Bucket::TABLE[random.below(4) as usize].0;
-    let zone = Zone { minutes: [0, 120, -300, 330, 840, -570][random.below(6) as usize] };
+    let zone = match random.below(8) {
+        at @ 0..6 => Zone::Fixed([0, 120, -300, 330, 840, -570][at as usize]),
+        _ => zone::tests::berlin(),
+    };
     let about = format!("{bucket:?} {zone:?} {filter:?}");
     let now_ms = row().start_ms + 50 * DAY_MS;
     let by = (random.below(3) == 0).then_some(By::Model);
-    let points = bench.reader.over_time(filter, bucket, zone, by, now_ms).expect("answers").points;
+    let points = bench.reader.over_time(filter, bucket, &zone, by, now_ms).expect("answers").points;
     // The bucket that SQLite's calendar puts a moment in.
     let bucket_of = |ms: i64| {
-        let seconds = (ms + zone.ms()).div_euclid(1000);
+        let seconds = (ms + zone.offset_ms(ms)).div_euclid(1000);
         let how = match bucket {
             Bucket::Hour => {
                 return bench.plain.query_row("SELECT strftime('%FT%H', ?1, 'unixepoch')", [seconds], |row| row.get(0));
@@ -233,7 +236,8 @@ fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
             continue;
         }
         let expected = bucket_of(point.start_ms).expect("a query");
-        let offset = if zone.minutes == 0 { "Z".to_owned() } else { zone.text() };
+        let offset =
+            if zone.offset_ms(point.start_ms) == 0 { "Z".to_owned() } else { zone.offset_text(point.start_ms) };
         assert_eq!(point.start, format!("{expected}:00:00{offset}"), "{about}");
         let next = points.get(at + 1).map(|next| next.start_ms);
         if let Some(next) = next {
@@ -479,10 +483,10 @@ fn check_spans(bench: &Bench) {
 fn an_answer_given_before_does_not_hide_rows_that_came_since() {
     let mut bench = Bench::new();
     let hour = row().start_ms - row().start_ms % HOUR_MS;
-    let zone = Zone { minutes: 330 };
+    let zone = Zone::Fixed(330);
     let asked = Filter { from_ms: Some(hour - DAY_MS), to_ms: Some(hour + DAY_MS), ..Filter::default() };
     let counted = |bench: &Bench| -> Vec<i64> {
-        let points = bench.reader.over_time(&asked, Bucket::Hour, zone, None, hour).expect("answers").points;
+        let points = bench.reader.over_time(&asked, Bucket::Hour, &zone, None, hour).expect("answers").points;
         points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0).collect()
     };
     let write = |bench: &mut Bench, minute: i64| {
@@ -619,7 +623,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
     let answers = |bench: &Bench| {
         let answer = |filter: &Filter| {
             let (summary, models) = (bench.reader.summary(filter), bench.reader.by(By::Model, filter));
-            let points = bench.reader.over_time(filter, Bucket::Day, Zone { minutes: 120 }, None, row().start_ms);
+            let points = bench.reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, row().start_ms);
             let latency = bench.reader.latency(filter);
             (summary.expect("answers"), models.expect("answers"), points.expect("answers"), latency.expect("answers"))
         };
@@ -646,7 +650,7 @@ fn an_empty_database_answers_zeros() {
     assert_eq!(json, r#"{"models":[]}"#);
     let json = serde_json::to_string(&reader.recent(&filter, 100).expect("answers")).expect("serialises");
     assert_eq!(json, r#"{"requests":[]}"#);
-    let points = reader.over_time(&filter, Bucket::Day, Zone::default(), None, 0).expect("answers").points;
+    let points = reader.over_time(&filter, Bucket::Day, &Zone::default(), None, 0).expect("answers").points;
     assert_eq!(points, []);
 }
 
@@ -670,7 +674,7 @@ fn answers_have_the_promised_shape() {
     );
     check(by(By::Client), r#"{"clients":[{"client":null,"requests":1,"#);
     check(by(By::Outcome), r#""cost":null,"currency":"EUR"}]}"#);
-    let points = reader.over_time(&filter, Bucket::Month, Zone { minutes: 120 }, Some(By::Model), 0).expect("answers");
+    let points = reader.over_time(&filter, Bucket::Month, &Zone::Fixed(120), Some(By::Model), 0).expect("answers");
     let points = serde_json::to_string(&points).expect("serialises");
     check(
         points,
@@ -752,7 +756,7 @@ fn too_many_points_are_refused_with_what_to_do() {
     let mut bench = Bench::new();
     bench.write(&[Row { start_ms: 0, ..row() }]);
     let over_time =
-        |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, Zone::default(), None, row().start_ms);
+        |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, &Zone::default(), None, row().start_ms);
     let ask = |bucket| over_time(&Filter { from_ms: Some(0), ..Filter::default() }, bucket);
     let Err(AskError::Refused(error)) = ask(Bucket::Hour) else { panic!("half a million hours") };
     assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
@@ -776,8 +780,8 @@ fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
             if pack {
                 bench.pack();
             }
-            for zone in [Zone::default(), Zone { minutes: -300 }] {
-                let answer = bench.reader.over_time(&Filter::default(), bucket, zone, None, now_ms + 1000);
+            for zone in [Zone::default(), Zone::Fixed(-300)] {
+                let answer = bench.reader.over_time(&Filter::default(), bucket, &zone, None, now_ms + 1000);
                 let points = answer.expect("answers").points;
                 let counts = points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0);
                 assert_eq!(counts.collect::<Vec<_>>(), [1, 1], "{bucket:?} {wrong:?}");

@@ -8,11 +8,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average};
-use super::filter::{Filter, Zone};
+use super::filter::Filter;
 use super::price::Prices;
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowRead, bounds};
 use super::tally::{Part, Piece, Tally, Totals};
+use super::zone::Zone;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
@@ -22,6 +23,8 @@ use crate::record::table::{TOTALS, text};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
+/// The longest day has so much more than 24 hours: its clocks are put back.
+const PUT_BACK_MS_MAX: i64 = 2 * HOUR_MS;
 /// What people write as a time of day. What is told from now is hardly ever a whole minute.
 const MINUTE_MS: i64 = 60_000;
 
@@ -61,16 +64,17 @@ impl Bucket {
     }
 
     /// The beginning of the bucket that a moment belongs to.
-    fn start(self, ms: i64, zone: Zone) -> i64 {
-        let local = ms + zone.ms();
+    fn start(self, ms: i64, zone: &Zone) -> i64 {
+        let local = ms + zone.offset_ms(ms);
         let date = || OffsetDateTime::from_unix_timestamp(local.div_euclid(1000)).map(OffsetDateTime::date);
         let start = match (self, date()) {
-            (Bucket::Hour, _) => local - local.rem_euclid(HOUR_MS),
+            // Also of an hour that clocks show twice.
+            (Bucket::Hour, _) => return ms - local.rem_euclid(HOUR_MS),
             (Bucket::Week, Ok(date)) => ms_of_date(date) - i64::from(date.weekday().number_days_from_monday()) * DAY_MS,
             (Bucket::Month, Ok(date)) => ms_of_date(date) - (i64::from(date.day()) - 1) * DAY_MS,
             (Bucket::Day, _) | (Bucket::Week | Bucket::Month, Err(_)) => local - local.rem_euclid(DAY_MS),
         };
-        start - zone.ms()
+        zone.moment_ms(start)
     }
 
     fn length_ms(self) -> i64 {
@@ -78,14 +82,15 @@ impl Bucket {
     }
 
     /// The beginning of the first of so many buckets, or fewer, of which the last one ends at `to_ms` or holds it.
-    fn back(self, buckets: usize, to_ms: i64, zone: Zone) -> i64 {
+    fn back(self, buckets: usize, to_ms: i64, zone: &Zone) -> i64 {
         let before = i64::try_from(buckets).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(self.length_ms());
         self.start((to_ms - 1).saturating_sub(before).max(0), zone)
     }
 
     /// The beginning of the bucket after the one that begins at `start`.
-    fn next(self, start: i64, zone: Zone) -> i64 {
-        self.start(start + self.length_ms(), zone)
+    fn next(self, start: i64, zone: &Zone) -> i64 {
+        let put_back_ms = if self == Bucket::Hour { 0 } else { PUT_BACK_MS_MAX };
+        self.start(start + self.length_ms() + put_back_ms, zone)
     }
 }
 
@@ -144,7 +149,7 @@ impl Reader {
         &self,
         filter: &Filter,
         bucket: Bucket,
-        zone: Zone,
+        zone: &Zone,
         by: Option<By>,
         now_ms: i64,
     ) -> Result<OverTime, AskError> {
@@ -176,7 +181,7 @@ impl Reader {
         &self,
         filter: &Filter,
         bucket: Bucket,
-        zone: Zone,
+        zone: &Zone,
         packed: Packed,
         now_ms: i64,
     ) -> Result<Vec<i64>, AskError> {
@@ -410,9 +415,7 @@ fn merged(cells: &[Totals]) -> Totals {
     all
 }
 
-fn text_in_zone(ms: i64, zone: Zone) -> String {
+fn text_in_zone(ms: i64, zone: &Zone) -> String {
     let time = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).ok();
-    let offset = time::UtcOffset::from_whole_seconds(zone.minutes * 60).ok();
-    let text = time.zip(offset).and_then(|(time, offset)| time.to_offset(offset).format(&Rfc3339).ok());
-    text.unwrap_or_default()
+    time.and_then(|time| time.to_offset(zone.offset(ms)).format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -116,7 +116,7 @@ fn local_routes_allow_get_and_head() {
         client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(client.bodiless_reply().field("content-length"), whole.field("content-length"), "{path}");
     }
-    assert_eq!(client.ask(get("/health")).text(), r#"{"status": "ok", "service": "lms_metrics_proxy_proxy"}"#);
+    assert_eq!(client.ask(get("/health")).text(), "{\"status\": \"ok\", \"service\": \"lms_metrics_proxy_proxy\"}\n");
 }
 
 #[test]

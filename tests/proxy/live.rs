@@ -173,6 +173,64 @@ fn the_report_is_text_unless_json_is_asked_for() {
 }
 
 #[test]
+fn curl_gets_the_report_where_a_browser_gets_the_page() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::with(&upstream, &[("STATS_TOKEN", "s3cret")]);
+    let ask = |accept: &str, query: &str| {
+        proxy.ask(format!("GET /?token=s3cret{query} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"))
+    };
+    proxy.ask(chat());
+    let page = ask("text/html,application/xhtml+xml,*/*;q=0.8", "");
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    let report = ask("*/*", "");
+    assert_eq!(report.field("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(report.text().starts_with("LMS Metrics Proxy ") && report.text().ends_with('\n'), "{}", report.text());
+    let widest = |text: &str| text.lines().map(str::len).max();
+    assert_eq!((widest(report.text()), widest(ask("*/*", "&width=120").text())), (Some(80), Some(120)));
+    assert_eq!(ask("application/json", "").json()["all_time"]["total_requests"], 1);
+    let locked = proxy.ask("GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n");
+    assert_eq!((locked.status(), locked.field("content-type")), (401, Some("application/json")));
+    for (path, status) in [("/health", 200), ("/stats/by-model", 401), ("/nothing", 404), ("/v1/../x", 400)] {
+        let reply = proxy.ask(get(path));
+        assert!(reply.text().ends_with('\n'), "{path}");
+        assert!(
+            (reply.status(), reply.field("date").is_some_and(|date| date.ends_with(" GMT"))) == (status, true),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn answers_come_as_tables_for_people_and_compressed_where_asked() {
+    let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+    let proxy = Proxy::before(&upstream);
+    proxy.ask(chat());
+    let groups = proxy.ask(get("/stats/by-model?format=csv"));
+    assert_eq!(groups.field("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    let lines: Vec<Vec<&str>> = groups.text().lines().map(|line| line.split(',').collect()).collect();
+    let group = &proxy.json("/stats/by-model")["models"][0];
+    let cells: Vec<&str> = lines[0].iter().map(|name| group[*name].as_str().unwrap_or("a figure")).collect();
+    assert_eq!(
+        (lines.len(), lines[1][0], cells[0], lines[0].len()),
+        (2, "m-1", "m-1", group.as_object().expect("one").len())
+    );
+    for (query, first, count) in [("", "start,total_requests", 15), ("&by=model", "start,model,requests", 15)] {
+        let points = proxy.ask(get(&format!("/stats/over-time?format=csv&from=-1d{query}")));
+        assert!(points.text().starts_with(first), "{}", points.text());
+        assert!(points.text().lines().all(|line| line.split(',').count() == count), "{}", points.text());
+    }
+    let pretty = proxy.ask(get("/stats/requests/1?pretty"));
+    assert!(pretty.text().starts_with("{\n  \"id\": 1,\n"), "{}", pretty.text());
+    assert_eq!(pretty.json(), proxy.json("/stats/requests/1"));
+    let compressed = proxy.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n");
+    assert_eq!(compressed.field("content-encoding"), Some("gzip"));
+    let plain = proxy.ask(get("/metrics"));
+    assert_eq!((plain.field("content-encoding"), plain.field("vary")), (None, Some("Accept-Encoding")));
+    assert!(compressed.body.len() * 3 < plain.body.len());
+    assert_eq!(proxy.ask(get("/stats/summary?from=2026-02-01&to=2026-01-01")).status(), 400);
+}
+
+#[test]
 fn the_page_is_for_everybody_and_its_figures_for_those_with_the_token() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("STATS_TOKEN", "s3cret")]);

@@ -234,7 +234,7 @@ fn http_1_0_gets_no_chunks_and_its_connection_ends() {
     };
     check("/v1/whole", "Hello");
     check("/v1/stream", &[event("One"), DONE.into()].concat());
-    check("/health", r#"{"status": "ok", "service": "lms_metrics_proxy_proxy"}"#);
+    check("/health", "{\"status\": \"ok\", \"service\": \"lms_metrics_proxy_proxy\"}\n");
 }
 
 #[test]

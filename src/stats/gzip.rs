@@ -1,0 +1,103 @@
+//! gzip (RFC 1952), for clients that ask for it.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::http::RequestHead;
+use crate::http::reply::Reply;
+
+/// What is smaller fits into a packet as it is.
+const BYTES_MIN: usize = 1024;
+
+/// The reply as this client takes it.
+pub(super) fn compressed(reply: Reply, head: &RequestHead) -> Reply {
+    if reply.body().len() < BYTES_MIN {
+        return reply;
+    }
+    let reply = reply.with_field("Vary", "Accept-Encoding".to_owned());
+    if !accepts_gzip(head) {
+        return reply;
+    }
+    let body = gzip(reply.body());
+    reply.with_body(body).with_field("Content-Encoding", "gzip".to_owned())
+}
+
+/// Fast rather than small: whoever asks waits for it.
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    written.expect("writing into memory does not fail")
+}
+
+/// Whether a client takes gzip (RFC 9110 §12.5.3).
+pub(super) fn accepts_gzip(head: &RequestHead) -> bool {
+    let fields = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
+    let codings = fields.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+    let mut any = false;
+    for coding in codings {
+        let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let name = parts.next().unwrap_or_default();
+        let is_wanted = !parts.any(is_zero);
+        if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") {
+            return is_wanted;
+        }
+        any |= name == b"*" && is_wanted;
+    }
+    any
+}
+
+/// Whether a parameter is a weight of nothing: `q=0`, `q=0.000`.
+fn is_zero(parameter: &[u8]) -> bool {
+    let weight = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="));
+    weight.is_some_and(|weight| {
+        weight.first() == Some(&b'0') && weight[1..].iter().all(|byte| matches!(byte, b'.' | b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+    use crate::http::read_head;
+
+    fn head(fields: &str) -> RequestHead {
+        let text = format!("GET /stats HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        read_head(text.as_bytes(), &mut 0).expect("a valid head").expect("a whole head").0
+    }
+
+    #[test]
+    fn gzip_is_taken_by_who_says_so() {
+        let check = |fields: &str, expected: bool| assert_eq!(accepts_gzip(&head(fields)), expected, "{fields}");
+        check("", false);
+        check("Accept-Encoding: gzip\r\n", true);
+        check("Accept-Encoding: br, GZIP;q=0.5\r\n", true);
+        check("Accept-Encoding: br\r\nAccept-Encoding: x-gzip\r\n", true);
+        check("Accept-Encoding: *\r\n", true);
+        check("Accept-Encoding: *;q=0\r\n", false);
+        check("Accept-Encoding: gzip;q=0, *\r\n", false);
+        check("Accept-Encoding: gzip; q=0.000\r\n", false);
+        check("Accept-Encoding: gzip;q=0.001\r\n", true);
+        check("Accept-Encoding: identity\r\n", false);
+        check("Accept-Encoding:\r\n", false);
+    }
+
+    #[test]
+    fn what_is_compressed_comes_back_as_it_was() {
+        let asks = head("Accept-Encoding: gzip\r\n");
+        let body: Vec<u8> = (0..100_000_u32).map(|i| (i / 3 % 16) as u8).collect();
+        let reply = compressed(Reply::json(200, body.clone()), &asks);
+        assert!(reply.body().len() < body.len());
+        let mut read = Vec::new();
+        GzDecoder::new(reply.body()).read_to_end(&mut read).expect("gzip");
+        assert!(read == body);
+        let small = Reply::json(200, b"{}\n".to_vec());
+        assert_eq!(compressed(small.clone(), &asks), small);
+        let plain = compressed(Reply::json(200, body.clone()), &head(""));
+        assert_eq!(plain.body(), body);
+    }
+}
