@@ -35,6 +35,7 @@ fn obey() -> Result<(), StartError> {
         Flag::Check => check(&settings::from_environment())?,
         Flag::Health => health(&settings::from_environment().settings()?.0)?,
         Flag::Run => {
+            begin_with_few_arenas();
             let (settings, warnings) = settings::from_environment().settings()?;
             run(settings, &warnings, None)?;
         }
@@ -45,6 +46,29 @@ fn obey() -> Result<(), StartError> {
     }
     Ok(())
 }
+
+/// Begins anew, as the same process, with the heap kept in two parts. Of each thread that asks for memory while another
+/// one does, glibc makes a part of its own, up to eight for each processor, and what a burst took stays in all of them: a
+/// thousand streams at once leave 40 MB behind instead of 28. Only the environment tells it, and only at the start.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn begin_with_few_arenas() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    let is_told = [ARENAS, "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some());
+    let Some(program) = std::env::current_exe().ok().filter(|_| !is_told) else { return };
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new(program);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    // It comes back only where it fails. Then memory is as it is.
+    let _ = again.args(arguments).env(ARENAS, "2").exec();
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn begin_with_few_arenas() {}
 
 /// Shows the settings, and what would be said of them at the start.
 fn check(given: &Given) -> Result<(), StartError> {
