@@ -22,7 +22,7 @@ use crate::counters::Counters;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
 use crate::limits::{
-    ANSWER_REST_FACTOR, ANSWER_REST_MAX, ANSWER_REST_MIN, EXPORT_RETRY_S, EXPORTS_MAX, QUESTIONS_QUEUED_MAX,
+    ANSWER_REST_FACTOR, ANSWER_REST_MAX, ANSWER_REST_MIN, EXPORT_RETRY_S, EXPORTS_MAX, NOW_REST, QUESTIONS_QUEUED_MAX,
     TALLIES_KEPT_TIME_MAX,
 };
 use crate::outage::Outage;
@@ -37,8 +37,7 @@ pub struct Statistics {
     sources: Arc<Sources>,
 }
 
-/// How long the thread rests after an answer that took so long, if rows came since the one before, or it told what goes
-/// on. Questions without
+/// How long the thread rests after an answer that took so long, if rows came since the one before. Questions without
 /// pause would take their share of the processor from the exchanges that bring them; a rest for each answer leaves them a
 /// twentieth of one. When none come, nobody is held up.
 pub fn rest(took: Duration, rows_came: bool) -> Duration {
@@ -130,7 +129,8 @@ impl Answerer {
             let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
             let rows_came = mem::replace(&mut rows_before, rows_written) != rows_written;
             // What goes on is asked for again and again, also while no row comes: long streams go on then.
-            rest_until = Instant::now() + rest(began.elapsed(), rows_came || route == Local::Now);
+            let rest_min = if route == Local::Now { NOW_REST } else { Duration::ZERO };
+            rest_until = Instant::now() + rest(began.elapsed(), rows_came).max(rest_min);
         }
     }
 

@@ -165,9 +165,15 @@ fn one_that_waits_for_a_place_is_queued_and_can_be_called_off() {
     let (mut first, mut link) = streaming(&proxy, &upstream);
     let mut second = proxy.connect();
     second.send(post("/v1/chat/completions", r#"{"model":"queued","user":"me","messages":[]}"#));
+    // It is shown from its first moment on, and looked at in the next.
     let queued = until("a queue", || {
         let now = now(&proxy);
-        now["exchanges"].as_array().expect("a list").iter().find(|one| one["phase"] == "queued").cloned()
+        now["exchanges"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|one| one["phase"] == "queued" && !one["model"].is_null())
+            .cloned()
     });
     assert_eq!((&queued["model"], &queued["client"]), (&"queued".into(), &"me".into()));
     let counts = now(&proxy);
