@@ -230,7 +230,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let by = |by: By| -> Ask { Box::new(move |r| json(&r.by(by, &Filter::default()).expect("answers"))) };
     let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
     let recent = |filter: Filter| -> Ask { Box::new(move |r| json(&r.recent(&filter, 100).expect("answers"))) };
-    let latency = |filter: Filter| -> Ask { Box::new(move |r| json(&r.latency(&filter).expect("answers"))) };
+    let latency = |filter: Filter| -> Ask { Box::new(move |r| json(&r.latency(&filter, By::Model).expect("answers"))) };
     let time = |filter: Filter| -> Ask { Box::new(move |r| json(&r.times(&filter, NOW_MS).expect("answers"))) };
     let conversations =
         |filter: Filter| -> Ask { Box::new(move |r| json(&r.conversations(&filter, None, 100).expect("answers"))) };

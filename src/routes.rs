@@ -105,6 +105,11 @@ impl By {
         NAMES[self]
     }
 
+    /// A name as answers tell it: an empty one is nobody's, unless every request has one of this kind.
+    pub fn told(self, name: &str) -> Option<String> {
+        (!name.is_empty() || matches!(self, By::Model | By::Endpoint)).then(|| name.to_owned())
+    }
+
     /// The one of this name.
     pub fn named(name: &str) -> Option<By> {
         By::ALL.into_iter().find(|by| by.name() == name)
@@ -156,7 +161,7 @@ pub static LOCAL: [LocalRoute; 21] = [
     line("/stats/by-key", Local::By(By::Key), Some(&["format"])),
     line("/stats/by-outcome", Local::By(By::Outcome), Some(&["format"])),
     line("/stats/over-time", Local::OverTime, Some(&["bucket", "by", "format"])),
-    line("/stats/latency", Local::Latency, Some(&[])),
+    line("/stats/latency", Local::Latency, Some(&["by"])),
     line("/stats/recent", Local::Recent, Some(&["limit"])),
     line("/stats/requests", Local::Requests, Some(&["after", "limit"])),
     line("/stats/search", Local::Search, Some(&["q", "after", "limit"])),

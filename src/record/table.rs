@@ -52,31 +52,22 @@ pub(crate) fn text<'a>(row: &'a rusqlite::Row, column: usize) -> &'a str {
     row.get_ref(column).ok().and_then(|value| value.as_str().ok()).unwrap_or_default()
 }
 
-/// Columns that sums are made of, and the figures that those behind the duration hold. Whether
-/// the speed comes last: a column that is not there is not looked for.
-pub(crate) type FigureColumns = (&'static str, &'static [Figure], bool);
+/// Columns that sums are made of, and the figures that those between the duration and the speed hold.
+pub(crate) type FigureColumns = (&'static str, &'static [Figure]);
 
 /// All of them.
-pub(super) const ALL_FIGURES: FigureColumns = (
+pub(crate) const ALL_FIGURES: FigureColumns = (
     "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, time_to_first_token_ms,
         cache_write_tokens, tokens_per_second",
     &[Input, Output, Total, Cached, Reasoning, FirstTokenMs, CacheWrite],
-    true,
-);
-/// What totals tell.
-pub(crate) const TOTALS: FigureColumns = (
-    "duration_ms, input_tokens, output_tokens, total_tokens, cached_tokens, reasoning_tokens, cache_write_tokens",
-    &[Input, Output, Total, Cached, Reasoning, CacheWrite],
-    false,
 );
 /// What distributions are made of.
-pub(crate) const TIMINGS: FigureColumns =
-    ("duration_ms, time_to_first_token_ms, tokens_per_second", &[FirstTokenMs], true);
+pub(crate) const TIMINGS: FigureColumns = ("duration_ms, time_to_first_token_ms, tokens_per_second", &[FirstTokenMs]);
 
 /// Sums of one: the row whose columns of figures begin with this one.
-pub(crate) fn sums_of(row: &rusqlite::Row, first: usize, (_, figures, has_speed): FigureColumns) -> Sums {
+pub(crate) fn sums_of(row: &rusqlite::Row, first: usize, (_, figures): FigureColumns) -> Sums {
     let duration_ms = integer(row, first).unwrap_or(0);
-    let speed = if has_speed { real(row, first + 1 + figures.len()) } else { None };
+    let speed = real(row, first + 1 + figures.len());
     let mut sums = Sums {
         requests: 1,
         duration_ms,

@@ -48,6 +48,10 @@ pub struct Summary {
     pub requests_without_usage: i64,
     /// Prompt tokens that were written to a cache.
     pub total_cache_write_tokens: i64,
+    /// Over those that tell when their first content came, one decimal.
+    pub average_time_to_first_token_ms: Option<f64>,
+    /// Over those that tell their speed, two decimals.
+    pub average_tokens_per_second: Option<f64>,
     /// What they would have cost.
     #[serde(flatten)]
     pub cost: Option<Cost>,
@@ -86,7 +90,7 @@ impl Serialize for Groups {
 /// The figures of a group, as columns.
 const FIGURES: &str = "requests,input_tokens,output_tokens,total_tokens,avg_tokens_per_request,successful_requests,\
     failed_requests,cancelled_requests,cached_tokens,reasoning_tokens,duration_ms,requests_without_usage,\
-    cache_write_tokens";
+    cache_write_tokens,avg_time_to_first_token_ms,avg_tokens_per_second";
 const COSTS: &str = ",cost,currency";
 
 impl Groups {
@@ -126,6 +130,8 @@ impl Summary {
         map.serialize_entry("duration_ms", &self.total_duration_ms)?;
         map.serialize_entry("requests_without_usage", &self.requests_without_usage)?;
         map.serialize_entry("cache_write_tokens", &self.total_cache_write_tokens)?;
+        map.serialize_entry("avg_time_to_first_token_ms", &self.average_time_to_first_token_ms)?;
+        map.serialize_entry("avg_tokens_per_second", &self.average_tokens_per_second)?;
         if let Some(Cost { cost, currency }) = &self.cost {
             map.serialize_entry("cost", cost)?;
             map.serialize_entry("currency", currency)?;
@@ -137,6 +143,22 @@ impl Summary {
 /// Rounded to one decimal; of nothing it is zero.
 pub(super) fn average(sum: i64, requests: i64) -> f64 {
     if requests == 0 { 0.0 } else { one_decimal(sum as f64 / requests as f64) }
+}
+
+/// The mean of those that are known, rounded to one decimal.
+pub(super) fn known_mean(sum: i64, known: i64) -> Option<f64> {
+    (known > 0).then(|| average(sum, known))
+}
+
+/// The mean of speeds, in hundredths. Sums of differences leave a trace, which must not decide how a half is rounded.
+pub(super) fn speed_mean(sum: f64, known: i64) -> Option<f64> {
+    let plain = (sum * 1e6).round() / 1e6;
+    (known > 0).then(|| hundredths(plain / known as f64))
+}
+
+/// Rounded to two decimals.
+pub(super) fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 /// The nearest decimal to the exact value of `mean`, as Python and C's `printf` print it. Multiplying by ten rounds, too:
@@ -161,9 +183,11 @@ pub struct OverTime {
 }
 
 /// The figures of a summary, as columns.
-const SUMS: &str = "total_requests,successful_requests,failed_requests,total_input_tokens,total_output_tokens,total_tokens,\
+const SUMS: &str =
+    "total_requests,successful_requests,failed_requests,total_input_tokens,total_output_tokens,total_tokens,\
     average_input_tokens,average_output_tokens,total_duration_ms,cancelled_requests,total_cached_tokens,\
-    total_reasoning_tokens,requests_without_usage,total_cache_write_tokens";
+    total_reasoning_tokens,requests_without_usage,total_cache_write_tokens,average_time_to_first_token_ms,\
+    average_tokens_per_second";
 
 impl OverTime {
     /// As a table: a line for each point, or each of its groups.
@@ -222,18 +246,50 @@ pub struct Latency {
     pub overall: Distributions,
     /// How far a percentile may be from the exact one, in percent of it.
     pub percentile_error_max_percent: u32,
-    /// Of each model, most requests first.
-    pub models: Vec<ModelLatency>,
+    /// Of each model, or whatever it was asked for by.
+    #[serde(flatten)]
+    pub groups: LatencyGroups,
 }
 
-/// One model's distributions.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelLatency {
-    /// Its name, or `unknown`.
-    pub model: String,
-    /// Its distributions.
-    #[serde(flatten)]
+/// Distributions by name, most requests first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencyGroups {
+    /// By what.
+    pub by: By,
+    /// One for each name that has requests.
+    pub groups: Vec<LatencyGroup>,
+}
+
+/// One name's distributions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencyGroup {
+    /// As that of a [`Group`].
+    pub name: Option<String>,
+    /// Of its requests alone.
     pub distributions: Distributions,
+}
+
+impl Serialize for LatencyGroups {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let groups: Vec<NamedLatency> = self.groups.iter().map(|group| NamedLatency(self.by, group)).collect();
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(&format!("{}s", self.by.name()), &groups)?;
+        map.end()
+    }
+}
+
+struct NamedLatency<'a>(By, &'a LatencyGroup);
+
+impl Serialize for NamedLatency<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let NamedLatency(by, LatencyGroup { name, distributions }) = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(by.name(), name)?;
+        map.serialize_entry("duration_ms", &distributions.duration_ms)?;
+        map.serialize_entry("time_to_first_token_ms", &distributions.time_to_first_token_ms)?;
+        map.serialize_entry("tokens_per_second", &distributions.tokens_per_second)?;
+        map.end()
+    }
 }
 
 /// How three figures are distributed.

@@ -25,7 +25,7 @@ use crate::calendar::whole_seconds;
 use crate::limits::{CONVERSATIONS_LOOKED_AT_MAX, TURNS_LOOKED_AT_MAX};
 use crate::packs::visit_sums;
 use crate::record::packing::State;
-use crate::record::table::{TOTALS, sums_of, text};
+use crate::record::table::{ALL_FIGURES, sums_of, text};
 use crate::routes::Names;
 
 /// Few in tests, so that more are met.
@@ -226,7 +226,7 @@ impl Reader {
             "SELECT id, start_time, conversation, conversation_source, {}, {} FROM requests
              WHERE id > ? AND conversation <> ''{} ORDER BY id",
             By::ALL.map(By::name).join(", "),
-            TOTALS.0,
+            ALL_FIGURES.0,
             named.sql
         );
         let (from, to) = bounds(asked.filter.from_ms, asked.filter.to_ms);
@@ -243,7 +243,7 @@ impl Reader {
             let names = By::ALL.map(|by| text(row, 4 + by as usize));
             found.count(&names, 1);
             if let Some(slot) = asked.tally.slot_of_row(&names, self.prices.as_deref()) {
-                found.totals.add_sums(&sums_of(row, 4 + By::ALL.len(), TOTALS), &slot);
+                found.totals.add_sums(&sums_of(row, 4 + By::ALL.len(), ALL_FIGURES), &slot);
             }
             if asked.filter.matches(&names) && (from.as_str()..to.as_str()).contains(&text(row, 1)) {
                 found.passes = Passing::Yes;

@@ -1,35 +1,36 @@
-//! Distributions by model, and those that are kept for the next question of the same kind.
+//! Distributions by name, and those that are kept for the next question of the same kind.
 
 use std::collections::HashMap;
 use std::mem::size_of;
 
+use super::answers::By;
 use super::filter::Filter;
 use super::kept::Keep;
 use crate::limits::{LATENCIES_KEPT_BYTES_MAX, LATENCIES_KEPT_MAX};
 use crate::packs::Measured;
 use crate::record::packing::State;
 
-/// Distributions by model.
+/// Distributions by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Models {
+pub(super) struct Measurements {
     pub list: Vec<(String, Measured)>,
     places: HashMap<String, usize>,
 }
 
-impl Models {
-    pub fn place(&mut self, model: &str) -> usize {
-        self.places.get(model).copied().unwrap_or_else(|| {
-            self.list.push((model.to_owned(), Measured::default()));
-            self.places.insert(model.to_owned(), self.list.len() - 1);
+impl Measurements {
+    pub fn place(&mut self, name: &str) -> usize {
+        self.places.get(name).copied().unwrap_or_else(|| {
+            self.list.push((name.to_owned(), Measured::default()));
+            self.places.insert(name.to_owned(), self.list.len() - 1);
             self.list.len() - 1
         })
     }
 
     fn bytes(&self) -> usize {
-        let of_model = |(name, measured): &(String, Measured)| {
+        let of_one = |(name, measured): &(String, Measured)| {
             2 * name.len() + size_of::<(String, Measured)>() + measured.latencies.bytes()
         };
-        self.list.iter().map(of_model).sum()
+        self.list.iter().map(of_one).sum()
     }
 }
 
@@ -39,10 +40,11 @@ impl Models {
 pub(super) struct KeptLatencies {
     /// Without its time.
     pub filter: Filter,
+    pub by: By,
     pub packs: Vec<(i64, i64)>,
     /// What was packed when they were read.
     pub state: State,
-    pub models: Models,
+    pub measurements: Measurements,
 }
 
 impl Keep for KeptLatencies {
@@ -50,6 +52,6 @@ impl Keep for KeptLatencies {
     const BYTES_MAX: usize = LATENCIES_KEPT_BYTES_MAX;
 
     fn bytes(&self) -> usize {
-        self.models.bytes()
+        self.measurements.bytes()
     }
 }

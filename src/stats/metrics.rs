@@ -23,7 +23,7 @@ use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_sums};
 use crate::prompts::PrefixBreak;
 use crate::record::series::OTHER;
-use crate::record::table::TOTALS;
+use crate::record::table::ALL_FIGURES;
 use crate::routes::Names;
 
 /// The type of the reply, with the version that scrapers look for.
@@ -41,7 +41,7 @@ const FIRST_TOKEN_BOUNDS_MS: [i64; 19] =
 pub fn of_database(reader: &Reader) -> Result<String, AskError> {
     let (models, counts) = counts(reader)?;
     let mut measured: BTreeMap<String, Measured> = BTreeMap::new();
-    for (model, of_model) in reader.measured(&Filter::default())? {
+    for (model, of_model) in reader.measured(&Filter::default(), By::Model)? {
         measured.entry(models.name(model)).or_default().add(&of_model, 1);
     }
     let prefixes = reader.prefixes_by_reason()?;
@@ -117,7 +117,7 @@ fn counts(reader: &Reader) -> rusqlite::Result<(MetricNames, BTreeMap<Labels, Su
         let needs = By::ALL.map(|name| matches!(name, By::Model | By::Endpoint | By::Outcome));
         // Packed, they become the next series.
         let mut next = series.len() as i64;
-        reader.visit_rows(reader.packed()?.ids_behind(), (None, None), needs, TOTALS, |row| {
+        reader.visit_rows(reader.packed()?.ids_behind(), (None, None), needs, ALL_FIGURES, |row| {
             count(next, row.names(), &row.sums());
             next += 1;
             Ok(())

@@ -13,7 +13,7 @@ use super::report::Report;
 use super::sources::Sources;
 use crate::http::RequestHead;
 use crate::http::reply::Reply;
-use crate::routes::{Local, conversation_of};
+use crate::routes::{By, Local, conversation_of};
 
 /// The type of the report.
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -41,7 +41,7 @@ pub(super) fn reply(
             let points = reader.over_time(filter, *bucket, zone, *by, now_ms)?;
             if *csv { table(points.csv(*by)) } else { json(&points) }
         }
-        Local::Latency => json(&reader.latency(filter)?),
+        Local::Latency => json(&reader.latency(filter, by.unwrap_or(By::Model))?),
         Local::Recent => json(&reader.recent(filter, *limit)?),
         Local::Requests => json(&reader.requests(filter, *after, *limit)?),
         Local::Request(id) => match reader.request(id)? {

@@ -40,6 +40,12 @@ pub(super) struct Totals {
     pub duration_ms: i64,
     /// By [`Figure`].
     pub sums: [i64; FIGURES],
+    /// Requests that know when their first token came.
+    pub first_tokens_known: i64,
+    /// Of those that know their speed, added up.
+    pub tokens_per_second: f64,
+    /// How many these are.
+    pub tokens_per_second_known: i64,
     pub cost: f64,
     /// Requests whose model has a price.
     pub priced: i64,
@@ -56,6 +62,9 @@ impl Totals {
         for (sum, other) in self.sums.iter_mut().zip(other.sums) {
             *sum += sign * other;
         }
+        self.first_tokens_known += sign * other.first_tokens_known;
+        self.tokens_per_second += sign as f64 * other.tokens_per_second;
+        self.tokens_per_second_known += sign * other.tokens_per_second_known;
         self.cost += sign as f64 * other.cost;
         self.priced += sign * other.priced;
     }
@@ -68,6 +77,9 @@ impl Totals {
         for (sum, known) in self.sums.iter_mut().zip(sums.known) {
             *sum += known.sum;
         }
+        self.first_tokens_known += sums[Figure::FirstTokenMs].rows;
+        self.tokens_per_second += sums.tokens_per_second;
+        self.tokens_per_second_known += sums.tokens_per_second_known;
         self.completed += i64::from(slot.is_completed) * sums.requests;
         self.cancelled += i64::from(slot.is_cancelled) * sums.requests;
         if let Some(price) = &slot.price {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::answers::{average, one_decimal};
+use super::answers::{average, known_mean, one_decimal, speed_mean};
 use super::export::Pages;
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS, text_of_ms};
@@ -86,7 +86,8 @@ impl Bench {
                 sum(total_tokens), sum(duration_ms), sum(outcome IN ('client_closed', 'cancelled_here')), sum(cached_tokens),
                 sum(reasoning_tokens),
                 sum(total_tokens IS NULL AND endpoint NOT LIKE '%count_tokens'), sum({COST}), count({COST}),
-                sum(cache_write_tokens)
+                sum(cache_write_tokens), sum(time_to_first_token_ms), count(time_to_first_token_ms),
+                coalesce(sum(tokens_per_second), 0.0), count(tokens_per_second)
              FROM r WHERE {condition}"
         );
         let read = |row: &rusqlite::Row| {
@@ -106,6 +107,8 @@ impl Bench {
                 cancelled_requests: count(7)?,
                 total_cached_tokens: count(8)?,
                 total_cache_write_tokens: count(13)?,
+                average_time_to_first_token_ms: known_mean(count(14)?, count(15)?),
+                average_tokens_per_second: speed_mean(row.get(16)?, count(17)?),
                 total_reasoning_tokens: count(9)?,
                 requests_without_usage: count(10)?,
                 prompts_cut: None,
@@ -256,12 +259,17 @@ fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
 }
 
 fn check_latency(bench: &Bench, filter: &Filter, condition: &str) {
-    let latency = bench.reader.latency(filter).expect("answers");
-    check_distributions(bench, &latency.overall, condition);
-    let requests: i64 = latency.models.iter().map(|model| model.distributions.duration_ms.count).sum();
-    assert_eq!(requests, latency.overall.duration_ms.count);
-    for model in &latency.models {
-        check_distributions(bench, &model.distributions, &format!("{condition} AND model = '{}'", model.model));
+    for by in By::ALL {
+        let latency = bench.reader.latency(filter, by).expect("answers");
+        check_distributions(bench, &latency.overall, condition);
+        let groups = latency.groups.groups;
+        let requests: i64 = groups.iter().map(|group| group.distributions.duration_ms.count).sum();
+        assert_eq!(requests, latency.overall.duration_ms.count);
+        for LatencyGroup { name, distributions } in &groups {
+            let (column, name) = (by.name(), name.as_deref().unwrap_or_default());
+            let condition = format!("{condition} AND coalesce({column}, '') = '{name}'");
+            check_distributions(bench, distributions, &condition);
+        }
     }
 }
 
@@ -544,7 +552,7 @@ fn a_row_whose_id_is_used_again_counts_once_at_the_edge_of_a_range() {
     bench.pack();
     let asked = Filter { from_ms: Some(hour + HOUR_MS / 2), to_ms: Some(hour + HOUR_MS), ..Filter::default() };
     let told = |bench: &Bench| {
-        let latency = bench.reader.latency(&asked).expect("answers").overall.duration_ms.count;
+        let latency = bench.reader.latency(&asked, By::Model).expect("answers").overall.duration_ms.count;
         (bench.reader.summary(&asked).expect("answers").total_requests, latency)
     };
     assert_eq!(told(&bench), (2, 2));
@@ -564,7 +572,7 @@ fn distributions_asked_again_count_every_row_once_and_as_it_is() {
     let check = |bench: &Bench, expected: &[u64]| {
         // Twice: what the first question left must be as good.
         for _ in 0..2 {
-            let told = bench.reader.latency(&asked).expect("answers").overall.duration_ms;
+            let told = bench.reader.latency(&asked, By::Model).expect("answers").overall.duration_ms;
             let mean = expected.iter().sum::<u64>() as f64 / expected.len() as f64;
             assert_eq!((told.count, told.mean), (expected.len() as i64, Some(one_decimal(mean))), "{expected:?}");
             assert_eq!(told.max, expected.iter().max().map(|max| *max as f64), "{expected:?}");
@@ -624,7 +632,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
         let answer = |filter: &Filter| {
             let (summary, models) = (bench.reader.summary(filter), bench.reader.by(By::Model, filter));
             let points = bench.reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, row().start_ms);
-            let latency = bench.reader.latency(filter);
+            let latency = bench.reader.latency(filter, By::Model);
             (summary.expect("answers"), models.expect("answers"), points.expect("answers"), latency.expect("answers"))
         };
         filters.iter().map(answer).collect::<Vec<_>>()
@@ -697,7 +705,7 @@ fn answers_have_the_promised_shape() {
     let turn = serde_json::to_string(turn).expect("serialises");
     let thread = serde_json::to_string(&conversation).expect("serialises");
     assert_eq!(thread, format!(r#"{},"turns":[{turn}],"next_after":1}}"#, &told[..told.len() - 1]));
-    let latency = reader.latency(&filter).expect("answers");
+    let latency = reader.latency(&filter, By::Model).expect("answers");
     let latency = json(&|| serde_json::to_value(&latency).expect("serialises"));
     check(latency, r#""max":850.0,"mean":850.0,"p50":"#);
     let whole = reader.request(1).expect("answers").expect("is there");
@@ -791,7 +799,7 @@ fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
         let all = Filter::default();
         let requests = wrong.len() as i64 + 2;
         assert_eq!(bench.reader.summary(&all).expect("answers").total_requests, requests);
-        assert_eq!(bench.reader.latency(&all).expect("answers").overall.duration_ms.count, requests);
+        assert_eq!(bench.reader.latency(&all, By::Model).expect("answers").overall.duration_ms.count, requests);
         assert_eq!(bench.reader.recent(&all, 10).expect("answers").requests.len() as i64, requests);
     }
 }
@@ -874,7 +882,7 @@ fn a_conversation_without_end_is_not_added_up_but_told_so() {
     let check = |bench: &Bench| {
         let told = bench.reader.summary(&filter);
         assert!(matches!(&told, Err(AskError::Refused(why)) if why.contains("give a later from")), "{told:?}");
-        assert!(bench.reader.latency(&filter).is_err());
+        assert!(bench.reader.latency(&filter, By::Model).is_err());
         assert_eq!(bench.reader.requests(&filter, None, 5).map(|told| told.requests.len()), Ok(5));
     };
     check(&bench);

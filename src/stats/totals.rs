@@ -7,7 +7,7 @@ use rusqlite::params;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average};
+use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average, known_mean, speed_mean};
 use super::filter::Filter;
 use super::price::Prices;
 use super::range::{Cut, Packed, Pieces, cut};
@@ -19,7 +19,7 @@ use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::BUCKETS_MAX;
 use crate::packs::visit_sums;
 use crate::record::packing::State;
-use crate::record::table::{TOTALS, text};
+use crate::record::table::{ALL_FIGURES, text};
 
 /// All zones in use are whole quarters of an hour from UTC.
 const QUARTER_MS: i64 = HOUR_MS / 4;
@@ -287,7 +287,7 @@ impl Reader {
         let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let prices = self.prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
-        self.visit_rows(packed.ids_behind(), (*from, *to), needs, TOTALS, |row| {
+        self.visit_rows(packed.ids_behind(), (*from, *to), needs, ALL_FIGURES, |row| {
             table.add(row, ranges, prices);
             Ok(())
         })
@@ -304,7 +304,7 @@ impl Reader {
         let prices = self.prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
         let filter = Filter { from_ms: *from, to_ms: *to, ..filter.clone() };
-        self.visit_turns(&filter, needs, TOTALS, |row| table.add(row, ranges, prices))
+        self.visit_turns(&filter, needs, ALL_FIGURES, |row| table.add(row, ranges, prices))
     }
 
     fn figures<'a>(&self, tally: &'a mut Tally, piece: Piece, packed: Packed) -> rusqlite::Result<&'a [(u32, Totals)]> {
@@ -346,7 +346,7 @@ impl Reader {
         let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
         let needs = tally.needs(prices.is_some());
         tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
-            self.visit_packed_rows(packed, range, needs, TOTALS, |row| {
+            self.visit_packed_rows(packed, range, needs, ALL_FIGURES, |row| {
                 if let Some(slot) = tally.slot_of_row(&row.names(), prices) {
                     let is_asked = along.is_none() || (from.as_str()..to.as_str()).contains(&row.start_time());
                     tally.count(if is_asked { Part::Asked } else { Part::Along }, &row.sums(), &slot);
@@ -357,7 +357,7 @@ impl Reader {
     }
 
     pub(super) fn summary_of(&self, figures: &Totals) -> Summary {
-        let [input, output, total, cached, reasoning, _first_token_ms, cache_write] = figures.sums;
+        let [input, output, total, cached, reasoning, first_token_ms, cache_write] = figures.sums;
         Summary {
             total_requests: figures.requests,
             successful_requests: figures.completed,
@@ -373,6 +373,8 @@ impl Reader {
             total_cache_write_tokens: cache_write,
             total_reasoning_tokens: reasoning,
             requests_without_usage: figures.requests - figures.with_usage,
+            average_time_to_first_token_ms: known_mean(first_token_ms, figures.first_tokens_known),
+            average_tokens_per_second: speed_mean(figures.tokens_per_second, figures.tokens_per_second_known),
             cost: self.cost_of(figures),
             prompts_cut: None,
         }
@@ -380,12 +382,8 @@ impl Reader {
 
     fn groups_of(&self, by: By, table: &Table, bucket: usize) -> Groups {
         let cells = table.tally.groups.iter().zip(&table.cells[bucket]).filter(|(_, figures)| figures.requests > 0);
-        let mut groups: Vec<Group> = cells
-            .map(|(name, figures)| Group {
-                name: (!name.is_empty() || matches!(by, By::Model | By::Endpoint)).then(|| name.clone()),
-                summary: self.summary_of(figures),
-            })
-            .collect();
+        let mut groups: Vec<Group> =
+            cells.map(|(name, figures)| Group { name: by.told(name), summary: self.summary_of(figures) }).collect();
         groups.sort_by(|a, b| {
             let requests = b.summary.total_requests.cmp(&a.summary.total_requests);
             requests.then_with(|| a.name.cmp(&b.name))

@@ -214,7 +214,7 @@ fn answers_come_as_tables_for_people_and_compressed_where_asked() {
         (lines.len(), lines[1][0], cells[0], lines[0].len()),
         (2, "m-1", "m-1", group.as_object().expect("one").len())
     );
-    for (query, first, count) in [("", "start,total_requests", 15), ("&by=model", "start,model,requests", 15)] {
+    for (query, first, count) in [("", "start,total_requests", 17), ("&by=model", "start,model,requests", 17)] {
         let points = proxy.ask(get(&format!("/stats/over-time?format=csv&from=-1d{query}")));
         assert!(points.text().starts_with(first), "{}", points.text());
         assert!(points.text().lines().all(|line| line.split(',').count() == count), "{}", points.text());
