@@ -183,8 +183,7 @@ pub struct OverTime {
 }
 
 /// The figures of a summary, as columns.
-const SUMS: &str =
-    "total_requests,successful_requests,failed_requests,total_input_tokens,total_output_tokens,total_tokens,\
+const SUMS: &str = "total_requests,successful_requests,failed_requests,total_input_tokens,total_output_tokens,total_tokens,\
     average_input_tokens,average_output_tokens,total_duration_ms,cancelled_requests,total_cached_tokens,\
     total_reasoning_tokens,requests_without_usage,total_cache_write_tokens,average_time_to_first_token_ms,\
     average_tokens_per_second";

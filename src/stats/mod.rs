@@ -61,6 +61,7 @@ mod local_stream;
 pub mod metrics;
 pub mod now;
 pub mod page;
+mod page_parts;
 pub mod prefixes;
 pub mod price;
 pub mod question;
