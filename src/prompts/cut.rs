@@ -60,9 +60,13 @@ pub struct CutJudgement {
 }
 
 impl UsualDensity {
-    /// Judges a prompt, and learns from it. `text` is asked for the words of one that is suspected, if they are known.
-    /// `None`: it is too short to tell, or its tokens may be those alone that were read anew.
-    pub fn judge(&mut self, size: PromptSize, text: impl FnOnce() -> Option<String>) -> Option<CutJudgement> {
+    /// Judges a prompt, and learns from it. `text` is asked for that of one that is suspected, in parts, with its bytes, if
+    /// it is known. `None`: it is too short to tell, or its tokens may be those alone that were read anew.
+    pub fn judge<'t, P: Iterator<Item = &'t str>>(
+        &mut self,
+        size: PromptSize,
+        text: impl FnOnce() -> Option<(usize, P)>,
+    ) -> Option<CutJudgement> {
         let PromptSize { bytes, new_bytes, told_tokens, .. } = size;
         if bytes < PROMPT_JUDGED_BYTES_MIN || told_tokens == 0 {
             return None;
@@ -79,7 +83,8 @@ impl UsualDensity {
         if new_bytes < bytes && is_of_new {
             return None;
         }
-        let is_explained = text().is_some_and(|text| told_tokens as f64 >= words_of(&text, bytes) * EXPLAINED_PART);
+        let words_max = told_tokens as f64 / EXPLAINED_PART;
+        let is_explained = text().is_some_and(|(text_bytes, parts)| has_few_words(parts, text_bytes, bytes, words_max));
         Some(CutJudgement { is_cut: !is_explained, ..judgement })
     }
 
@@ -128,27 +133,45 @@ fn bound(bucket: usize) -> f64 {
     BUCKET_GROWTH.powi(bucket as i32 + 1)
 }
 
-/// A prompt of so many tokens for each of its words, as [`words_of`] counts them, is not cut. Tokenizers make more than one of
+/// A prompt of so many tokens for each of its words, as [`has_few_words`] counts them, is not cut. Tokenizers make more than one of
 /// most, and whoever cuts leaves less than that.
 const EXPLAINED_PART: f64 = 0.75;
 /// Of a long text so many pieces of so many bytes are looked at.
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 8 * 1024;
+/// So many are looked at before it is asked whether there are more words already.
+const LOOK_BYTES: usize = 1024;
 /// A word of more letters is more than one.
 const WORD_LETTERS: usize = 12;
 
-/// How many words a prompt of so many bytes has, if it is as what is looked at of its text: a run of letters and digits,
-/// of one other character, or of blanks. No tokenizer makes fewer tokens of what people write.
-fn words_of(text: &str, bytes: u64) -> f64 {
-    let body = text.as_bytes();
-    let step = (body.len() / PIECES).max(PIECE_BYTES);
-    let (mut words, mut seen) = (0, 0);
-    for piece in body.chunks(step) {
-        let piece = &piece[..piece.len().min(PIECE_BYTES)];
-        words += words_in(piece);
-        seen += piece.len();
+/// Whether a prompt of so many bytes has no more than so many words, if it is as what is looked at of its text: a run of
+/// letters and digits, of one other character, or of blanks. No tokenizer makes fewer tokens of what people write. Mostly
+/// a prompt that is suspected has more, and the first lines say so.
+fn has_few_words<'t>(parts: impl Iterator<Item = &'t str>, text_bytes: usize, bytes: u64, words_max: f64) -> bool {
+    let step = (text_bytes / PIECES).max(PIECE_BYTES);
+    let (mut words, mut seen, mut begin) = (0, 0, 0);
+    let all_of = |seen: usize| bytes as f64 / seen.max(1) as f64;
+    for part in parts {
+        let mut at = 0;
+        while at < part.len() {
+            // Pieces lie a step apart, whatever parts they are in.
+            let in_step = (begin + at) % step;
+            if in_step >= PIECE_BYTES {
+                at += step - in_step;
+                continue;
+            }
+            let piece = &part.as_bytes()[at..part.len().min(at + LOOK_BYTES.min(PIECE_BYTES - in_step))];
+            words += words_in(piece);
+            seen += piece.len();
+            at += piece.len();
+            // What was not looked at has some, too.
+            if words as f64 * all_of(text_bytes.max(seen)) > words_max {
+                return false;
+            }
+        }
+        begin += part.len();
     }
-    words as f64 * bytes as f64 / seen.max(1) as f64
+    words as f64 * all_of(seen) <= words_max
 }
 
 fn words_in(piece: &[u8]) -> usize {

@@ -181,7 +181,7 @@ impl Lineages {
         };
         let model = self.model(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
         let density = &mut self.models.entry(model).or_default().density;
-        if let Some(judgement) = density.judge(size, || prompt_of(row).map(|prompt| prompt.text().into_owned())) {
+        if let Some(judgement) = density.judge(size, || prompt_of(row).map(|prompt| (prompt.bytes(), prompt.parts()))) {
             lineage.prompt_cut = Some(judgement.is_cut);
             lineage.prompt_expected_tokens = Some(judgement.expected_tokens);
         }

@@ -169,6 +169,15 @@ impl Prompt {
         }
     }
 
+    /// The text in parts.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        let (whole, pieces) = match self {
+            Prompt::Whole(text) => (Some(text.as_str()), &[][..]),
+            Prompt::Pieced(prompt) => (None, prompt.pieces()),
+        };
+        whole.into_iter().chain(pieces.iter().map(|piece| piece.text()))
+    }
+
     /// As one text.
     pub fn text(&self) -> Cow<'_, str> {
         match self {

@@ -1,5 +1,7 @@
 //! Prompts of every kind that clients send, whose tokens real tokenizers have counted, and what is thought of them.
 
+use std::iter::{Once, once};
+
 use super::*;
 use crate::testing::Random;
 
@@ -313,7 +315,7 @@ fn size(text: &str, told_tokens: u64, context_tokens: Option<u64>) -> PromptSize
 
 /// Whether it seems to be cut.
 fn seems_cut(usual: &mut UsualDensity, text: &str, told_tokens: u64, context_tokens: Option<u64>) -> bool {
-    let judgement = usual.judge(size(text, told_tokens, context_tokens), || Some(text.to_owned()));
+    let judgement = usual.judge(size(text, told_tokens, context_tokens), || Some((text.len(), once(text))));
     judgement.expect("it is long enough").is_cut
 }
 
@@ -386,7 +388,7 @@ fn what_is_learned_from_is_not_what_seems_to_be_cut() {
     for _ in 0..20 {
         assert!(!seems_cut(&mut usual, &text, 16_000, None));
     }
-    let expected = usual.judge(size(&text, 4096, None), || None).expect("it is long enough");
+    let expected = usual.judge(size(&text, 4096, None), || None::<(usize, Once<&str>)>).expect("it is long enough");
     assert!(expected.is_cut && expected.expected_tokens.abs_diff(16_000) < 1600, "{expected:?}");
 }
 
@@ -395,7 +397,7 @@ fn what_may_have_another_reason_is_unknown_or_no_cut() {
     let mut usual = UsualDensity::default();
     let judged = |usual: &mut UsualDensity, bytes, new_bytes, told_tokens, text: &str| {
         let size = PromptSize { bytes, new_bytes, told_tokens, context_tokens: None };
-        usual.judge(size, || Some(text.to_owned())).map(|judgement| judgement.is_cut)
+        usual.judge(size, || Some((text.len(), once(text)))).map(|judgement| judgement.is_cut)
     };
     let text = prose(&mut Random::new(1), 100_000);
     assert_eq!(judged(&mut usual, 4000, 4000, 10, &text), None, "short");
@@ -408,7 +410,9 @@ fn what_may_have_another_reason_is_unknown_or_no_cut() {
     // The same count is none of chance where nothing larger fits.
     let at = |told_tokens, context_tokens| {
         let size = PromptSize { bytes: 36_000, new_bytes: 36_000, told_tokens, context_tokens };
-        UsualDensity::default().judge(size, || Some(text.clone())).map(|judgement| judgement.is_cut)
+        UsualDensity::default()
+            .judge(size, || Some((text.len(), once(text.as_str()))))
+            .map(|judgement| judgement.is_cut)
     };
     assert_eq!((at(4300, None), at(4096, None)), (Some(false), Some(true)));
     assert_eq!((at(4300, Some(8192)), at(4300, Some(4500))), (Some(false), Some(true)));
