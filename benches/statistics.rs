@@ -23,6 +23,7 @@ use lms_metrics_proxy::calendar::DAY_MS;
 use lms_metrics_proxy::prompts::{ConversationSource, ToldConversation};
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
+use lms_metrics_proxy::stats::exposition::Exposition;
 use lms_metrics_proxy::stats::metrics;
 use lms_metrics_proxy::stats::report::Report;
 use lms_metrics_proxy::stats::statistics::rest;
@@ -293,7 +294,7 @@ fn questions() -> Vec<(&'static str, Ask)> {
                 Report::read(r, &Filter::default(), &Zone::Fixed(120), NOW_MS).expect("answers").text(80).len()
             }),
         ),
-        ("metrics", Box::new(|r| metrics::of_database(r).expect("answers").len())),
+        ("metrics", Box::new(|r| metrics::of_database(r, Exposition::Text, NOW_MS, 0.0).expect("answers").len())),
         ("one request", Box::new(|r| json(&r.request(5000).expect("answers")))),
     ]
 }

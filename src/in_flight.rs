@@ -52,6 +52,11 @@ impl ExchangePhase {
         (ExchangePhase::Generating, "generating"),
     ];
 
+    /// All of them, in the order in which an exchange goes through them.
+    pub fn all() -> [ExchangePhase; 4] {
+        ExchangePhase::TABLE.map(|(phase, _)| phase)
+    }
+
     /// Its word in JSON and text.
     pub fn as_str(self) -> &'static str {
         ExchangePhase::TABLE[self as usize].1

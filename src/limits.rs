@@ -417,6 +417,8 @@ pub const EXPORT_RETRY_S: u32 = 30;
 pub const METRICS_MODELS_MAX: usize = 100;
 /// Endpoints that have series of their own in `/metrics`; further ones are `other`. LM Studio has a dozen.
 pub const METRICS_ENDPOINTS_MAX: usize = 32;
+/// Clients that have series of their own in `/metrics`; further ones are `other`. Each brings some five lines.
+pub const METRICS_CLIENTS_MAX: usize = 100;
 
 // ---- prompts shown to people -------------------------------------------------------------------------------------
 

@@ -40,7 +40,8 @@
 //! `local_stream`.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
-//! browser, [`live`] tells of requests as they end, [`now`] of those that go on, [`metrics`] is for Prometheus.
+//! browser, [`live`] tells of requests as they end, [`now`] of those that go on, [`metrics`] is for Prometheus, in
+//! the formats of [`exposition`], with what `process` knows.
 
 pub mod answers;
 pub mod bodies;
@@ -51,6 +52,7 @@ pub mod conversations;
 mod csv;
 mod cuts;
 pub mod export;
+pub mod exposition;
 pub mod filter;
 mod gzip;
 mod kept;
@@ -64,6 +66,7 @@ pub mod page;
 mod page_parts;
 pub mod prefixes;
 pub mod price;
+mod process;
 pub mod question;
 mod range;
 pub mod reader;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::bodies::{LostBody, RequestBody, lost_body};
 use super::csv;
+use super::exposition::Exposition;
 use super::filter::shown;
 use super::metrics;
 use super::now::{Now, call_off};
@@ -25,7 +26,8 @@ pub(super) fn reply(
     question: &Question,
     head: &RequestHead,
     now_ms: i64,
-    process: impl FnOnce() -> String,
+    process: impl FnOnce(Exposition) -> String,
+    started_s: f64,
 ) -> Result<Reply, AskError> {
     let Question { filter, limit, after, bucket, zone, by, words, format: _, csv, pretty: _, width } = question;
     Ok(match route {
@@ -92,7 +94,10 @@ pub(super) fn reply(
             let report = Report::read(reader, filter, zone, now_ms)?;
             if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text(*width).into_bytes()) }
         }
-        Local::Metrics => metrics_page(metrics::of_database(reader)? + &process()),
+        Local::Metrics => {
+            let form = Exposition::asked_for(head.field("accept"));
+            metrics_page(form, metrics::of_database(reader, form, now_ms, started_s)? + &process(form))
+        }
     })
 }
 
@@ -112,10 +117,16 @@ pub(super) fn reply_from_memory(sources: &Sources, route: Local, head: &RequestH
 }
 
 /// Answers while the database cannot be read.
-pub(super) fn reply_without_database(route: Local, error: &rusqlite::Error, process: impl FnOnce() -> String) -> Reply {
+pub(super) fn reply_without_database(
+    route: Local,
+    head: &RequestHead,
+    error: &rusqlite::Error,
+    process: impl FnOnce(Exposition) -> String,
+) -> Reply {
     if route == Local::Metrics {
         // When the database fails, what is in memory is what its owner wants to see.
-        return metrics_page(process());
+        let form = Exposition::asked_for(head.field("accept"));
+        return metrics_page(form, process(form));
     }
     Reply::error(503, &format!("The database cannot be read now ({error})."), "database_unavailable")
 }
@@ -128,8 +139,8 @@ fn wants_json(head: &RequestHead) -> bool {
     })
 }
 
-fn metrics_page(text: String) -> Reply {
-    Reply::new(200, metrics::CONTENT_TYPE, text.into_bytes())
+fn metrics_page(form: Exposition, text: String) -> Reply {
+    Reply::new(200, form.content_type(), (text + form.end()).into_bytes())
 }
 
 fn table(lines: Vec<u8>) -> Reply {

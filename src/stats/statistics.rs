@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use std::{io, mem, panic, thread};
 
 use super::export::export;
+use super::exposition::Exposition;
 use super::filter::Filter;
 use super::gzip::compressed;
 use super::live::Live;
-use super::metrics;
+use super::process::of_process;
 use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::replies::{for_people, reply, reply_from_memory, reply_without_database};
@@ -165,7 +166,15 @@ impl Answerer {
             return Disposition::Reply(shaped(reply));
         }
         let answer = |reader: &Reader| {
-            let answered = reply(reader, route, &question, head, now_ms, || self.process_metrics(true));
+            let answered = reply(
+                reader,
+                route,
+                &question,
+                head,
+                now_ms,
+                |form| self.process_metrics(form, true),
+                self.sources.started_s,
+            );
             let answered = answered.map(shaped);
             answered.or_else(|e| match e {
                 AskError::Refused(message) => Ok(Reply::error(400, &message, "bad_request")),
@@ -191,7 +200,7 @@ impl Answerer {
             }
             Err(e) => {
                 self.unreadable.warn(format_args!("the database cannot be read for statistics: {e}"));
-                reply_without_database(route, &e, || self.process_metrics(false))
+                reply_without_database(route, head, &e, |form| self.process_metrics(form, false))
             }
         })
     }
@@ -206,8 +215,8 @@ impl Answerer {
         self.reader.with_file(database, || self.sources.open(), answer)
     }
 
-    fn process_metrics(&self, database_up: bool) -> String {
-        metrics::of_process(&self.sources, self.live.listening(), database_up)
+    fn process_metrics(&self, form: Exposition, database_up: bool) -> String {
+        of_process(&self.sources, form, self.live.listening(), database_up)
     }
 
     /// Has a worker export, if not too many do already.
