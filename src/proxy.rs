@@ -27,9 +27,9 @@ use crate::record::recorder::Recorder;
 use crate::record::store::Store;
 use crate::record::unsaved;
 use crate::settings::{Settings, StartError};
-use crate::stats::price::Prices;
 use crate::stats::sources::Sources;
 use crate::stats::statistics::Statistics;
+use crate::stats::{Power, Prices};
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
     StartError::new(match error.kind() {
@@ -44,6 +44,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
 #[derive(Clone)]
 pub struct NamedFiles {
     prices: Option<Arc<Prices>>,
+    power: Option<Arc<Power>>,
     /// Of `UPSTREAM_CA`.
     pub own_roots: Vec<Certificate<'static>>,
 }
@@ -53,12 +54,20 @@ impl NamedFiles {
     pub fn read(settings: &Settings) -> Result<NamedFiles, StartError> {
         let prices = settings.model_prices.as_deref().map(Prices::load).transpose();
         let own_roots = settings.upstream_ca.as_deref().map(read_certificates).transpose();
-        match (prices, own_roots) {
-            (Ok(prices), Ok(own_roots)) => {
-                Ok(NamedFiles { prices: prices.map(Arc::new), own_roots: own_roots.unwrap_or_default() })
-            }
-            (prices, own_roots) => {
-                let wrong: Vec<String> = prices.err().into_iter().chain(own_roots.err()).collect();
+        // A list that cannot be read may have a currency.
+        let currency = match &prices {
+            Ok(prices) => prices.as_ref().map(Prices::currency),
+            Err(_) => Some(""),
+        };
+        let power = Power::new(settings.power_watts, settings.power_price.as_ref(), currency);
+        match (prices, own_roots, power) {
+            (Ok(prices), Ok(own_roots), Ok(power)) => Ok(NamedFiles {
+                prices: prices.map(Arc::new),
+                power: power.map(Arc::new),
+                own_roots: own_roots.unwrap_or_default(),
+            }),
+            (prices, own_roots, power) => {
+                let wrong: Vec<String> = [prices.err(), power.err(), own_roots.err()].into_iter().flatten().collect();
                 Err(StartError::of_settings(&wrong))
             }
         }
@@ -122,6 +131,7 @@ impl Proxy {
         let statistics = Statistics::start(Sources {
             database: database.clone(),
             prices: files.prices,
+            power: files.power,
             counters: Arc::default(),
             recorder: recorder.clone(),
             workers: workers.clone(),

@@ -227,6 +227,23 @@ impl Local {
         self.allow().split(", ").any(|allowed| allowed == method)
     }
 
+    /// Whether its answer tells what requests would have cost.
+    pub fn tells_costs(self) -> bool {
+        match self {
+            Local::Summary | Local::By(_) | Local::OverTime | Local::Recent | Local::Requests | Local::Request(_) => {
+                true
+            }
+            Local::Search
+            | Local::Conversations
+            | Local::Conversation
+            | Local::Export
+            | Local::Live
+            | Local::Report => true,
+            Local::Health | Local::Latency | Local::Body(_) | Local::RequestPrefix(_) | Local::Diff(..) => false,
+            Local::Prefixes | Local::Time | Local::Now | Local::CallOff(_) | Local::Page | Local::Metrics => false,
+        }
+    }
+
     /// Its line.
     pub fn line(self) -> &'static LocalRoute {
         let single = if self == Local::Conversation { &CONVERSATION } else { &REQUEST };

@@ -17,7 +17,7 @@ use log::LevelFilter;
 
 pub use flag::{Flag, flags, help_text};
 pub use source::{Given, from_environment};
-pub use value::{Token, UpstreamUrl};
+pub use value::{PowerPrice, Token, UpstreamUrl};
 
 mod flag;
 mod slips;
@@ -63,6 +63,10 @@ pub struct Settings {
     pub stats_token: Option<Token>,
     /// `MODEL_PRICES`.
     pub model_prices: Option<PathBuf>,
+    /// `POWER_WATTS`.
+    pub power_watts: Option<f64>,
+    /// `POWER_PRICE`.
+    pub power_price: Option<PowerPrice>,
     /// `UPSTREAM_CA`.
     pub upstream_ca: Option<PathBuf>,
     /// `UPSTREAM_CHECK`: whether LM Studio is asked at the start whether it answers.
@@ -165,6 +169,8 @@ fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Vec<S
         session_header: from.optional("SESSION_HEADER", value::field_name),
         stats_token: from.optional("STATS_TOKEN", value::token),
         model_prices: from.optional("MODEL_PRICES", value::file),
+        power_watts: from.optional("POWER_WATTS", value::watts),
+        power_price: from.optional("POWER_PRICE", value::power_price),
         upstream_ca: from.optional("UPSTREAM_CA", value::file),
         upstream_check: from.parsed("UPSTREAM_CHECK", value::boolean),
         upstream_connect_timeout: Duration::from_secs(from.number("UPSTREAM_CONNECT_TIMEOUT_S", 1..=3_600)),
@@ -262,6 +268,10 @@ const SETTINGS: &[Setting] = &[
     Setting { secret: true, ..setting("STATS_TOKEN", "", "visible ASCII characters without spaces",
         "When set, every local route but /health wants Authorization: Bearer TOKEN") },
     setting("MODEL_PRICES", "", "the path of a JSON file", "Prices per model, for showing what use would have cost"),
+    setting("POWER_WATTS", "", "watts as in 350, up to 100000",
+        "What the machine takes while it answers, for showing what electricity that took"),
+    setting("POWER_PRICE", "", "a price, perhaps with a currency, as in 0.30 EUR",
+        "What a kilowatt hour costs; without a currency, in that of MODEL_PRICES"),
     setting("UPSTREAM_CA", "", "the path of a PEM file of certificates",
         "Certificates that an https:// LM_STUDIO_URL may be signed with, beside those of the web"),
     setting("UPSTREAM_CHECK", "true", "true or false",

@@ -42,7 +42,7 @@ fn without_any_variable_the_documented_defaults_hold() {
         database_shared: false, log_level: Info, log_json: false, inject_usage: true, content_bytes_max: 16777216, content_days: Limit { \
         max: 30, is_set: false }, content_bytes_total_max: Limit { max: 1073741824, is_set: false }, retention_days: \
         Limit { max: 0, is_set: false }, max_workers: 1024, body_bytes_max: 268435456, \
-        allowed_hosts: [], session_header: None, stats_token: None, model_prices: None, upstream_ca: None, upstream_check: true, upstream_connect_timeout: 10s, \
+        allowed_hosts: [], session_header: None, stats_token: None, model_prices: None, power_watts: None, power_price: None, upstream_ca: None, upstream_check: true, upstream_connect_timeout: 10s, \
         upstream_idle_timeout: None, shutdown_grace: 30s, db_sync: Normal }";
     assert_eq!(format!("{settings:?}"), expected);
 }
@@ -118,6 +118,23 @@ fn numbers_are_digits_within_their_range() {
         refused(setting.name, "18446744073709551615");
         let largest = setting.takes.split("to ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a range");
         assert!(with(setting.name, largest).is_ok(), "{} {largest}", setting.name);
+    }
+}
+
+#[test]
+fn electricity_is_told_in_decimals_and_its_price_may_have_a_currency() {
+    check("POWER_WATTS", "350", |s| format!("{:?}", s.power_watts), "Some(350.0)");
+    check("POWER_WATTS", "62.5", |s| format!("{:?}", s.power_watts), "Some(62.5)");
+    for bad in ["0", "-1", "1e3", "inf", "350 W", "100001", "."] {
+        refused("POWER_WATTS", bad);
+    }
+    let price =
+        |s: &Settings| s.power_price.as_ref().map(|p| format!("{} {:?}", p.per_kwh, p.currency)).unwrap_or_default();
+    check("POWER_PRICE", "0.30", price, "0.3 None");
+    check("POWER_PRICE", "0.30 EUR", price, "0.3 Some(\"EUR\")");
+    check("POWER_PRICE", "0", price, "0 None");
+    for bad in ["-0.3", "EUR", "0.30 EUR a kWh", "0,30"] {
+        refused("POWER_PRICE", bad);
     }
 }
 

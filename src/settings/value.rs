@@ -189,6 +189,38 @@ pub(super) fn token(text: &str) -> Option<Token> {
     text.bytes().all(|b| b.is_ascii_graphic()).then(|| Token(text.to_owned()))
 }
 
+/// What a kilowatt hour costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PowerPrice {
+    /// In whole units of the currency.
+    pub per_kwh: f64,
+    /// Its name; `None`: that of the list of prices.
+    pub currency: Option<String>,
+}
+
+/// `POWER_WATTS`.
+pub(super) fn watts(text: &str) -> Option<f64> {
+    decimal(text).filter(|watts| *watts > 0.0 && *watts <= 100_000.0)
+}
+
+/// `POWER_PRICE`.
+pub(super) fn power_price(text: &str) -> Option<PowerPrice> {
+    let (price, currency) = text.split_once(' ').map_or((text, None), |(price, name)| (price, Some(name.trim())));
+    let is_name =
+        |name: &str| (1..=8).contains(&name.len()) && name.chars().all(|c| c.is_alphanumeric() || "$€£¥".contains(c));
+    if !currency.is_none_or(is_name) {
+        return None;
+    }
+    let per_kwh = decimal(price).filter(|price| *price <= 1e6)?;
+    Some(PowerPrice { per_kwh, currency: currency.map(str::to_owned) })
+}
+
+/// Digits, perhaps with a point between them: Rust also takes `inf`, `1e3` and signs.
+fn decimal(text: &str) -> Option<f64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse().ok().filter(|_| is_plain)
+}
+
 pub(super) fn file(text: &str) -> Option<PathBuf> {
     (!text.contains('\0') && !text.ends_with('/')).then(|| PathBuf::from(text))
 }

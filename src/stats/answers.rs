@@ -58,6 +58,25 @@ pub struct Summary {
     /// Prompts that upstream seems to have cut: a suspicion. Told of sums of all, not of groups and points.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts_cut: Option<i64>,
+    /// What electricity took. Told of sums of all and of groups, not of points.
+    #[serde(flatten)]
+    pub electricity: Option<Electricity>,
+}
+
+/// What electricity took while requests were under way; absent where nobody says how much that is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Electricity {
+    /// Watt hours, three decimals. `None`: a part of the time was not counted.
+    pub energy_wh: Option<f64>,
+    /// In whole units of its currency, six decimals. Absent without a price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub electricity_cost: Option<Option<f64>>,
+    /// As its price names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub electricity_currency: Option<String>,
+    /// What it would have cost elsewhere, less what electricity cost. Absent of groups, and without prices of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Option<f64>>,
 }
 
 /// `GET /stats/by-model` and its like: most requests first, then by name.
@@ -97,7 +116,13 @@ impl Groups {
     /// As a table, a line for each group.
     pub fn csv(&self) -> Vec<u8> {
         let has_costs = self.groups.iter().any(|group| group.summary.cost.is_some());
-        let header = [self.by.name(), ",", FIGURES, if has_costs { COSTS } else { "" }].concat();
+        let electricity = self.groups.iter().find_map(|group| group.summary.electricity.as_ref());
+        let power = match electricity {
+            None => "",
+            Some(Electricity { electricity_cost: None, .. }) => ",energy_wh",
+            Some(_) => ",energy_wh,electricity_cost,electricity_currency",
+        };
+        let header = [self.by.name(), ",", FIGURES, if has_costs { COSTS } else { "" }, power].concat();
         csv::table(&header, self.groups.iter().map(|group| NamedGroup(self.by, group)))
     }
 }
@@ -135,6 +160,13 @@ impl Summary {
         if let Some(Cost { cost, currency }) = &self.cost {
             map.serialize_entry("cost", cost)?;
             map.serialize_entry("currency", currency)?;
+        }
+        if let Some(Electricity { energy_wh, electricity_cost, electricity_currency, saved: _ }) = &self.electricity {
+            map.serialize_entry("energy_wh", energy_wh)?;
+            if let Some(cost) = electricity_cost {
+                map.serialize_entry("electricity_cost", cost)?;
+                map.serialize_entry("electricity_currency", electricity_currency)?;
+            }
         }
         Ok(())
     }

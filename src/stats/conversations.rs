@@ -210,7 +210,7 @@ impl Reader {
         let of_any = Filter { conversations: Vec::new(), ..filter.clone() };
         let ids = if of_any == Filter::default() { None } else { Some(self.id_ranges(&of_any)?) };
         let series = self.series()?;
-        tally.learn(&series, self.prices.as_deref());
+        tally.learn(&series, self.prices().as_deref());
         let passing = series.iter().map(|series| match series {
             Some(series) if filter.matches(series) && !has_times => Passing::Yes,
             Some(series) if filter.may_match(series) => Passing::Maybe,
@@ -230,6 +230,7 @@ impl Reader {
             named.sql
         );
         let (from, to) = bounds(asked.filter.from_ms, asked.filter.to_ms);
+        let prices = self.prices();
         let mut behind: HashMap<String, Found> = HashMap::new();
         let mut statement = self.conn.prepare_cached(&query)?;
         let mut rows = statement.query(params_from_iter(named.values(&[asked.state.until])))?;
@@ -242,7 +243,7 @@ impl Reader {
             found.last_id = id;
             let names = By::ALL.map(|by| text(row, 4 + by as usize));
             found.count(&names, 1);
-            if let Some(slot) = asked.tally.slot_of_row(&names, self.prices.as_deref()) {
+            if let Some(slot) = asked.tally.slot_of_row(&names, prices.as_deref()) {
                 found.totals.add_sums(&sums_of(row, 4 + By::ALL.len(), ALL_FIGURES), &slot);
             }
             if asked.filter.matches(&names) && (from.as_str()..to.as_str()).contains(&text(row, 1)) {

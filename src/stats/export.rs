@@ -2,6 +2,8 @@
 //! own: it holds up neither other questions nor, by reading in short transactions, a checkpoint, however slowly its client
 //! reads. It never has more than one page of rows in memory.
 
+use std::sync::Arc;
+
 use rusqlite::params_from_iter;
 
 use super::Reader;
@@ -11,6 +13,7 @@ use super::condition::Condition;
 use super::csv;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
+use super::price::Prices;
 use super::rows::REQUEST_COLUMNS;
 use super::sources::Sources;
 use super::turns::FirstRead;
@@ -59,9 +62,10 @@ impl Format {
 }
 
 /// Answers with all that the filter lets pass.
-pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: Lend) {
+pub(super) fn export(sources: &Sources, prices: Option<Arc<Prices>>, filter: &Filter, format: Format, lend: Lend) {
+    let has_costs = prices.is_some();
     let slot: ConnectionSlot<Exported> = sources.recorder.slot();
-    let open = || Exported::open(sources.open()?, filter, format);
+    let open = || Exported::open(sources.open()?.with_prices(prices), filter, format);
     if let Err(e) = slot.with(|held| open().map(|exported| *held = Some(exported))) {
         let message = format!("The database cannot be read now ({e}).");
         return lend.answer(&Reply::error(503, &message, "database_unavailable"));
@@ -74,7 +78,7 @@ pub(super) fn export(sources: &Sources, filter: &Filter, format: Format, lend: L
         ("Cache-Control", b"no-store"),
     ];
     let Some(mut stream) = LocalStream::begin(lend, &fields) else { return };
-    match send(&slot, format, sources.prices.is_some(), &mut stream) {
+    match send(&slot, format, has_costs, &mut stream) {
         Ok(()) => stream.end(),
         Err(e) => log::info!("an export ended early: {e}"),
     }

@@ -20,6 +20,7 @@ use rusqlite::params;
 use super::answers::RequestRow;
 use super::filter::Filter;
 use super::local_stream::LocalStream;
+use super::price::Prices;
 use super::reader::Reader;
 use super::rows::REQUEST_COLUMNS;
 use super::sources::Sources;
@@ -65,6 +66,8 @@ struct Audience {
 /// Somebody who listens.
 struct Listener {
     filter: Filter,
+    /// What it wants costs to be told by, if not as others.
+    prices: Option<Arc<Prices>>,
     stream: LocalStream,
 }
 
@@ -83,8 +86,8 @@ impl Live {
         Live { sources, audience: Mutex::default() }
     }
 
-    /// Lets somebody in who wants to hear of what the filter lets pass.
-    pub fn join(self: &Arc<Live>, filter: Filter, lend: Lend) {
+    /// Lets somebody in who wants to hear of what the filter lets pass, perhaps with costs by prices of its own.
+    pub fn join(self: &Arc<Live>, filter: Filter, prices: Option<Arc<Prices>>, lend: Lend) {
         // Nobody else lets anybody in.
         let refusal = {
             let audience = self.audience();
@@ -107,7 +110,7 @@ impl Live {
         }
         let is_told = {
             let mut audience = self.audience();
-            audience.arriving.push(Listener { filter, stream });
+            audience.arriving.push(Listener { filter, prices, stream });
             self.sources.recorder.new_rows().set_awaited(true);
             mem::replace(&mut audience.is_told, true)
         };
@@ -270,7 +273,13 @@ impl Listener {
             && self.filter.to_ms.is_none_or(|to| *start_ms < to);
         let is_wanted = self.filter.takes_conversation(request.conversation.as_deref());
         if in_time && is_wanted && self.filter.matches(&names) {
-            self.stream.push(text.as_bytes());
+            match &self.prices {
+                None => self.stream.push(text.as_bytes()),
+                Some(prices) => {
+                    let priced = RequestRow { cost: Some(prices.of_row(request)), ..request.clone() };
+                    self.stream.push(LiveEvent::new(priced).text.as_bytes());
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use rusqlite::OptionalExtension;
 use super::answers::By;
 use super::exposition::{Buckets, Exposition, FamilyKind, MetricPage};
 use super::filter::Filter;
+use super::power::Power;
 use super::reader::{AskError, Reader};
 use super::times::TimeParts;
 use crate::calendar::{HOUR_MS, ms_of_text};
@@ -55,13 +56,13 @@ pub fn of_database(reader: &Reader, form: Exposition, now_ms: i64, started_s: f6
     let mut page = MetricPage::new(form);
     counts.add_requests(&mut page);
     counts.add_clients(&mut page);
-    if let Some(prices) = &reader.prices {
+    if let Some(prices) = reader.prices() {
         counts.add_costs(&mut page, prices.currency());
     }
     add_prefixes(&mut page, &prefixes, counts.began_s);
     let help = "Prompts that upstream seems to have cut, of all time: a suspicion.";
     page.counter("lms_proxy_prompts_cut", help, prompts_cut, counts.began_s);
-    add_times(&mut page, &times.total, counts.began_s);
+    add_times(&mut page, &times.total, reader.power.as_deref(), counts.began_s);
     counts.add_distributions(&mut page, &measured);
     Ok(page.into_text())
 }
@@ -296,9 +297,10 @@ fn counted(reader: &Reader) -> Result<Vec<(Names<String>, i64, Counted)>, AskErr
         Ok(())
     })?;
     let mut all: Vec<_> = all.into_values().collect();
+    let prices = reader.prices();
     for (names, _, one) in &mut all {
         let tells_tokens = one.sums[Figure::Input].rows + one.sums[Figure::Output].rows > 0;
-        let price = reader.prices.as_ref().and_then(|prices| prices.of(&names[By::Model]));
+        let price = prices.as_ref().and_then(|prices| prices.of(&names[By::Model]));
         one.cost = price.filter(|_| tells_tokens).map(|price| price.of_sums(&one.sums));
     }
     Ok(all)
@@ -325,12 +327,18 @@ fn add_prefixes(page: &mut MetricPage, sums: &BTreeMap<u8, PrefixSums>, began_s:
 /// Of these each only grows. What a phase had of moments that several requests share does not: it becomes less when
 /// another request ends that was under way, too.
 #[rustfmt::skip] // One metric, one line.
-fn add_times(page: &mut MetricPage, all: &TimeParts, began_s: f64) {
+fn add_times(page: &mut MetricPage, all: &TimeParts, power: Option<&Power>, began_s: f64) {
     let busy_us: i64 = [all.generating_ms, all.prompt_processing_ms, all.loading_ms, all.waiting_ms].iter().map(|part| part.0).sum();
     page.counter("lms_proxy_busy_seconds", "Time in which any request was under way, of all time.", busy_us as f64 / 1e6, began_s);
     page.counter("lms_proxy_queue_seconds", "What requests waited for a place, added up, of all time.", seconds(all.queue_ms), began_s);
     page.counter("lms_proxy_model_loads", "Requests for which a model was loaded, as far as upstream tells, of all time.", all.model_loads, began_s);
     page.counter("lms_proxy_model_load_seconds", "How long that took, of all time.", seconds(all.model_load_ms), began_s);
+    let Some(power) = power else { return };
+    page.counter("lms_proxy_energy_joules", "What that time took of electricity, of all time.", power.joules(busy_us), began_s);
+    if let Some((cost, currency)) = power.cost(busy_us) {
+        let mut family = page.family(FamilyKind::Counter, "lms_proxy_electricity_cost", "What that cost, of all time.");
+        family.count(&[("currency", currency)], cost, began_s);
+    }
 }
 
 impl Reader {
@@ -379,6 +387,7 @@ mod tests {
         let sources = Sources {
             database: path.clone(),
             prices: None,
+            power: None,
             counters: Arc::default(),
             recorder: Arc::new(Recorder::new(store)),
             workers: Pool::new(1, |_| unreachable!("nothing is asked")),

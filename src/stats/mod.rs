@@ -64,6 +64,7 @@ pub mod metrics;
 pub mod now;
 pub mod page;
 mod page_parts;
+pub mod power;
 pub mod prefixes;
 pub mod price;
 mod process;
@@ -84,6 +85,7 @@ pub mod zone;
 
 pub use answers::*;
 pub use filter::Filter;
+pub use power::Power;
 pub use price::Prices;
 pub use reader::{AskError, Reader};
 pub use totals::Bucket;

@@ -7,14 +7,21 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::answers::{Cost, RequestRow};
+use super::filter::shown;
 use crate::limits::PRICE_FILE_BYTES_MAX;
 use crate::packs::sums::{Figure, Sums};
+
+/// So many models of the list are named to who asks for one that it does not have.
+const NAMES_SHOWN: usize = 8;
 
 /// The list of `MODEL_PRICES`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prices {
     currency: String,
     models: Vec<(String, Price)>,
+    /// What every model is priced as, where that was asked for.
+    all_as: Option<Price>,
 }
 
 /// What a million tokens cost.
@@ -91,7 +98,7 @@ impl Prices {
             }
             models.push((model.to_lowercase(), Price { input, cached_input, cache_write, output }));
         }
-        Ok(Prices { currency: listed.currency, models })
+        Ok(Prices { currency: listed.currency, models, all_as: None })
     }
 
     /// The name of the money.
@@ -101,8 +108,45 @@ impl Prices {
 
     /// The price of a model: that of the first pattern that it fits, without regard to case.
     pub fn of(&self, model: &str) -> Option<Price> {
-        let model = model.to_lowercase();
-        self.models.iter().find(|(pattern, _)| fits(pattern, &model)).map(|(_, price)| *price)
+        self.all_as.or_else(|| self.listed(&model.to_lowercase(), |_| true))
+    }
+
+    /// A list by which every model costs what this one does. An error says that there is no such model, and names some.
+    pub fn all_as(&self, model: &str) -> Result<Prices, String> {
+        let name = model.to_lowercase();
+        let exact = self.models.iter().find(|(pattern, _)| *pattern == name).map(|(_, price)| *price);
+        // What fits anything fits also what was misspelt.
+        let price = exact.or_else(|| self.listed(&name, |pattern| pattern.chars().any(|c| c != '*' && c != '?')));
+        let unknown = || {
+            let names: Vec<&str> = self.models.iter().map(|(pattern, _)| pattern.as_str()).take(NAMES_SHOWN).collect();
+            let more = if self.models.len() > names.len() { " and others" } else { "" };
+            format!("as is {}: MODEL_PRICES has no such model; it has {}{more}.", shown(model), names.join(", "))
+        };
+        Ok(Prices { all_as: Some(price.ok_or_else(unknown)?), ..self.clone() })
+    }
+
+    /// What every model is priced as, where that was asked for.
+    pub fn asked_as(&self) -> Option<Price> {
+        self.all_as
+    }
+
+    fn listed(&self, model: &str, takes: impl Fn(&str) -> bool) -> Option<Price> {
+        self.models.iter().find(|(pattern, _)| takes(pattern) && fits(pattern, model)).map(|(_, price)| *price)
+    }
+
+    /// A cost as answers tell it.
+    pub fn told(&self, cost: Option<f64>) -> Cost {
+        // Never below zero: sums of differences may leave a trace, and rows of former versions more in the cache than
+        // in the prompt.
+        let rounded = |cost: f64| ((cost * 1e6).round() / 1e6).max(0.0);
+        Cost { cost: cost.map(rounded), currency: self.currency.clone() }
+    }
+
+    /// What a request would have cost.
+    pub fn of_row(&self, row: &RequestRow) -> Cost {
+        let counts = [row.input_tokens, row.cached_tokens, row.cache_write_tokens, row.output_tokens];
+        let price = self.of(&row.model).filter(|_| row.input_tokens.is_some() || row.output_tokens.is_some());
+        self.told(price.map(|price| price.of_request(counts)))
     }
 }
 
@@ -187,6 +231,27 @@ mod tests {
         assert_eq!(cost("written"), Some(0.9 * 2.0 + 0.1 * 3.0 + 1.0));
         assert_eq!(cost("small"), Some(1.4));
         assert_eq!(prices.currency(), "USD");
+    }
+
+    #[test]
+    fn all_models_cost_what_one_of_the_list_does() {
+        let list = r#"{"currency": "USD", "models": [
+            {"model": "gpt*", "input": 2, "output": 10},
+            {"model": "gpt-mini", "input": 1, "output": 5},
+            {"model": "*", "input": 7, "output": 70}]}"#;
+        let prices = Prices::parse(list).expect("a list");
+        let check = |name: &str, input: f64| {
+            let all = prices.all_as(name).expect("it is listed");
+            assert_eq!(all.of("anything").map(|price| price.input), Some(input), "{name}");
+            assert_eq!(all.currency(), "USD");
+        };
+        check("gpt-4o", 2.0);
+        check("GPT*", 2.0);
+        // Named itself, it counts before a pattern that stands before it.
+        check("gpt-mini", 1.0);
+        check("*", 7.0);
+        let error = prices.all_as("claude\n").expect_err("it is not listed");
+        assert_eq!(error, "as is \"claude\\n\": MODEL_PRICES has no such model; it has gpt*, gpt-mini, *.");
     }
 
     #[test]

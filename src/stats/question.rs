@@ -34,6 +34,8 @@ pub struct Question {
     pub pretty: bool,
     /// Columns of the terminal that a text is for.
     pub width: usize,
+    /// The model of the list of prices that all are priced as.
+    pub priced_as: Option<String>,
 }
 
 impl Question {
@@ -55,6 +57,7 @@ impl Question {
                 // The judge has looked at the token.
                 "token" => {}
                 "pretty" => question.pretty = switch(name, value)?,
+                "as" if route.tells_costs() => question.priced_as = Some(value.clone()),
                 "tz" if has_filters => {}
                 _ if has_filters && question.filter.take(name, value, now_ms, &question.zone)? => {}
                 _ if takes.contains(&name.as_str()) => question.take(route, name, value)?,
@@ -105,10 +108,12 @@ impl Question {
 }
 
 fn unknown(name: &str, route: Local) -> String {
-    let takes = match route.line().takes {
-        None => "pretty alone".to_owned(),
-        Some(others) => [FILTERS].iter().chain(others).chain(&["pretty"]).copied().collect::<Vec<_>>().join(", "),
-    };
+    let own = route.line().takes;
+    let filters = own.map(|_| FILTERS);
+    let priced = route.tells_costs().then_some("as");
+    let all: Vec<&str> =
+        filters.iter().chain(own.unwrap_or_default()).chain(&priced).chain(&["pretty"]).copied().collect();
+    let takes = if all.len() == 1 { "pretty alone".to_owned() } else { all.join(", ") };
     format!("There is no parameter {}: this route takes {takes}.", shown(name))
 }
 
@@ -166,10 +171,10 @@ mod tests {
         check(
             Local::Summary,
             "modle=a",
-            &["\"modle\"", "from, to, tz, model, endpoint, client, key, outcome, conversation, pretty."],
+            &["\"modle\"", "from, to, tz, model, endpoint, client, key, outcome, conversation, as, pretty."],
         );
         check(Local::Summary, "limit=5", &["\"limit\""]);
-        check(Local::Recent, "modle=a", &["\"modle\"", ", limit, pretty."]);
+        check(Local::Recent, "modle=a", &["\"modle\"", ", limit, as, pretty."]);
         check(Local::Summary, "from=soon", &["from is \"soon\"", "2026-01-19T10:30:45Z", "-24h"]);
         check(Local::Summary, "to=", &["to is \"\""]);
         check(Local::Summary, "outcome=good", &["outcome is \"good\"", "completed, client_closed, truncated"]);
@@ -184,7 +189,8 @@ mod tests {
         check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
         check(Local::Export, "format=xls", &["format is \"xls\"", "csv, jsonl or chat"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);
-        check(Local::Request(1), "model=a", &["\"model\"", "takes pretty alone"]);
+        check(Local::Request(1), "model=a", &["\"model\"", "takes as, pretty."]);
+        check(Local::Body(1), "model=a", &["\"model\"", "takes pretty alone"]);
     }
 
     #[test]
@@ -199,6 +205,21 @@ mod tests {
         let filter = read(Local::Summary, "from=yesterday&to=today&tz=%2B02:00").filter;
         assert_eq!(filter.to_ms.zip(filter.from_ms).map(|(to, from)| to - from), Some(24 * HOUR_MS));
         assert_eq!(filter.to_ms.map(|to| (to + 2 * HOUR_MS) % (24 * HOUR_MS)), Some(0));
+    }
+
+    #[test]
+    fn what_it_would_have_cost_as_another_model_is_asked_of_routes_that_tell_costs() {
+        let check = |route: Local, expected: Option<&str>| {
+            let asked = Question::read(route, "as=gpt-4o", NOW_MS);
+            assert_eq!(asked.ok().and_then(|question| question.priced_as).as_deref(), expected, "{route:?}");
+        };
+        for line in &crate::routes::LOCAL {
+            check(line.local, line.local.tells_costs().then_some("gpt-4o"));
+        }
+        check(Local::Request(7), Some("gpt-4o"));
+        check(Local::Body(7), None);
+        let error = Question::read(Local::Summary, "sa=b", NOW_MS).expect_err("misspelt");
+        assert!(error.contains(", as"), "{error}");
     }
 
     #[test]

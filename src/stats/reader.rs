@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use super::filter::Filter;
 use super::kept::KeptAnswers;
 use super::kept_latencies::KeptLatencies;
+use super::power::Power;
 use super::price::Prices;
 use super::range::Packed;
 use super::tally::KeptTallies;
@@ -44,7 +45,8 @@ impl From<rusqlite::Error> for AskError {
 #[derive(Debug)]
 pub struct Reader {
     pub(super) conn: Connection,
-    pub(super) prices: Option<Arc<Prices>>,
+    prices: RefCell<Option<Arc<Prices>>>,
+    pub(super) power: Option<Arc<Power>>,
     series: RefCell<Vec<Option<Series>>>,
     pub(super) kept: RefCell<KeptTallies>,
     pub(super) kept_latencies: RefCell<KeptAnswers<KeptLatencies>>,
@@ -63,7 +65,8 @@ impl Reader {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Reader {
             conn,
-            prices: None,
+            prices: RefCell::default(),
+            power: None,
             series: RefCell::default(),
             kept: RefCell::default(),
             kept_latencies: RefCell::default(),
@@ -73,7 +76,23 @@ impl Reader {
     /// From now on answers tell costs.
     pub fn with_prices(self, prices: Option<Arc<Prices>>) -> Reader {
         // What is kept has costs in it.
-        Reader { prices, kept: RefCell::default(), ..self }
+        Reader { prices: RefCell::new(prices), kept: RefCell::default(), ..self }
+    }
+
+    /// From now on answers tell what electricity takes.
+    pub fn with_power(self, power: Option<Arc<Power>>) -> Reader {
+        Reader { power, ..self }
+    }
+
+    /// The next answers tell costs by this one: the list that it was opened with, or [as if](Prices::all_as) all were one
+    /// model of that.
+    pub fn price_by(&self, prices: Option<Arc<Prices>>) {
+        self.prices.replace(prices);
+    }
+
+    /// What costs are told by.
+    pub(super) fn prices(&self) -> Option<Arc<Prices>> {
+        self.prices.borrow().clone()
     }
 
     /// Whether it holds memory that [`Reader::forget`] gives back.

@@ -29,14 +29,15 @@ pub(super) fn reply(
     process: impl FnOnce(Exposition) -> String,
     started_s: f64,
 ) -> Result<Reply, AskError> {
-    let Question { filter, limit, after, bucket, zone, by, words, format: _, csv, pretty: _, width } = question;
+    let Question { filter, limit, after, bucket, zone, by, words, format: _, csv, pretty: _, width, priced_as: _ } =
+        question;
     Ok(match route {
         Local::Health | Local::Page | Local::Export | Local::Live | Local::Now | Local::CallOff(_) => {
             unreachable!("others answer it")
         }
-        Local::Summary => json(&reader.summary(filter)?),
+        Local::Summary => json(&reader.summary_with_power(filter, now_ms)?),
         Local::By(by) => {
-            let groups = reader.by(by, filter)?;
+            let groups = reader.groups_with_power(reader.by(by, filter)?, filter, now_ms)?;
             if *csv { table(groups.csv()) } else { json(&groups) }
         }
         Local::OverTime => {

@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::answers::{By, Groups, RequestRow, Summary};
+use super::answers::{By, Electricity, Groups, RequestRow, Summary};
 use super::filter::{Filter, present_end_ms};
 use super::reader::{AskError, Reader};
 use super::zone::Zone;
@@ -62,7 +62,7 @@ impl Report {
             let from = zone.midnight_ms(now_ms, days - 1).max(0);
             let from_ms = Some(filter.from_ms.map_or(from, |asked| asked.max(from)));
             let to_ms = Some(filter.to_ms.map_or(to, |asked| asked.min(to)));
-            reader.summary(&Filter { from_ms, to_ms, ..filter.clone() })
+            reader.summary_with_power(&Filter { from_ms, to_ms, ..filter.clone() }, now_ms)
         };
         Ok(Report {
             time: whole_seconds(&text_of_ms(now_ms)),
@@ -70,8 +70,8 @@ impl Report {
             today: since(1)?,
             last_7_days: since(7)?,
             last_30_days: since(30)?,
-            all_time: reader.summary(filter)?,
-            models: reader.by(By::Model, filter)?,
+            all_time: reader.summary_with_power(filter, now_ms)?,
+            models: reader.groups_with_power(reader.by(By::Model, filter)?, filter, now_ms)?,
             requests: reader.recent(filter, REQUESTS_SHOWN)?.requests,
             zone: zone.clone(),
             now_ms,
@@ -118,18 +118,26 @@ impl Report {
                 figures.into_iter().zip(all).filter(|(_, (name, _))| is_shown(name)).map(|(figure, _)| figure);
             write_figures(text, 13, name, &widths, &figures.collect::<Vec<_>>());
         }
-        let costs = lines.iter().filter_map(|(name, sums)| {
-            let cost = sums.cost.as_ref()?;
-            Some(match cost.cost {
-                Some(small) if small < 1.0 => format!("{name} {small:.4} {}", cost.currency),
-                Some(value) => format!("{name} {value:.2} {}", cost.currency),
-                None => format!("{name} unknown"),
-            })
+        let costs = |told: &dyn Fn(&Summary) -> Option<String>| -> Vec<String> {
+            lines.iter().filter_map(|(name, sums)| Some(format!("{name} {}", told(sums)?))).collect()
+        };
+        let elsewhere = costs(&|sums| sums.cost.as_ref().map(|cost| amount(cost.cost, &cost.currency)));
+        let electricity = costs(&|sums| {
+            let Electricity { energy_wh, electricity_cost, electricity_currency, .. } = sums.electricity.as_ref()?;
+            let Some(energy) = energy_wh else { return Some("unknown".to_owned()) };
+            let energy =
+                if *energy < 1000.0 { format!("{energy:.1} Wh") } else { format!("{:.1} kWh", energy / 1000.0) };
+            let cost = electricity_cost.zip(electricity_currency.as_ref());
+            Some(cost.map_or(energy.clone(), |(cost, currency)| format!("{energy} ({})", amount(cost, currency))))
         });
-        let costs: Vec<String> = costs.collect();
-        if !costs.is_empty() {
+        let saved = costs(&|sums| {
+            let saved = sums.electricity.as_ref()?.saved?;
+            Some(amount(saved, &sums.cost.as_ref()?.currency))
+        });
+        let words = [("Elsewhere it would have cost:", elsewhere), ("Electricity:", electricity), ("Saved:", saved)];
+        for (words, costs) in words.iter().filter(|(_, costs)| !costs.is_empty()) {
             text.push('\n');
-            write_list(text, width, "Elsewhere it would have cost:", &costs);
+            write_list(text, width, words, costs);
         }
     }
 
@@ -195,6 +203,15 @@ impl Report {
     /// A moment in the zone asked for, as `2026-01-19T10:30:45.123Z`.
     fn local(&self, ms: i64) -> String {
         text_of_ms(ms + self.zone.offset_ms(ms))
+    }
+}
+
+/// Money; of small sums more decimals are of interest.
+fn amount(value: Option<f64>, currency: &str) -> String {
+    match value {
+        Some(small) if small.abs() < 1.0 => format!("{small:.4} {currency}"),
+        Some(value) => format!("{value:.2} {currency}"),
+        None => "unknown".to_owned(),
     }
 }
 
@@ -317,6 +334,7 @@ fn cut(characters: impl Iterator<Item = char>, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answers::Cost;
     use super::*;
     use crate::calendar::{DAY_MS, HOUR_MS};
     use crate::record::row::{Outcome, Row};
@@ -362,6 +380,33 @@ mod tests {
             }
             assert!(text.contains("1,000,000M"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_it_cost_and_saved_is_told_of_each_span() {
+        let spans = |each: &str| format!("today {each}, 7 days {each}, 30 days {each}, all time {each}\n");
+        let mut report = report(&[row()], row().start_ms);
+        assert!(!report.text(WIDTH_MAX).contains("Electricity"), "nobody said what it takes");
+        for sums in [&mut report.today, &mut report.last_7_days, &mut report.last_30_days, &mut report.all_time] {
+            sums.cost = Some(Cost { cost: Some(2.5), currency: "EUR".to_owned() });
+            sums.electricity = Some(Electricity {
+                energy_wh: Some(1234.5),
+                electricity_cost: Some(Some(0.37)),
+                electricity_currency: Some("EUR".to_owned()),
+                saved: Some(Some(2.13)),
+            });
+        }
+        let text = report.text(WIDTH_MAX);
+        for line in [
+            format!("Elsewhere it would have cost: {}", spans("2.50 EUR")),
+            format!("Electricity: {}", spans("1.2 kWh (0.3700 EUR)")),
+            format!("Saved: {}", spans("2.13 EUR")),
+        ] {
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+        let nothing = Electricity { energy_wh: None, electricity_cost: None, electricity_currency: None, saved: None };
+        report.today.electricity = Some(nothing);
+        assert!(report.text(WIDTH_MAX).contains("Electricity: today unknown, 7 days"), "{}", report.text(WIDTH_MAX));
     }
 
     #[test]

@@ -228,11 +228,8 @@ impl Reader {
             prompt_expected_tokens: columns.get()?,
         };
         let (input, output) = (request.input_tokens, request.output_tokens);
-        let price = self.prices.as_ref().and_then(|prices| prices.of(&request.model));
-        let price = price.filter(|_| input.is_some() || output.is_some());
-        let counts = [input, request.cached_tokens, request.cache_write_tokens, output];
         request.context_used_percent = context_used_percent(request.context_tokens, input, output);
-        request.cost = self.cost(price.map(|price| price.of_request(counts)));
+        request.cost = self.prices().map(|prices| prices.of_row(&request));
         Ok(request)
     }
 

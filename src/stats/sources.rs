@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::power::Power;
 use super::price::Prices;
 use super::reader::Reader;
 use crate::counters::Counters;
@@ -20,6 +21,8 @@ pub struct Sources {
     pub database: PathBuf,
     /// What requests would have cost.
     pub prices: Option<Arc<Prices>>,
+    /// What electricity answers take.
+    pub power: Option<Arc<Power>>,
     /// Counters of the loops.
     pub counters: Arc<Counters>,
     /// Counters of rows, and what tells of new ones.
@@ -39,7 +42,14 @@ pub struct Sources {
 impl Sources {
     /// Opens the database for questions.
     pub(super) fn open(&self) -> rusqlite::Result<Reader> {
-        Ok(Reader::open(&self.database)?.with_prices(self.prices.clone()))
+        Ok(Reader::open(&self.database)?.with_prices(self.prices.clone()).with_power(self.power.clone()))
+    }
+
+    /// What costs are told by: the list, or as if all were this model of it. An error says what would be right.
+    pub(super) fn prices_as(&self, model: Option<&str>) -> Result<Option<Arc<Prices>>, String> {
+        let Some(model) = model else { return Ok(self.prices.clone()) };
+        let list = self.prices.as_ref().ok_or("as is for what would have cost: MODEL_PRICES is not set.")?;
+        Ok(Some(Arc::new(list.all_as(model)?)))
     }
 
     /// The database file with its log.

@@ -13,6 +13,7 @@ use super::exposition::Exposition;
 use super::filter::Filter;
 use super::gzip::compressed;
 use super::live::Live;
+use super::price::Prices;
 use super::process::of_process;
 use super::question::Question;
 use super::reader::{AskError, Reader};
@@ -58,8 +59,8 @@ struct Answerer {
 /// What is to be done for a question.
 enum Disposition {
     Reply(Reply),
-    Export(Question),
-    Live(Filter),
+    Export(Question, Option<Arc<Prices>>),
+    Live(Filter, Option<Arc<Prices>>),
 }
 
 impl Statistics {
@@ -124,8 +125,8 @@ impl Answerer {
                     let reply = compressed(reply, &lend.head);
                     lend.answer(&reply);
                 }
-                Disposition::Export(question) => self.export(question, *lend),
-                Disposition::Live(filter) => self.live.join(filter, *lend),
+                Disposition::Export(question, prices) => self.export(question, prices, *lend),
+                Disposition::Live(filter, prices) => self.live.join(filter, prices, *lend),
             }
             let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
             let rows_came = mem::replace(&mut rows_before, rows_written) != rows_written;
@@ -150,10 +151,16 @@ impl Answerer {
     }
 
     fn decide(&self, route: Local, head: &RequestHead, now_ms: i64) -> Disposition {
-        let question = match Question::read(route, head.query().unwrap_or_default(), now_ms) {
-            Ok(question) if route == Local::Live => return Disposition::Live(question.filter),
-            Ok(question) if route == Local::Export => return Disposition::Export(question),
-            Ok(question) => question,
+        let asked = Question::read(route, head.query().unwrap_or_default(), now_ms).and_then(|question| {
+            let prices = self.sources.prices_as(question.priced_as.as_deref())?;
+            Ok((question, prices))
+        });
+        let (question, prices) = match asked {
+            Ok((question, prices)) if route == Local::Live => {
+                return Disposition::Live(question.filter, prices.filter(|_| question.priced_as.is_some()));
+            }
+            Ok((question, prices)) if route == Local::Export => return Disposition::Export(question, prices),
+            Ok(asked) => asked,
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
         let shaped = |reply: Reply| match route {
@@ -166,6 +173,7 @@ impl Answerer {
             return Disposition::Reply(shaped(reply));
         }
         let answer = |reader: &Reader| {
+            reader.price_by(prices.clone());
             let answered = reply(
                 reader,
                 route,
@@ -220,7 +228,7 @@ impl Answerer {
     }
 
     /// Has a worker export, if not too many do already.
-    fn export(&self, question: Question, lend: Lend) {
+    fn export(&self, question: Question, prices: Option<Arc<Prices>>, lend: Lend) {
         if Arc::strong_count(&self.exports) > EXPORTS_MAX {
             return lend.answer(&Reply::overloaded("Too many exports run already.", EXPORT_RETRY_S));
         }
@@ -228,7 +236,7 @@ impl Answerer {
         let sources = self.sources.clone();
         self.sources.workers.do_beside(move || {
             let _running = running;
-            export(&sources, &question.filter, question.format, lend);
+            export(&sources, prices, &question.filter, question.format, lend);
         });
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct Totals {
     /// How many these are.
     pub tokens_per_second_known: i64,
     pub cost: f64,
-    /// Requests whose model has a price.
+    /// Counts of tokens that have a price: of the prompt and of the answer.
     pub priced: i64,
 }
 
@@ -84,7 +84,7 @@ impl Totals {
         self.cancelled += i64::from(slot.is_cancelled) * sums.requests;
         if let Some(price) = &slot.price {
             self.cost += price.of_sums(sums);
-            self.priced += sums.requests;
+            self.priced += sums[Figure::Input].rows + sums[Figure::Output].rows;
         }
     }
 }
@@ -124,6 +124,7 @@ impl KeptTallies {
         &mut self,
         filter: &Filter,
         by: Option<By>,
+        priced_as: Option<Price>,
         state: State,
         hours: impl FnOnce(i64, i64) -> Result<Vec<i64>, E>,
     ) -> Result<Tally, E> {
@@ -142,8 +143,8 @@ impl KeptTallies {
             self.tallies = kept;
         }
         let filter = Filter { from_ms: None, to_ms: None, ..filter.clone() };
-        let known = self.tallies.take(|tally| tally.by == by && tally.filter == filter);
-        Ok(known.unwrap_or_else(|| Tally::new(filter, by)))
+        let known = self.tallies.take(|tally| tally.by == by && tally.priced_as == priced_as && tally.filter == filter);
+        Ok(known.unwrap_or_else(|| Tally::new(filter, by, priced_as)))
     }
 
     /// Takes it back.
@@ -175,6 +176,8 @@ impl Keep for Tally {
 pub(super) struct Tally {
     filter: Filter,
     by: Option<By>,
+    /// Costs are in the figures.
+    priced_as: Option<Price>,
     /// The names of the groups. Invariant: none ever changes its place, so that kept figures stay right.
     pub groups: Vec<String>,
     known: HashMap<String, u32>,
@@ -201,10 +204,11 @@ pub(super) enum Part {
 }
 
 impl Tally {
-    fn new(filter: Filter, by: Option<By>) -> Tally {
+    fn new(filter: Filter, by: Option<By>, priced_as: Option<Price>) -> Tally {
         Tally {
             filter,
             by,
+            priced_as,
             groups: Vec::new(),
             known: HashMap::new(),
             slots: Vec::new(),
@@ -332,7 +336,7 @@ mod tests {
     const STATE: State = State { until: 100, changes: 7 };
 
     fn take(kept: &mut KeptTallies, filter: &Filter, by: Option<By>, state: State, changed: &[i64]) -> Tally {
-        kept.take(filter, by, state, |_, _| Ok::<_, ()>(changed.to_vec())).expect("hours are told")
+        kept.take(filter, by, None, state, |_, _| Ok::<_, ()>(changed.to_vec())).expect("hours are told")
     }
 
     fn one_request(tally: &mut Tally) -> Result<(), ()> {
@@ -373,6 +377,10 @@ mod tests {
         kept.put(tally);
         assert!(!is_kept(&mut take(&mut kept, &Filter::default(), None, STATE, &[]), hour));
         assert!(!is_kept(&mut take(&mut kept, &model, Some(By::Key), STATE, &[]), hour));
+        let price = Price { input: 1.0, cached_input: 1.0, cache_write: 1.0, output: 1.0 };
+        let mut priced =
+            kept.take(&model, None, Some(price), STATE, |_, _| Ok::<_, ()>(vec![])).expect("hours are told");
+        assert!(!is_kept(&mut priced, hour), "costs are in what is kept");
         // Rows of another hour were packed.
         let more = State { until: 101, ..STATE };
         let mut tally = take(&mut kept, &model, None, more, &[DAY + 5]);

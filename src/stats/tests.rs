@@ -21,11 +21,11 @@ const PRICES: &str = r#"{"currency": "EUR", "models": [
     {"model": "*-1", "input": 0.25, "output": 2}]}"#;
 
 /// What a row costs by that list, in SQL.
-const COST: &str = "CASE model
+const COST: &str = "CASE coalesce(input_tokens, output_tokens) IS NOT NULL OR NULL WHEN 1 THEN CASE model
     WHEN 'model-0' THEN (coalesce(input_tokens, 0) - coalesce(cached_tokens, 0) - coalesce(cache_write_tokens, 0)) * 3.0
         + coalesce(cached_tokens, 0) * 0.5 + coalesce(cache_write_tokens, 0) * 3.75
         + coalesce(output_tokens, 0) * 12.0
-    WHEN 'model-1' THEN coalesce(input_tokens, 0) * 0.25 + coalesce(output_tokens, 0) * 2.0 END / 1e6";
+    WHEN 'model-1' THEN coalesce(input_tokens, 0) * 0.25 + coalesce(output_tokens, 0) * 2.0 END END / 1e6";
 
 /// A store, a reader beside it, and a third connection for plain SQL over the rows.
 struct Bench {
@@ -112,6 +112,7 @@ impl Bench {
                 total_reasoning_tokens: count(9)?,
                 requests_without_usage: count(10)?,
                 prompts_cut: None,
+                electricity: None,
                 cost: Some(Cost { cost: known.then_some(cost.unwrap_or(0.0)), currency: "EUR".to_owned() }),
             })
         };
@@ -322,7 +323,7 @@ fn check_rows(bench: &Bench, filter: &Filter, condition: &str, limit: u32) {
         }
     }
     assert_eq!(paged.iter().map(|request| request.id).collect::<Vec<_>>(), ids, "{filter:?}");
-    let prices = bench.reader.prices.clone();
+    let prices = bench.reader.prices();
     let reader = Reader::open(&bench.path).expect("opens").with_prices(prices);
     let mut pages = Pages::open(reader, filter).expect("opens");
     let mut exported = Vec::new();

@@ -20,7 +20,7 @@ use crate::limits::TIMED_HOURS_READ_MAX;
 use crate::packs::times::{TimeFigure, TimePhase, TimeSums, UNCOUNTED, visit_times};
 use crate::packs::{SPAN_HOUR, pack_id};
 use crate::record::times::{Completeness, times_within, unpacked_hours};
-use crate::routes::By;
+use crate::routes::{By, Names};
 
 /// Few in tests, so that more are met.
 const HOURS_READ_MAX: usize = if cfg!(test) { 80 } else { TIMED_HOURS_READ_MAX };
@@ -130,20 +130,29 @@ impl TimeParts {
 }
 
 /// What is added up of a range.
-#[derive(Default)]
-struct CountedTime {
-    /// By client and model.
-    groups: BTreeMap<(String, String), TimeSums>,
+struct CountedTime<K> {
+    /// By client and model, or whatever they are asked for by.
+    groups: BTreeMap<K, TimeSums>,
     others_us: i64,
     uncounted_us: i64,
 }
+
+impl<K> Default for CountedTime<K> {
+    fn default() -> CountedTime<K> {
+        CountedTime { groups: BTreeMap::new(), others_us: 0, uncounted_us: 0 }
+    }
+}
+
+/// What a request's time counts under, by its names.
+type TimeKey<'a, K> = &'a dyn Fn(&Names<&str>) -> K;
 
 impl Reader {
     /// Where the time went in which the filter's requests could be under way, as far as it is over at `now_ms`.
     pub fn times(&self, filter: &Filter, now_ms: i64) -> Result<Times, AskError> {
         let (range, counted) = self.at_once(|| {
             let range = self.time_range(filter, now_ms)?;
-            Ok::<_, AskError>((range, self.counted_times(filter, range)?))
+            let key = |names: &Names<&str>| (names[By::Client].to_owned(), names[By::Model].to_owned());
+            Ok::<_, AskError>((range, self.counted_times(filter, range, &key)?))
         })?;
         let CountedTime { groups, others_us, uncounted_us } = counted;
         let mut total = TimeSums::default();
@@ -180,7 +189,30 @@ impl Reader {
         Ok((from.min(to), to))
     }
 
-    fn counted_times(&self, filter: &Filter, (from, to): (i64, i64)) -> Result<CountedTime, AskError> {
+    /// The microseconds that were had of the time by requests that the filter lets pass, by what `key` makes of their names.
+    /// `None`: a part of the time was not counted, or is too much to be read.
+    pub(super) fn busy_us(
+        &self,
+        filter: &Filter,
+        key: impl Fn(&Names<&str>) -> String,
+        now_ms: i64,
+    ) -> Result<Option<BTreeMap<String, i64>>, AskError> {
+        let counted = self.at_once(|| self.counted_times(filter, self.time_range(filter, now_ms)?, &key));
+        match counted {
+            Ok(counted) if counted.uncounted_us == 0 => {
+                Ok(Some(counted.groups.into_iter().map(|(key, sums)| (key, sums.busy_us())).collect()))
+            }
+            Ok(_) | Err(AskError::Refused(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn counted_times<K: Ord + Clone>(
+        &self,
+        filter: &Filter,
+        (from, to): (i64, i64),
+        key: TimeKey<K>,
+    ) -> Result<CountedTime<K>, AskError> {
         let mut counted = CountedTime::default();
         let packed = self.timed()?;
         let until = packed.state.until;
@@ -201,22 +233,22 @@ impl Reader {
         }
         let Pieces { packs, rows } = cut(Some(from), Some(to), packed, Cut::Signed);
         for (id, sign) in packs {
-            self.count_pack(&mut counted, filter, id, sign)?;
+            self.count_pack(&mut counted, filter, key, id, sign)?;
         }
         for (at, hour) in anew.into_iter().enumerate() {
             let within = (hour * HOUR_MS, (hour + 1) * HOUR_MS);
             if at < skipped {
-                self.count_pack(&mut counted, filter, pack_id(SPAN_HOUR, hour), -1)?;
+                self.count_pack(&mut counted, filter, key, pack_id(SPAN_HOUR, hour), -1)?;
                 counted.uncounted_us += HOUR_MS * 1000;
-            } else if let Some(of_rows) = self.count_rows_within(filter, within, until)? {
-                self.count_pack(&mut counted, filter, pack_id(SPAN_HOUR, hour), -1)?;
+            } else if let Some(of_rows) = self.count_rows_within(filter, key, within, until)? {
+                self.count_pack(&mut counted, filter, key, pack_id(SPAN_HOUR, hour), -1)?;
                 counted.add(of_rows);
             } else if self.is_unknown(hour)? {
                 counted.uncounted_us += HOUR_MS * 1000;
             }
         }
         for within in rows {
-            match self.count_rows_within(filter, within, until)? {
+            match self.count_rows_within(filter, key, within, until)? {
                 Some(of_rows) => counted.add(of_rows),
                 None => counted.uncounted_us += (within.1 - within.0) * 1000,
             }
@@ -264,7 +296,14 @@ impl Reader {
         Ok(is_empty)
     }
 
-    fn count_pack(&self, counted: &mut CountedTime, filter: &Filter, id: i64, sign: i64) -> rusqlite::Result<()> {
+    fn count_pack<K: Ord + Clone>(
+        &self,
+        counted: &mut CountedTime<K>,
+        filter: &Filter,
+        key: TimeKey<K>,
+        id: i64,
+        sign: i64,
+    ) -> rusqlite::Result<()> {
         let series = self.series()?;
         self.pack(PACK, id, |pack| {
             visit_times(pack, |at, sums| {
@@ -275,7 +314,7 @@ impl Reader {
                 let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
                 match known.filter(|series| filter.conversations.is_empty() && filter.matches(series)) {
                     Some(series) => {
-                        let key = (series[By::Client].clone(), series[By::Model].clone());
+                        let key = key(&series.each_ref().map(String::as_str));
                         counted.groups.entry(key).or_default().add(sums, sign);
                     }
                     None => counted.others_us += sign * sums.busy_us(),
@@ -285,19 +324,19 @@ impl Reader {
     }
 
     /// What the rows come to that reach into a part of an hour; `None`: some were removed.
-    fn count_rows_within(
+    fn count_rows_within<K: Ord + Clone>(
         &self,
         filter: &Filter,
+        key: TimeKey<K>,
         within: (i64, i64),
         until: i64,
-    ) -> rusqlite::Result<Option<CountedTime>> {
-        let mut keys: Vec<Option<(String, String)>> = Vec::new();
-        let mut places: BTreeMap<Option<(String, String)>, usize> = BTreeMap::new();
+    ) -> rusqlite::Result<Option<CountedTime<K>>> {
+        let mut keys: Vec<Option<K>> = Vec::new();
+        let mut places: BTreeMap<Option<K>, usize> = BTreeMap::new();
         let (sums, completeness) = times_within(&self.conn, within, (until, true), |row| {
             let names = row.names();
             let is_of_it = filter.matches(&names) && filter.takes_conversation(Some(row.conversation()));
-            let key = is_of_it.then(|| (names[By::Client].to_owned(), names[By::Model].to_owned()));
-            *places.entry(key).or_insert_with_key(|key| {
+            *places.entry(is_of_it.then(|| key(&names))).or_insert_with_key(|key| {
                 keys.push(key.clone());
                 keys.len() - 1
             })
@@ -318,8 +357,8 @@ impl Reader {
 
 const PACK: &str = "SELECT pack FROM packed_times WHERE id = ?1";
 
-impl CountedTime {
-    fn add(&mut self, other: CountedTime) {
+impl<K: Ord> CountedTime<K> {
+    fn add(&mut self, other: CountedTime<K>) {
         for (key, sums) in other.groups {
             self.groups.entry(key).or_default().add(&sums, 1);
         }

@@ -239,7 +239,7 @@ impl Reader {
             self.add_turns(&mut table, filter, ranges)?;
             return Ok(answer(&table));
         }
-        table.tally.learn(&self.series()?, self.prices.as_deref());
+        table.tally.learn(&self.series()?, self.prices().as_deref());
         let mut uses = Vec::new();
         for (bucket, (from, to)) in ranges.iter().enumerate() {
             let Pieces { packs, rows } = cut(*from, *to, packed, Cut::Signed);
@@ -264,7 +264,8 @@ impl Reader {
 
     /// What is known of such questions.
     pub(super) fn tally(&self, filter: &Filter, by: Option<By>, state: State) -> rusqlite::Result<Tally> {
-        self.kept.borrow_mut().take(filter, by, state, |until, now| self.hours_of_rows(until, now))
+        let priced_as = self.prices().and_then(|prices| prices.asked_as());
+        self.kept.borrow_mut().take(filter, by, priced_as, state, |until, now| self.hours_of_rows(until, now))
     }
 
     /// The hours that the rows behind one id, up to another, were packed in.
@@ -285,7 +286,8 @@ impl Reader {
         packed: Packed,
     ) -> rusqlite::Result<()> {
         let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
-        let prices = self.prices.as_deref();
+        let prices = self.prices();
+        let prices = prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
         self.visit_rows(packed.ids_behind(), (*from, *to), needs, ALL_FIGURES, |row| {
             table.add(row, ranges, prices);
@@ -301,7 +303,8 @@ impl Reader {
         ranges: &[(Option<i64>, Option<i64>)],
     ) -> Result<(), AskError> {
         let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(()) };
-        let prices = self.prices.as_deref();
+        let prices = self.prices();
+        let prices = prices.as_deref();
         let needs = table.tally.needs(prices.is_some());
         let filter = Filter { from_ms: *from, to_ms: *to, ..filter.clone() };
         self.visit_turns(&filter, needs, ALL_FIGURES, |row| table.add(row, ranges, prices))
@@ -343,7 +346,9 @@ impl Reader {
         };
         let range = along.map_or((from_ms, to_ms), |(from, to)| (from.min(from_ms), to.max(to_ms)));
         let (from, to) = bounds(Some(from_ms), Some(to_ms));
-        let (prices, along) = (self.prices.as_deref(), along.map(|(from, to)| Piece::Rows(from, to)));
+        let along = along.map(|(from, to)| Piece::Rows(from, to));
+        let prices = self.prices();
+        let prices = prices.as_deref();
         let needs = tally.needs(prices.is_some());
         tally.figures(Piece::Rows(from_ms, to_ms), along, keeps, |tally| {
             self.visit_packed_rows(packed, range, needs, ALL_FIGURES, |row| {
@@ -377,6 +382,7 @@ impl Reader {
             average_tokens_per_second: speed_mean(figures.tokens_per_second, figures.tokens_per_second_known),
             cost: self.cost_of(figures),
             prompts_cut: None,
+            electricity: None,
         }
     }
 
@@ -392,18 +398,9 @@ impl Reader {
     }
 
     fn cost_of(&self, figures: &Totals) -> Option<Cost> {
-        // No requests cost nothing; requests without any price cost nobody knows what.
+        // No requests cost nothing; requests without any price, or any tokens told, cost nobody knows what.
         let known = figures.priced > 0 || figures.requests == 0;
-        self.cost(known.then_some(figures.cost))
-    }
-
-    /// A cost as answers tell it; `None` where there are no prices.
-    pub(super) fn cost(&self, cost: Option<f64>) -> Option<Cost> {
-        // Never below zero: sums of differences may leave a trace, and rows of former versions more in the cache than
-        // in the prompt.
-        let rounded = |cost: f64| ((cost * 1e6).round() / 1e6).max(0.0);
-        let currency = self.prices.as_ref()?.currency().to_owned();
-        Some(Cost { cost: cost.map(rounded), currency })
+        self.prices().map(|prices| prices.told(known.then_some(figures.cost)))
     }
 }
 

@@ -8,6 +8,7 @@ mod bug;
 mod cancel;
 mod context;
 mod conversations;
+mod costs;
 #[cfg(unix)]
 mod demo;
 mod disk;
