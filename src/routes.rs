@@ -72,6 +72,8 @@ pub enum Local {
     Now,
     /// One of it is to end.
     CallOff(u64),
+    /// What goes on and what today came to, in one line.
+    Line,
     /// A report for a terminal.
     Report,
     /// The page for a browser.
@@ -149,7 +151,7 @@ const fn line(path: &'static str, local: Local, takes: Option<&'static [&'static
 }
 
 /// Every local route but those of a single request and of a single conversation.
-pub static LOCAL: [LocalRoute; 21] = [
+pub static LOCAL: [LocalRoute; 22] = [
     // The front answers.
     line("/health", Local::Health, None),
     line("/", Local::Page, None),
@@ -169,6 +171,7 @@ pub static LOCAL: [LocalRoute; 21] = [
     line("/stats/prefix", Local::Prefixes, Some(&[])),
     line("/stats/time", Local::Time, Some(&[])),
     line("/stats/now", Local::Now, None),
+    line("/stats/line", Local::Line, Some(&["format"])),
     line("/stats", Local::Report, Some(&["width"])),
     line("/metrics", Local::Metrics, None),
     // A worker answers: one for each export, one for all who listen.
@@ -238,6 +241,7 @@ impl Local {
             | Local::Conversation
             | Local::Export
             | Local::Live
+            | Local::Line
             | Local::Report => true,
             Local::Health | Local::Latency | Local::Body(_) | Local::RequestPrefix(_) | Local::Diff(..) => false,
             Local::Prefixes | Local::Time | Local::Now | Local::CallOff(_) | Local::Page | Local::Metrics => false,

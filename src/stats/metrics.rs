@@ -107,7 +107,7 @@ impl FirstRequest {
 
 /// What requests that share some names come to.
 #[derive(Clone, Debug, Default)]
-struct Counted {
+struct NamedSums {
     sums: Sums,
     first: FirstRequest,
     /// What those cost that have a price and tell tokens.
@@ -116,8 +116,8 @@ struct Counted {
     created_s: f64,
 }
 
-impl Counted {
-    fn add(&mut self, other: &Counted) {
+impl NamedSums {
+    fn add(&mut self, other: &NamedSums) {
         self.sums.add(&other.sums, 1);
         self.first.add(other.first);
         self.cost = self.cost.map_or(other.cost, |cost| Some(cost + other.cost.unwrap_or(0.0)));
@@ -128,11 +128,11 @@ impl Counted {
 #[derive(Default)]
 struct Counts {
     /// By model and endpoint,
-    pairs: BTreeMap<(String, String), Counted>,
+    pairs: BTreeMap<(String, String), NamedSums>,
     /// and by outcome, too.
     outcomes: BTreeMap<(String, String, String), Sums>,
-    models: BTreeMap<String, Counted>,
-    clients: BTreeMap<String, Counted>,
+    models: BTreeMap<String, NamedSums>,
+    clients: BTreeMap<String, NamedSums>,
     model_names: MetricNames,
     /// When the whole began, in seconds since 1970.
     began_s: f64,
@@ -260,9 +260,9 @@ impl Counts {
 
 /// Everything ever recorded by model, endpoint, client and outcome, each with its place in the order in which they were
 /// first seen: from the pack of all time and the rows that are not packed yet.
-fn counted(reader: &Reader) -> Result<Vec<(Names<String>, i64, Counted)>, AskError> {
+fn counted(reader: &Reader) -> Result<Vec<(Names<String>, i64, NamedSums)>, AskError> {
     // By names, one behind the other.
-    let mut all: HashMap<String, (Names<String>, i64, Counted)> = HashMap::new();
+    let mut all: HashMap<String, (Names<String>, i64, NamedSums)> = HashMap::new();
     let mut joined = String::new();
     let mut count = |[model, endpoint, client, _, outcome]: Names<&str>, at: i64, first: FirstRequest, sums: &Sums| {
         // As a model that nobody told; a label must not be empty.
@@ -271,7 +271,7 @@ fn counted(reader: &Reader) -> Result<Vec<(Names<String>, i64, Counted)>, AskErr
         joined.extend([model, "\0", endpoint, "\0", client, "\0", outcome]);
         if !all.contains_key(&joined) {
             let names = [model, endpoint, client, "", outcome].map(str::to_owned);
-            all.insert(joined.clone(), (names, at, Counted::default()));
+            all.insert(joined.clone(), (names, at, NamedSums::default()));
         }
         if let Some((_, first_at, one)) = all.get_mut(&joined) {
             *first_at = at.min(*first_at);

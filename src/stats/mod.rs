@@ -40,7 +40,7 @@
 //! `local_stream`.
 //!
 //! For people and programs that want no JSON: [`report`] is one screen of a terminal, [`mod@page`] the page for a
-//! browser, [`live`] tells of requests as they end, [`now`] of those that go on, [`metrics`] is for Prometheus, in
+//! browser, [`live`] tells of requests as they end, [`now`] of those that go on, [`line`](mod@line) of both in one line, [`metrics`] is for Prometheus, in
 //! the formats of [`exposition`], with what `process` knows.
 
 pub mod answers;
@@ -51,6 +51,7 @@ mod condition;
 pub mod conversations;
 mod csv;
 mod cuts;
+mod electricity;
 pub mod export;
 pub mod exposition;
 pub mod filter;
@@ -58,6 +59,7 @@ mod gzip;
 mod kept;
 mod kept_latencies;
 pub mod latency;
+pub mod line;
 pub mod live;
 mod local_stream;
 pub mod metrics;

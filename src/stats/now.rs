@@ -65,7 +65,7 @@ pub struct ModelNow {
 }
 
 /// One exchange, or one generation on a WebSocket.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct ExchangeNow {
     /// What to call it off by.
     pub id: u64,
@@ -127,6 +127,11 @@ impl Now {
             exchanges: all.iter().take(NOW_SHOWN_MAX).map(|entry| ExchangeNow::of(entry)).collect(),
             now_ms,
         }
+    }
+
+    /// How long upstream is what it is.
+    pub(super) fn upstream_for_ms(&self) -> i64 {
+        self.now_ms - self.upstream.since_ms
     }
 
     /// Aligned columns, 80 wide.
@@ -239,13 +244,59 @@ fn seconds(ms: u64) -> String {
 }
 
 /// How long ago something was, in its largest unit.
-fn span(ms: i64) -> String {
+pub(super) fn span(ms: i64) -> String {
     let seconds = (ms / 1000).max(0);
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+impl Now {
+    /// Without asking anybody.
+    pub(super) fn of_parts(
+        upstream: UpstreamNow,
+        models: Vec<ModelNow>,
+        exchanges: Vec<ExchangeNow>,
+        now_ms: i64,
+    ) -> Now {
+        let queued = exchanges.iter().filter(|one| one.phase == "queued").count();
+        Now {
+            time: text_of_ms(now_ms),
+            upstream,
+            models,
+            in_flight: exchanges.len() - queued,
+            queued,
+            exchanges,
+            now_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+impl UpstreamNow {
+    pub(super) fn since(is_up: Option<bool>, since_ms: i64) -> UpstreamNow {
+        UpstreamNow { is_up, since: Some(text_of_ms(since_ms)), since_ms }
+    }
+}
+
+#[cfg(test)]
+impl ModelNow {
+    pub(super) fn loaded(model: &str, context_tokens: Option<u64>) -> ModelNow {
+        let time = text_of_ms(0);
+        ModelNow {
+            model: model.to_owned(),
+            model_key: None,
+            state: "loaded",
+            since: time.clone(),
+            told: time,
+            context_tokens,
+            context_tokens_max: None,
+            since_ms: 0,
+        }
     }
 }
 

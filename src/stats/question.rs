@@ -30,6 +30,8 @@ pub struct Question {
     pub format: Format,
     /// Groups are written as CSV, not as JSON.
     pub csv: bool,
+    /// The line for a status bar is JSON, or text, whatever is accepted.
+    pub line_json: Option<bool>,
     /// JSON is written for people.
     pub pretty: bool,
     /// Columns of the terminal that a text is for.
@@ -91,6 +93,11 @@ impl Question {
             "format" if route == Local::Export => {
                 self.format = Format::named(value).ok_or_else(|| wrong("csv, jsonl or chat"))?;
             }
+            "format" if route == Local::Line => match value {
+                "text" => self.line_json = Some(false),
+                "json" => self.line_json = Some(true),
+                _ => return Err(wrong("text or json")),
+            },
             "format" => match value {
                 "csv" => self.csv = true,
                 "json" => self.csv = false,
@@ -183,6 +190,7 @@ mod tests {
         check(Local::OverTime, "tz=Nowhere", &["tz is \"Nowhere\"", "+02:00", "Europe/Berlin"]);
         check(Local::Summary, "from=2026-01-02&to=2026-01-01", &["from is after to"]);
         check(Local::By(By::Model), "format=jsonl", &["json or csv"]);
+        check(Local::Line, "format=csv", &["text or json"]);
         check(Local::Report, "width=wide", &["width is \"wide\"", "a number of columns"]);
         check(Local::Summary, "width=80", &["\"width\""]);
         check(Local::Summary, "pretty=please", &["pretty is \"please\"", "1 or 0"]);

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
+use super::answers::Summary;
 use super::bodies::{LostBody, RequestBody, lost_body};
 use super::csv;
 use super::exposition::Exposition;
-use super::filter::shown;
+use super::filter::{Filter, present_end_ms, shown};
+use super::line::StatusLine;
 use super::metrics;
 use super::now::{Now, call_off};
 use super::question::Question;
@@ -27,10 +29,23 @@ pub(super) fn reply(
     head: &RequestHead,
     now_ms: i64,
     process: impl FnOnce(Exposition) -> String,
-    started_s: f64,
+    sources: &Sources,
 ) -> Result<Reply, AskError> {
-    let Question { filter, limit, after, bucket, zone, by, words, format: _, csv, pretty: _, width, priced_as: _ } =
-        question;
+    let Question {
+        filter,
+        limit,
+        after,
+        bucket,
+        zone,
+        by,
+        words,
+        format: _,
+        csv,
+        pretty: _,
+        width,
+        priced_as: _,
+        line_json: _,
+    } = question;
     Ok(match route {
         Local::Health | Local::Page | Local::Export | Local::Live | Local::Now | Local::CallOff(_) => {
             unreachable!("others answer it")
@@ -82,6 +97,14 @@ pub(super) fn reply(
             let times = reader.times(filter, now_ms)?;
             if wants_json(head) { json(&times) } else { Reply::new(200, PLAIN, times.text().into_bytes()) }
         }
+        Local::Line => {
+            // A row of a clock that was wrong is not of today until its day comes.
+            let (midnight, end) = (zone.midnight_ms(now_ms, 0).max(0), present_end_ms(now_ms));
+            let from_ms = Some(filter.from_ms.map_or(midnight, |asked| asked.max(midnight)));
+            let to_ms = Some(filter.to_ms.map_or(end, |asked| asked.min(end)));
+            let today = reader.summary_with_power(&Filter { from_ms, to_ms, ..filter.clone() }, now_ms)?;
+            status_line(sources, question, head, now_ms, Some(&today))
+        }
         Local::Conversations => json(&reader.conversations(filter, *after, *limit)?),
         Local::Conversation => {
             let name = conversation_of(head.path()).unwrap_or_default();
@@ -97,7 +120,7 @@ pub(super) fn reply(
         }
         Local::Metrics => {
             let form = Exposition::asked_for(head.field("accept"));
-            metrics_page(form, metrics::of_database(reader, form, now_ms, started_s)? + &process(form))
+            metrics_page(form, metrics::of_database(reader, form, now_ms, sources.started_s)? + &process(form))
         }
     })
 }
@@ -119,8 +142,10 @@ pub(super) fn reply_from_memory(sources: &Sources, route: Local, head: &RequestH
 
 /// Answers while the database cannot be read.
 pub(super) fn reply_without_database(
+    sources: &Sources,
     route: Local,
-    head: &RequestHead,
+    question: &Question,
+    (head, now_ms): (&RequestHead, i64),
     error: &rusqlite::Error,
     process: impl FnOnce(Exposition) -> String,
 ) -> Reply {
@@ -129,7 +154,24 @@ pub(super) fn reply_without_database(
         let form = Exposition::asked_for(head.field("accept"));
         return metrics_page(form, process(form));
     }
+    if route == Local::Line {
+        return status_line(sources, question, head, now_ms, None);
+    }
     Reply::error(503, &format!("The database cannot be read now ({error})."), "database_unavailable")
+}
+
+fn status_line(
+    sources: &Sources,
+    question: &Question,
+    head: &RequestHead,
+    now_ms: i64,
+    today: Option<&Summary>,
+) -> Reply {
+    let line = StatusLine::of(&Now::read(sources, now_ms), today);
+    if question.line_json.unwrap_or_else(|| wants_json(head)) {
+        return json(&line);
+    }
+    Reply::new(200, PLAIN, (line.text + "\n").into_bytes())
 }
 
 /// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.

@@ -207,7 +207,7 @@ impl Report {
 }
 
 /// Money; of small sums more decimals are of interest.
-fn amount(value: Option<f64>, currency: &str) -> String {
+pub(super) fn amount(value: Option<f64>, currency: &str) -> String {
     match value {
         Some(small) if small.abs() < 1.0 => format!("{small:.4} {currency}"),
         Some(value) => format!("{value:.2} {currency}"),

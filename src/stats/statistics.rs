@@ -131,7 +131,7 @@ impl Answerer {
             let rows_written = self.sources.recorder.figures().written.load(Ordering::Relaxed);
             let rows_came = mem::replace(&mut rows_before, rows_written) != rows_written;
             // What goes on is asked for again and again, also while no row comes: long streams go on then.
-            let rest_min = if route == Local::Now { NOW_REST } else { Duration::ZERO };
+            let rest_min = if matches!(route, Local::Now | Local::Line) { NOW_REST } else { Duration::ZERO };
             rest_until = Instant::now() + rest(began.elapsed(), rows_came).max(rest_min);
         }
     }
@@ -174,15 +174,8 @@ impl Answerer {
         }
         let answer = |reader: &Reader| {
             reader.price_by(prices.clone());
-            let answered = reply(
-                reader,
-                route,
-                &question,
-                head,
-                now_ms,
-                |form| self.process_metrics(form, true),
-                self.sources.started_s,
-            );
+            let answered =
+                reply(reader, route, &question, head, now_ms, |form| self.process_metrics(form, true), &self.sources);
             let answered = answered.map(shaped);
             answered.or_else(|e| match e {
                 AskError::Refused(message) => Ok(Reply::error(400, &message, "bad_request")),
@@ -208,7 +201,8 @@ impl Answerer {
             }
             Err(e) => {
                 self.unreadable.warn(format_args!("the database cannot be read for statistics: {e}"));
-                reply_without_database(route, head, &e, |form| self.process_metrics(form, false))
+                let from_memory = |form| self.process_metrics(form, false);
+                shaped(reply_without_database(&self.sources, route, &question, (head, now_ms), &e, from_memory))
             }
         })
     }

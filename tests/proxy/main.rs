@@ -17,6 +17,7 @@ mod greeting;
 mod harness;
 mod hostile;
 mod injection;
+mod line;
 mod live;
 mod log;
 mod many;
