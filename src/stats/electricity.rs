@@ -96,6 +96,25 @@ mod tests {
     }
 
     #[test]
+    fn time_that_was_not_counted_makes_all_of_it_unknown() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+        store.write(&three()).expect("writes");
+        store.pack_all().expect("packs");
+        // Its rows are gone before the hour was looked at.
+        let plain = rusqlite::Connection::open(&path).expect("opens");
+        plain.execute_batch("DELETE FROM packed_times; DELETE FROM requests").expect("removed");
+        let power = Power::new(Some(300.0), Some(&price(0.5, Some("EUR"))), None).expect("fits").map(Arc::new);
+        let prices = Some(Arc::new(Prices::parse(LIST).expect("a list")));
+        let reader = Reader::open(&path).expect("opens").with_prices(prices).with_power(power);
+        let summary = reader.summary_with_power(&ALL, row().start_ms + HOUR_MS).expect("answers");
+        let told = summary.electricity.expect("it is told");
+        assert_eq!((told.energy_wh, told.electricity_cost, told.saved), (None, Some(None), Some(None)));
+        assert!(summary.cost.and_then(|cost| cost.cost).is_some_and(|cost| cost > 0.0), "tokens are known");
+    }
+
+    #[test]
     fn what_nobody_knows_is_no_zero() {
         let unpriced = Row { model: Some("mine".to_owned()), ..row() };
         let (_folder, reader) = reader(std::slice::from_ref(&unpriced), Some(price(0.5, None)));
