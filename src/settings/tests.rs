@@ -74,6 +74,16 @@ fn the_example_file_names_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_table_of_settings_tells_every_one_with_its_default() {
+    let table = include_str!("../../docs/settings.md");
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "empty".to_owned() } else { format!("`{}`", setting.default) };
+        let line = format!("\n| `{}` | {default} | ", setting.name);
+        assert!(table.contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn an_empty_or_blank_value_counts_as_unset() {
     for setting in SETTINGS {
         for blank in ["", " ", "\t\r"] {
