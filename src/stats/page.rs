@@ -42,8 +42,8 @@ const PAGE: &str = joined!(PARTS);
 
 /// Nothing may run or load but what this file holds, known by its hash (CSP 3, §2.3.1); and nobody may put the page into
 /// a frame. A test says which hashes are right when the page was changed.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-NSxb06snQn4yB+Alq8kb+RoovbyWq2GKXs70aMg6MIs='; \
-    style-src 'sha256-Tmnzg4DoaJc7FXB2gd41gB7bWX/Mobhi6gXLME0uphA='; connect-src 'self'; img-src data:; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-BnkJL76Lr6Uzpzdj9+oy83GucmpSQ+72k/EZmKjW0lU='; \
+    style-src 'sha256-RgRRGBkPurbWJEd1BVDq15q69zeIf8KAYbQhxkNCfFY='; connect-src 'self'; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
 /// The page. The status tells programs whether a token is missing; people see the same page.

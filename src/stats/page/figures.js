@@ -162,7 +162,7 @@ function showStrip() {
     ["Requests", each => each.total_requests, brief], ["Failed", rate("failed_requests", "total_requests"), value => value == null ? "–" : percent(value), -1],
     ["From the cache", rate("total_cached_tokens", "total_input_tokens"), value => value == null ? "–" : percent(value), 1],
     ["First token", each => each.average_time_to_first_token_ms, seconds, -1], ["Tokens/s", each => each.average_tokens_per_second, speed, 1],
-    ...(sums.currency == null ? [] : [["Cost", each => each.cost, value => price(value, sums.currency)]]),
+    ...(sums.currency == null ? [] : [["Cost, " + sums.currency, each => each.cost, value => price(value, "")]]),
   ];
   const changeOf = ([, of, text, good]) => {
     const [now, was] = [of(sums), past && of(past)];

@@ -55,7 +55,7 @@ $("filters").addEventListener("submit", event => {
 // The cross of a search field is no submit.
 $("words").onsearch = () => { if (!$("words").value && asked.has("q")) choose("q", null); };
 addEventListener("popstate", () => {
-  const filters = query => { const rest = new URLSearchParams(query); ["request", "conversation", "figure", "group", "tab"].forEach(name => rest.delete(name)); return rest.toString(); };
+  const filters = query => { const rest = new URLSearchParams(query); ["request", "conversation", "figure"].forEach(name => rest.delete(name)); return rest.toString(); };
   const before = filters(asked);
   asked = new URLSearchParams(location.search);
   ["figure", "group"].forEach(name => { $(name).value = name === "figure" ? figureName() : group(); });

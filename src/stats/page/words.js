@@ -27,7 +27,7 @@ const count = value => value == null ? "–" : whole.format(value);
 const brief = value => value == null ? "–" : value < 10000 ? whole.format(Math.round(value)) : short.format(value);
 const seconds = ms => ms == null ? "–" : ms < 995 ? Math.round(ms) + " ms" : ms < 99500 ? (ms / 1000).toFixed(1) + " s" : ms < 5400000 ? whole.format(Math.round(ms / 60000)) + " min" : whole.format(Math.round(ms / 3600000)) + " h";
 const speed = value => value == null ? "–" : value < 100 ? value.toFixed(1) : whole.format(Math.round(value));
-const price = (cost, currency) => cost == null ? "–" : (cost === 0 || cost >= 1 ? cost.toFixed(2) : cost.toPrecision(2)) + " " + currency;
+const price = (cost, currency) => cost == null ? "–" : ((cost >= 1000 ? whole.format(Math.round(cost)) : cost === 0 || cost >= 1 ? cost.toFixed(2) : cost.toPrecision(2)) + " " + currency).trim();
 const money = of => of.currency == null ? null : price(of.cost, of.currency);
 const percent = part => (part > 0.999 && part < 1 ? 99.9 : part * 100).toFixed(1).replace(/\.0$/, "") + " %";
 const ratio = (part, of) => of ? percent(part / of) : "–";
