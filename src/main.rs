@@ -53,18 +53,21 @@ fn obey() -> Result<(), StartError> {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn begin_with_few_arenas() {
     use std::os::unix::process::CommandExt;
+    use std::path::Path;
     use std::process::Command;
 
     const ARENAS: &str = "MALLOC_ARENA_MAX";
-    let is_told = [ARENAS, "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some());
-    let Some(program) = std::env::current_exe().ok().filter(|_| !is_told) else { return };
+    // Stays, whatever takes the other one away: it begins anew once.
+    const BEGUN: &str = "LMS_METRICS_PROXY_BEGUN";
+    let is_told = [ARENAS, "GLIBC_TUNABLES", BEGUN].iter().any(|name| std::env::var_os(name).is_some());
     let mut arguments = std::env::args_os();
-    let mut again = Command::new(program);
-    if let Some(name) = arguments.next() {
-        again.arg0(name);
+    let Some((program, name)) = std::env::current_exe().ok().zip(arguments.next()).filter(|_| !is_told) else { return };
+    // Under a loader that was called by name, the program is the loader.
+    if program.file_name() != Path::new(&name).file_name() {
+        return;
     }
     // It comes back only where it fails. Then memory is as it is.
-    let _ = again.args(arguments).env(ARENAS, "2").exec();
+    let _ = Command::new(program).arg0(name).args(arguments).env(ARENAS, "2").env(BEGUN, "1").exec();
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
