@@ -5,11 +5,11 @@ use std::path::absolute;
 use std::thread;
 
 use crate::exchange::probe;
-use crate::limits::WORKER_STACK_BYTES;
+use crate::limits::{UPSTREAM_CHECK_REST, WORKER_STACK_BYTES};
 use crate::proxy::{NamedFiles, Proxy};
 use crate::settings::Settings;
 
-/// Says what `proxy` does, which was started with these settings, and has LM Studio asked beside it.
+/// Says what `proxy` does, which was started with these settings, and has LM Studio asked beside it, if nobody else does soon.
 pub fn greet(proxy: &Proxy, settings: Settings, files: NamedFiles) {
     log::info!(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")));
     log::info!("listening on http://{}", proxy.address);
@@ -20,9 +20,19 @@ pub fn greet(proxy: &Proxy, settings: Settings, files: NamedFiles) {
     log::info!("recording in {}, {} {rows} so far", database.display(), proxy.rows);
     if settings.upstream_check {
         let builder = thread::Builder::new().name("probe".into()).stack_size(WORKER_STACK_BYTES);
-        let asked = builder.spawn(move || match probe::answers(&settings, &files.own_roots) {
-            Ok(()) => log::info!("LM Studio answers at {}", settings.upstream),
-            Err(why) => log::warn!("{why} Until it answers, requests fail."),
+        let reach = proxy.reach.clone();
+        let asked = builder.spawn(move || {
+            // What clients ask tells it, too, and then nobody need ask for it.
+            thread::sleep(UPSTREAM_CHECK_REST);
+            if let Some((is_up, _)) = reach.known() {
+                return if is_up {
+                    log::info!("LM Studio answers at {}", settings.upstream)
+                };
+            }
+            match probe::answers(&settings, &files.own_roots) {
+                Ok(()) => log::info!("LM Studio answers at {}", settings.upstream),
+                Err(why) => log::warn!("{why} Until it answers, requests fail."),
+            }
         });
         if let Err(e) = asked {
             log::warn!("LM Studio was not asked whether it answers: {e}");

@@ -129,6 +129,8 @@ pub const LISTENER_RETRY_S: u32 = 30;
 
 // ---- upstream ----------------------------------------------------------------------------------------------------
 
+/// How long after the start LM Studio is asked whether it answers: clients that wait for the proxy have asked by then.
+pub const UPSTREAM_CHECK_REST: Duration = Duration::from_millis(1500);
 /// An idle upstream connection is reused only below this age. Node closes its own after 5 s (`keepAliveTimeout`).
 pub const UPSTREAM_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Exchanges that are on their way to a connection to upstream at a time, up to where they begin one; further ones wait

@@ -19,6 +19,7 @@ use crate::exchange::roots::read_certificates;
 use crate::exchange::worker;
 use crate::front::{self, Front, Judge, Stop};
 use crate::limits::AT_ONCE_TIME_MAX;
+use crate::reach::Reach;
 use crate::record::clean::Retention;
 use crate::record::keeper::Keeper;
 use crate::record::lock::Holder;
@@ -84,6 +85,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     /// Rows in the database at the start.
     pub rows: u64,
+    /// Whether upstream can be reached, as far as exchanges have shown.
+    pub reach: Arc<Reach>,
 }
 
 impl Proxy {
@@ -127,6 +130,7 @@ impl Proxy {
         });
         let (in_flight, models, reach) =
             (shared.in_flight.clone(), shared.models.clone(), shared.upstream.reach.clone());
+        let reached = reach.clone();
         let workers = worker::workers(shared.clone());
         let statistics = Statistics::start(Sources {
             database: database.clone(),
@@ -141,7 +145,7 @@ impl Proxy {
             started_s: now_ms() as f64 / 1000.0,
         })?;
         let front = Front::listening(listener, judge, shared, workers, statistics, grace)?;
-        Ok(Proxy { front, keeper, recorder, database, address, rows })
+        Ok(Proxy { front, keeper, recorder, database, address, rows, reach: reached })
     }
 
     /// The handle that stops it.
