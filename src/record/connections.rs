@@ -85,17 +85,24 @@ impl<T> ConnectionSlot<T> {
 
 impl<T> ConnectionSlot<(Option<FileId>, T)> {
     /// Uses what lies there if it was opened at the file that `path` leads to now; else another one is opened, as it is
-    /// after an error.
+    /// after an error. Before, `find` has who writes look for the database: beside a file that took its place the log of
+    /// the one before still lies, and would be read, and moved, into it.
     pub fn with_file<R>(
         &self,
         path: &Path,
+        find: impl FnOnce(),
         open: impl FnOnce() -> rusqlite::Result<T>,
         work: impl FnOnce(&T) -> rusqlite::Result<R>,
     ) -> rusqlite::Result<R> {
+        let is_at = |(of, _): &(Option<FileId>, T), file: Option<FileId>| file.is_some() && *of == file;
+        // While none is used: whoever finds it elsewhere closes them all.
+        if !self.with(|held| held.as_ref().is_some_and(|open| is_at(open, FileId::of(path)))) {
+            find();
+        }
         let file = FileId::of(path);
         self.with(|held| {
             let (_, connection) = match held.take() {
-                Some(open) if open.0 == file && file.is_some() => held.insert(open),
+                Some(open) if is_at(&open, file) => held.insert(open),
                 _ => {
                     let connection = open()?;
                     held.insert((FileId::of(path), connection))
@@ -112,7 +119,10 @@ impl<T> ConnectionSlot<(Option<FileId>, T)> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::testing::Folder;
 
     #[test]
     fn all_are_closed_unless_one_is_in_use() {
@@ -126,5 +136,31 @@ mod tests {
         assert_eq!(one.with(|held| *held), Some(1));
         drop(all.close_all(Duration::ZERO).expect("none is in use"));
         assert_eq!((one.with(|held| *held), other.with(|held| held.clone())), (None, None));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_database_is_found_before_another_file_is_opened_while_none_is_used() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let all = Arc::new(Connections::default());
+        let slot = all.slot::<(Option<FileId>, u8)>();
+        let used = |number: u8| {
+            let found = Cell::new(false);
+            let find = || {
+                found.set(true);
+                assert!(all.close_all(Duration::ZERO).is_some());
+            };
+            let used = slot.with_file(&path, find, || Ok(number), |held| Ok(*held));
+            (used, found.get())
+        };
+        std::fs::write(&path, "one").expect("written");
+        assert_eq!(used(1), (Ok(1), true));
+        assert_eq!(used(2), (Ok(1), false), "the same file");
+        std::fs::write(folder.join("other.db"), "other").expect("written");
+        std::fs::rename(folder.join("other.db"), &path).expect("renamed");
+        assert_eq!(used(3), (Ok(3), true));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!((used(4), used(5)), ((Ok(4), true), (Ok(5), true)), "no file is the same as none");
     }
 }

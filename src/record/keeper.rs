@@ -87,7 +87,7 @@ impl Keeper {
 }
 
 fn keep(path: &Path, recorder: &Recorder, retention: Retention) {
-    let own = Own { path, slot: recorder.slot(), held_open: Outage::new() };
+    let own = Own { path, recorder, slot: recorder.slot(), held_open: Outage::new() };
     let (mut rows_wait, mut due) = (false, Due { close_hours_at: Some(Instant::now()), ..Due::default() });
     let mut cleaner = Cleaner::new(retention);
     let mut file = FileId::of(path);
@@ -183,13 +183,18 @@ fn write_waiting(own: &Own, recorder: &Recorder) -> bool {
 /// that one may write: so this does, as soon as the statistics have let go of it.
 fn close(own: &Own, recorder: &Recorder) {
     let deadline = Instant::now() + FOLD_WAIT;
+    own.close();
     loop {
-        let fold = |connection: &Connection| connection.busy_timeout(FOLD_WAIT).and_then(|()| wal::empty(connection));
-        if own.try_with("the write-ahead log stays beside the database", fold).is_none() {
-            return;
+        // One that is closed last; nobody opens the database anew any more.
+        let folded = open(own.path).and_then(|connection| {
+            connection.busy_timeout(FOLD_WAIT)?;
+            wal::empty(&connection)?;
+            recorder.writer().store.close();
+            Ok(())
+        });
+        if let Err(e) = folded {
+            return log::debug!("the write-ahead log stays beside the database: {e}");
         }
-        recorder.writer().store.close();
-        own.close();
         if !beside(own.path, "-wal").exists() || Instant::now() >= deadline {
             return;
         }
@@ -307,6 +312,7 @@ fn move_log(own: &Own, recorder: &Recorder) {
 /// done to a file that was moved away or deleted is not done to the database.
 struct Own<'a> {
     path: &'a Path,
+    recorder: &'a Recorder,
     slot: ConnectionSlot<(Option<FileId>, Connection)>,
     /// A reader keeps the log from being moved.
     held_open: Outage,
@@ -315,7 +321,7 @@ struct Own<'a> {
 impl Own<'_> {
     /// Works with the connection; after an error the next work opens another one.
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.slot.with_file(self.path, || open(self.path), work)
+        self.slot.with_file(self.path, || self.recorder.find_database(), || open(self.path), work)
     }
 
     /// The same where nothing is lost if it does not succeed: what that means is told to who looks for it.

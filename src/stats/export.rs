@@ -66,6 +66,8 @@ pub(super) fn export(sources: &Sources, prices: Option<Arc<Prices>>, filter: &Fi
     let has_costs = prices.is_some();
     let slot: ConnectionSlot<Exported> = sources.recorder.slot();
     let open = || Exported::open(sources.open()?.with_prices(prices), filter, format);
+    // Before it is opened here: see `with_file`.
+    sources.recorder.find_database();
     if let Err(e) = slot.with(|held| open().map(|exported| *held = Some(exported))) {
         let message = format!("The database cannot be read now ({e}).");
         return lend.answer(&Reply::error(503, &message, "database_unavailable"));

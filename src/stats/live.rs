@@ -157,6 +157,8 @@ impl Teller {
     fn tell(mut self) {
         let live = self.live.clone();
         let source: ConnectionSlot<Reader> = live.sources.recorder.slot();
+        // Before it is opened here: see `with_file`.
+        live.sources.recorder.find_database();
         let mut told_until = None;
         let mut spoke = Instant::now();
         let unreadable = Outage::new();

@@ -187,7 +187,6 @@ impl Answerer {
                 log::debug!("a statistics question found the database elsewhere, or broken: {e}");
                 // Its file, or one beside it, may have been replaced: rows go where the path leads now, so answers come
                 // from there.
-                self.sources.recorder.find_database();
                 self.ask(answer)
             }
             answered => answered,
@@ -208,13 +207,8 @@ impl Answerer {
     }
 
     fn ask(&self, answer: impl FnOnce(&Reader) -> rusqlite::Result<Reply>) -> rusqlite::Result<Reply> {
-        let database = &self.sources.database;
-        let file = FileId::of(database);
-        if file.is_none() || self.reader.with(|held| held.as_ref().is_some_and(|(read, _)| *read != file)) {
-            // Deleted or replaced meanwhile.
-            self.sources.recorder.find_database();
-        }
-        self.reader.with_file(database, || self.sources.open(), answer)
+        let Sources { database, recorder, .. } = &*self.sources;
+        self.reader.with_file(database, || recorder.find_database(), || self.sources.open(), answer)
     }
 
     fn process_metrics(&self, form: Exposition, database_up: bool) -> String {
