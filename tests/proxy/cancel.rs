@@ -6,10 +6,7 @@ use crate::harness::*;
 fn while_upstream_is_silent_before_its_reply() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (client, mut link) = asked(&proxy, &upstream, chat());
     client.leave();
     link.wait_for_close();
     let row = proxy.wait_for_rows(1).remove(0);
@@ -276,10 +273,8 @@ fn with_one_choice_before_the_other_has_begun() {
     // The request tells that there will be another.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(post("/v1/chat/completions", r#"{"model":"m","stream":true,"n":2,"messages":[]}"#));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) =
+        asked(&proxy, &upstream, post("/v1/chat/completions", r#"{"model":"m","stream":true,"n":2,"messages":[]}"#));
     link.send([STREAM_HEAD, &chunk(&event("One")), &chunk(FINISH)].concat());
     client.through("\"stop\"");
     client.leave();
@@ -307,10 +302,7 @@ fn behind_the_status_of_a_failure() {
     // What was asked for had failed before, whoever waits for the words.
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(streaming_chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asking(&proxy, &upstream);
     link.send("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n");
     client.through("404 Not Found\r\n");
     client.leave();

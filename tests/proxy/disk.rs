@@ -113,17 +113,22 @@ fn statistics_do_not_wait_for_the_next_row_to_find_that_the_database_was_deleted
     proxy.check_sound_with(&database(&proxy));
 }
 
+/// Of five rows the backup has the first two.
+fn put_backup_of_two_in_place(proxy: &Proxy) {
+    ask(proxy, 2);
+    let (path, backup) = (proxy.folder().database(), proxy.folder().path().join("backup.db"));
+    let connection = rusqlite::Connection::open(&path).expect("a database");
+    connection.execute_batch(&format!("VACUUM INTO '{}'", backup.display())).expect("copied");
+    drop(connection);
+    ask(proxy, 3);
+    fs::rename(backup, path).expect("renamed");
+}
+
 #[test]
 fn a_backup_put_in_its_place_is_gone_on_with() {
     let upstream = answering();
     let proxy = Proxy::before(&upstream);
-    ask(&proxy, 2);
-    let backup = proxy.folder().path().join("backup.db");
-    let connection = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
-    connection.execute_batch(&format!("VACUUM INTO '{}'", backup.display())).expect("copied");
-    drop(connection);
-    ask(&proxy, 3);
-    fs::rename(backup, proxy.folder().database()).expect("renamed");
+    put_backup_of_two_in_place(&proxy);
     ask(&proxy, 1);
     proxy.wait_for_log("was replaced by another database");
     assert_eq!(proxy.rows().len(), 3);
@@ -135,13 +140,7 @@ fn a_backup_put_in_its_place_is_gone_on_with() {
 fn who_opens_a_backup_first_does_not_read_the_log_of_the_database_before_into_it() {
     let upstream = answering();
     let proxy = Proxy::before(&upstream);
-    ask(&proxy, 2);
-    let backup = proxy.folder().path().join("backup.db");
-    let connection = rusqlite::Connection::open(proxy.folder().database()).expect("a database");
-    connection.execute_batch(&format!("VACUUM INTO '{}'", backup.display())).expect("copied");
-    drop(connection);
-    ask(&proxy, 3);
-    fs::rename(backup, proxy.folder().database()).expect("renamed");
+    put_backup_of_two_in_place(&proxy);
     // No row has come since, and nobody has asked before.
     let exported = proxy.ask(get("/stats/export?format=jsonl"));
     assert_eq!(exported.text().lines().count(), 2, "{}", exported.text());

@@ -71,10 +71,7 @@ fn an_upstream_that_breaks_off_before_its_reply_is_a_502() {
 fn a_silent_upstream_is_a_504_only_where_the_settings_say_so() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("UPSTREAM_IDLE_TIMEOUT_S", "1")]);
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, chat());
     check_error(&client.reply(), 504, "upstream_timeout", "silent");
     link.wait_for_close();
     assert_eq!(proxy.row().outcome, "upstream_timeout");
@@ -335,10 +332,7 @@ fn a_post_whose_connection_breaks_after_it_was_sent_is_not_sent_twice() {
     // Upstream may have begun to generate; whether to try again is the client's decision.
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-    let mut client = proxy.connect();
-    client.send(post("/v1/x", "1"));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, post("/v1/x", "1"));
     link.send(reply("200 OK", "text/plain", "Hello"));
     client.reply();
     // Over the connection that stayed open.
@@ -355,10 +349,7 @@ fn a_get_whose_connection_breaks_before_its_reply_is_sent_again_once() {
     // It may be repeated (RFC 9110 §9.2.2), and a server that closes an idle connection just then is no failure.
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-    let mut client = proxy.connect();
-    client.send(get("/v1/models"));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, get("/v1/models"));
     link.send(reply("200 OK", "text/plain", "Hello"));
     client.reply();
     client.send(get("/v1/models"));
@@ -446,10 +437,7 @@ fn what_rows_keep_of_prompts_counts_as_bodies_do_and_what_several_say_once() {
         post("/v1/messages", &prompt)
     };
     let stream = |of: &str| {
-        let mut client = proxy.connect();
-        client.send(request(of));
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asked(&proxy, &upstream, request(of));
         link.send([STREAM_HEAD, &chunk(&event("One"))].concat());
         client.through("One");
         (client, link)

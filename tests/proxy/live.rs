@@ -140,10 +140,7 @@ fn refusals_and_exchanges_in_flight_are_counted() {
     assert_eq!(sample(&proxy, r#"lms_proxy_refusals_total{reason="host_not_allowed"}"#), Some(1.0));
     assert_eq!(sample(&proxy, r#"lms_proxy_refusals_total{reason="host_missing"}"#), Some(1.0));
     assert_eq!(sample(&proxy, r#"lms_proxy_refusals_total{reason="queue_full"}"#), Some(0.0));
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, chat());
     assert_eq!(sample(&proxy, "lms_proxy_exchanges_in_flight"), Some(1.0));
     link.send(chat_reply());
     client.reply();

@@ -83,10 +83,7 @@ fn a_stream_waits_until_its_first_word_and_then_its_events_are_counted() {
     let body = r#"{"model":"asked","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
     let fields = "User-Agent: curl/8.5.0\r\nSession_id: s-1";
     let request = post("/v1/chat/completions", body).replace("Content-Type", &format!("{fields}\r\nContent-Type"));
-    let mut client = proxy.connect();
-    client.send(request);
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, request);
     let one = in_phase(&proxy, "waiting");
     assert_eq!(
         (&one["endpoint"], &one["client"], &one["model"]),
@@ -135,10 +132,7 @@ fn tokens_are_told_where_the_stream_tells_them() {
 fn what_a_lane_asks_and_what_cannot_be_read_is_shown_too() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, chat());
     link.send(chat_reply());
     client.reply();
     assert_eq!(phases(&proxy), []);
@@ -226,10 +220,7 @@ fn one_that_waits_is_told_that_it_was_called_off_and_upstream_is_let_go() {
     for is_lane in [false, true] {
         let upstream = Upstream::new();
         let proxy = Proxy::before(&upstream);
-        let mut client = proxy.connect();
-        client.send(chat());
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asked(&proxy, &upstream, chat());
         if is_lane {
             link.send(chat_reply());
             client.reply();

@@ -7,10 +7,7 @@ use crate::harness::*;
 fn relayed(request: &str, reply: impl AsRef<[u8]>) -> Message {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(request);
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, request);
     link.send(reply);
     link.fin();
     let bodiless = request.starts_with("HEAD ");
@@ -70,10 +67,7 @@ fn redirects_are_not_followed() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
     for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let mut client = proxy.connect();
-        client.send(get("/v1/models"));
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asked(&proxy, &upstream, get("/v1/models"));
         let location = format!("{}/v1/elsewhere", upstream.url());
         link.send(format!(
             "HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nover"

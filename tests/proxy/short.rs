@@ -6,10 +6,7 @@ use crate::harness::*;
 
 /// A client and upstream's connection after one exchange: the next short one is a lane's.
 fn warm(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(proxy, upstream, chat());
     link.send(chat_reply());
     assert_eq!(client.reply().text(), CHAT_REPLY);
     // The tail was sent when the connection to upstream was free again.

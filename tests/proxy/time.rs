@@ -103,10 +103,8 @@ fn who_waits_for_a_place_has_a_part_of_the_time_and_its_row_says_how_long() {
 fn loading_and_slow_prompts_are_told_apart_from_answers() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(post("/api/v1/chat", r#"{"model":"m","input":"Hi","stream":true}"#));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) =
+        asked(&proxy, &upstream, post("/api/v1/chat", r#"{"model":"m","input":"Hi","stream":true}"#));
     let event = |name: &str, rest: &str| chunk(&format!("event: {name}\ndata: {{\"type\":\"{name}\"{rest}}}\n\n"));
     link.send(
         [STREAM_HEAD, &event("chat.start", ",\"model_instance_id\":\"m\""), &event("model_load.start", "")].concat(),

@@ -107,10 +107,7 @@ fn old(request: &str) -> String {
 
 /// A stream for an HTTP/1.0 client, of which the client has seen one event.
 fn old_stream(proxy: &Proxy, upstream: &Upstream, head: &str, event: &str) -> (Client, Link) {
-    let mut client = proxy.connect();
-    client.send(old(&streaming_chat()));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(proxy, upstream, old(&streaming_chat()));
     link.send([head, event].concat());
     client.wait_for("\n\n");
     (client, link)
@@ -138,10 +135,7 @@ fn an_http_1_0_client_sees_a_whole_reply_end_in_good_order() {
     for reply in [[STREAM_HEAD, &chunk(&events), LAST_CHUNK].concat(), [CLOSING_STREAM_HEAD, &events].concat()] {
         let upstream = Upstream::new();
         let proxy = Proxy::before(&upstream);
-        let mut client = proxy.connect();
-        client.send(old(&streaming_chat()));
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, link) = asked(&proxy, &upstream, old(&streaming_chat()));
         link.send_and_finish(&reply);
         let got = client.reply();
         assert_eq!((got.text(), got.ended), (events.as_str(), Ended::Whole), "{reply}");
@@ -193,10 +187,8 @@ fn a_bug_resets_it_too() {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("BUGS_ON_PURPOSE", "1")]);
     for (count, place) in ["flowing", "relaying", "finishing"].into_iter().enumerate() {
-        let mut client = proxy.connect();
-        client.send(old(&streaming_chat()).replace(" HTTP/", &format!("?bug={place} HTTP/")));
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) =
+            asked(&proxy, &upstream, old(&streaming_chat()).replace(" HTTP/", &format!("?bug={place} HTTP/")));
         link.send([CLOSING_STREAM_HEAD, &event("One")].concat());
         client.wait_for("\r\n\r\n");
         link.try_send(event("Two"));

@@ -13,10 +13,7 @@ enum Death {
 
 /// The next request gets a connection of its own, and its reply.
 fn check_goes_on(proxy: &Proxy, upstream: &Upstream, how: &str) {
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(proxy, upstream, chat());
     link.send(chat_reply());
     assert_eq!(client.reply().text(), CHAT_REPLY, "{how}");
     proxy.check_sound();
@@ -67,10 +64,7 @@ fn death_within_the_head_is_a_502() {
 fn check_nonsense(said: &str) {
     let upstream = Upstream::new();
     let proxy = Proxy::with(&upstream, &[("MAX_WORKERS", "1")]);
-    let mut client = proxy.connect();
-    client.send(chat());
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, chat());
     link.try_send(said);
     let reply = client.reply();
     assert_eq!(reply.status(), 502, "{said:.200?}: {}", reply.text());

@@ -38,22 +38,24 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A stream that was asked for; upstream has taken the request.
-pub fn asking(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+/// Both ends of a request that upstream has taken.
+pub fn asked(proxy: &Proxy, upstream: &Upstream, request: impl AsRef<[u8]>) -> (Client, Link) {
     let mut client = proxy.connect();
-    client.send(streaming_chat());
+    client.send(request);
     let mut link = upstream.accept();
     link.request();
     (client, link)
 }
 
+/// The same of one for a stream.
+pub fn asking(proxy: &Proxy, upstream: &Upstream) -> (Client, Link) {
+    asked(proxy, upstream, streaming_chat())
+}
+
 /// A client whose connection has moved to where streams flow. What it asks there is answered when all has been seen
 /// that came before, for a loop takes what is ready in order.
 pub fn beside_streams(proxy: &Proxy, upstream: &Upstream) -> Client {
-    let mut client = proxy.connect();
-    client.send(get("/v1/models"));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(proxy, upstream, get("/v1/models"));
     link.send(reply("200 OK", "application/json\r\nConnection: close", "{}"));
     assert_eq!(client.reply().text(), "{}");
     client

@@ -244,10 +244,7 @@ mod stop {
     fn a_handshake_under_way_is_no_reason_to_wait_for_longer_than_the_grace() {
         let upstream = Upstream::new();
         let mut proxy = Proxy::with(&upstream, &[("SHUTDOWN_GRACE_S", "0")]);
-        let mut client = proxy.connect();
-        client.send(opening("/llm"));
-        let mut link = upstream.accept();
-        link.request();
+        let (mut client, mut link) = asked(&proxy, &upstream, opening("/llm"));
         proxy.signal("TERM");
         link.wait_for_end();
         assert_eq!(client.reply().status(), 503);

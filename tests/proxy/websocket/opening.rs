@@ -140,19 +140,13 @@ fn upstream_may_refuse_and_its_reply_is_one_as_any() {
 fn upstream_may_be_silent_or_gone() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
-    let mut client = proxy.connect();
-    client.send(opening("/llm"));
-    let mut link = upstream.accept();
-    link.request();
+    let (mut client, mut link) = asked(&proxy, &upstream, opening("/llm"));
     link.fin();
     assert_eq!(client.reply().status(), 502);
     // LM Studio's server says nothing at all to a path that it does not know. Regression: who gave that up left an
     // exchange in flight for ever.
     for further in [vec![], ping().masked().bytes()] {
-        let mut client = proxy.connect();
-        client.send([opening("/llm").as_bytes(), &further].concat());
-        let mut link = upstream.accept();
-        link.request();
+        let (client, mut link) = asked(&proxy, &upstream, [opening("/llm").as_bytes(), &further].concat());
         client.leave();
         link.wait_for_close();
     }
