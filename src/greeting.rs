@@ -24,12 +24,13 @@ pub fn greet(proxy: &Proxy, settings: Settings, files: NamedFiles) {
         let asked = builder.spawn(move || {
             // What clients ask tells it, too, and then nobody need ask for it.
             thread::sleep(UPSTREAM_CHECK_REST);
-            if let Some((is_up, _)) = reach.known() {
-                return if is_up {
-                    log::info!("LM Studio answers at {}", settings.upstream)
-                };
-            }
-            match probe::answers(&settings, &files.own_roots) {
+            let answers = match reach.known() {
+                Some((true, _)) => Ok(()),
+                // Its exchange has said why.
+                Some((false, _)) => return,
+                None => probe::answers(&settings, &files.own_roots),
+            };
+            match answers {
                 Ok(()) => log::info!("LM Studio answers at {}", settings.upstream),
                 Err(why) => log::warn!("{why} Until it answers, requests fail."),
             }

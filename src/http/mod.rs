@@ -12,12 +12,13 @@
 //! - [`head`]: the head of a request, with [`request_line`] and `fields`; [`framing`]: where the body ends.
 //! - [`chunked`]: chunked bodies; [`body_rest`]: what is still to come of any.
 //! - [`host`]: which names are served; [`origin`]: which pages may ask for what.
-//! - [`target`]: paths and queries.
+//! - [`target`]: paths and queries. [`accept`]: which replies a client takes.
 //! - [`reply`]: the proxy's own replies, and the head of relayed ones.
 //! - [`reply_head`]: the head of a reply of upstream; [`reply_framing`]: where its body ends; [`whole`]: the plainest
 //!   of those replies.
 //! - [`upgrade`]: which requests open a WebSocket; [`websocket`]: its frames.
 
+pub mod accept;
 pub mod body_rest;
 pub mod chunked;
 mod fields;
@@ -36,6 +37,7 @@ pub mod upgrade;
 pub mod websocket;
 pub mod whole;
 
+pub use accept::accepted;
 pub use chunked::ChunkDecoder;
 pub use framing::Framing;
 pub use head::{RequestHead, read_head};

@@ -4,6 +4,7 @@
 
 use std::fmt::{Display, Write};
 
+use crate::http::{RequestHead, accepted};
 use crate::packs::histogram::Histogram;
 
 /// A format.
@@ -17,22 +18,14 @@ pub enum Exposition {
 
 impl Exposition {
     /// What `Accept` asks for: OpenMetrics where it is named, and nothing that Prometheus' own would do for is preferred.
-    pub fn asked_for(accept: Option<&[u8]>) -> Exposition {
-        let accept = accept.and_then(|accept| std::str::from_utf8(accept).ok()).unwrap_or_default();
+    pub fn asked_for(head: &RequestHead) -> Exposition {
         let (mut open_metrics, mut text) = (0.0, 0.0_f64);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-            let value =
-                |name: &str| parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, it)| *it);
-            let weight: f64 = value("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
-            let has_version = |version| value("version").is_none_or(|asked| asked.trim_matches('"') == version);
-            match kind.as_str() {
-                "application/openmetrics-text" if has_version("1.0.0") => open_metrics = weight.max(open_metrics),
-                "text/plain" if has_version("0.0.4") => text = weight.max(text),
-                "text/*" | "*/*" => text = weight.max(text),
-                _ => {}
+        for kind in accepted(head, "accept") {
+            let has_version = |version| kind.parameter("version").is_none_or(|asked| asked == version);
+            if kind.is("application/openmetrics-text") && has_version("1.0.0") {
+                open_metrics = kind.weight().max(open_metrics);
+            } else if kind.is("text/plain") && has_version("0.0.4") || kind.is("text/*") || kind.is("*/*") {
+                text = kind.weight().max(text);
             }
         }
         if open_metrics > 0.0 && open_metrics >= text { Exposition::OpenMetrics } else { Exposition::Text }
@@ -200,6 +193,7 @@ fn escaped(c: char) -> [Option<char>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::read_head;
 
     fn page(form: Exposition) -> String {
         let mut page = MetricPage::new(form);
@@ -267,8 +261,13 @@ took_seconds_created{m="a"} 3
 
     #[test]
     fn open_metrics_is_for_who_names_it_and_does_not_prefer_the_other() {
+        let asked_for = |accept: Option<&[u8]>| {
+            let accept = accept.map(|accept| [b"Accept: ", accept, b"\r\n"].concat()).unwrap_or_default();
+            let head = [b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n", &accept[..], b"\r\n"].concat();
+            Exposition::asked_for(&read_head(&head, &mut 0).expect("a valid head").expect("a whole head").0)
+        };
         let check = |accept: &str, expected| {
-            assert_eq!(Exposition::asked_for(Some(accept.as_bytes())), expected, "{accept}");
+            assert_eq!(asked_for(Some(accept.as_bytes())), expected, "{accept}");
         };
         // As Prometheus 2 and 3 ask.
         check(
@@ -288,7 +287,7 @@ took_seconds_created{m="a"} 3
         check("application/openmetrics-text;q=none", Exposition::Text);
         check("*/*", Exposition::Text);
         check("text/html,application/xhtml+xml", Exposition::Text);
-        assert_eq!(Exposition::asked_for(None), Exposition::Text);
-        assert_eq!(Exposition::asked_for(Some(b"\xff")), Exposition::Text);
+        assert_eq!(asked_for(None), Exposition::Text);
+        assert_eq!(asked_for(Some(b"\xff")), Exposition::Text);
     }
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::http::RequestHead;
 use crate::http::reply::Reply;
+use crate::http::{RequestHead, accepted};
 
 /// What is smaller fits into a packet as it is.
 const BYTES_MIN: usize = 1024;
@@ -33,27 +33,9 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// Whether a client takes gzip (RFC 9110 §12.5.3).
 pub(super) fn accepts_gzip(head: &RequestHead) -> bool {
-    let fields = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));
-    let codings = fields.flat_map(|(_, value)| value.split(|byte| *byte == b','));
-    let mut any = false;
-    for coding in codings {
-        let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let name = parts.next().unwrap_or_default();
-        let is_wanted = !parts.any(is_zero);
-        if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") {
-            return is_wanted;
-        }
-        any |= name == b"*" && is_wanted;
-    }
-    any
-}
-
-/// Whether a parameter is a weight of nothing: `q=0`, `q=0.000`.
-fn is_zero(parameter: &[u8]) -> bool {
-    let weight = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="));
-    weight.is_some_and(|weight| {
-        weight.first() == Some(&b'0') && weight[1..].iter().all(|byte| matches!(byte, b'.' | b'0'))
-    })
+    let coding = accepted(head, "accept-encoding").find(|coding| coding.is("gzip") || coding.is("x-gzip"));
+    let any = || accepted(head, "accept-encoding").find(|coding| coding.is("*"));
+    coding.or_else(any).is_some_and(|coding| coding.weight() > 0.0)
 }
 
 #[cfg(test)]

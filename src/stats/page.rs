@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use super::gzip::{accepts_gzip, gzip};
 use super::page_parts::{Language, dense, joined};
-use crate::http::RequestHead;
 use crate::http::reply::Reply;
+use crate::http::{RequestHead, accepted};
 
 const STYLE_SOURCE: &str = include_str!("page/style.css");
 /// The parts share one scope. What runs at once, and not when something is asked or pressed, needs what it uses in front
@@ -65,12 +65,7 @@ pub fn page(head: &RequestHead, status: u16) -> Reply {
 /// Whether a client wants the page rather than the report: browsers name its type, curl takes anything. Who says nothing
 /// gets the page.
 pub fn wants_page(head: &RequestHead) -> bool {
-    if head.field("accept").is_none() {
-        return true;
-    }
-    let fields = head.fields().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
-    let mut types = fields.flat_map(|(_, value)| value.split(|byte| matches!(byte, b',' | b';')));
-    types.any(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/html"))
+    head.field("accept").is_none() || accepted(head, "accept").any(|kind| kind.is("text/html"))
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::question::Question;
 use super::reader::{AskError, Reader};
 use super::report::Report;
 use super::sources::Sources;
-use crate::http::RequestHead;
 use crate::http::reply::Reply;
+use crate::http::{RequestHead, accepted};
 use crate::routes::{By, Local, conversation_of};
 
 /// The type of the report.
@@ -119,7 +119,7 @@ pub(super) fn reply(
             if wants_json(head) { json(&report) } else { Reply::new(200, PLAIN, report.text(*width).into_bytes()) }
         }
         Local::Metrics => {
-            let form = Exposition::asked_for(head.field("accept"));
+            let form = Exposition::asked_for(head);
             metrics_page(form, metrics::of_database(reader, form, now_ms, sources.started_s)? + &process(form))
         }
     })
@@ -151,7 +151,7 @@ pub(super) fn reply_without_database(
 ) -> Reply {
     if route == Local::Metrics {
         // When the database fails, what is in memory is what its owner wants to see.
-        let form = Exposition::asked_for(head.field("accept"));
+        let form = Exposition::asked_for(head);
         return metrics_page(form, process(form));
     }
     if route == Local::Line {
@@ -176,10 +176,7 @@ fn status_line(
 
 /// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.
 fn wants_json(head: &RequestHead) -> bool {
-    head.field("accept").is_some_and(|accept| {
-        let mut types = accept.split(|byte| *byte == b',').filter_map(|range| range.split(|byte| *byte == b';').next());
-        types.any(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
-    })
+    accepted(head, "accept").any(|kind| kind.is("application/json"))
 }
 
 fn metrics_page(form: Exposition, text: String) -> Reply {
