@@ -5,12 +5,12 @@
 //!   sums of those of hours.
 //! - The packs of an hour of which a row was removed stay as they are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::packing::State;
-use super::series::{Series, SeriesIds};
+use super::series::{MetSeries, SeriesIds};
 use super::times::{Completeness, hours_reached, times_within};
 use crate::calendar::{HOUR_MS, hour_of_ms};
 use crate::packs::packs_of_hour;
@@ -22,7 +22,7 @@ pub(super) struct FoldedHour {
     /// Of when its rows were read.
     state: State,
     hour: i64,
-    series: Vec<Series>,
+    series: MetSeries,
     sums: Vec<TimeSums>,
     /// Later hours that its rows reach into, with their ids: where an earlier version packed these, nobody has noted it.
     reaching: BTreeSet<(i64, i64)>,
@@ -36,19 +36,15 @@ pub(super) fn fold(conn: &Connection, now_ms: i64) -> rusqlite::Result<Option<Fo
     let open = conn.prepare_cached(open)?.query_row([hour_of_ms(now_ms)], |row| row.get::<_, Option<i64>>(0))?;
     let Some(hour) = open else { return Ok(None) };
     let state = State::of(conn)?;
-    let (mut series, mut places): (Vec<Series>, HashMap<String, usize>) = Default::default();
+    let mut series = MetSeries::default();
     let (from, to) = (hour * HOUR_MS, (hour + 1) * HOUR_MS);
     let mut reaching = BTreeSet::new();
     let (sums, completeness) = times_within(conn, (from, to), (state.until, false), |row| {
-        let names = row.names();
         if row.run.start_ms >= from {
             let length_ms = row.run.end_ms() - row.run.start_ms;
             reaching.extend(hours_reached(row.run.start_ms, length_ms).map(|hour| (hour, row.id)));
         }
-        *places.entry(names.join("\0")).or_insert_with(|| {
-            series.push(names.map(str::to_owned));
-            series.len() - 1
-        })
+        series.place(row.names())
     })?;
     transaction.finish()?;
     Ok(Some(FoldedHour { state, hour, series, sums, reaching, completeness }))
@@ -65,8 +61,8 @@ pub(super) fn close(conn: &Connection, ids: &mut SeriesIds, folded: &FoldedHour)
     let mut now = TimePack::new();
     match folded.completeness {
         Completeness::AllThere => {
-            for (series, sums) in folded.series.iter().zip(&folded.sums) {
-                now.entry(ids.id(conn, series)?).or_default().add(sums, 1);
+            for (series, sums) in folded.series.ids(conn, ids)?.into_iter().zip(&folded.sums) {
+                now.entry(series).or_default().add(sums, 1);
             }
         }
         Completeness::SomeRemoved if before.is_empty() => {

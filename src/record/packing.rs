@@ -11,7 +11,7 @@
 //!   since the rows were read, or a row was corrected ([`State`]).
 
 use std::array;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::conversations::{self, FoldedConversation};
 use super::meta::{number, set};
 use super::schema::CAME_UNTIL;
-use super::series::{Series, SeriesIds};
+use super::series::{MetSeries, SeriesIds};
 use super::table::{ALL_FIGURES, integer, sums_of, text};
 use super::times;
 use crate::calendar::{hour_of_ms, ms_of_text};
@@ -28,7 +28,6 @@ use crate::packs::prefixes::{PrefixPack, PrefixSums, encode_prefixes, visit_pref
 use crate::packs::sums::Sums;
 use crate::packs::{DamagedPack, Measured, encode_latencies, encode_sums, packs_of_hour, read_sums, visit_latencies};
 use crate::prompts::reason::PrefixBreak;
-use crate::routes::Names;
 
 /// Name in `meta` of the id up to which packs hold every row.
 pub const PACKED_UNTIL: &str = "packed_until";
@@ -82,12 +81,7 @@ pub struct Folded {
     /// The last row's id.
     last: i64,
     rows: usize,
-    /// In the order in which they were met.
-    series: Vec<Series>,
-    /// Where each of them stands, by its names, one behind the other.
-    places: HashMap<String, usize>,
-    /// That of the last row.
-    last_place: usize,
+    series: MetSeries,
     measured: BTreeMap<(i64, usize), Measured>,
     /// By hour, series and reason.
     prefixes: BTreeMap<(i64, usize, u8), PrefixSums>,
@@ -147,7 +141,7 @@ impl Folded {
     fn count(&mut self, row: &Row) -> rusqlite::Result<()> {
         let id = row.get(0)?;
         let sums = Sums { first_id: id, last_id: id, ..sums_of(row, 14, ALL_FIGURES) };
-        let series = self.place(array::from_fn(|at| text(row, 2 + at)));
+        let series = self.series.place(array::from_fn(|at| text(row, 2 + at)));
         let start_ms = ms_of_text(text(row, 1)).unwrap_or(0);
         let hour = hour_of_ms(start_ms);
         self.hours.insert(hour);
@@ -179,41 +173,20 @@ impl Folded {
         Ok(())
     }
 
-    fn place(&mut self, names: Names<&str>) -> usize {
-        // Mostly it is the same as that of the row before.
-        if self.series.get(self.last_place).is_some_and(|last| last.iter().eq(&names)) {
-            return self.last_place;
-        }
-        self.last_place = self.place_of_any(&names);
-        self.last_place
-    }
-
-    fn place_of_any(&mut self, names: &Names<&str>) -> usize {
-        *self.places.entry(names.join("\0")).or_insert_with(|| {
-            self.series.push((*names).map(str::to_owned));
-            self.series.len() - 1
-        })
-    }
-
     /// Hour, series, and what they come to. Series that are new are made, inside the caller's transaction.
     pub(super) fn by_series(
         &self,
         conn: &Connection,
         ids: &mut SeriesIds,
     ) -> rusqlite::Result<impl Iterator<Item = (i64, i64, &Measured)>> {
-        let series = self.series_ids(conn, ids)?;
+        let series = self.series.ids(conn, ids)?;
         Ok(self.measured.iter().map(move |((hour, at), measured)| (*hour, series[*at], measured)))
-    }
-
-    /// In the order in which they were met, so that the first have the lowest ids.
-    fn series_ids(&self, conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<Vec<i64>> {
-        self.series.iter().map(|series| ids.id(conn, series)).collect()
     }
 
     /// Adds them to packs and conversations, or takes them away with a sign of -1.
     fn add_to_packs(&self, conn: &Connection, ids: &mut SeriesIds, sign: i64) -> rusqlite::Result<()> {
         add_to_packs(conn, self.by_series(conn, ids)?, sign)?;
-        let series = self.series_ids(conn, ids)?;
+        let series = self.series.ids(conn, ids)?;
         add_prefixes(conn, "packed_prefixes", &self.prefixes, &series, sign)?;
         add_prefixes(conn, "packed_cuts", &self.cuts, &series, sign)?;
         times::open_hours(conn, &self.hours, &self.reaching, sign)?;

@@ -20,6 +20,36 @@ fn folded(series: &Series, names: &[By]) -> Series {
     folded
 }
 
+/// Series in the order in which they were met among some rows.
+#[derive(Debug, Default)]
+pub(super) struct MetSeries {
+    met: Vec<Series>,
+    /// Where each of them stands, by its names, one behind the other.
+    places: HashMap<String, usize>,
+    /// That of the last row.
+    last_place: usize,
+}
+
+impl MetSeries {
+    /// Where the series of a row with these names stands.
+    pub(super) fn place(&mut self, names: Names<&str>) -> usize {
+        // Mostly it is the same as that of the row before.
+        if self.met.get(self.last_place).is_none_or(|last| !last.iter().eq(&names)) {
+            self.last_place = *self.places.entry(names.join("\0")).or_insert_with(|| {
+                self.met.push(names.map(str::to_owned));
+                self.met.len() - 1
+            });
+        }
+        self.last_place
+    }
+
+    /// Their ids, of which the first met have the lowest. They are made where there are none, inside the caller's
+    /// transaction.
+    pub(super) fn ids(&self, conn: &Connection, ids: &mut SeriesIds) -> rusqlite::Result<Vec<i64>> {
+        self.met.iter().map(|series| ids.id(conn, series)).collect()
+    }
+}
+
 /// Ids of the series met so far.
 #[derive(Debug, Default)]
 pub struct SeriesIds {

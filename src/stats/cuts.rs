@@ -5,46 +5,15 @@ use rusqlite::params_from_iter;
 
 use super::condition::Condition;
 use super::filter::Filter;
-use super::range::{Cut, Pieces, cut};
 use super::reader::{AskError, Reader};
-use crate::calendar::HOUR_MS;
-use crate::packs::prefixes::visit_prefixes;
-use crate::packs::{SPAN_ALL, SPAN_HOUR, pack_id};
-
-const PACK: &str = "SELECT pack FROM packed_cuts WHERE id = ?1";
 
 impl Reader {
     /// Of those that the filter lets pass, inside the caller's transaction.
     pub(super) fn prompts_cut(&self, filter: &Filter) -> Result<i64, AskError> {
-        if !filter.conversations.is_empty() {
-            return self.turns_to_add(filter)?.into_iter().map(|id| Ok(self.rows_cut(filter, (id, id))?)).sum();
-        }
-        let packed = self.packed()?;
-        let mut count = self.rows_cut(filter, packed.ids_behind())?;
-        let mut is_any_packed = false;
-        self.pack(PACK, pack_id(SPAN_ALL, 0), |_| {
-            is_any_packed = true;
-            Ok(())
-        })?;
-        if !is_any_packed {
-            return Ok(count);
-        }
-        let Pieces { packs, rows } = cut(filter.from_ms, filter.to_ms, packed, Cut::Signed);
-        let series = self.series()?;
-        for (id, sign) in packs {
-            self.pack(PACK, id, |pack| {
-                visit_prefixes(pack, |at, _, sums| {
-                    let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
-                    count += known.filter(|series| filter.matches(series)).map_or(0, |_| sign * sums.requests);
-                })
-            })?;
-        }
-        drop(series);
-        for (from_ms, to_ms) in rows {
-            let hour = pack_id(SPAN_HOUR, from_ms / HOUR_MS);
-            let Some((first, last)) = self.ids_of_pack(&Filter::default(), hour)? else { continue };
-            let part = Filter { from_ms: Some(from_ms), to_ms: Some(to_ms), ..filter.clone() };
-            count += self.rows_cut(&part, (first, last.min(packed.state.until)))?;
+        let mut count = 0;
+        let parts = self.packed_prompts("packed_cuts", filter, |_, _, sums, sign| count += sign * sums.requests)?;
+        for (part, ids) in parts {
+            count += self.rows_cut(&part, ids)?;
         }
         Ok(count)
     }
@@ -64,6 +33,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::calendar::HOUR_MS;
     use crate::record::row::Row;
     use crate::record::store::{DbSync, Store};
     use crate::routes::By;

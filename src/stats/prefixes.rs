@@ -17,6 +17,7 @@ use crate::calendar::HOUR_MS;
 use crate::packs::prefixes::{PrefixSums, visit_prefixes};
 use crate::packs::{SPAN_ALL, SPAN_HOUR, pack_id};
 use crate::prompts::PrefixBreak;
+use crate::record::series::Series;
 use crate::record::table::{integer, text};
 use crate::routes::By;
 
@@ -90,6 +91,9 @@ fn of_row(row: &Row) -> Option<(u8, PrefixSums)> {
     Some((reason as u8, sums))
 }
 
+/// Rows of these ids, of which those count that the filter lets pass.
+pub(super) type PartOfRows = (Filter, (i64, i64));
+
 impl Reader {
     /// Why the prompts that the filter lets pass were read anew.
     pub fn prefixes(&self, filter: &Filter) -> Result<Prefixes, AskError> {
@@ -113,21 +117,48 @@ impl Reader {
 
     fn prefix_counts(&self, filter: &Filter) -> Result<PrefixCounts, AskError> {
         let mut counts = PrefixCounts::new();
+        let parts = self.packed_prompts("packed_prefixes", filter, |series, place, sums, sign| {
+            let key = (series[By::Client].clone(), series[By::Model].clone(), place);
+            counts.entry(key).or_default().add(sums, sign);
+        })?;
+        for (part, ids) in parts {
+            self.count_rows(&mut counts, &part, ids)?;
+        }
+        Ok(counts)
+    }
+
+    /// Visits what the packs of a table tell of prompts that the filter lets pass, by series and reason, to be added (1)
+    /// or taken away (-1). Returns the parts that are left, of which rows tell: those that lie at the edges of a range, or are
+    /// not packed, and all of a conversation.
+    pub(super) fn packed_prompts(
+        &self,
+        table: &str,
+        filter: &Filter,
+        mut visit: impl FnMut(&Series, u8, &PrefixSums, i64),
+    ) -> Result<Vec<PartOfRows>, AskError> {
         if !filter.conversations.is_empty() {
-            self.count_turns(&mut counts, filter)?;
-            return Ok(counts);
+            return Ok(self.turns_to_add(filter)?.into_iter().map(|id| (filter.clone(), (id, id))).collect());
         }
         let packed = self.packed()?;
+        let mut parts = vec![(filter.clone(), packed.ids_behind())];
+        let query = format!("SELECT pack FROM {table} WHERE id = ?1");
+        let mut is_any_packed = false;
+        self.pack(&query, pack_id(SPAN_ALL, 0), |_| {
+            is_any_packed = true;
+            Ok(())
+        })?;
+        if !is_any_packed {
+            return Ok(parts);
+        }
         let Pieces { packs, rows } = cut(filter.from_ms, filter.to_ms, packed, Cut::Signed);
         {
             let series = self.series()?;
             for (id, sign) in packs {
-                self.pack("SELECT pack FROM packed_prefixes WHERE id = ?1", id, |pack| {
+                self.pack(&query, id, |pack| {
                     visit_prefixes(pack, |at, place, sums| {
                         let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
                         if let Some(series) = known.filter(|series| filter.matches(series)) {
-                            let key = (series[By::Client].clone(), series[By::Model].clone(), place);
-                            counts.entry(key).or_default().add(sums, sign);
+                            visit(series, place, sums, sign);
                         }
                     })
                 })?;
@@ -137,10 +168,9 @@ impl Reader {
             let hour = pack_id(SPAN_HOUR, from_ms / HOUR_MS);
             let Some((first, last)) = self.ids_of_pack(&Filter::default(), hour)? else { continue };
             let part = Filter { from_ms: Some(from_ms), to_ms: Some(to_ms), ..filter.clone() };
-            self.count_rows(&mut counts, &part, (first, last.min(packed.state.until)))?;
+            parts.push((part, (first, last.min(packed.state.until))));
         }
-        self.count_rows(&mut counts, filter, packed.ids_behind())?;
-        Ok(counts)
+        Ok(parts)
     }
 
     /// Counts the rows of these ids that the filter lets pass.
@@ -154,14 +184,6 @@ impl Reader {
                 let key = (text(row, 4).to_owned(), text(row, 5).to_owned(), place);
                 counts.entry(key).or_default().add(&sums, 1);
             }
-        }
-        Ok(())
-    }
-
-    /// Counts the rows of the filter's conversations.
-    fn count_turns(&self, counts: &mut PrefixCounts, filter: &Filter) -> Result<(), AskError> {
-        for id in self.turns_to_add(filter)? {
-            self.count_rows(counts, filter, (id, id))?;
         }
         Ok(())
     }
