@@ -120,6 +120,7 @@ pub(super) struct Traced {
     /// It is the first that is known of its conversation.
     pub(super) begins: bool,
     end: Option<u64>,
+    dialect: Dialect,
 }
 
 impl Lineages {
@@ -130,7 +131,8 @@ impl Lineages {
         row: &Row,
         hashes: &impl BuildHasher,
     ) -> rusqlite::Result<Traced> {
-        let outline = outline_of(row);
+        let dialect = dialect_of(&row.endpoint);
+        let outline = outline_of(row, dialect);
         if !self.is_loaded {
             self.load(conn, hashes)?;
         }
@@ -144,7 +146,9 @@ impl Lineages {
                 (known.unwrap_or_else(|| Arc::from(response.as_str())), ConversationSource::Response)
             }
             ToldConversation::Untold => {
-                let Some(end) = end else { return Ok(Traced { lineage: Lineage::default(), begins: false, end }) };
+                let Some(end) = end else {
+                    return Ok(Traced { lineage: Lineage::default(), begins: false, end, dialect });
+                };
                 let links = Vec::from_iter(chain(messages, seed));
                 let known = links.iter().rev().find_map(|link| self.ends.conversations.get(link)).cloned();
                 (known.unwrap_or_else(|| Arc::from(chain_name(end))), ConversationSource::Prefix)
@@ -158,18 +162,18 @@ impl Lineages {
         // Of what goes on from a reply, upstream has the rest.
         if let Some(outline) = outline.filter(|_| source != ConversationSource::Response) {
             self.compare(conn, row, outline, &conversation, &mut lineage)?;
-            self.judge(row, outline.bytes(), &mut lineage);
+            self.judge(row, dialect, outline.bytes(), &mut lineage);
         }
-        Ok(Traced { lineage, begins, end })
+        Ok(Traced { lineage, begins, end, dialect })
     }
 
     /// Whether upstream seems to have cut the prompt. Of one that is not kept as it was sent, how many tokens it should have
     /// is not known.
-    fn judge(&mut self, row: &Row, bytes: u64, lineage: &mut Lineage) {
+    fn judge(&mut self, row: &Row, dialect: Dialect, bytes: u64, lineage: &mut Lineage) {
         let is_as_sent = row.content.shape.as_ref().is_some_and(|shape| shape.replaced.is_none());
         let Some(input) = row.input_tokens.filter(|_| is_as_sent && was_read(row.outcome)) else { return };
         // Some count beside it what the cache had: then there are more, and none too few.
-        let beside = match dialect_of(&row.endpoint) {
+        let beside = match dialect {
             Dialect::Messages => row.cached_tokens.unwrap_or(0).saturating_add(row.cache_write_tokens.unwrap_or(0)),
             _ => 0,
         };
@@ -179,8 +183,8 @@ impl Lineages {
             told_tokens: input.saturating_add(beside),
             context_tokens: row.context_tokens,
         };
-        let model = self.model(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
-        let density = &mut self.models.entry(model).or_default().density;
+        let (_, habits) = self.habits(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
+        let density = &mut habits.density;
         if let Some(judgement) = density.judge(size, || prompt_of(row).map(|prompt| (prompt.bytes(), prompt.parts()))) {
             lineage.prompt_cut = Some(judgement.is_cut);
             lineage.prompt_expected_tokens = Some(judgement.expected_tokens);
@@ -273,8 +277,10 @@ impl Lineages {
         if traced.begins {
             self.names.note(conversation.clone(), &conversation);
         }
-        self.note_end(&conversation, traced.end, row.request_id.as_deref().filter(|_| is_gone_on_from(&row.endpoint)));
-        let Some(outline) = outline_of(row).filter(|_| traced.lineage.prefix_break.is_some()).cloned() else { return };
+        self.note_end(&conversation, traced.end, row.request_id.as_deref().filter(|_| is_gone_on_from(traced.dialect)));
+        // Only a prompt that was compared goes on to be.
+        let compared = row.content.shape.as_ref().filter(|_| traced.lineage.prefix_break.is_some());
+        let Some(outline) = compared.map(|shape| shape.outline.clone()) else { return };
         let shared = traced.lineage.prefix_bytes.unwrap_or(0);
         let model = self.note_habits(row, outline.bytes(), shared);
         if was_read(row.outcome) {
@@ -299,8 +305,7 @@ impl Lineages {
 
     /// The model, as it is known here.
     fn note_habits(&mut self, row: &Row, prompt_bytes: u64, shared_bytes: u64) -> Arc<str> {
-        let model = self.model(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
-        let habits = self.models.entry(model.clone()).or_default();
+        let (model, habits) = self.habits(row.model.as_deref().unwrap_or(UNKNOWN_MODEL));
         habits.tells_cached_tokens |= row.cached_tokens.is_some();
         let first_ms = row.time_to_first_token_ms.filter(|ms| *ms >= MEASURED_MS_MIN);
         let read = row.input_tokens.map(|input| input.saturating_sub(row.cached_tokens.unwrap_or(0)));
@@ -315,15 +320,17 @@ impl Lineages {
         model
     }
 
-    /// This name, once for all.
-    fn model(&mut self, name: &str) -> Arc<str> {
-        if let Some((model, _)) = self.models.get_key_value(name) {
-            return model.clone();
-        }
-        if self.models.len() >= MODELS_KNOWN_MAX {
-            self.models.clear();
-        }
-        Arc::from(name)
+    /// What is known of a model, and its name, which stands once for all that is of it.
+    fn habits(&mut self, name: &str) -> (Arc<str>, &mut ModelHabits) {
+        let known = self.models.get_key_value(name).map(|(model, _)| model.clone());
+        let model = known.unwrap_or_else(|| {
+            if self.models.len() >= MODELS_KNOWN_MAX {
+                self.models.clear();
+            }
+            Arc::from(name)
+        });
+        let habits = self.models.entry(model.clone()).or_default();
+        (model, habits)
     }
 
     fn push(&mut self, past: PastPrompt) {
@@ -353,10 +360,9 @@ impl Lineages {
             let seed = chain_seed(told(5), told(6), hashes);
             let messages = outline.as_ref().map_or(&[][..], |outline| outline.part(ElementPart::Message));
             self.names.note(conversation.clone(), &conversation);
-            let reply = told(4).filter(|_| is_gone_on_from(text(row, 11)));
+            let reply = told(4).filter(|_| is_gone_on_from(dialect_of(text(row, 11))));
             self.note_end(&conversation, chain(messages, seed).last(), reply);
-            let model = self.model(text(row, 1));
-            let habits = self.models.entry(model.clone()).or_default();
+            let (model, habits) = self.habits(text(row, 1));
             habits.tells_cached_tokens |= integer(row, 8).is_some();
             if let Some((bytes, tokens)) = integer(row, 12).zip(integer(row, 13)) {
                 habits.density.learn(bytes as f64 / tokens.max(1) as f64);
@@ -381,9 +387,9 @@ impl PastPrompt {
 }
 
 /// What a request's prompt consists of, if it is part of a conversation.
-fn outline_of(row: &Row) -> Option<&Outline> {
+fn outline_of(row: &Row, dialect: Dialect) -> Option<&Outline> {
     let outline = &row.content.shape.as_ref()?.outline;
-    let converses = generates(&row.endpoint) && dialect_of(&row.endpoint) != Dialect::Embeddings;
+    let converses = generates(&row.endpoint) && dialect != Dialect::Embeddings;
     Some(outline).filter(|outline| converses && !outline.elements().is_empty())
 }
 
@@ -410,9 +416,9 @@ fn shared_within_parted(conn: &Connection, past: &PastPrompt, row: &Row, number:
     }
 }
 
-/// Whether replies of this endpoint are those that a request can say it goes on from.
-fn is_gone_on_from(endpoint: &str) -> bool {
-    !matches!(dialect_of(endpoint), Dialect::Chat | Dialect::Completions | Dialect::Embeddings | Dialect::Messages)
+/// Whether replies of this dialect are those that a request can say it goes on from.
+fn is_gone_on_from(dialect: Dialect) -> bool {
+    !matches!(dialect, Dialect::Chat | Dialect::Completions | Dialect::Embeddings | Dialect::Messages)
 }
 
 /// Whether upstream has read the prompt of a request that ended so.
