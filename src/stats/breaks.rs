@@ -17,8 +17,8 @@ use rusqlite::OptionalExtension;
 use serde::Serialize;
 
 use super::answers::one_decimal;
+use super::columns::{plain, with_commas};
 use super::reader::Reader;
-use super::report::{plain, with_commas};
 use super::rows::REQUEST_COLUMNS;
 use crate::calendar::ms_of_text;
 use crate::prompts::break_excerpts::break_excerpts;

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::answers::Summary;
+use super::columns::{amount, plain, with_commas};
 use super::now::{ExchangeNow, Now, span};
-use super::report::{amount, plain, with_commas};
 
 /// Columns that a model's name has at most.
 const NAME_WIDTH: usize = 28;

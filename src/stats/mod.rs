@@ -47,6 +47,7 @@ pub mod answers;
 pub mod bodies;
 pub mod breaks;
 mod chats;
+mod columns;
 mod condition;
 pub mod conversations;
 mod csv;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use super::report::{figure, plain};
+use super::columns::{WIDTH, cell, figure, write_title};
 use super::sources::Sources;
 use crate::calendar::text_of_ms;
 use crate::http::reply::Reply;
@@ -137,10 +137,7 @@ impl Now {
     /// Aligned columns, 80 wide.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let title = concat!("LMS Metrics Proxy ", env!("CARGO_PKG_VERSION"));
-        let made = format!("{} {} UTC", &self.time[..10], &self.time[11..19]);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{title}{made:>width$}\n", width = 80 - title.len());
+        write_title(&mut text, WIDTH, &format!("{} {} UTC", &self.time[..10], &self.time[11..19]));
         let since = |since_ms: i64| span(self.now_ms - since_ms);
         let _ = match self.upstream.is_up {
             Some(true) => writeln!(text, "LM Studio answers, for {}.", since(self.upstream.since_ms)),
@@ -153,8 +150,9 @@ impl Now {
                 (Some(tokens), None) => format!("context {}", count(tokens)),
                 (None, _) => "context not known".to_owned(),
             };
-            let (state, name) = (model.state, plain(&model.model, 27));
-            let _ = writeln!(text, "{state:<9}{name:<28}{context:<32}{:>11}", since(model.since_ms));
+            let (state, name) = (model.state, cell(&model.model, 28));
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(text, "{state:<9}{name}{context:<32}{:>11}", since(model.since_ms));
         }
         self.write_exchanges(&mut text);
         text
@@ -172,15 +170,15 @@ impl Now {
             "id", head[0], head[1], head[2], "s", "bytes", "events", "/s"
         );
         for one in &self.exchanges {
-            let name = |name: &Option<String>, width| name.as_ref().map_or("-".to_owned(), |name| plain(name, width));
+            let name = |name: &Option<String>, width| cell(name.as_deref().unwrap_or("-"), width);
             let known = |value: Option<u64>, width| value.map_or("-".to_owned(), |value| figure(value as i64, width));
             let speed = one.tokens_per_second.or(one.events_per_second);
             let _ = writeln!(
                 text,
-                "{:>6} {:<13}{:<20}{:<11}{:>7}{:>9}{:>7}{:>6}",
+                "{:>6} {}{}{:<11}{:>7}{:>9}{:>7}{:>6}",
                 one.id,
-                name(&one.client, 12),
-                name(&one.model, 19),
+                name(&one.client, 13),
+                name(&one.model, 20),
                 one.phase,
                 seconds(one.phase_ms),
                 known(one.body_bytes, 8),

@@ -8,11 +8,11 @@ use rusqlite::{Row, params_from_iter};
 use serde::Serialize;
 
 use super::answers::one_decimal;
+use super::columns::{cell, with_commas};
 use super::condition::Condition;
 use super::filter::Filter;
 use super::range::{Cut, Pieces, cut};
 use super::reader::{AskError, Reader};
-use super::report::{plain, with_commas};
 use crate::calendar::HOUR_MS;
 use crate::packs::prefixes::{PrefixSums, visit_prefixes};
 use crate::packs::{SPAN_ALL, SPAN_HOUR, pack_id};
@@ -218,13 +218,15 @@ impl Prefixes {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 out,
-                "{client:<14}{model:<22}{reason:<19}{requests:>9}{prompt:>15}{new:>15}{share:>9}{lost:>9}"
+                "{}{}{reason:<19}{requests:>9}{prompt:>15}{new:>15}{share:>9}{lost:>9}",
+                cell(client, 14),
+                cell(model, 22)
             );
         };
         let head = ["requests", "prompt bytes", "read anew", "shared", "lost s *"].map(str::to_owned);
         line("client", "model", "reason", head);
         for PrefixGroup { client, model, prefix_break, figures } in &self.prefixes {
-            line(&plain(client.as_deref().unwrap_or("-"), 13), &plain(model, 21), prefix_break, figures.cells());
+            line(client.as_deref().unwrap_or("-"), model, prefix_break, figures.cells());
         }
         line("all", "", "", self.total.cells());
         out.push_str("\n* how long it took to read again what could have been shared: an estimate\n");

@@ -1,9 +1,9 @@
 //! What a query string asks of a route. Pure but for the rules of a zone that is named: time is an argument.
 
 use super::answers::By;
+use super::columns::{WIDTH, WIDTH_MAX, WIDTH_MIN};
 use super::export::Format;
 use super::filter::{FILTERS, Filter, shown};
-use super::report::{WIDTH, WIDTH_MAX, WIDTH_MIN};
 use super::totals::Bucket;
 use super::zone::Zone;
 use crate::http::target::query_pairs;

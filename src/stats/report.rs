@@ -5,23 +5,17 @@
 //! that it shows.
 
 use std::array;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 use serde::Serialize;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::answers::{By, Electricity, Groups, RequestRow, Summary};
+use super::columns::{WIDTH, amount, figure, plain, write_cells, write_figures, write_line, write_list, write_title};
 use super::filter::{Filter, present_end_ms};
 use super::reader::{AskError, Reader};
 use super::zone::Zone;
 use crate::calendar::{ms_of_text, text_of_ms, whole_seconds};
 
-/// Columns of a terminal that says nothing.
-pub const WIDTH: usize = 80;
-/// Below it some figures are left out, to where names would be no more than their ends.
-pub const WIDTH_MIN: usize = 58;
-/// Names are no longer.
-pub const WIDTH_MAX: usize = 240;
 /// Models that the text shows; the others are added up in one line.
 const MODELS_SHOWN: usize = 8;
 /// Requests at the end.
@@ -82,10 +76,7 @@ impl Report {
     pub fn text(&self, width: usize) -> String {
         let mut text = String::new();
         let now = self.local(self.now_ms);
-        let title = concat!("LMS Metrics Proxy ", env!("CARGO_PKG_VERSION"));
-        let made = format!("{} {} ({})", &now[..10], &now[11..16], self.zone_text());
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{title}{made:>width$}\n", width = width.saturating_sub(title.len()));
+        write_title(&mut text, width, &format!("{} {} ({})", &now[..10], &now[11..16], self.zone_text()));
         self.write_totals(&mut text, width);
         self.write_models(&mut text, width);
         self.write_requests(&mut text, width);
@@ -152,7 +143,7 @@ impl Report {
         text.push('\n');
         write_line(text, name_width, "model, all time", WIDTHS, &["requests", "failed", "tokens in", "tokens out"]);
         let mut line = |name: &str, figures: [i64; 4]| {
-            write_figures(text, name_width, &plain(name, name_width - 1), WIDTHS, &figures);
+            write_figures(text, name_width, name, WIDTHS, &figures);
         };
         let (shown, rest) = groups.split_at(groups.len().min(MODELS_SHOWN));
         for group in shown {
@@ -196,22 +187,13 @@ impl Report {
                 [known(request.input_tokens), known(request.output_tokens), duration(request.duration_ms), speed];
             let cells = figures.iter().zip(all).filter(|(_, (name, _))| is_shown(name));
             let cells: Vec<&str> = cells.map(|(cell, _)| cell.as_str()).collect();
-            line(&time, &plain(&request.model, name_width - 1), &cells, ending(&request.outcome));
+            line(&time, &request.model, &cells, ending(&request.outcome));
         }
     }
 
     /// A moment in the zone asked for, as `2026-01-19T10:30:45.123Z`.
     fn local(&self, ms: i64) -> String {
         text_of_ms(ms + self.zone.offset_ms(ms))
-    }
-}
-
-/// Money; of small sums more decimals are of interest.
-pub(super) fn amount(value: Option<f64>, currency: &str) -> String {
-    match value {
-        Some(small) if small.abs() < 1.0 => format!("{small:.4} {currency}"),
-        Some(value) => format!("{value:.2} {currency}"),
-        None => "unknown".to_owned(),
     }
 }
 
@@ -222,68 +204,6 @@ fn figures(sums: &Summary) -> [i64; 4] {
 /// Columns of a request's time, and of how it ended with the blanks before.
 const TIME_WIDTH: usize = 12;
 const ENDING_WIDTH: usize = 11;
-
-/// A name at the left, and behind it cells at the right of their columns.
-fn write_line(text: &mut String, name_width: usize, name: &str, widths: &[usize], cells: &[impl Display]) {
-    write_cells(text, name_width, name, widths, cells);
-    text.push('\n');
-}
-
-fn write_cells(text: &mut String, name_width: usize, name: &str, widths: &[usize], cells: &[impl Display]) {
-    let _ = write!(text, "{name}{:1$}", "", name_width.saturating_sub(name.width()));
-    for (cell, width) in cells.iter().zip(widths) {
-        let _ = write!(text, "{cell:>width$}");
-    }
-}
-
-/// Words, then what they are about, with commas in between, on as many lines as that takes.
-fn write_list(text: &mut String, width: usize, words: &str, list: &[String]) {
-    let mut used = words.width();
-    text.push_str(words);
-    for (at, one) in list.iter().enumerate() {
-        let comma = if at + 1 < list.len() { "," } else { "" };
-        let more = 1 + one.width() + comma.len();
-        // Further lines begin with a blank, too.
-        if used + more > width {
-            text.push('\n');
-            used = 0;
-        }
-        let _ = write!(text, " {one}{comma}");
-        used += more;
-    }
-    text.push('\n');
-}
-
-/// The same of figures, each at least a blank apart from what is before it.
-fn write_figures(text: &mut String, name_width: usize, name: &str, widths: &[usize], figures: &[i64]) {
-    let cells: Vec<String> = figures.iter().zip(widths).map(|(value, width)| figure(*value, width - 1)).collect();
-    write_line(text, name_width, name, widths, &cells);
-}
-
-/// With a comma between thousands, in at most so many characters: larger ones in thousands, millions, and so on.
-pub(super) fn figure(value: i64, width: usize) -> String {
-    let mut rest = value;
-    for unit in ["", "k", "M", "G", "T", "P"] {
-        let text = with_commas(rest) + unit;
-        if text.len() <= width {
-            return text;
-        }
-        rest /= 1000;
-    }
-    rest.to_string()
-}
-
-pub(super) fn with_commas(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = String::from(if value < 0 { "-" } else { "" });
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// Seconds with a decimal; above an hour and a half without.
 fn duration(ms: i64) -> String {
@@ -309,32 +229,12 @@ fn ending(outcome: &str) -> &str {
     }
 }
 
-/// What came over the network, fit for a terminal: no control characters, and no wider than so many columns. What is too
-/// long loses its middle, for names differ at their ends.
-pub(super) fn plain(text: &str, width: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    if clean.width() <= width {
-        return clean;
-    }
-    let end_width = width.saturating_sub(1) / 2;
-    let begin = cut(clean.chars(), width.saturating_sub(1) - end_width);
-    let end: String = cut(clean.chars().rev(), end_width).chars().rev().collect();
-    format!("{begin}…{end}")
-}
-
-/// As many of these as fit.
-fn cut(characters: impl Iterator<Item = char>, width: usize) -> String {
-    let mut used = 0;
-    let fits = |c: &char| {
-        used += c.width().unwrap_or(0);
-        used <= width
-    };
-    characters.take_while(fits).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use unicode_width::UnicodeWidthStr;
+
     use super::super::answers::Cost;
+    use super::super::columns::{WIDTH_MAX, WIDTH_MIN};
     use super::*;
     use crate::calendar::{DAY_MS, HOUR_MS};
     use crate::record::row::{Outcome, Row};
@@ -428,10 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lose_their_middle_and_other_years_are_told() {
-        assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 20), "qwen2.5-co…ct-Q4_K_M");
-        assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 33), "qwen2.5-coder-32b-instruct-Q4_K_M");
-        assert_eq!(plain("\u{6a21}\u{578b}\u{6a21}\u{578b}", 6), "\u{6a21}…\u{578b}");
+    fn requests_of_other_years_tell_which() {
         let old = Row { start_ms: row().start_ms - 400 * DAY_MS, ..row() };
         let text = report(&[old, row()], row().start_ms).text(WIDTH);
         let times: Vec<&str> = text.lines().rev().take(2).map(|line| line[..TIME_WIDTH].trim_end()).collect();
@@ -439,31 +336,9 @@ mod tests {
     }
 
     #[test]
-    fn what_it_would_have_cost_takes_the_lines_that_it_needs() {
-        let list = ["today 1.00 EUR", "7 days 12345.00 EUR", "30 days 123456.00 EUR", "all time 1234567.00 EUR"];
-        let mut text = String::new();
-        write_list(&mut text, 60, "Elsewhere:", &list.map(str::to_owned));
-        assert_eq!(
-            text,
-            "Elsewhere: today 1.00 EUR, 7 days 12345.00 EUR,\n 30 days 123456.00 EUR, all time 1234567.00 EUR\n"
-        );
-    }
-
-    #[test]
     fn an_empty_database_says_what_to_do() {
         let text = report(&[], 0).text(WIDTH);
         assert!(text.contains("Nothing is recorded yet."), "{text}");
         assert!(!text.contains("model, all time"));
-    }
-
-    #[test]
-    fn figures_fit_their_columns() {
-        let check = |value: i64, width: usize, expected: &str| assert_eq!(figure(value, width), expected);
-        check(0, 9, "0");
-        check(999, 9, "999");
-        check(1000, 9, "1,000");
-        check(1_234_567, 9, "1,234,567");
-        check(12_345_678, 9, "12,345k");
-        check(i64::MAX, 9, "9,223P");
     }
 }

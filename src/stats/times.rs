@@ -11,10 +11,10 @@ use rusqlite::params;
 use serde::{Serialize, Serializer};
 
 use super::answers::one_decimal;
+use super::columns::{cell, with_commas};
 use super::filter::Filter;
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader};
-use super::report::{plain, with_commas};
 use crate::calendar::{HOUR_MS, hour_of_ms, text_of_ms};
 use crate::limits::TIMED_HOURS_READ_MAX;
 use crate::packs::times::{TimeFigure, TimePhase, TimeSums, UNCOUNTED, visit_times};
@@ -390,7 +390,7 @@ impl Times {
         }
         out.push('\n');
         let mut line = |client: &str, model: &str, cells: [String; 8]| {
-            let _ = write!(out, "{client:<14}{model:<22}");
+            let _ = write!(out, "{}{}", cell(client, 14), cell(model, 22));
             for (cell, width) in cells.iter().zip([9, 11, 10, 9, 9, 6, 12, 8]) {
                 let _ = write!(out, "{cell:>width$}");
             }
@@ -399,7 +399,7 @@ impl Times {
         let head = ["requests", "generating", "prompts", "loading", "waiting", "loads", "prompt t/s", "drafts"];
         line("client", "model", head.map(str::to_owned));
         for TimeGroup { client, model, parts } in &self.times {
-            line(&plain(client.as_deref().unwrap_or("-"), 13), &plain(model, 21), parts.cells());
+            line(client.as_deref().unwrap_or("-"), model, parts.cells());
         }
         line("all", "", self.total.cells());
         out.push_str("\nMoments in which several requests were under way are shared equally among them.\n");
