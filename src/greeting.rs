@@ -1,6 +1,7 @@
 //! The first lines of the log: what runs, where its page is, where it records, and whether LM Studio answers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::absolute;
 use std::thread;
 
@@ -44,6 +45,11 @@ pub fn greet(proxy: &Proxy, settings: Settings, files: NamedFiles) {
 /// What can be opened in a browser. An address that means every one of this machine is none.
 pub fn pages(listening: SocketAddr) -> Vec<String> {
     let at = |host: &dyn std::fmt::Display| format!("http://{host}:{}/", listening.port());
+    let local = || match listening.ip() {
+        IpAddr::V4(_) if is_taken((Ipv6Addr::LOCALHOST, listening.port())) => at(&Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_loopback() && is_taken((Ipv4Addr::LOCALHOST, listening.port())) => at(&"[::1]"),
+        IpAddr::V4(_) | IpAddr::V6(_) => at(&"localhost"),
+    };
     let own = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => {
             own_address((Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::new(192, 0, 2, 1), 9))
@@ -52,7 +58,7 @@ pub fn pages(listening: SocketAddr) -> Vec<String> {
         IpAddr::V6(ip) if ip.is_unspecified() => {
             own_address((Ipv6Addr::UNSPECIFIED, 0), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9))
         }
-        ip if ip.is_loopback() => return vec![at(&"localhost")],
+        ip if ip.is_loopback() => return vec![local()],
         IpAddr::V4(ip) => return vec![at(&ip)],
         IpAddr::V6(ip) => return vec![at(&format_args!("[{ip}]"))],
     };
@@ -60,7 +66,12 @@ pub fn pages(listening: SocketAddr) -> Vec<String> {
         IpAddr::V4(ip) => at(&ip),
         IpAddr::V6(ip) => at(&format_args!("[{ip}]")),
     });
-    [at(&"localhost")].into_iter().chain(own).collect()
+    [local()].into_iter().chain(own).collect()
+}
+
+/// Whether somebody listens there: `localhost` stands for the addresses of both kinds, and leads to whom it likes.
+fn is_taken(address: impl Into<SocketAddr>) -> bool {
+    TcpListener::bind(address.into()).is_err_and(|e| e.kind() == ErrorKind::AddrInUse)
 }
 
 /// The address that this machine has for others. No packet is sent: a UDP socket only looks for its way to `far`, an
@@ -78,14 +89,26 @@ mod tests {
     #[test]
     fn the_page_s_address_is_one_that_can_be_opened() {
         let pages = |address: &str| pages(address.parse().expect("an address"));
-        assert_eq!(pages("127.0.0.1:8080"), ["http://localhost:8080/"]);
-        assert_eq!(pages("[::1]:80"), ["http://localhost:80/"]);
+        assert_eq!(pages("127.0.0.1:1"), ["http://localhost:1/"]);
+        assert_eq!(pages("[::1]:1"), ["http://localhost:1/"]);
         assert_eq!(pages("10.1.2.3:80"), ["http://10.1.2.3:80/"]);
         assert_eq!(pages("[fd00::1]:80"), ["http://[fd00::1]:80/"]);
-        for any in ["0.0.0.0:80", "[::]:80"] {
+        for any in ["0.0.0.0:1", "[::]:1"] {
             let pages = pages(any);
-            assert!(pages[0] == "http://localhost:80/" && pages.len() <= 2, "{pages:?}");
+            assert!(pages[0] == "http://localhost:1/" && pages.len() <= 2, "{pages:?}");
             assert!(pages.iter().all(|page| !page.contains("0.0.0.0") && !page.contains("[::]")), "{pages:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_leads_to_somebody_else_is_not_told() {
+        let any_port = |ip: IpAddr| TcpListener::bind((ip, 0)).and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
+        let (port, _other) = any_port(Ipv4Addr::LOCALHOST.into()).expect("a free port");
+        assert_eq!(pages((Ipv6Addr::LOCALHOST, port).into()), [format!("http://[::1]:{port}/")]);
+        // Of a system without IPv6 nobody else can have its address.
+        let Ok((port, _other)) = any_port(Ipv6Addr::LOCALHOST.into()) else { return };
+        assert_eq!(pages((Ipv4Addr::LOCALHOST, port).into()), [format!("http://127.0.0.1:{port}/")]);
+        assert_eq!(pages((Ipv4Addr::UNSPECIFIED, port).into())[0], format!("http://127.0.0.1:{port}/"));
+        assert_eq!(pages((Ipv6Addr::UNSPECIFIED, port).into())[0], format!("http://localhost:{port}/"));
     }
 }

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use nix::sys::signal::{SigSet, Signal};
+
 use lms_metrics_proxy::demo::Demo;
 use lms_metrics_proxy::front::StopAsked;
 use lms_metrics_proxy::greeting::{greet, pages};
@@ -36,10 +39,14 @@ fn obey() -> Result<(), StartError> {
         Flag::Health => health(&settings::from_environment().settings()?.0)?,
         Flag::Run => {
             begin_with_few_arenas();
+            leave_hangup_ignored();
             let (settings, warnings) = settings::from_environment().settings()?;
             run(settings, &warnings, None)?;
         }
         Flag::Demo => {
+            leave_hangup_ignored();
+            // Until they are handled: one that ended the process would leave the demo's folder behind.
+            hold_signals(true);
             let demo = Demo::prepare()?;
             run(demo.settings.clone(), &[], Some(demo))?;
         }
@@ -72,6 +79,33 @@ fn begin_with_few_arenas() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn begin_with_few_arenas() {}
+
+/// A SIGHUP that is ignored at the start stays so, as `nohup` wants it; ctrlc would have it end the process. No thread
+/// that begins from now on takes one.
+#[cfg(target_os = "linux")]
+fn leave_hangup_ignored() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // A bit for each signal, from 1 on.
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    if ignored >> (Signal::SIGHUP as u32 - 1) & 1 == 1 {
+        let _ = SigSet::from_iter([Signal::SIGHUP]).thread_block();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn leave_hangup_ignored() {}
+
+/// Has those signals wait that ask a process to end, or lets them come. Threads that begin meanwhile take none.
+#[cfg(unix)]
+fn hold_signals(hold: bool) {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    // Where that fails, they end the process as before.
+    let _ = if hold { signals.thread_block() } else { signals.thread_unblock() };
+}
+
+#[cfg(not(unix))]
+fn hold_signals(_: bool) {}
 
 /// Shows the settings, and what would be said of them at the start.
 fn check(given: &Given) -> Result<(), StartError> {
@@ -114,6 +148,9 @@ fn run(settings: Settings, warnings: &[String], demo: Option<Demo>) -> Result<()
         }
     };
     ctrlc::set_handler(on_signal).map_err(|e| failed("signals cannot be caught", &e))?;
+    if demo.is_some() {
+        hold_signals(false);
+    }
     match &demo {
         None => greet(&proxy, settings, files),
         Some(demo) => say(&demo.begin(proxy.address, &pages(proxy.address)[0])),

@@ -7,13 +7,18 @@ use std::process::{Child, Command, Stdio};
 
 use crate::harness::*;
 
-/// The demo as a process, and the lines that it says.
-fn started(folder: &Folder, settings: &[(&str, &str)]) -> (Child, Vec<String>) {
+/// The demo as a process.
+fn begun(folder: &Folder, settings: &[(&str, &str)]) -> Child {
     let temporary = folder.path().join("temporary");
     fs::create_dir_all(&temporary).expect("writable");
     let mut command = command(folder.path());
     command.arg("--demo").env("TMPDIR", &temporary).envs(settings.iter().copied());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs")
+}
+
+/// The same, and the lines that it says.
+fn started(folder: &Folder, settings: &[(&str, &str)]) -> (Child, Vec<String>) {
+    let mut child = begun(folder, settings);
     let said = BufReader::new(child.stdout.take().expect("it is piped")).lines().take(3);
     let said = said.map(|line| line.expect("text")).collect();
     (child, said)
@@ -79,5 +84,19 @@ fn a_demo_beside_another_takes_a_free_port_and_told_twice_leaves_nothing_behind_
             child.try_wait().expect("a child")
         });
         assert!(is_empty(&folder.path().join("temporary")), "something was left behind");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn told_to_stop_while_it_begins_it_leaves_nothing_behind_either() {
+    for name in ["INT", "TERM"] {
+        let folder = Folder::new();
+        let mut child = begun(&folder, &[]);
+        let temporary = folder.path().join("temporary");
+        until("its folder", || (!is_empty(&temporary)).then_some(()));
+        signal(&child, name);
+        assert_eq!(until("its end", || child.try_wait().expect("a child")).code(), Some(0), "{name}");
+        assert!(is_empty(&temporary), "something was left behind by {name}");
     }
 }

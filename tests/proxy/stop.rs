@@ -20,6 +20,29 @@ fn an_idle_proxy_ends_at_once_with_exit_code_0() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_goes_ends_it_unless_that_is_ignored_as_nohup_has_it() {
+    for (before, ends) in [("true", true), ("trap '' HUP", false)] {
+        let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
+        let url = upstream.url();
+        let mut proxy = Proxy::start_after(before, &std::sync::Arc::new(Folder::new()), &[("LM_STUDIO_URL", &url)]);
+        proxy.signal("HUP");
+        if ends {
+            proxy.wait_for_log("told to stop");
+        } else {
+            // Held back for good: it would have been handled by now.
+            let status = || std::fs::read_to_string(format!("/proc/{}/status", proxy.id())).expect("it runs");
+            until("the signal", || {
+                status().lines().find(|line| line.starts_with("ShdPnd:")).is_some_and(|l| l.ends_with('1')).then_some(())
+            });
+            assert_eq!(proxy.ask(chat()).status(), 200);
+            proxy.signal("TERM");
+        }
+        assert_eq!(proxy.wait().code(), Some(0), "{before}");
+    }
+}
+
 #[test]
 fn a_stopped_proxy_leaves_a_database_of_one_file() {
     let upstream = Upstream::answering(|link, _| link.send(chat_reply()));
