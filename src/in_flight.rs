@@ -1,15 +1,16 @@
 //! What goes on now: an entry for each exchange and for each generation on a WebSocket, from the moment its request is
-//! whole until its reply is about to end. It is for people who look; nothing else depends on it.
+//! whole until its reply is about to end. It is for people who look; but whether it ends by itself or is called off is
+//! decided here, once, before anything of its end is written or sent.
 //!
 //! Whoever has the exchange in hand notes how far it is, in atomics of its entry. Whoever looks copies a few entries at a
 //! time under a lock that no request waits for longer than that takes: some 0.1 us.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::bell::lock;
-use crate::client::{Callee, Client, Returns, Socket};
+use crate::client::{Client, Returns, Socket};
 use crate::usage::ReplyProgress;
 
 /// Lists with a lock of their own, so that the threads that begin exchanges hardly ever meet.
@@ -87,11 +88,20 @@ pub struct UnderWay {
     queued: OnceLock<AskedNow>,
     asked: OnceLock<AskedNow>,
     progress: OnceLock<Arc<ReplyProgress>>,
+    /// What becomes of it: [`OPEN`], [`DECIDED`] or [`CALLED_OFF`].
+    end: AtomicU8,
     /// The exchange of the connection that it goes on in: itself, or the handshake of its WebSocket.
     exchange: u64,
     loop_of_client: Arc<Returns>,
     token: usize,
 }
+
+/// It goes on, and can be called off.
+const OPEN: u8 = 0;
+/// It ends by itself, and that is about to be told.
+const DECIDED: u8 = 1;
+/// Somebody calls it off, and was told so.
+const CALLED_OFF: u8 = 2;
 
 /// Its beginning.
 pub struct NewEntry {
@@ -149,6 +159,7 @@ impl InFlight {
             queued: OnceLock::new(),
             asked: OnceLock::new(),
             progress: OnceLock::new(),
+            end: AtomicU8::new(OPEN),
             exchange,
             loop_of_client: client.returns().clone(),
             token: client.token(),
@@ -180,13 +191,18 @@ impl InFlight {
         all
     }
 
-    /// Calls off the one of this id. Which end with it, where it goes on: all generations of a WebSocket do.
+    /// Calls off the one of this id. Which end with it, where it goes on: all generations of a WebSocket do; none where
+    /// its end is about to be told.
     pub fn call_off(&self, id: u64) -> Option<Vec<u64>> {
         let all = self.all();
         let found = all.iter().find(|entry| entry.id == id)?;
-        found.loop_of_client.call_off(found.token, Callee { exchange: found.exchange, id });
-        let same = |entry: &&Arc<UnderWay>| entry.exchange == found.exchange;
-        Some(all.iter().filter(same).map(|entry| entry.id).collect())
+        if !found.end_as(CALLED_OFF) {
+            return Some(Vec::new());
+        }
+        let with_it = |entry: &&Arc<UnderWay>| entry.exchange == found.exchange && entry.end_as(CALLED_OFF);
+        let ids = all.iter().filter(with_it).map(|entry| entry.id).collect();
+        found.loop_of_client.call_off(found.token, found.exchange);
+        Some(ids)
     }
 }
 
@@ -249,6 +265,18 @@ impl UnderWay {
     /// The request was read.
     pub fn note_asked(&self, asked: AskedNow) {
         let _ = self.asked.set(asked);
+    }
+
+    /// It ends by itself, and nobody can call it off from now on. False: somebody has, so that it must end as called off,
+    /// whatever has come of it.
+    pub fn decide(&self) -> bool {
+        self.end_as(DECIDED)
+    }
+
+    /// Whether this is how it ends: as was first said.
+    fn end_as(&self, end: u8) -> bool {
+        let before = self.end.compare_exchange(OPEN, end, Ordering::AcqRel, Ordering::Acquire);
+        before.is_ok() || before == Err(end)
     }
 
     /// The reply tells there how far it has come.
@@ -356,17 +384,25 @@ mod tests {
         let handshake = all.begin(&socket, entry(ExchangePhase::Waiting));
         drop(handshake);
         let on_socket = [(); 2].map(|()| all.begin_on_socket(&socket, entry(ExchangePhase::Waiting)));
-        let check = |id, together: Option<Vec<u64>>, returns: &Returns, expected: Option<(usize, Callee)>| {
+        let check = |id, together: Option<Vec<u64>>, returns: &Returns, expected: Option<(usize, u64)>| {
             assert_eq!(all.call_off(id), together);
             let told: Vec<_> = returns.mailbox.take().into_iter().map(|Return { token, fate }| (token, fate)).collect();
             let expected: Vec<_> = expected.into_iter().map(|(token, it)| (token, Fate::CalledOff(it))).collect();
             assert_eq!(told, expected);
         };
-        check(1, Some(vec![1]), &one_s, Some((1, Callee { exchange: 1, id: 1 })));
-        check(4, Some(vec![3, 4]), &socket_s, Some((2, Callee { exchange: 2, id: 4 })));
+        check(1, Some(vec![1]), &one_s, Some((1, 1)));
+        check(4, Some(vec![3, 4]), &socket_s, Some((2, 2)));
         check(2, None, &socket_s, None);
+        // Who has it in hand learns of it, and told is the same again.
+        assert!(!first.decide() && on_socket.iter().all(|listed| !listed.decide()));
+        check(1, Some(vec![1]), &one_s, Some((1, 1)));
         drop((first, on_socket));
         check(1, None, &one_s, None);
+        // What has ended by itself is not among those that end with another.
+        let on_socket = [(); 2].map(|()| all.begin_on_socket(&socket, entry(ExchangePhase::Waiting)));
+        assert!(on_socket[0].decide() && on_socket[0].decide());
+        check(5, Some(vec![]), &socket_s, None);
+        check(6, Some(vec![6]), &socket_s, Some((2, 2)));
     }
 
     #[test]

@@ -83,8 +83,8 @@
 //! - A reply that a client saw complete has its row. A row that is not in the database yet waits in memory, or from
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
-//! - What others see of an exchange while it goes on ([`in_flight`]) decides nothing. What they call off its loop calls
-//!   off, as where a client leaves, and only if it is still the one that was meant.
+//! - What others see of an exchange while it goes on ([`in_flight`]) decides nothing but whether it ends by itself or is
+//!   called off: once, before its row is written. What was called off its loop calls off, as where a client leaves.
 //! - Imports run downwards, without circles, and `http`, `usage`, `packs` and `prompts` are pure: no socket, clock,
 //!   thread, database or logger. `tests/tidy.rs` holds the source to it.
 //!

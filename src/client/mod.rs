@@ -26,5 +26,5 @@ pub mod tail;
 pub use bodies::{Bodies, Claim};
 pub use connection::{CalledOff, Client, Interrupt, Socket, write_now};
 pub use loan::{Lend, Loan};
-pub use returns::{AfterReply, Callee, Fate, Return, Returns};
+pub use returns::{AfterReply, Fate, Return, Returns};
 pub use tail::Tail;

@@ -14,17 +14,8 @@ pub enum Fate {
     Parked,
     /// The loop writes these bytes, if there are any, and does what comes after them.
     Write(Vec<u8>, AfterReply),
-    /// Nobody returns it: what goes on on it is called off from here, if that is still this.
-    CalledOff(Callee),
-}
-
-/// What is called off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Callee {
-    /// The exchange of the connection that it goes on in.
-    pub exchange: u64,
-    /// Its own number: that exchange's, or that of a generation on a WebSocket.
-    pub id: u64,
+    /// Nobody returns it: what goes on on it is called off from here, if that is still the exchange of this number.
+    CalledOff(u64),
 }
 
 /// What the loop does when it has written the last bytes of a reply.
@@ -65,9 +56,9 @@ impl Returns {
         self.epoch.elapsed().as_millis() as u64
     }
 
-    /// What goes on on the connection of this token is called off.
-    pub fn call_off(&self, token: usize, callee: Callee) {
-        self.push(Return { token, fate: Fate::CalledOff(callee) });
+    /// This exchange, on the connection of this token, is called off.
+    pub fn call_off(&self, token: usize, exchange: u64) {
+        self.push(Return { token, fate: Fate::CalledOff(exchange) });
     }
 
     pub(super) fn push(&self, returned: Return) {

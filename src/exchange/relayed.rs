@@ -187,6 +187,8 @@ pub fn ending(ended: Ended, status: u16, report: UsageReport) -> Ending {
     // Many servers send no terminal event, but tell why each choice ended.
     let missing = report.needs_terminal && !report.terminal && !report.finished && report.error.is_none();
     let (outcome, error) = match ended {
+        // Whatever has come: its client did not get the end of it.
+        Ended::Cancelled => (Outcome::CancelledHere, Some(CANCELLED_HERE)),
         // After the terminal event nothing can be missed any more: SDK clients stop reading there.
         _ if report.terminal && status >= 400 => (Outcome::UpstreamError, None),
         _ if report.terminal && report.error.is_some() => (Outcome::ErrorInReply, None),
@@ -196,7 +198,6 @@ pub fn ending(ended: Ended, status: u16, report: UsageReport) -> Ending {
         Ended::ClientLeft => (Outcome::ClientClosed, None),
         Ended::ClientVanished => (Outcome::ClientClosed, Some(CLIENT_VANISHED)),
         Ended::Shutdown => (Outcome::Shutdown, Some("the proxy was stopped before the reply ended")),
-        Ended::Cancelled => (Outcome::CancelledHere, Some(CANCELLED_HERE)),
         Ended::TimedOut => (Outcome::UpstreamTimeout, Some("upstream fell silent in the middle of its reply")),
         Ended::Broken => (Outcome::Truncated, Some("upstream broke off its reply")),
         Ended::Malformed(why) => (Outcome::Truncated, Some(words_of_reply(why))),

@@ -248,7 +248,8 @@ impl ShortExchanges {
         let mut fields = NO_FIELDS;
         let whole = read_whole(&scratch[..n], &mut fields);
         // From here on the connection serves the next exchange: this one can be called off no more.
-        let Some(whole) = whole.filter(|_| exchange.request.client().withdraw()) else {
+        let is_ours = |request: &ForwardedRequest| request.now.decide() && request.client().withdraw();
+        let Some(whole) = whole.filter(|_| is_ours(&exchange.request)) else {
             return self.go_on(at, Vec::new(), scratch[..n].to_vec());
         };
         let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);

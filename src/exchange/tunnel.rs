@@ -41,7 +41,7 @@ use crate::limits::{COUNTS_TIME_MAX, HALF_CLOSED_TIME_MAX};
 use crate::models::SeenModels;
 use crate::record::row::{Outcome, Row};
 use crate::usage::listing::ModelListing;
-use crate::usage::socket::{Generation, ReadAlong};
+use crate::usage::socket::{Generation, GenerationEnd, ReadAlong};
 
 /// So many times its scratch space is moved through one tunnel before the others have their turn: 256 KB.
 const TURN_READS_MAX: usize = 4;
@@ -473,16 +473,11 @@ impl<S: Socket> Tunnel<S> {
         }
     }
 
-    /// Whether a generation of this id goes on in it.
-    pub fn is_running(&self, id: u64) -> bool {
-        self.listed.values().any(|listed| listed.id() == id)
-    }
-
     fn note_ended(&mut self) {
         let Some(reader) = &mut self.reader else { return };
         let ended = reader.take_ended();
-        ended.iter().for_each(|generation| drop(self.listed.remove(&generation.number)));
-        self.unsettled.extend(ended.into_iter().map(|generation| (generation, None)));
+        let is_called_off = self.unsettle(ended, None);
+        let Some(reader) = &mut self.reader else { return };
         let models = reader.take_news();
         if !models.is_empty() {
             self.onlookers.models.learn(&ModelListing { models, is_complete: false }, now_ms());
@@ -494,13 +489,32 @@ impl<S: Socket> Tunnel<S> {
                 "{peer}: {missed} generations of a WebSocket leave no row: too many at once, or of a taken number"
             );
         }
+        if is_called_off {
+            // Its end, which has just come, must not reach the client: the loop is about to learn that it was called off.
+            self.break_off(TunnelEnd::Cancelled);
+            self.to_client.truncate(self.free);
+        }
+    }
+
+    /// What has ended waits for its row, with how the tunnel ended if that is what ended it; true where one of them was
+    /// called off before, whatever ended it.
+    fn unsettle(&mut self, ended: Vec<Generation>, end: Option<TunnelEnd>) -> bool {
+        let mut is_any = false;
+        for mut generation in ended {
+            let mut end = end;
+            if self.listed.remove(&generation.number).is_some_and(|listed| !listed.decide()) {
+                (generation.end, end, is_any) = (GenerationEnd::Open, Some(TunnelEnd::Cancelled), true);
+            }
+            self.unsettled.push((generation, end));
+        }
+        is_any
     }
 
     fn end_generations(&mut self, end: TunnelEnd) {
         let end = if self.from_client == Half::Open { end } else { TunnelEnd::ClientLeft };
         let left = self.read_along(|reader, at_us| reader.end(at_us)).unwrap_or_default();
+        self.unsettle(left, Some(end));
         self.listed.clear();
-        self.unsettled.extend(left.into_iter().map(|generation| (generation, Some(end))));
     }
 
     fn running(&self) -> usize {

@@ -244,6 +244,7 @@ impl Worker {
         match step {
             Step::Dry | Step::More => None,
             Step::Full => exchange.relay.write_rest(exchange.request.client()).err(),
+            Step::Terminal if !exchange.request.now.decide() => Some(Ended::Cancelled),
             Step::Terminal => {
                 self.commit_early(exchange);
                 exchange.relay.release();
@@ -270,6 +271,7 @@ impl Worker {
         exchange.stop_polling();
         let Exchange { request, mut upstream, relay, status, early, .. } = *exchange;
         bug_on_purpose(&request.lend.head, "relaying");
+        let ended = if request.now.decide() { ended } else { Ended::Cancelled };
         let relayed = relay.finish(ended);
         // From here on the upstream connection may serve the next exchange. One that calling off has shut down behind the
         // reply's end must not: found closed, it would have upstream doubted for what it did not do.
@@ -358,7 +360,7 @@ impl Worker {
     #[inline(never)]
     fn answer(&mut self, request: Box<ForwardedRequest>, mut upstream: UpstreamConnection, why: NoReply) {
         let client = request.client();
-        let called_off = client.called_off();
+        let called_off = if request.now.decide() { client.called_off() } else { Some(CalledOff::Here) };
         if !client.withdraw() {
             upstream.disconnect();
         }

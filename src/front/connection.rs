@@ -28,7 +28,7 @@ use mio::net::TcpStream;
 
 use super::intake::{AwaitedPart, Intake, Verdict, WholeRequest};
 use super::judge::Plan;
-use crate::client::{AfterReply, CalledOff, Callee, Claim, Client, Fate, Loan, Returns, Socket};
+use crate::client::{AfterReply, CalledOff, Claim, Client, Fate, Loan, Returns, Socket};
 use crate::counters::Counters;
 use crate::exchange::relay::Step;
 use crate::exchange::relayed::Exchange;
@@ -327,7 +327,7 @@ impl<S: Socket, F> Connection<S, F> {
                 self.state = State::Writing { bytes, written: 0, then, since_ms: around.now_ms() };
                 self.write(around, scratch)
             }
-            Fate::CalledOff(callee) => self.call_off_from_here(callee, around),
+            Fate::CalledOff(exchange) => self.call_off_from_here(exchange, around),
         }
     }
 
@@ -471,22 +471,13 @@ impl<S: Socket, F> Connection<S, F> {
         }
     }
 
-    /// The same from `/stats/now`. The word may be late: only what goes on still is called off. A WebSocket ends with all
-    /// that goes on in it, for nothing in it could be cut alone.
-    fn call_off_from_here(&mut self, callee: Callee, around: &mut impl Surroundings<S, F>) -> Next {
-        let is_over = match &self.state {
-            State::Tunnelled(tunnel, _) => callee.id != callee.exchange && !tunnel.is_running(callee.id),
-            State::Lent(_)
-            | State::Flowing(..)
-            | State::Parked { .. }
-            | State::Writing { .. }
-            | State::Draining { .. }
-            | State::Lingering { .. } => false,
-        };
-        if is_over || self.client.carried() != callee.exchange {
-            return Next::Keep;
+    /// The same from `/stats/now`. The word may be late: the exchange may have ended already, as called off. A WebSocket ends
+    /// with all that goes on in it, for nothing in it could be cut alone.
+    fn call_off_from_here(&mut self, exchange: u64, around: &mut impl Surroundings<S, F>) -> Next {
+        match self.client.carried() == exchange {
+            true => self.call_off(CalledOff::Here, around),
+            false => Next::Keep,
         }
-        self.call_off(CalledOff::Here, around)
     }
 
     // ---- stopping ----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ use super::connection::{Baggage, Connection, Counted, Next, State, Surroundings}
 use super::intake::{Verdict, WholeRequest};
 use super::simulated::{Chance, PEER, SimulatedSocket, run_all};
 use super::{Plan, returns};
-use crate::client::{Bodies, CalledOff, Callee, Claim, Client, Fate, Interrupt, Loan, Returns};
+use crate::client::{Bodies, CalledOff, Claim, Client, Fate, Interrupt, Loan, Returns};
 use crate::counters::Counters;
 use crate::exchange::relay::{Ended, Step};
 use crate::exchange::request::Forwarding;
@@ -387,7 +387,7 @@ impl Schedule {
             13 if self.chance.one_in(20) => {
                 let exchange = self.around.exchanges.saturating_sub(self.chance.below(2) as u64);
                 self.around.called_off.push(exchange);
-                self.around.returns.call_off(0, Callee { exchange, id: exchange });
+                self.around.returns.call_off(0, exchange);
             }
             _ => {}
         }

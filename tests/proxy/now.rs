@@ -266,6 +266,63 @@ fn a_stream_that_is_called_off_is_cut_and_upstream_with_it() {
 }
 
 #[test]
+fn one_that_has_told_its_end_is_not_called_off_any_more() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let (mut client, mut link) = streaming(&proxy, &upstream);
+    link.send(chunk(DONE));
+    client.through("[DONE]");
+    let reply = proxy.ask(delete(phases(&proxy)[0].0, ""));
+    assert_eq!((reply.status(), &reply.json()["error"]["code"]), (409, &"has_ended".into()), "{}", reply.text());
+    link.send(LAST_CHUNK);
+    client.through(LAST_CHUNK);
+    assert_eq!(proxy.row().outcome, "completed");
+}
+
+/// In the last moment: what is answered, what the row says and what the client sees is one story, whoever is faster.
+#[test]
+fn whoever_calls_off_is_told_what_becomes_of_it() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    let mut links = Vec::new();
+    let mut stories = [0, 0];
+    let whole_stream = [STREAM_HEAD, &chunk(&event("One")), &chunk(DONE), LAST_CHUNK].concat();
+    // Sooner or later, by what else there is to do.
+    let busy = |count: usize| {
+        let mut asks = proxy.connect();
+        (0..=count).for_each(|_| drop(asks.ask(get("/health"))));
+        asks
+    };
+    for round in 0..60 {
+        let mut client = proxy.connect();
+        let is_stream = round % 2 == 0;
+        let request = if is_stream { streaming_chat() } else { chat() };
+        client.send(request.replace("Host", "Connection: close\r\nHost"));
+        let link = upstream.asked_on(&mut links);
+        link.request();
+        // Nobody has asked for it: who asks for what goes on waits before the next answer.
+        let id = round as u64 + 1;
+        let calls_off = std::thread::scope(|scope| {
+            let answers = scope.spawn(|| busy(round % 7).ask(delete(id, "")).status());
+            busy(3);
+            link.try_send(if is_stream { whole_stream.clone().into_bytes() } else { chat_reply() });
+            answers.join().expect("answered")
+        });
+        let seen = String::from_utf8(client.rest()).expect("text");
+        let is_whole = if is_stream { seen.ends_with(LAST_CHUNK) } else { seen.contains(CHAT_REPLY) };
+        let row = proxy.wait_for_rows(round + 1).pop().expect("a row");
+        match calls_off {
+            202 => assert_eq!((row.outcome.as_str(), is_whole), ("cancelled_here", false), "{seen}"),
+            404 | 409 => assert_eq!((row.outcome.as_str(), is_whole), ("completed", true), "{seen}"),
+            other => panic!("{other}"),
+        }
+        stories[usize::from(is_whole)] += 1;
+    }
+    assert!(stories.iter().all(|count| *count > 0), "both happen: {stories:?}");
+    proxy.check_sound();
+}
+
+#[test]
 fn one_whose_client_does_not_read_is_called_off_too() {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);

@@ -253,6 +253,35 @@ fn a_generation_ends_for_its_client_when_its_row_is_committed() {
 }
 
 #[test]
+fn the_end_of_one_that_was_called_off_does_not_reach_its_client() {
+    let (mut tunnel, stage, returns) = open();
+    let beginning = |id| NewEntry {
+        endpoint: format!("/llm/{id}"),
+        began: Instant::now(),
+        start_ms: 0,
+        body_bytes: None,
+        phase: ExchangePhase::Generating,
+    };
+    let in_flight = tunnel.onlookers.in_flight.clone();
+    for number in generations(2, || GenerationEnd::Completed).iter().map(|generation| generation.number) {
+        let listed = in_flight.begin_on_socket(tunnel.loan.client(), beginning(number));
+        tunnel.listed.insert(number, listed);
+    }
+    // The loop has not learned of it when upstream's end of both comes.
+    assert_eq!(in_flight.call_off(1), Some(vec![1, 2]));
+    stage.set().ended = 2;
+    stage.set().free = Some(3);
+    stage.set().upstream_says = vec![Ok((b"success", false))];
+    assert_eq!(advance(&mut tunnel, &[]), TunnelStep::Settle);
+    assert!(tunnel.take_rows().iter().all(|row| row.outcome == Outcome::CancelledHere));
+    returns.mailbox.take();
+    assert!(tunnel.settled().is_none());
+    assert_eq!(fate(&returns), Fate::Write(Vec::new(), AfterReply::Cut));
+    assert!(stage.set().is_upstream_reset);
+    stage.check_sent(b"101 suc", b"");
+}
+
+#[test]
 fn nothing_is_held_for_no_row() {
     let (mut tunnel, stage, _returns) = open();
     stage.set().free = Some(0);

@@ -85,8 +85,8 @@ impl Generation {
 /// So many of which nothing is known but how they ended.
 #[cfg(test)]
 pub(crate) fn generations(count: usize, end: impl Fn() -> GenerationEnd) -> Vec<Generation> {
-    let generation = |_| Generation {
-        number: 0,
+    let generation = |number| Generation {
+        number: number as u64,
         endpoint: super::PREDICT,
         began_us: 0,
         ended_us: 0,
