@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_to_somebody_else_is_not_told() {
-        let any_port = |ip: IpAddr| TcpListener::bind((ip, 0)).and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
+        let any_port =
+            |ip: IpAddr| TcpListener::bind((ip, 0)).and_then(|socket| Ok((socket.local_addr()?.port(), socket)));
         let (port, _other) = any_port(Ipv4Addr::LOCALHOST.into()).expect("a free port");
         assert_eq!(pages((Ipv6Addr::LOCALHOST, port).into()), [format!("http://[::1]:{port}/")]);
         // Of a system without IPv6 nobody else can have its address.

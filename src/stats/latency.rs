@@ -75,7 +75,8 @@ impl Reader {
                 return Ok(named.list);
             }
             let packed = self.packed()?;
-            let pieces = cut(filter.from_ms, filter.to_ms, packed, Cut::Additive);
+            let (from, to) = self.parted_at((filter.from_ms, filter.to_ms))?;
+            let pieces = cut(from, to, packed, Cut::Additive);
             let mut named = self.latencies_of_packs(filter, by, packed.state, pieces.packs)?;
             let mut add = |row: &RowRead| {
                 if filter.matches(&row.names()) {

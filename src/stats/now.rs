@@ -229,7 +229,8 @@ impl ExchangeNow {
 pub fn call_off(sources: &Sources, id: u64) -> Reply {
     match sources.in_flight.call_off(id) {
         Some(ids) if ids.is_empty() => {
-            let message = format!("The id {id} has ended by itself, or is about to: its row tells how.");
+            let message =
+                format!("The id {id} is in flight no more: it has ended by itself, or is about to. Its row tells how.");
             Reply::error(409, &message, "has_ended")
         }
         Some(ids) => Reply::json(202, format!("{}\n", json!({ "called_off": ids })).into_bytes()),

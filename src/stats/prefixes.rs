@@ -150,7 +150,8 @@ impl Reader {
         if !is_any_packed {
             return Ok(parts);
         }
-        let Pieces { packs, rows } = cut(filter.from_ms, filter.to_ms, packed, Cut::Signed);
+        let (from, to) = self.parted_at((filter.from_ms, filter.to_ms))?;
+        let Pieces { packs, rows } = cut(from, to, packed, Cut::Signed);
         {
             let series = self.series()?;
             for (id, sign) in packs {

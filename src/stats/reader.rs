@@ -14,7 +14,7 @@ use super::power::Power;
 use super::price::Prices;
 use super::range::Packed;
 use super::tally::KeptTallies;
-use crate::calendar::{HOUR_MS, MS_MAX, text_of_ms};
+use crate::calendar::{HOUR_MS, MS_MAX, hour_of_ms, text_of_ms};
 use crate::limits::READ_WAIT_MAX;
 use crate::packs::sums::Sums;
 use crate::packs::{DamagedPack, SPAN_HOUR, pack_id, visit_sums};
@@ -181,6 +181,20 @@ impl Reader {
             })
         })?;
         Ok(ids)
+    }
+
+    /// The moments that part a range from what is before and behind it. Of an hour of whose rows some were removed nobody
+    /// knows any more what was before a moment in it: it counts whole, where it begins.
+    pub(super) fn parted_at(&self, range: (Option<i64>, Option<i64>)) -> rusqlite::Result<(Option<i64>, Option<i64>)> {
+        let mut row = self.conn.prepare_cached("SELECT 1 FROM requests WHERE id = ?1")?;
+        let mut parted = |ms: Option<i64>| -> rusqlite::Result<Option<i64>> {
+            let Some(hour) = ms.filter(|ms| ms % HOUR_MS != 0).map(hour_of_ms) else { return Ok(ms) };
+            // Clean-up begins with its first one.
+            let ids = self.ids_of_pack(&Filter::default(), pack_id(SPAN_HOUR, hour))?;
+            let are_all_there = ids.map_or(Ok(true), |(first, _)| row.exists([first]))?;
+            Ok(if are_all_there { ms } else { Some((hour + 1) * HOUR_MS) })
+        };
+        Ok((parted(range.0)?, parted(range.1)?))
     }
 
     /// Every packed row that started from one moment until before another of the same hour.

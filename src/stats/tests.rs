@@ -873,6 +873,60 @@ fn rows_are_those_of_a_conversation_whatever_turns_say() {
     assert_eq!((request.conversation.as_deref(), request.prefix_break.as_deref()), (Some("a"), None));
 }
 
+/// A zone of half an hour, and times of the day, part hours. Of some of these the rows are gone.
+#[test]
+fn an_hour_whose_rows_were_removed_is_told_once_wherever_days_are_parted() {
+    let mut bench = Bench::new();
+    let mut random = Random::new(7);
+    let rows: Vec<Row> = (0..400).map(|_| random_row(&mut random)).collect();
+    bench.write(&rows);
+    bench.plain.execute_batch("UPDATE requests SET prompt_cut = 1, prefix_break = 'continued'").expect("written");
+    bench.pack();
+    let first = bench.number("SELECT min(ms) FROM r");
+    let cut_ms = first - first % HOUR_MS + 30 * HOUR_MS;
+    let before = bench.number(&format!("SELECT count(*) FROM r WHERE ms < {cut_ms}"));
+    let all = bench.reader.summary(&Filter::default()).expect("answers");
+    bench
+        .plain
+        .execute_batch(&format!("DELETE FROM requests WHERE id IN (SELECT id FROM r WHERE ms < {cut_ms})"))
+        .expect("removes");
+    // Clean-up says so.
+    bench.plain.execute_batch("INSERT OR REPLACE INTO meta VALUES ('rows_changed', 1)").expect("said");
+    for minutes in [330, 345, -210, 0] {
+        for bucket in [Bucket::Hour, Bucket::Day] {
+            let zone = Zone::parse(&Zone::Fixed(minutes).text()).expect("a zone");
+            let told = bench
+                .reader
+                .over_time(&Filter::default(), bucket, &zone, Some(By::Model), row().start_ms + 3 * DAY_MS)
+                .expect("answers");
+            let sum = |figure: fn(&Summary) -> i64| told.points.iter().map(|point| figure(&point.summary)).sum::<i64>();
+            assert_eq!(sum(|one| one.total_requests), 400, "{minutes} {bucket:?}");
+            assert_eq!(sum(|one| one.total_tokens), all.total_tokens, "{minutes} {bucket:?}");
+        }
+    }
+    // What is before a moment and what is behind it is all there is: in each answer the same.
+    for _ in 0..200 {
+        let at = first + random.below(72 * HOUR_MS as u64) as i64;
+        let (until, since) =
+            (Filter { to_ms: Some(at), ..Filter::default() }, Filter { from_ms: Some(at), ..Filter::default() });
+        let figures = |filter: &Filter| {
+            let summary = bench.reader.summary(filter).expect("answers");
+            let latency = bench.reader.latency(filter, By::Model).expect("answers").overall.duration_ms.count;
+            let prefixes = bench.reader.prefixes(filter).expect("answers").total.requests;
+            [summary.total_requests, latency, prefixes, summary.prompts_cut.expect("counted")]
+        };
+        let (left, right) = (figures(&until), figures(&since));
+        assert_eq!(left.iter().zip(right).map(|(left, right)| left + right).collect::<Vec<_>>(), [400; 4], "{at}");
+        assert!(left.iter().all(|figure| *figure == left[0]), "{left:?}");
+        // The hour counts where it begins.
+        let hour = at - at % HOUR_MS;
+        let end = if hour < cut_ms { hour + HOUR_MS } else { at };
+        let counted = rows.iter().filter(|row| row.start_ms < end).count();
+        assert_eq!(left[0], counted as i64, "{at}");
+    }
+    assert!(before > 50);
+}
+
 #[test]
 fn a_conversation_without_end_is_not_added_up_but_told_so() {
     let mut bench = Bench::new();

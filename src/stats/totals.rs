@@ -241,8 +241,9 @@ impl Reader {
         }
         table.tally.learn(&self.series()?, self.prices().as_deref());
         let mut uses = Vec::new();
-        for (bucket, (from, to)) in ranges.iter().enumerate() {
-            let Pieces { packs, rows } = cut(*from, *to, packed, Cut::Signed);
+        for (bucket, range) in ranges.iter().enumerate() {
+            let (from, to) = self.parted_at(*range)?;
+            let Pieces { packs, rows } = cut(from, to, packed, Cut::Signed);
             uses.extend(packs.into_iter().map(|(id, sign)| (Piece::Pack(id), bucket, sign)));
             uses.extend(rows.into_iter().map(|(from_ms, to_ms)| (Piece::Rows(from_ms, to_ms), bucket, 1)));
         }

@@ -34,7 +34,11 @@ fn a_terminal_that_goes_ends_it_unless_that_is_ignored_as_nohup_has_it() {
             // Held back for good: it would have been handled by now.
             let status = || std::fs::read_to_string(format!("/proc/{}/status", proxy.id())).expect("it runs");
             until("the signal", || {
-                status().lines().find(|line| line.starts_with("ShdPnd:")).is_some_and(|l| l.ends_with('1')).then_some(())
+                status()
+                    .lines()
+                    .find(|line| line.starts_with("ShdPnd:"))
+                    .is_some_and(|l| l.ends_with('1'))
+                    .then_some(())
             });
             assert_eq!(proxy.ask(chat()).status(), 200);
             proxy.signal("TERM");
