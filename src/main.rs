@@ -15,7 +15,7 @@ use lms_metrics_proxy::front::StopAsked;
 use lms_metrics_proxy::greeting::{greet, pages};
 use lms_metrics_proxy::logging::{self, LogLook};
 use lms_metrics_proxy::proxy::{NamedFiles, Proxy};
-use lms_metrics_proxy::settings::{self, Flag, Given, Settings, StartError};
+use lms_metrics_proxy::settings::{self, Flag, Given, ReadSettings, Settings, StartError};
 
 /// How long `--health` waits for the answer.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -36,19 +36,20 @@ fn obey() -> Result<(), StartError> {
         Flag::Help => say(&settings::help_text()),
         Flag::Version => say(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), "\n")),
         Flag::Check => check(&settings::from_environment())?,
-        Flag::Health => health(&settings::from_environment().settings()?.0)?,
+        Flag::Health => health(&settings::from_environment().read().taken()?.0)?,
         Flag::Run => {
             begin_with_few_arenas();
             leave_hangup_ignored();
-            let (settings, warnings) = settings::from_environment().settings()?;
-            run(settings, &warnings, None)?;
+            let (read, files) = with_files(settings::from_environment().read());
+            let (settings, warnings) = read.taken()?;
+            run(settings, files, &warnings, None)?;
         }
         Flag::Demo => {
             leave_hangup_ignored();
             // Until they are handled: one that ended the process would leave the demo's folder behind.
             hold_signals(true);
             let demo = Demo::prepare()?;
-            run(demo.settings.clone(), &[], Some(demo))?;
+            run(demo.settings.clone(), NamedFiles::default(), &[], Some(demo))?;
         }
     }
     Ok(())
@@ -110,15 +111,20 @@ fn hold_signals(_: bool) {}
 /// Shows the settings, and what would be said of them at the start.
 fn check(given: &Given) -> Result<(), StartError> {
     say(&given.table());
-    let (settings, warnings) = given.settings()?;
-    NamedFiles::read(&settings)?;
-    warnings.iter().for_each(|warning| logging::say(warning));
-    Ok(())
+    let (read, _) = with_files(given.read());
+    read.warnings.iter().for_each(|warning| logging::say(warning));
+    read.taken().map(|_| ())
 }
 
-fn run(settings: Settings, warnings: &[String], demo: Option<Demo>) -> Result<(), StartError> {
+/// The files that settings name. What is wrong with them is told beside what is wrong with others.
+fn with_files(mut read: ReadSettings) -> (ReadSettings, NamedFiles) {
+    let (files, wrong) = NamedFiles::read(&read.settings);
+    read.wrong.extend(wrong);
+    (read, files)
+}
+
+fn run(settings: Settings, files: NamedFiles, warnings: &[String], demo: Option<Demo>) -> Result<(), StartError> {
     let failed = |what: &str, e: &dyn Display| StartError::new(format_args!("{what}: {e}"));
-    let files = NamedFiles::read(&settings)?;
     let look = if settings.log_json { LogLook::Json } else { LogLook::for_people() };
     logging::start(settings.log_level, look).map_err(|e| failed("the system gives no thread for the log", &e))?;
     // A bug ends one exchange, not the process: one line in the log like any other.

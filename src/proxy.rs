@@ -42,7 +42,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
 }
 
 /// What stands in the files that settings name.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct NamedFiles {
     prices: Option<Arc<Prices>>,
     power: Option<Arc<Power>>,
@@ -51,8 +51,8 @@ pub struct NamedFiles {
 }
 
 impl NamedFiles {
-    /// Reads them. An error tells all that is wrong.
-    pub fn read(settings: &Settings) -> Result<NamedFiles, StartError> {
+    /// Reads them, and tells what is wrong with any.
+    pub fn read(settings: &Settings) -> (NamedFiles, Vec<String>) {
         let prices = settings.model_prices.as_deref().map(Prices::load).transpose();
         let own_roots = settings.upstream_ca.as_deref().map(read_certificates).transpose();
         // A list that cannot be read may have a currency.
@@ -61,17 +61,13 @@ impl NamedFiles {
             Err(_) => Some(""),
         };
         let power = Power::new(settings.power_watts, settings.power_price.as_ref(), currency);
-        match (prices, own_roots, power) {
-            (Ok(prices), Ok(own_roots), Ok(power)) => Ok(NamedFiles {
-                prices: prices.map(Arc::new),
-                power: power.map(Arc::new),
-                own_roots: own_roots.unwrap_or_default(),
-            }),
-            (prices, own_roots, power) => {
-                let wrong: Vec<String> = [prices.err(), power.err(), own_roots.err()].into_iter().flatten().collect();
-                Err(StartError::of_settings(&wrong))
-            }
-        }
+        let mut wrong = Vec::new();
+        let files = NamedFiles {
+            prices: prices.map_err(|e| wrong.push(e)).ok().flatten().map(Arc::new),
+            power: power.map_err(|e| wrong.push(e)).ok().flatten().map(Arc::new),
+            own_roots: own_roots.map_err(|e| wrong.push(e)).ok().flatten().unwrap_or_default(),
+        };
+        (files, wrong)
     }
 }
 

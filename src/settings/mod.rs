@@ -141,11 +141,33 @@ fn not_taken(name: &str, held: Option<String>, takes: &str) -> String {
 /// Beside the settings come warnings for the log: about slips that were put right, and about what will hurt. An error
 /// tells all that is wrong.
 pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
-    read_from(&lookup)
+    read_from(&lookup).taken()
+}
+
+/// What was read, whether it can be used or not.
+#[derive(Debug)]
+pub struct ReadSettings {
+    /// For what is wrong, its default stands.
+    pub settings: Settings,
+    /// For the log.
+    pub warnings: Vec<String>,
+    /// A line for each that is wrong.
+    pub wrong: Vec<String>,
+}
+
+impl ReadSettings {
+    /// The settings and the warnings, if nothing is wrong.
+    pub fn taken(self) -> Result<(Settings, Vec<String>), StartError> {
+        if self.wrong.is_empty() {
+            Ok((self.settings, self.warnings))
+        } else {
+            Err(StartError::of_settings(&self.wrong))
+        }
+    }
 }
 
 /// The same: its code is there once, whoever looks up.
-fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Vec<String>), StartError> {
+fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> ReadSettings {
     let from = Lookup { lookup, wrong: RefCell::default() };
     let (upstream, mut warnings) = from.parsed("LM_STUDIO_URL", value::upstream);
     let keeps_words = from.choice("LOG_CONTENT", &[("full", true), ("none", false)]);
@@ -185,9 +207,6 @@ fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Vec<S
         let takes = format!("another address than the proxy's own, which would ask itself (PORT is {})", settings.port);
         wrong.push(not_taken("LM_STUDIO_URL", Some(shown(&settings.upstream.to_string())), &takes));
     }
-    if !wrong.is_empty() {
-        return Err(StartError::of_settings(&wrong));
-    }
     if !settings.host.to_canonical().is_loopback() && settings.stats_token.is_none() {
         warnings.push(format!(
             "HOST is {} and STATS_TOKEN is not set: whoever reaches that address can read what was recorded, prompts \
@@ -195,7 +214,7 @@ fn read_from(lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Settings, Vec<S
             settings.host
         ));
     }
-    Ok((settings, warnings))
+    ReadSettings { settings, warnings, wrong }
 }
 
 /// A request that came back to the proxy would go round until every worker is taken.
@@ -237,7 +256,7 @@ const SETTINGS: &[Setting] = &[
     setting("HOST", "127.0.0.1", "an IP address or localhost",
         "Listening address; 0.0.0.0 listens on every interface"),
     setting("LM_STUDIO_URL", "http://localhost:1234",
-        "an http:// or https:// address with host, perhaps port and path, as in http://localhost:1234",
+        "an http:// or https:// address, perhaps with port and path, no user or query, as in http://localhost:1234",
         "Where LM Studio listens"),
     setting("DATABASE_URL", "sqlite:./metrics.db",
         "the path of an SQLite file, as in sqlite:./metrics.db (not in memory, no other kind of database)",

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{SETTINGS, Settings, StartError, read, shown, slips};
+use super::{ReadSettings, SETTINGS, StartError, read_from, shown, slips};
 use crate::limits::ENV_FILE_BYTES_MAX;
 
 /// So many names that are none of ours are told of one file. One that is another program's may hold a hundred.
@@ -96,17 +96,15 @@ impl Given {
         }
     }
 
-    /// The settings, and warnings for the log. An error tells all that is wrong.
-    pub fn settings(&self) -> Result<(Settings, Vec<String>), StartError> {
-        let read = read(|name| self.values.get(name).map(|(value, _)| value.clone()));
-        if self.wrong.is_empty() {
-            return read.map(|(settings, warnings)| (settings, [&self.warnings[..], &warnings].concat()));
-        }
-        let others = read.err().map(|error| error.to_string());
-        Err(StartError::of_settings(&[&self.wrong[..], others.as_slice()].concat()))
+    /// What stands in them.
+    pub fn read(&self) -> ReadSettings {
+        let read = read_from(&|name| self.values.get(name).map(|(value, _)| value.clone()));
+        let warnings = [&self.warnings[..], &read.warnings].concat();
+        ReadSettings { warnings, wrong: [&self.wrong[..], &read.wrong].concat(), ..read }
     }
 
-    /// What `--check` prints: each setting as it would be written, and where it comes from. Secrets are not shown.
+    /// What `--check` prints: each setting as it would be written, and where it comes from; and what could not be read.
+    /// Secrets are not shown.
     pub fn table(&self) -> String {
         let lines = SETTINGS.iter().map(|setting| {
             let (value, place) = match self.values.get(setting.name).filter(|(value, _)| !value.trim().is_empty()) {
@@ -118,7 +116,8 @@ impl Given {
         });
         let lines: Vec<_> = lines.collect();
         let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|n| *n <= 60).max().unwrap_or(0);
-        lines.iter().map(|(line, place)| format!("{line:<width$}  # {place}\n")).collect()
+        let lines = lines.iter().map(|(line, place)| format!("{line:<width$}  # {place}\n"));
+        lines.chain(self.wrong.iter().map(|wrong| format!("# not read: {wrong}\n"))).collect()
     }
 }
 

@@ -455,7 +455,7 @@ fn an_open_address_without_a_token_is_warned_of() {
 fn a_name_that_is_none_of_ours_is_warned_of() {
     let warnings = |names: &[&str], content: &str| {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        given("names", &[], &names, &[content.as_bytes()]).settings().expect("good settings").1
+        given("names", &[], &names, &[content.as_bytes()]).read().taken().expect("good settings").1
     };
     let told = warnings(&["PATH", "HOME", "STAT_TOKEN", "LOG_LEVEL"], "PORT=1\n# a\nPROT=99\nA=1\nDATABASE_URL=x$A\n");
     assert_eq!(told.len(), 2, "{told:?}");
@@ -509,7 +509,7 @@ fn given(test: &str, environment: &[(&str, &str)], names: &[String], files: &[&[
 
 /// The settings in them.
 fn from_files(test: &str, environment: &[(&str, &str)], files: &[&[u8]]) -> Result<Settings, StartError> {
-    given(test, environment, &[], files).settings().map(|(settings, _)| settings)
+    given(test, environment, &[], files).read().taken().map(|(settings, _)| settings)
 }
 
 #[test]
@@ -570,7 +570,7 @@ fn a_variable_that_nobody_has_set_is_refused_and_not_taken_for_nothing() {
 fn an_endless_file_is_refused_and_of_a_folder_is_warned() {
     let long = vec![b'\n'; 1024 * 1024 + 1];
     assert!(from_files("long", &[], &[&long]).expect_err("too long").to_string().contains("1048576"));
-    let (_, warnings) = source::from_sources(|_| None, &[], &[std::env::temp_dir()]).settings().expect("defaults");
+    let (_, warnings) = source::from_sources(|_| None, &[], &[std::env::temp_dir()]).read().taken().expect("defaults");
     assert!(warnings.len() == 1 && warnings[0].contains("is a folder"), "{warnings:?}");
 }
 
@@ -579,6 +579,6 @@ fn an_endless_file_is_refused_and_of_a_folder_is_warned() {
 fn a_variable_that_is_not_text_is_an_error() {
     use std::os::unix::ffi::OsStringExt;
     let set = |name: &str| (name == "HOST").then(|| OsString::from_vec(vec![0xff, 0xfe]));
-    let error = source::from_sources(set, &[], &[]).settings().expect_err("no text");
+    let error = source::from_sources(set, &[], &[]).read().taken().expect_err("no text");
     assert_eq!(error.to_string(), "HOST holds bytes that are not UTF-8: it takes text");
 }

@@ -157,7 +157,24 @@ fn check_shows_the_settings_and_asks_nothing() {
     let bad = [("HOST", "nowhere"), ("MAX_BODY_MB", "x")];
     let output = ran(&folder, &["--check"], &bad);
     let warned = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), warned.lines().count()), (Some(2), 2), "{warned}");
+    assert_eq!((output.status.code(), warned.lines().count()), (Some(2), 3), "{warned}");
+    // All that is wrong, be it a setting, the file that one names, or the file with settings.
+    let bad = [("HOST", "nowhere"), ("MODEL_PRICES", "/nowhere/prices"), ("UPSTREAM_CA", "/nowhere/ca")];
+    fs::write(folder.path().join(".env"), "CONTENT_DAYS=7\nno setting\n").expect("writable");
+    let output = ran(&folder, &["--check"], &bad);
+    let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), warned.lines().count()), (Some(2), 4), "{warned}");
+    for words in ["HOST is ", "/nowhere/prices", "/nowhere/ca", ".env, line 2"] {
+        assert!(warned.contains(words), "{warned}");
+    }
+    assert!(
+        said.ends_with('\n') && said.contains("\n# not read: .env, line 2: is not of the form NAME=value"),
+        "{said}"
+    );
+    fs::remove_file(folder.path().join(".env")).expect("is there");
+    let output = ran(&folder, &["--check"], &[("LM_STUDIO_URL", "http://me:hunter2@h")]);
+    let warned = String::from_utf8_lossy(&output.stderr);
+    assert!(warned.contains("no user or query") && !warned.contains("hunter2"), "{warned}");
     for setting in ["MODEL_PRICES", "UPSTREAM_CA"] {
         let output = ran(&folder, &["--check"], &[(setting, "/nowhere/at-all")]);
         let warned = String::from_utf8_lossy(&output.stderr);
