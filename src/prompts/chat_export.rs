@@ -23,6 +23,8 @@ pub struct ChatMessages {
     pub messages: Vec<String>,
     /// The tools that there were.
     pub tools: Vec<String>,
+    /// Images, audio and files that it had, and that are left out: of them a mark of their size was stored.
+    pub left_out: usize,
 }
 
 /// What a body says as messages of Chat Completions. `None`: it is no conversation, or not understood as a whole, or
@@ -45,7 +47,7 @@ pub fn chat_messages(body: &str) -> Option<ChatMessages> {
         }
     }
     let messages = thread.finish();
-    (!messages.is_empty()).then_some(ChatMessages { messages, tools })
+    (!messages.is_empty()).then(|| ChatMessages { messages, tools, left_out: marks(body) })
 }
 
 /// The answer of a row as the message that follows them. `tool_calls`: as the row has them, a list of objects with
@@ -70,6 +72,16 @@ fn is_cut(text: &str) -> bool {
         let before = text[..at].trim_end_matches(|c: char| c.is_ascii_digit());
         before.len() < at && before.ends_with("…[")
     })
+}
+
+/// How many strings of some JSON are nothing but the mark of a payload that was not stored: `[image/png, 2345678 bytes]`.
+fn marks(json: &str) -> usize {
+    let is_mark = |at: usize| {
+        let before = json[..at].trim_end_matches(|c: char| c.is_ascii_digit());
+        let kind = before.strip_suffix(", ").filter(|_| before.len() < at);
+        kind.and_then(|kind| kind.rsplit_once('"')).is_some_and(|(_, kind)| kind.starts_with('['))
+    };
+    json.match_indices(" bytes]\"").filter(|(at, _)| is_mark(*at)).count()
 }
 
 /// JSON in one line, without what only marks a part of a prompt.
@@ -150,10 +162,11 @@ impl ContentList {
             "text" | "input_text" | "output_text" | "message" | "refusal" | "" => text.or(content).or(refusal),
             _ => None,
         };
-        self.parts.push(match said.unwrap_or(value).string() {
-            Some(words) => ContentPart::Text(words.into_owned()),
-            None => ContentPart::Other(payload(value)),
-        });
+        match said.unwrap_or(value).string() {
+            Some(words) => self.parts.push(ContentPart::Text(words.into_owned())),
+            None if marks(value.as_str()) > 0 => {}
+            None => self.parts.push(ContentPart::Other(payload(value))),
+        }
     }
 
     /// As `content`: one text is a string.
@@ -173,11 +186,8 @@ fn payload(block: JsonText) -> String {
         ("input_image", _) => image_url.map(|url| words(Some(url)).into_owned()),
         ("image", Some(source)) => {
             let [url, data, media_type] = source.fields(["url", "data", "media_type"]);
-            url.or(data).map(|it| match words(Some(it)) {
-                // What was kept of it is a mark of its size.
-                mark if url.is_some() || mark.starts_with('[') => mark.into_owned(),
-                base64 => format!("data:{};base64,{base64}", words(media_type)),
-            })
+            let base64 = || data.map(|data| format!("data:{};base64,{}", words(media_type), words(Some(data))));
+            url.map(|url| words(Some(url)).into_owned()).or_else(base64)
         }
         ("image", None) => data_url.map(|url| words(Some(url)).into_owned()),
         _ => None,
@@ -394,7 +404,7 @@ mod tests {
     /// Messages and then tools, one a line.
     #[track_caller]
     fn check(body: &str, expected: &[&str]) {
-        let ChatMessages { messages, tools } = chat_messages(body).expect("a conversation");
+        let ChatMessages { messages, tools, .. } = chat_messages(body).expect("a conversation");
         let lines: Vec<&str> = messages.iter().chain(&tools).map(String::as_str).collect();
         assert_eq!(lines.join("\n"), expected.join("\n"), "{body}");
         for line in lines {
@@ -457,11 +467,34 @@ mod tests {
                 r#"{"role":"assistant","content":"Well.","reasoning_content":"so","tool_calls":[{"id":"t1","type":"function","function":{"name":"read","arguments":"{\"path\":\"a\"}"}}]}"#,
                 r#"{"role":"tool","tool_call_id":"t1","content":"no"}"#,
                 r#"{"role":"tool","tool_call_id":"t2","content":""}"#,
-                r#"{"role":"user","content":[{"type":"text","text":"And?"},{"type":"image_url","image_url":{"url":"[image/png, 5 bytes]"}},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},{"type":"image_url","image_url":{"url":"http://a"}}]}"#,
+                r#"{"role":"user","content":[{"type":"text","text":"And?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},{"type":"image_url","image_url":{"url":"http://a"}}]}"#,
                 r#"{"type":"function","function":{"name":"read","description":"Reads.","parameters":{"type":"object"}}}"#,
                 r#"{"type":"web_search_20250305","name":"web_search"}"#,
             ],
         );
+    }
+
+    #[test]
+    fn what_was_not_stored_is_counted_and_no_part_of_a_message() {
+        let of = |content: &str| {
+            let chat =
+                chat_messages(&format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#)).expect("a chat");
+            (chat.messages.concat(), chat.left_out)
+        };
+        let check = |content: &str, kept: &str, left_out: usize| {
+            let message = format!(r#"{{"role":"user","content":{kept}}}"#);
+            assert_eq!(of(content), (message, left_out), "{content}");
+        };
+        let text = r#"{"type":"text","text":"See."}"#;
+        let image = r#"{"type":"image_url","image_url":{"url":"[image/png, 5 bytes]"}}"#;
+        let audio = r#"{"type":"input_audio","input_audio":{"data":"[audio/wav, 72 bytes]","format":"wav"}}"#;
+        let file = r#"{"type":"file","file":{"filename":"a.pdf","file_data":"[application/pdf, 9 bytes]"}}"#;
+        check(&format!("[{text},{image},{audio},{file}]"), r#""See.""#, 3);
+        check(&format!("[{image}]"), r#""""#, 1);
+        // Words may say so, and an address may look like it.
+        check(r#""a mark is [image/png, 5 bytes]""#, r#""a mark is [image/png, 5 bytes]""#, 0);
+        let address = r#"{"type":"image_url","image_url":{"url":"http://a/[1, 5 bytes]"}}"#;
+        check(&format!("[{text},{address}]"), &format!("[{text},{address}]"), 0);
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Reading {
                 }
                 lines.push(b']');
             }
-            lines.extend_from_slice(b"}\n");
+            lines.extend_from_slice(format!(",\"left_out\":{}}}\n", chat.left_out).as_bytes());
             break;
         }
         Ok(())
@@ -278,7 +278,7 @@ mod tests {
         let user = |said: &&str| format!(r#"{{"role":"user","content":"{said}"}},"#);
         let said: String = said.iter().map(user).collect();
         let answer = format!(r#"{{"role":"assistant","content":"{answer}"}}"#);
-        format!(r#"{{"conversation":"{conversation}","messages":[{said}{answer}],"tools":[]}}"#)
+        format!(r#"{{"conversation":"{conversation}","messages":[{said}{answer}],"tools":[],"left_out":0}}"#)
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Statistics as their readers ask for them: filters, files, costs. Their figures are checked beside the queries.
 
 use std::fs;
+use std::io::Read;
 use std::sync::Arc;
+
+use flate2::read::GzDecoder;
 
 use lms_metrics_proxy::record::row::{Content, Outcome, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
@@ -143,9 +146,15 @@ fn every_route_answers_and_takes_filters() {
     }
     let error = &proxy.ask(get("/stats/conversations/a")).json()["error"];
     assert_eq!((&error["code"], &error["message"]), (&"not_found".into(), &"There is no conversation \"a\".".into()));
-    let error = &proxy.ask(get("/stats/by-model?modle=odd")).json()["error"];
-    assert_eq!(error["code"], "bad_request");
-    assert!(error["message"].as_str().is_some_and(|message| message.contains("\"modle\"")), "{error}");
+    let error = |path: &str| proxy.ask(get(path)).json()["error"].clone();
+    let said = |path: &str, words: &str| error(path)["message"].as_str().is_some_and(|message| message.contains(words));
+    assert_eq!(error("/stats/by-model?modle=odd")["code"], "bad_request");
+    assert!(said("/stats/by-model?modle=odd", "\"modle\". Did you mean model?"));
+    assert!(said("/stats/nwo", "Did you mean /stats/now?") && said("/stats/x", "There are /stats/summary, "));
+    // A plus that nobody escaped is a space by then; no zone has one.
+    if std::path::Path::new("/usr/share/zoneinfo/Etc/GMT+5").exists() {
+        check("/stats/over-time?tz=Etc/GMT+5&from=2026-01-19", "/tz", "Etc/GMT+5".into());
+    }
 }
 
 #[test]
@@ -174,6 +183,15 @@ fn an_export_is_a_file_of_all_matching_rows() {
     assert!(rows.iter().all(|row| row["model"] == "even" && row["cost"] == 0.002));
     client.send("HEAD /stats/export HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.bodiless_reply().status(), 200);
+    // Compressed where that is asked for, part by part.
+    let plain = client.ask(get("/stats/export"));
+    assert!(plain.field("date").is_some_and(|date| date.ends_with(" GMT")));
+    assert_eq!((plain.field("content-encoding"), plain.field("vary")), (None, Some("Accept-Encoding")));
+    let small = client.ask(get("/stats/export").replace("Host", "Accept-Encoding: gzip\r\nHost"));
+    assert_eq!((small.field("content-encoding"), small.ended), (Some("gzip"), Ended::Whole));
+    let mut unpacked = Vec::new();
+    GzDecoder::new(&small.body[..]).read_to_end(&mut unpacked).expect("gzip");
+    assert!(unpacked == plain.body && small.body.len() * 5 < plain.body.len());
     let old = proxy.ask("GET /stats/export?to=2026-01-19T10:30:50Z HTTP/1.0\r\n\r\n");
     assert_eq!((old.field("transfer-encoding"), old.text().lines().count()), (None, 6));
 }
@@ -199,7 +217,8 @@ fn conversations_are_exported_with_all_that_was_said() {
     let user = serde_json::json!({"role": "user", "content": "Say \"a\"."});
     let [before, answer] = ["b", "Hello"].map(|said| serde_json::json!({"role": "assistant", "content": said}));
     let tool = serde_json::json!({"type": "function", "function": {"name": "f"}});
-    let expected = serde_json::json!({"conversation": "c", "messages": [user, before, user, answer], "tools": [tool]});
+    let messages = [&user, &before, &user, &answer];
+    let expected = serde_json::json!({"conversation": "c", "messages": messages, "tools": [tool], "left_out": 0});
     assert_eq!(line, expected);
 }
 
