@@ -114,7 +114,8 @@
 //!   how far the clock on the wall can be believed.
 //! - [`bell`]: a state under a lock, and who waits for it to change. [`mailbox`]: how one thread leaves something for
 //!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`]:
-//!   what goes wrong again and again, said once and counted. [`keepalive`], [`logging`].
+//!   what goes wrong again and again, said once and counted. [`looks`]: characters that have none. [`nearest`]: names that
+//!   were probably meant. [`keepalive`], [`logging`].
 //! - [`settings`]: environment and flags.
 //! - [`http`]: the grammar of requests, replies and WebSockets (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
@@ -147,8 +148,10 @@ pub mod in_flight;
 pub mod keepalive;
 pub mod limits;
 pub mod logging;
+pub mod looks;
 pub mod mailbox;
 pub mod models;
+pub mod nearest;
 pub mod outage;
 pub mod packs;
 pub mod prompts;

@@ -3,7 +3,7 @@
 //!
 //! Only this program's own records appear. The libraries below print headers, credentials among them, at their more
 //! talkative levels; their records are dropped before they are even put into words. What comes from a peer (a path,
-//! a model's name) cannot forge a line or steer a terminal: control characters are shown escaped. A standard error
+//! a model's name) cannot forge a line or steer a terminal: what cannot be seen is shown escaped. A standard error
 //! stream that is closed or full loses lines, counted and told of, and nothing else: no thread ever waits for it, but
 //! the one that writes (`spool`).
 
@@ -22,6 +22,7 @@ use simplelog::{Config, ConfigBuilder, WriteLogger};
 use crate::bell::lock;
 use crate::calendar::{now_ms, text_of_ms};
 use crate::limits::{LOG_DRAIN_TIME_MAX, LOG_STACK_BYTES};
+use crate::looks::is_invisible;
 use spool::{Scribe, Spool};
 
 /// What waits for the standard error stream, of which a process has one.
@@ -250,11 +251,11 @@ impl Log for OwnRecords {
     fn flush(&self) {}
 }
 
-/// The same words with control characters escaped.
+/// The same words, with what cannot be seen escaped.
 fn one_line(words: &str) -> String {
     let mut line = String::with_capacity(words.len());
     for c in words.chars() {
-        if c.is_control() {
+        if is_invisible(c) {
             line.extend(c.escape_default());
         } else {
             line.push(c);
@@ -338,9 +339,9 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped() {
-        let line = check(LevelFilter::Info, "lms_metrics_proxy", "a\r\nb\u{1b}[2J\u{85}é");
-        assert!(line.ends_with(" a\\r\\nb\\u{1b}[2J\\u{85}é\n"), "{line:?}");
+    fn what_cannot_be_seen_is_escaped() {
+        let line = check(LevelFilter::Info, "lms_metrics_proxy", "a\r\nb\u{1b}[2J\u{85}é\u{202e}c\u{200b}\u{e0041}");
+        assert!(line.ends_with(" a\\r\\nb\\u{1b}[2J\\u{85}é\\u{202e}c\\u{200b}\\u{e0041}\n"), "{line:?}");
     }
 
     #[test]

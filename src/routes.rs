@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::http::Refusal;
 use crate::http::target::{climbs_out, decoded};
+use crate::nearest::nearest;
 use crate::usage::Dialect;
 use crate::usage::listing::ModelRoute;
 
@@ -248,6 +249,23 @@ impl Local {
         }
     }
 
+    /// Whether what it answers depends on `Accept`.
+    pub fn varies(self) -> bool {
+        match self {
+            Local::Page | Local::Report | Local::RequestPrefix(_) | Local::Prefixes => true,
+            Local::Time | Local::Now | Local::Line | Local::Metrics => true,
+            Local::Health | Local::Summary | Local::By(_) | Local::OverTime | Local::Latency => false,
+            Local::Recent | Local::Requests | Local::Request(_) | Local::Body(_) | Local::Search => false,
+            Local::Diff(..) | Local::Conversations | Local::Conversation => false,
+            Local::Export | Local::Live | Local::CallOff(_) => false,
+        }
+    }
+
+    /// Whether it answers in JSON, so that a member on each line can be asked for.
+    pub fn has_json(self) -> bool {
+        !matches!(self, Local::Body(_) | Local::Diff(..) | Local::Export | Local::Live | Local::Metrics)
+    }
+
     /// Its line.
     pub fn line(self) -> &'static LocalRoute {
         let single = if self == Local::Conversation { &CONVERSATION } else { &REQUEST };
@@ -309,8 +327,11 @@ fn suggestion(path: &str) -> Option<String> {
     }
     let trimmed = path.trim_end_matches('/');
     let first = |rest: &str| rest.split('/').next().unwrap_or_default().to_owned();
-    if LOCAL.iter().any(|line| line.path == trimmed) {
-        return Some(trimmed.to_owned());
+    // Of a path with more parts or fewer, what follows a slash would be the slip.
+    let parts = |path: &str| path.split('/').count();
+    let alike = LOCAL.iter().map(|line| line.path).filter(|path| *path != "/" && parts(path) == parts(trimmed));
+    if let Some(path) = nearest(trimmed, &mut { alike }) {
+        return Some(path.to_owned());
     }
     if matches!(trimmed, "/v1" | "/api/v0" | "/api/v1") {
         return Some(format!("{trimmed}/models"));
@@ -320,6 +341,19 @@ fn suggestion(path: &str) -> Option<String> {
     }
     let rest = trimmed.strip_prefix('/')?;
     KNOWN_UNDER_V1.contains(&first(rest).as_str()).then(|| format!("/v1/{rest}"))
+}
+
+/// What there is, in the words of a 404 to this path that is near to none.
+pub fn overview(path: &str) -> String {
+    if !path.starts_with("/stats") {
+        return "The API is under /v1/, /api/v0/ and /api/v1/, figures are under /stats.".to_owned();
+    }
+    let listed: Vec<&str> = LOCAL.iter().map(|line| line.path).filter(|path| path.starts_with("/stats")).collect();
+    format!(
+        "There are {}, /stats/requests/ID (with /body or /prefix behind it), /stats/requests/ID/diff/ID and \
+         /stats/conversations/NAME.",
+        listed.join(", ")
+    )
 }
 
 /// What the replies to requests for a path (without query) speak.
@@ -452,6 +486,22 @@ mod tests {
         likely("/v1%2fmodels", None);
         likely("/x/../v1/models", None);
         likely(&format!("/models/{}", "a".repeat(SUGGESTION_BYTES_MAX)), None);
+        for (slip, path) in [
+            ("/stats/nwo", "/stats/now"),
+            ("/stats/nowx/", "/stats/now"),
+            ("/stats/by-modell", "/stats/by-model"),
+            ("/stats/overtime", "/stats/over-time"),
+            ("/stats/conversation", "/stats/conversations"),
+            ("/stat", "/stats"),
+            ("/metric", "/metrics"),
+            ("/helath", "/health"),
+        ] {
+            likely(slip, Some(path));
+        }
+        for far in ["/stats/tokens", "/stats/requests/x", "/stats/now/x", "/x", "/statistics"] {
+            likely(far, None);
+        }
+        assert!(overview("/stats/tokens").contains("/stats/over-time") && !overview("/x").contains("over-time"));
     }
 
     #[test]

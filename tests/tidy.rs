@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, from top to bottom: each uses only what stands below it.
-const FLOORS: [&str; 29] = [
+const FLOORS: [&str; 31] = [
     // The program.
     "main",
     "demo",
@@ -43,6 +43,8 @@ const FLOORS: [&str; 29] = [
     "bell",
     "slots",
     "clock",
+    "nearest",
+    "looks",
     "limits",
     "calendar",
 ];
@@ -53,7 +55,7 @@ const BESIDE: [&str; 2] = ["lib", "testing"];
 /// Folders that turn bytes into values and do nothing else, what else of the source they use, and what they have no use
 /// for: paths, with all that lies below.
 const PURE: [&str; 4] = ["http", "packs", "prompts", "usage"];
-const PURE_USES: [&str; 2] = ["calendar", "limits"];
+const PURE_USES: [&str; 3] = ["calendar", "limits", "looks"];
 const IMPURE: [&str; 10] = [
     "std::net",
     "std::thread",

@@ -7,7 +7,7 @@ use crate::http::reply::Reply;
 use crate::http::target::query_pairs;
 use crate::http::upgrade::opens_websocket;
 use crate::http::{HostPolicy, RequestHead};
-use crate::routes::{Local, Route, route};
+use crate::routes::{Local, Route, overview, route};
 use crate::settings::{Settings, Token};
 use crate::stats::page::{page, wants_page};
 
@@ -80,7 +80,10 @@ impl Judge {
             Route::Forward | Route::Namespace => Plan::Forward(Forwarding::of(head)),
             Route::Local(local) => self.judge_local(head, local)?,
             Route::Asterisk => Plan::Answer(Reply::options()),
-            Route::Unknown { suggestion } => Plan::Answer(Reply::not_found(head.path(), suggestion.as_deref())),
+            Route::Unknown { suggestion } => {
+                let instead = suggestion.map(|likely| format!("Did you mean {likely}?"));
+                Plan::Answer(Reply::not_found(head.path(), &instead.unwrap_or_else(|| overview(head.path()))))
+            }
         };
         let keep_body = matches!(plan, Plan::Forward(_));
         Ok(Verdict { plan, body_bytes_max: self.body_bytes_max, keep_body })
@@ -97,6 +100,10 @@ impl Judge {
             Local::Health => Ok(Plan::Answer(Reply::json(200, HEALTHY.to_vec()))),
             // The page itself asks for the token, when the answer says that one is missing.
             Local::Page if wants_page(head) => Ok(Plan::Answer(page(head, if self.may_ask(head) { 200 } else { 401 }))),
+            // To who takes it, the page says so.
+            Local::Page if !self.may_ask(head) => {
+                Ok(Plan::Answer(unauthorized().with_field("Vary", "Accept".to_owned())))
+            }
             _ if !self.may_ask(head) => Ok(Plan::Answer(unauthorized())),
             Local::Page => Ok(Plan::Statistics(Local::Report)),
             statistics => Ok(Plan::Statistics(statistics)),

@@ -68,17 +68,11 @@ impl Reply {
         Self::error(status, message, code)
     }
 
-    /// 404, with the path that was probably meant.
-    pub fn not_found(path: &str, suggestion: Option<&str>) -> Self {
+    /// 404, with what else there is.
+    pub fn not_found(path: &str, instead: &str) -> Self {
         // Paths are as long as clients make them; the start of one is enough to recognise it.
         let shown: String = path.chars().take(200).collect();
-        let message = match suggestion {
-            Some(likely) => format!("There is nothing at {shown}. Did you mean {likely}?"),
-            None => format!(
-                "There is nothing at {shown}. The API is under /v1/, /api/v0/ and /api/v1/, figures are under /stats."
-            ),
-        };
-        Self::error(404, &message, "not_found")
+        Self::error(404, &format!("There is nothing at {shown}. {instead}"), "not_found")
     }
 
     /// 405, with the methods that are allowed.
@@ -251,9 +245,9 @@ mod tests {
         let text = |reply: Reply| String::from_utf8(reply.encode(Persistence::Close, false, 0)).expect("text");
         assert!(text(Reply::method_not_allowed("GET, HEAD")).contains("\r\nAllow: GET, HEAD\r\n"));
         assert!(text(Reply::overloaded("Busy.", 2)).contains("\r\nRetry-After: 2\r\n"));
-        assert!(text(Reply::not_found("/models", Some("/v1/models"))).contains("Did you mean /v1/models?"));
+        assert!(text(Reply::not_found("/models", "See there.")).contains("There is nothing at /models. See there."));
         assert!(!text(Reply::options()).contains("Content-Length"));
-        assert!(Reply::not_found(&"/\u{e9}".repeat(9000), None).body().len() < 1000);
+        assert!(Reply::not_found(&"/\u{e9}".repeat(9000), "").body().len() < 1000);
     }
 
     #[test]

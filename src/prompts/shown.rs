@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use super::secrets::HIDDEN;
+use crate::looks::is_invisible;
 
 /// What becomes of a tabulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +40,6 @@ fn push_plain(out: &mut String, text: &str, tabs: Tabs) {
             _ => out.push(c),
         }
     }
-}
-
-/// Whether a character moves others about, or takes no room: a terminal obeys the one, and nobody sees the other.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 //! The reserve is a file beside the database that holds room for rows which the database does not take before the end
 //! ([`super::unsaved`]). It is there only where there is little room, and while the proxy runs.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::database_file::{beside, resolved};
+use super::database_file::{beside, for_owner_alone, resolved};
 use crate::limits::{
     LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, RESERVE_PART, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN,
 };
@@ -64,7 +64,7 @@ pub(super) fn release_reserve(database: &Path) {
 }
 
 fn fill(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
+    let mut file = for_owner_alone().create_new(true).open(path)?;
     io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)?;
     file.flush()?;
     file.sync_all()
@@ -102,6 +102,11 @@ mod tests {
         ] {
             keep_reserve(&database, free);
             assert_eq!(reserved(), expected, "{free:?}");
+            // As the database and all files beside it, it is for its owner alone.
+            #[cfg(unix)]
+            if let Ok(file) = fs::metadata(folder.join("metrics.db-reserve")) {
+                assert_eq!(std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777, 0o600);
+            }
         }
         release_reserve(&database);
         assert_eq!(reserved(), None);

@@ -2,6 +2,7 @@
 //! program has for the same.
 
 use super::SETTINGS;
+use crate::nearest::nearest;
 
 /// Names of other programs, or of flags, and the setting that stands for them here.
 #[rustfmt::skip]
@@ -27,46 +28,13 @@ const COMMON: [&str; 15] =
 pub(super) fn meant_by(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase().replace('-', "_");
     let other = OTHER_NAMES.iter().find(|(other, _)| *other == name).map(|(_, setting)| *setting);
-    other.or_else(|| {
-        let near = SETTINGS.iter().map(|setting| (distance(&name, setting.name), setting.name));
-        near.filter(|(far, setting)| *far <= slips_max(setting)).min().map(|(_, setting)| setting)
-    })
+    other.or_else(|| nearest(&name, &mut SETTINGS.iter().map(|setting| setting.name)))
 }
 
 /// The same of a variable of the environment, where most names are for others.
 pub(super) fn meant_by_variable(name: &str) -> Option<&'static str> {
     let common = COMMON.contains(&name);
     (!common && SETTINGS.iter().all(|setting| setting.name != name)).then(|| meant_by(name)).flatten()
-}
-
-/// A short name is near to many that mean something else: PATH is two letters from PORT.
-fn slips_max(setting: &str) -> usize {
-    if setting.len() < 6 { 1 } else { 2 }
-}
-
-/// How many letters must be put in, left out, replaced or swapped with the next one (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    const FAR: usize = usize::MAX;
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len().abs_diff(b.len()) > 2 {
-        return FAR;
-    }
-    // Rows of the table: two before, one before, this one.
-    let (mut before, mut last) = (Vec::new(), (0..=b.len()).collect::<Vec<usize>>());
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                let swapped: &Vec<usize> = &before;
-                least = least.min(swapped[j - 2] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

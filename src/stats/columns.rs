@@ -4,6 +4,8 @@ use std::fmt::{Display, Write};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::looks::is_invisible;
+
 /// Columns of a terminal that says nothing.
 pub const WIDTH: usize = 80;
 /// Below it some figures are left out, to where names would be no more than their ends.
@@ -95,10 +97,10 @@ pub(super) fn amount(value: Option<f64>, currency: &str) -> String {
     }
 }
 
-/// What came over the network, fit for a terminal: no control characters, and no wider than so many columns. What is too
+/// What came over the network, fit for a terminal: nothing that cannot be seen, and no wider than so many columns. What is too
 /// long loses its middle, for names differ at their ends.
 pub(super) fn plain(text: &str, width: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let clean: String = text.chars().map(|c| if is_invisible(c) { '?' } else { c }).collect();
     if clean.width() <= width {
         return clean;
     }
@@ -127,6 +129,7 @@ mod tests {
         assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 20), "qwen2.5-co…ct-Q4_K_M");
         assert_eq!(plain("qwen2.5-coder-32b-instruct-Q4_K_M", 33), "qwen2.5-coder-32b-instruct-Q4_K_M");
         assert_eq!(plain("\u{6a21}\u{578b}\u{6a21}\u{578b}", 6), "\u{6a21}…\u{578b}");
+        assert_eq!(plain("a\u{202e}b\u{200b}\u{2066}\u{1b}[2J", 20), "a?b???[2J");
         for name in ["plain", "\u{6a21}\u{578b}-7b", "e\u{301}t\u{e9}", "\u{1f600}", "much longer than that"] {
             let cell = cell(name, 10);
             assert!(cell.width() == 10 && cell.ends_with(' '), "{cell:?}");

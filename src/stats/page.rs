@@ -65,7 +65,7 @@ pub fn page(head: &RequestHead, status: u16) -> Reply {
 /// Whether a client wants the page rather than the report: browsers name its type, curl takes anything. Who says nothing
 /// gets the page.
 pub fn wants_page(head: &RequestHead) -> bool {
-    head.field("accept").is_none() || accepted(head, "accept").any(|kind| kind.is("text/html"))
+    head.field("accept").is_none() || accepted(head, "accept").any(|kind| kind.is("text/html") && kind.weight() > 0.0)
 }
 
 #[cfg(test)]

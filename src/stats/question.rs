@@ -7,6 +7,7 @@ use super::filter::{FILTERS, Filter, shown};
 use super::totals::Bucket;
 use super::zone::Zone;
 use crate::http::target::query_pairs;
+use crate::nearest::nearest;
 use crate::routes::Local;
 
 /// A question in full.
@@ -58,7 +59,7 @@ impl Question {
             match name.as_str() {
                 // The judge has looked at the token.
                 "token" => {}
-                "pretty" => question.pretty = switch(name, value)?,
+                "pretty" if route.has_json() => question.pretty = switch(name, value)?,
                 "as" if route.tells_costs() => question.priced_as = Some(value.clone()),
                 "tz" if has_filters => {}
                 _ if has_filters && question.filter.take(name, value, now_ms, &question.zone)? => {}
@@ -118,10 +119,12 @@ fn unknown(name: &str, route: Local) -> String {
     let own = route.line().takes;
     let filters = own.map(|_| FILTERS);
     let priced = route.tells_costs().then_some("as");
-    let all: Vec<&str> =
-        filters.iter().chain(own.unwrap_or_default()).chain(&priced).chain(&["pretty"]).copied().collect();
-    let takes = if all.len() == 1 { "pretty alone".to_owned() } else { all.join(", ") };
-    format!("There is no parameter {}: this route takes {takes}.", shown(name))
+    let pretty = route.has_json().then_some("pretty");
+    let all: Vec<&str> = filters.iter().chain(own.unwrap_or_default()).chain(&priced).chain(&pretty).copied().collect();
+    let takes = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+    let meant = nearest(name, &mut all.iter().flat_map(|names| names.split(", ")));
+    let meant = meant.map_or_else(String::new, |meant| format!(" Did you mean {meant}?"));
+    format!("There is no parameter {}.{meant} This route takes {takes}.", shown(name))
 }
 
 /// Whether something is asked for: `?pretty` alone says so.
@@ -178,8 +181,14 @@ mod tests {
         check(
             Local::Summary,
             "modle=a",
-            &["\"modle\"", "from, to, tz, model, endpoint, client, key, outcome, conversation, as, pretty."],
+            &[
+                "\"modle\". Did you mean model?",
+                "takes from, to, tz, model, endpoint, client, key, outcome, conversation, as, pretty.",
+            ],
         );
+        check(Local::Recent, "limits=5", &["\"limits\". Did you mean limit?"]);
+        check(Local::OverTime, "bukcet=day", &["\"bukcet\". Did you mean bucket?"]);
+        check(Local::Summary, "colour=red", &["\"colour\". This route takes from,"]);
         check(Local::Summary, "limit=5", &["\"limit\""]);
         check(Local::Recent, "modle=a", &["\"modle\"", ", limit, as, pretty."]);
         check(Local::Summary, "from=soon", &["from is \"soon\"", "2026-01-19T10:30:45Z", "-24h"]);
@@ -198,7 +207,14 @@ mod tests {
         check(Local::Export, "format=xls", &["format is \"xls\"", "csv, jsonl or chat"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);
         check(Local::Request(1), "model=a", &["\"model\"", "takes as, pretty."]);
-        check(Local::Body(1), "model=a", &["\"model\"", "takes pretty alone"]);
+        check(Local::Now, "model=a", &["\"model\"", "takes pretty."]);
+        // Where there is no JSON, nothing of it is written for people.
+        for route in [Local::Body(1), Local::Diff(1, 2), Local::Metrics] {
+            check(route, "pretty", &["\"pretty\". This route takes none."]);
+        }
+        for route in [Local::Export, Local::Live] {
+            check(route, "pretty=1", &["\"pretty\". This route takes from"]);
+        }
     }
 
     #[test]

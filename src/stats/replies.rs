@@ -176,7 +176,7 @@ fn status_line(
 
 /// Whether JSON is preferred to text. A client that takes anything, as curl says of itself, gets text.
 fn wants_json(head: &RequestHead) -> bool {
-    accepted(head, "accept").any(|kind| kind.is("application/json"))
+    accepted(head, "accept").any(|kind| kind.is("application/json") && kind.weight() > 0.0)
 }
 
 fn metrics_page(form: Exposition, text: String) -> Reply {

@@ -11,7 +11,7 @@ use std::{io, mem, panic, thread};
 use super::export::export;
 use super::exposition::Exposition;
 use super::filter::Filter;
-use super::gzip::compressed;
+use super::gzip::{accepts_gzip, compressed, encoder};
 use super::live::Live;
 use super::price::Prices;
 use super::process::of_process;
@@ -122,7 +122,7 @@ impl Answerer {
                 Disposition::Reply(reply) => {
                     let (peer, head) = (lend.loan.client().peer(), &lend.head);
                     log::debug!("{peer} {} {} {} answered here", head.method(), head.path(), reply.status());
-                    let reply = compressed(reply, &lend.head);
+                    let reply = compressed(reply, &lend.head, route.varies());
                     lend.answer(&reply);
                 }
                 Disposition::Export(question, prices) => self.export(question, prices, *lend),
@@ -163,12 +163,7 @@ impl Answerer {
             Ok(asked) => asked,
             Err(message) => return Disposition::Reply(Reply::error(400, &message, "bad_request")),
         };
-        let shaped = |reply: Reply| match route {
-            // A body is what was sent.
-            Local::Body(_) => reply,
-            _ if question.pretty => for_people(reply),
-            _ => reply,
-        };
+        let shaped = |reply: Reply| if question.pretty { for_people(reply) } else { reply };
         if let Some(reply) = reply_from_memory(&self.sources, route, head, now_ms) {
             return Disposition::Reply(shaped(reply));
         }
@@ -222,9 +217,11 @@ impl Answerer {
         }
         let running = self.exports.clone();
         let sources = self.sources.clone();
+        // Made here: it passes over the stack, and a worker has little of that.
+        let gzip = accepts_gzip(&lend.head).then(encoder);
         self.sources.workers.do_beside(move || {
             let _running = running;
-            export(&sources, prices, &question.filter, question.format, lend);
+            export(&sources, prices, (&question.filter, question.format), gzip, lend);
         });
     }
 }
