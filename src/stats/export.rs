@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use flate2::write::GzEncoder;
 use rusqlite::params_from_iter;
 
 use super::Reader;
@@ -61,8 +62,14 @@ impl Format {
     }
 }
 
-/// Answers with all that the filter lets pass.
-pub(super) fn export(sources: &Sources, prices: Option<Arc<Prices>>, filter: &Filter, format: Format, lend: Lend) {
+/// Answers with all that the filter lets pass, perhaps compressed.
+pub(super) fn export(
+    sources: &Sources,
+    prices: Option<Arc<Prices>>,
+    (filter, format): (&Filter, Format),
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    lend: Lend,
+) {
     let has_costs = prices.is_some();
     let slot: ConnectionSlot<Exported> = sources.recorder.slot();
     let open = || Exported::open(sources.open()?.with_prices(prices), filter, format);
@@ -74,12 +81,13 @@ pub(super) fn export(sources: &Sources, prices: Option<Arc<Prices>>, filter: &Fi
     }
     let (.., file, content_type) = Format::TABLE[format as usize];
     let disposition = format!("attachment; filename=\"{file}\"");
-    let fields: [(&str, &[u8]); 3] = [
+    let fields: [(&str, &[u8]); 4] = [
         ("Content-Type", content_type.as_bytes()),
         ("Content-Disposition", disposition.as_bytes()),
         ("Cache-Control", b"no-store"),
+        ("Vary", b"Accept-Encoding"),
     ];
-    let Some(mut stream) = LocalStream::begin(lend, &fields) else { return };
+    let Some(mut stream) = LocalStream::begin(lend, &fields, gzip) else { return };
     match send(&slot, format, has_costs, &mut stream) {
         Ok(()) => stream.end(),
         Err(e) => log::info!("an export ended early: {e}"),

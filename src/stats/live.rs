@@ -104,7 +104,7 @@ impl Live {
             // nginx would gather the events otherwise.
             ("X-Accel-Buffering", b"no"),
         ];
-        let Some(stream) = LocalStream::begin(lend, &fields) else { return };
+        let Some(stream) = LocalStream::begin(lend, &fields, None) else { return };
         if stream.client().interrupts(Arc::new(Leave(self.sources.recorder.clone()))).is_err() {
             return;
         }

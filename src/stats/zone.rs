@@ -54,8 +54,10 @@ impl Zone {
         if text.eq_ignore_ascii_case("z") || text.eq_ignore_ascii_case("utc") {
             return Some(Zone::default());
         }
+        // No zone has a space in its name.
+        let text = &*text.replace(' ', "+");
         let form = format_description!("[offset_hour sign:mandatory][optional [:]][offset_minute]");
-        if let Ok(offset) = UtcOffset::parse(&text.replace(' ', "+"), form) {
+        if let Ok(offset) = UtcOffset::parse(text, form) {
             return (offset.whole_hours().abs() <= 14).then_some(Zone::Fixed(offset.whole_minutes().into()));
         }
         is_name(text).then(|| place(text)).flatten().map(|place| Zone::Named(Arc::new(place)))

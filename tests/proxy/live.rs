@@ -185,8 +185,18 @@ fn curl_gets_the_report_where_a_browser_gets_the_page() {
     let widest = |text: &str| text.lines().map(str::len).max();
     assert_eq!((widest(report.text()), widest(ask("*/*", "&width=120").text())), (Some(80), Some(120)));
     assert_eq!(ask("application/json", "").json()["all_time"]["total_requests"], 1);
+    let unwanted = ask("text/html;q=0, */*", "");
+    assert_eq!(unwanted.field("content-type"), Some("text/plain; charset=utf-8"));
+    let unwanted = ask("application/json;q=0, text/plain", "");
+    assert_eq!(unwanted.field("content-type"), Some("text/plain; charset=utf-8"));
     let locked = proxy.ask("GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n");
     assert_eq!((locked.status(), locked.field("content-type")), (401, Some("application/json")));
+    // What depends on it says so.
+    let varies = |reply: &Message| reply.field("vary").is_some_and(|vary| vary.starts_with("Accept"));
+    assert!(varies(&page) && varies(&report) && varies(&locked));
+    for path in ["/stats", "/stats/now", "/stats/line", "/stats/time", "/stats/prefix", "/metrics"] {
+        assert!(varies(&proxy.ask(get(&format!("{path}?token=s3cret")))), "{path}");
+    }
     for (path, status) in [("/health", 200), ("/stats/by-model", 401), ("/nothing", 404), ("/v1/../x", 400)] {
         let reply = proxy.ask(get(path));
         assert!(reply.text().ends_with('\n'), "{path}");
@@ -222,7 +232,8 @@ fn answers_come_as_tables_for_people_and_compressed_where_asked() {
     let compressed = proxy.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n");
     assert_eq!(compressed.field("content-encoding"), Some("gzip"));
     let plain = proxy.ask(get("/metrics"));
-    assert_eq!((plain.field("content-encoding"), plain.field("vary")), (None, Some("Accept-Encoding")));
+    assert_eq!((plain.field("content-encoding"), plain.field("vary")), (None, Some("Accept, Accept-Encoding")));
+    assert_eq!(proxy.ask(get("/metrics?pretty")).status(), 400);
     assert!(compressed.body.len() * 3 < plain.body.len());
     assert_eq!(proxy.ask(get("/stats/summary?from=2026-02-01&to=2026-01-01")).status(), 400);
 }
