@@ -42,8 +42,8 @@ const PAGE: &str = joined!(PARTS);
 
 /// Nothing may run or load but what this file holds, known by its hash (CSP 3, §2.3.1); and nobody may put the page into
 /// a frame. A test says which hashes are right when the page was changed.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-BnkJL76Lr6Uzpzdj9+oy83GucmpSQ+72k/EZmKjW0lU='; \
-    style-src 'sha256-RgRRGBkPurbWJEd1BVDq15q69zeIf8KAYbQhxkNCfFY='; connect-src 'self'; img-src data:; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-tzEXPcU+Mw96JTA3IOvcamqSR8Mx0V+4OmoKqmUlTX4='; \
+    style-src 'sha256-anmuoXmcZpmoqq6U+co759R2zW17qmzTT8vT4AU07g0='; connect-src 'self'; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
 /// The page. The status tells programs whether a token is missing; people see the same page.
@@ -74,6 +74,7 @@ mod tests {
 
     use super::*;
     use crate::prompts::PrefixBreak;
+    use crate::routes::LOCAL;
 
     fn between(text: &'static str, start: &str, end: &str) -> &'static str {
         let rest = text.split_once(start).map_or("", |(_, rest)| rest);
@@ -133,6 +134,17 @@ mod tests {
             assert!(!PAGE.contains(blocked), "{blocked}");
         }
         assert!(!POLICY.contains("unsafe"), "{POLICY}");
+    }
+
+    #[test]
+    fn costs_as_another_model_are_asked_of_routes_that_tell_them() {
+        let names = between(SCRIPT_SOURCE, "const COSTS = /^stats(\\/(", ")(\\/");
+        let names: Vec<&str> = names.split('|').map(|name| name.trim_start_matches('(')).collect();
+        assert_eq!(names.len(), 8, "{names:?}");
+        for name in names {
+            let path = format!("/stats/{}", name.replace("[a-z]+", "model"));
+            assert!(LOCAL.iter().any(|line| line.path == path && line.local.tells_costs()), "{path}");
+        }
     }
 
     #[test]

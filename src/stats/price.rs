@@ -14,6 +14,8 @@ use crate::packs::sums::{Figure, Sums};
 
 /// So many models of the list are named to who asks for one that it does not have.
 const NAMES_SHOWN: usize = 8;
+/// So many are told to the page, which lets one of them be chosen.
+const NAMES_TOLD: usize = 100;
 
 /// The list of `MODEL_PRICES`.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +125,12 @@ impl Prices {
             format!("as is {}: MODEL_PRICES has no such model; it has {}{more}.", shown(model), names.join(", "))
         };
         Ok(Prices { all_as: Some(price.ok_or_else(unknown)?), ..self.clone() })
+    }
+
+    /// The models that it names, and not only by a pattern; the first of many.
+    pub fn names(&self) -> Vec<String> {
+        let named = self.models.iter().map(|(pattern, _)| pattern).filter(|pattern| !pattern.contains(['*', '?']));
+        named.take(NAMES_TOLD).cloned().collect()
     }
 
     /// What every model is priced as, where that was asked for.

@@ -41,6 +41,9 @@ pub struct Report {
     pub models: Groups,
     /// The newest requests, newest first.
     pub requests: Vec<RequestRow>,
+    /// What all can be priced as: the models of the list that are no patterns. Absent where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub priced_as: Vec<String>,
     #[serde(skip)]
     zone: Zone,
     #[serde(skip)]
@@ -67,6 +70,7 @@ impl Report {
             all_time: reader.summary_with_power(filter, now_ms)?,
             models: reader.groups_with_power(reader.by(By::Model, filter)?, filter, now_ms)?,
             requests: reader.recent(filter, REQUESTS_SHOWN)?.requests,
+            priced_as: reader.prices().map(|prices| prices.names()).unwrap_or_default(),
             zone: zone.clone(),
             now_ms,
         })

@@ -70,6 +70,9 @@ fn every_route_that_tells_costs_tells_them_as_another_model_when_asked() {
         proxy.ask(request).text().to_owned()
     };
     check(&report("/stats"), &report("/stats?as=dear"));
+    // The page lets one of these be chosen; patterns are no models.
+    let told: Value = serde_json::from_str(&report("/stats")).expect("JSON");
+    assert_eq!(told["priced_as"], serde_json::json!(["dear"]));
 }
 
 #[test]

@@ -54,13 +54,20 @@ function zone() {
 
 // ---- asking: by addresses relative to the page's, so that it can lie below any path --------------------------------
 class NeedsToken extends Error {}
+// What tells costs is asked for those of another model, where one is chosen.
+const COSTS = /^stats(\/(summary|by-[a-z]+|over-time|search|live|export|(requests|conversations)(\/[^/]+)?))?$/;
+function asking(path, query) {
+  const all = new URLSearchParams(query || "");
+  if (asked.has("as") && COSTS.test(path)) all.set("as", asked.get("as"));
+  return path + (all.size ? "?" + all : "");
+}
 const address = path => new URL(path, location.href.replace(/[?#].*/, "")).href;
 async function request(path, query, options) {
   const headers = { Accept: "application/json" };
   if (token != null) headers.Authorization = "Bearer " + token;
   let reply;
   try {
-    reply = await fetch(path + (query && query.size ? "?" + query : ""), { headers, signal: AbortSignal.timeout(30000), ...options });
+    reply = await fetch(asking(path, query), { headers, signal: AbortSignal.timeout(30000), ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The proxy does not answer. Is it running?");

@@ -128,11 +128,12 @@ function markRange() {
   })));
   if (to) chips.push(chip("time ", words, () => { asked.delete("from"); asked.delete("to"); }));
   if (asked.has("q")) chips.push(chip("words ", "“" + asked.get("q") + "”", () => asked.delete("q")));
-  if (chips.length > 1) chips.push(h("button.link", { onclick: () => change(() => [...NAMES, "from", "to", "q"].forEach(name => asked.delete(name))) }, "Show all"));
+  if (asked.has("as")) chips.push(chip("cost as ", asked.get("as"), () => asked.delete("as")));
+  if (chips.length > 1) chips.push(h("button.link", { onclick: () => change(() => [...NAMES, "from", "to", "q", "as"].forEach(name => asked.delete(name))) }, "Show all"));
   $("chips").hidden = !chips.length;
   $("chips").replaceChildren(...chips);
   $("words").value = asked.get("q") || "";
-  const query = name => { const all = filter(true); all.set("format", name); return "stats/export?" + all; };
+  const query = name => { const all = filter(true); all.set("format", name); return asking("stats/export", all); };
   $("export").replaceChildren("Export ", ...[["csv", "CSV"], ["jsonl", "JSON lines"], ["chat", "chats"]].flatMap(([format, text]) => [h("a", { href: query(format), download: true }, text), " "]));
   titlePage();
 }
@@ -145,6 +146,7 @@ function titlePage() {
 // ---- figures -------------------------------------------------------------------------------------------------------
 function showFigures() {
   showStrip();
+  showAs();
   showTiles();
   showPlot();
   showTabs();
@@ -160,9 +162,9 @@ function showStrip() {
   const figures = [
     ["Tokens", each => each.total_tokens, brief], ["In", each => each.total_input_tokens, brief], ["Out", each => each.total_output_tokens, brief],
     ["Requests", each => each.total_requests, brief], ["Failed", rate("failed_requests", "total_requests"), value => value == null ? "–" : percent(value), -1],
-    ["From the cache", rate("total_cached_tokens", "total_input_tokens"), value => value == null ? "–" : percent(value), 1],
+    ["From cache", rate("total_cached_tokens", "total_input_tokens"), value => value == null ? "–" : percent(value), 1],
     ["First token", each => each.average_time_to_first_token_ms, seconds, -1], ["Tokens/s", each => each.average_tokens_per_second, speed, 1],
-    ...(sums.currency == null ? [] : [["Cost, " + sums.currency, each => each.cost, value => price(value, "")]]),
+    ...[["Cost", "cost"], ["Saved", "saved"]].flatMap(([title, figure]) => sums[figure] === undefined ? [] : [[title + ", " + sums.currency, each => each[figure], value => price(value, "")]]),
   ];
   const changeOf = ([, of, text, good]) => {
     const [now, was] = [of(sums), past && of(past)];
@@ -174,6 +176,14 @@ function showStrip() {
   $("strip").replaceChildren(...figures.map(figure => h("div", h("span.small.soft", figure[0]), h("strong", figure[2](figure[1](sums))), changeOf(figure))));
   $("h-strip").replaceChildren(span() === "all" ? "All time" : span() === "custom" ? "The time chosen" : "Last " + SPANS.find(([name]) => name === span())[1], h("span.small.soft", past ? " and the change to the span before" : ""));
 }
+// The models that the list of prices names.
+function showAs() {
+  const as = asked.get("as") || "", all = new Set(["", ...shown.totals.priced_as || [], as]);
+  $("as").parentElement.hidden = all.size < 2;
+  if ($("as").options.length !== all.size) $("as").replaceChildren(...[...all].map(value => h("option", { value }, value || "each model")));
+  $("as").value = as;
+}
+const energy = wh => wh < 1000 ? speed(wh) + " Wh" : speed(wh / 1000) + " kWh";
 function showTiles() {
   const { totals } = shown;
   $("tiles").replaceChildren(...TILES.map(([name, key]) => { const sums = totals[key]; return h("section", { class: "card" },
@@ -182,7 +192,9 @@ function showTiles() {
     h("div.small", brief(sums.total_input_tokens), " in, ", brief(sums.total_output_tokens), " out"),
     h("div.small", h("span.part", plural(sums.total_requests, "request"), sums.failed_requests ? "," : null), " ",
       sums.failed_requests ? h("span.bad.part", brief(sums.failed_requests) + " failed") : null),
-    money(sums) ? h("div.small.soft", { title: "At the prices of MODEL_PRICES" }, "cost ", money(sums)) : null); }));
+    money(sums) ? h("div.small.soft", { title: "At the prices of MODEL_PRICES" }, "cost ", money(sums)) : null,
+    sums.energy_wh == null ? null : h("div.small.soft", { title: "While requests were under way, by POWER_WATTS" }, "electricity ", energy(sums.energy_wh), sums.electricity_cost == null ? null : ", " + price(sums.electricity_cost, sums.electricity_currency)),
+    sums.saved == null ? null : h("div.small.soft", "saved ", price(sums.saved, sums.currency))); }));
 }
 
 // ---- by name -------------------------------------------------------------------------------------------------------

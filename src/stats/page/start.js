@@ -75,6 +75,7 @@ for (const [name, all, now] of [["figure", FIGURES, figureName], ["group", GROUP
   });
 }
 $("notice").lastElementChild.addEventListener("click", load);
+$("as").onchange = () => choose("as", $("as").value || null);
 $("pause").onclick = () => pause(!paused);
 $("help").onclick = () => $("keys-help").showModal();
 $("fresh").onclick = () => { mix(); showRows(); };
