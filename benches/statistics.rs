@@ -226,7 +226,12 @@ fn questions() -> Vec<(&'static str, Ask)> {
     let half = Filter { from_ms: Some(START_MS + 31 * DAY_MS + 5), to_ms: Some(NOW_MS), ..Filter::default() };
     let edges = half.clone();
     let over = |bucket: Bucket, minutes: i32, filter: Filter| -> Ask {
-        Box::new(move |r| json(&r.over_time(&filter, bucket, &Zone::Fixed(minutes), None, NOW_MS).expect("answers")))
+        Box::new(move |r| {
+            json(&r.over_time(&filter, bucket, &Zone::Fixed(minutes), None, false, NOW_MS).expect("answers"))
+        })
+    };
+    let percentiles = |bucket: Bucket, filter: Filter| -> Ask {
+        Box::new(move |r| json(&r.over_time(&filter, bucket, &Zone::default(), None, true, NOW_MS).expect("answers")))
     };
     let by = |by: By| -> Ask { Box::new(move |r| json(&r.by(by, &Filter::default()).expect("answers"))) };
     let summary = |filter: Filter| -> Ask { Box::new(move |r| json(&r.summary(&filter).expect("answers"))) };
@@ -264,6 +269,8 @@ fn questions() -> Vec<(&'static str, Ask)> {
         ("over-time, a year of months, +02:00", over(Bucket::Month, 120, all())),
         ("over-time, 30 days, +05:30", over(Bucket::Day, 330, days(30))),
         ("over-time, a year of hours", over(Bucket::Hour, 0, all())),
+        ("over-time, a year of days, percentiles", percentiles(Bucket::Day, all())),
+        ("over-time, 30 days of hours, percentiles", percentiles(Bucket::Hour, days(30))),
         ("latency", latency(all())),
         ("latency, -7d", latency(days(7))),
         ("latency, -30d", latency(days(30))),

@@ -389,6 +389,8 @@ pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
 pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most points of an answer over time: more than a year of hours.
 pub const BUCKETS_MAX: usize = 10_000;
+/// Most of them whose percentiles are told: each takes its distributions to be added up, which nothing keeps.
+pub const PERCENTILE_POINTS_MAX: usize = 1000;
 /// Figures of packs kept for later questions, in bytes. A year of hours is 1.4 MB; several open pages ask for much the
 /// same.
 pub const TALLIES_KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;

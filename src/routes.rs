@@ -163,7 +163,7 @@ pub static LOCAL: [LocalRoute; 22] = [
     line("/stats/by-client", Local::By(By::Client), Some(&["format"])),
     line("/stats/by-key", Local::By(By::Key), Some(&["format"])),
     line("/stats/by-outcome", Local::By(By::Outcome), Some(&["format"])),
-    line("/stats/over-time", Local::OverTime, Some(&["bucket", "by", "format"])),
+    line("/stats/over-time", Local::OverTime, Some(&["bucket", "by", "format", "percentiles"])),
     line("/stats/latency", Local::Latency, Some(&["by"])),
     line("/stats/recent", Local::Recent, Some(&["limit"])),
     line("/stats/requests", Local::Requests, Some(&["after", "limit"])),

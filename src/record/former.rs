@@ -291,7 +291,7 @@ mod tests {
         let answers = filters.iter().map(|filter| {
             let summary = reader.summary(filter).expect("answers");
             let models = reader.by(By::Model, filter).expect("answers");
-            let days = reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, hour).expect("answers");
+            let days = reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, false, hour).expect("answers");
             let latency = reader.latency(filter, By::Model).expect("answers");
             let times = reader.times(filter, hour + 80 * HOUR_MS).expect("answers");
             let (total, requests) = (&times.total, times.total.requests);

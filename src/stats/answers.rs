@@ -210,6 +210,9 @@ pub struct OverTime {
     pub bucket: &'static str,
     /// The distance from UTC whose midnights part days.
     pub tz: String,
+    /// How far a percentile may be from the exact one, in percent of it. Absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentile_error_max_percent: Option<u32>,
     /// One for each.
     pub points: Vec<Point>,
 }
@@ -220,12 +223,17 @@ const SUMS: &str = "total_requests,successful_requests,failed_requests,total_inp
     total_reasoning_tokens,requests_without_usage,total_cache_write_tokens,average_time_to_first_token_ms,\
     average_tokens_per_second";
 
+/// The same of [`Percentiles`].
+const PERCENTILES: &str = ",p50_time_to_first_token_ms,p95_time_to_first_token_ms,p50_duration_ms,p95_duration_ms,\
+    p50_tokens_per_second,p95_tokens_per_second";
+
 impl OverTime {
     /// As a table: a line for each point, or each of its groups.
     pub fn csv(&self, by: Option<By>) -> Vec<u8> {
         let has_costs = self.points.iter().any(|point| point.summary.cost.is_some());
         let costs = if has_costs { COSTS } else { "" };
-        let Some(by) = by else { return csv::table(&["start,", SUMS, costs].concat(), &self.points) };
+        let percentiles = if self.percentile_error_max_percent.is_some() { PERCENTILES } else { "" };
+        let Some(by) = by else { return csv::table(&["start,", SUMS, costs, percentiles].concat(), &self.points) };
         let header = ["start,", by.name(), ",", FIGURES, costs].concat();
         let groups =
             |point: &'_ Point| point.groups.iter().flat_map(|groups| &groups.groups).cloned().collect::<Vec<_>>();
@@ -267,6 +275,21 @@ pub struct Point {
     /// Kept apart by name, where that was asked for.
     #[serde(flatten)]
     pub groups: Option<Groups>,
+    /// Where these were asked for.
+    #[serde(flatten)]
+    pub percentiles: Option<Percentiles>,
+}
+
+/// What half, and 95 of a hundred, of the requests that tell a figure do not exceed. `null` where none does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "named as in the answer")]
+pub struct Percentiles {
+    pub p50_time_to_first_token_ms: Option<f64>,
+    pub p95_time_to_first_token_ms: Option<f64>,
+    pub p50_duration_ms: Option<f64>,
+    pub p95_duration_ms: Option<f64>,
+    pub p50_tokens_per_second: Option<f64>,
+    pub p95_tokens_per_second: Option<f64>,
 }
 
 /// `GET /stats/latency`.

@@ -1,21 +1,22 @@
 //! Distributions of durations and speeds: from packs, and from rows only where these are not packed yet, or a range
 //! begins or ends in the middle of an hour.
 
-use super::answers::{By, Distribution, Distributions, Latency, LatencyGroup, LatencyGroups};
+use super::answers::{By, Distribution, Distributions, Latency, LatencyGroup, LatencyGroups, Percentiles};
 use super::answers::{hundredths, known_mean, one_decimal, speed_mean};
 use super::filter::Filter;
 use super::kept_latencies::{KeptLatencies, Measurements};
-use super::range::{Cut, cut};
+use super::range::{Cut, Packed, cut};
 use super::reader::{AskError, Reader, RowRead};
+use crate::calendar::ms_of_text;
 use crate::packs::histogram::Histogram;
-use crate::packs::sums::Figure;
+use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::Series;
 use crate::record::table::TIMINGS;
 
 /// What a percentile may be off, in percent: buckets grow by 8 %, and figures are rounded to one decimal.
-const ERROR_MAX_PERCENT: u32 = 5;
+pub(super) const ERROR_MAX_PERCENT: u32 = 5;
 
 fn count(by: By, measurements: &mut Measurements, row: &RowRead) {
     let at = measurements.place(row.names()[by]);
@@ -90,6 +91,78 @@ impl Reader {
             self.visit_rows(packed.ids_behind(), (filter.from_ms, filter.to_ms), needs, TIMINGS, &mut add)?;
             Ok(named.list)
         })
+    }
+
+    /// The percentiles of each of these ranges, which follow one another.
+    pub(super) fn percentiles(
+        &self,
+        filter: &Filter,
+        ranges: &[(Option<i64>, Option<i64>)],
+        packed: Packed,
+    ) -> Result<Vec<Percentiles>, AskError> {
+        let (Some((from, _)), Some((_, to))) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+        let needs = filter.names.each_ref().map(|wanted| !wanted.is_empty());
+        let within = Filter { from_ms: *from, to_ms: *to, ..filter.clone() };
+        let is_packed = filter.conversations.is_empty();
+        // Rows that no pack holds, each with its range.
+        let mut single: Vec<(usize, Sums)> = Vec::new();
+        let mut take = |row: &RowRead| {
+            if filter.matches(&row.names()) {
+                let ms = ms_of_text(row.start_time());
+                single.push((ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1), row.sums()));
+            }
+        };
+        if is_packed {
+            self.visit_rows(packed.ids_behind(), (*from, *to), needs, TIMINGS, |row| {
+                take(row);
+                Ok(())
+            })?;
+        } else {
+            self.visit_turns(&within, needs, TIMINGS, take)?;
+        }
+        single.sort_by_key(|(at, _)| *at);
+        let mut single = single.iter().peekable();
+        let is_of_filter = |series: &Option<Series>| series.as_ref().is_some_and(|series| filter.matches(series));
+        let is_wanted: Vec<bool> = self.series()?.iter().map(is_of_filter).collect();
+        let mut all = Vec::with_capacity(ranges.len());
+        for (at, range) in ranges.iter().enumerate() {
+            let mut measured = Measured::default();
+            if is_packed {
+                let (from, to) = self.parted_at(*range)?;
+                let pieces = cut(from, to, packed, Cut::Additive);
+                for (id, _) in pieces.packs {
+                    self.pack("SELECT pack FROM packed_latencies WHERE id = ?1", id, |pack| {
+                        visit_latencies(pack, |series, packed| {
+                            match usize::try_from(series).is_ok_and(|at| is_wanted.get(at) == Some(&true)) {
+                                true => packed.add_to(&mut measured.latencies),
+                                false => Ok(()),
+                            }
+                        })
+                    })?;
+                }
+                for edge in pieces.rows {
+                    self.visit_packed_rows(packed, edge, needs, TIMINGS, |row| {
+                        if filter.matches(&row.names()) {
+                            measured.count(&row.sums());
+                        }
+                        Ok(())
+                    })?;
+                }
+            }
+            while let Some((_, sums)) = single.next_if(|(of, _)| *of == at) {
+                measured.count(sums);
+            }
+            let told = distributions(&measured);
+            all.push(Percentiles {
+                p50_time_to_first_token_ms: told.time_to_first_token_ms.p50,
+                p95_time_to_first_token_ms: told.time_to_first_token_ms.p95,
+                p50_duration_ms: told.duration_ms.p50,
+                p95_duration_ms: told.duration_ms.p95,
+                p50_tokens_per_second: told.tokens_per_second.p50,
+                p95_tokens_per_second: told.tokens_per_second.p95,
+            });
+        }
+        Ok(all)
     }
 
     /// What the packs of a range come to, known from an earlier question or read.

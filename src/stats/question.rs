@@ -25,6 +25,8 @@ pub struct Question {
     pub zone: Zone,
     /// What the points of time are kept apart by.
     pub by: Option<By>,
+    /// Points of time tell percentiles, too.
+    pub percentiles: bool,
     /// Words to look for.
     pub words: String,
     /// How rows are exported.
@@ -72,6 +74,9 @@ impl Question {
         {
             return Err("from is after to: no request can be in between.".to_owned());
         }
+        if question.percentiles && question.by.is_some() {
+            return Err("percentiles are told of all at once: they go with no by.".to_owned());
+        }
         // Who listens hears of rows to come, and points of time end by themselves.
         if !matches!(route, Local::Live | Local::OverTime) {
             question.filter.end_at_present(now_ms);
@@ -104,6 +109,7 @@ impl Question {
                 "json" => self.csv = false,
                 _ => return Err(wrong("json or csv")),
             },
+            "percentiles" => self.percentiles = switch(name, value)?,
             "width" => {
                 let width: usize = value.parse().map_err(|_| wrong("a number of columns"))?;
                 self.width = width.clamp(WIDTH_MIN, WIDTH_MAX);
@@ -203,6 +209,7 @@ mod tests {
         check(Local::Report, "width=wide", &["width is \"wide\"", "a number of columns"]);
         check(Local::Summary, "width=80", &["\"width\""]);
         check(Local::Summary, "pretty=please", &["pretty is \"please\"", "1 or 0"]);
+        check(Local::OverTime, "by=model&percentiles", &["percentiles", "with no by"]);
         check(Local::OverTime, "by=colour", &["by is \"colour\"", "model, endpoint"]);
         check(Local::Export, "format=xls", &["format is \"xls\"", "csv, jsonl or chat"]);
         check(Local::Requests, "after=-1", &["after is \"-1\""]);

@@ -38,6 +38,7 @@ pub(super) fn reply(
         bucket,
         zone,
         by,
+        percentiles,
         words,
         format: _,
         csv,
@@ -56,7 +57,7 @@ pub(super) fn reply(
             if *csv { table(groups.csv()) } else { json(&groups) }
         }
         Local::OverTime => {
-            let points = reader.over_time(filter, *bucket, zone, *by, now_ms)?;
+            let points = reader.over_time(filter, *bucket, zone, *by, *percentiles, now_ms)?;
             if *csv { table(points.csv(*by)) } else { json(&points) }
         }
         Local::Latency => json(&reader.latency(filter, by.unwrap_or(By::Model))?),

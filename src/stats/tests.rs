@@ -9,6 +9,7 @@ use super::answers::{average, known_mean, one_decimal, speed_mean};
 use super::export::Pages;
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS, text_of_ms};
+use crate::limits::PERCENTILE_POINTS_MAX;
 use crate::packs::sums::Sums;
 use crate::packs::visit_sums;
 use crate::record::row::{Content, Outcome, Row};
@@ -220,7 +221,10 @@ fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
     let about = format!("{bucket:?} {zone:?} {filter:?}");
     let now_ms = row().start_ms + 50 * DAY_MS;
     let by = (random.below(3) == 0).then_some(By::Model);
-    let points = bench.reader.over_time(filter, bucket, &zone, by, now_ms).expect("answers").points;
+    let points = bench.reader.over_time(filter, bucket, &zone, by, false, now_ms).expect("answers").points;
+    // Of so many points as a question may have.
+    let told = bench.reader.over_time(filter, bucket, &zone, by, true, now_ms).map(|told| told.points);
+    assert_eq!(told.is_ok(), points.len() <= PERCENTILE_POINTS_MAX, "{about}");
     // The bucket that SQLite's calendar puts a moment in.
     let bucket_of = |ms: i64| {
         let seconds = (ms + zone.offset_ms(ms)).div_euclid(1000);
@@ -253,6 +257,19 @@ fn check_over_time(bench: &Bench, filter: &Filter, random: &mut Random) {
             ..filter.clone()
         };
         assert_same(&point.summary, &bench.summary(&condition_of(&within)), &format!("{} {about}", point.start));
+        if let Ok(told) = &told {
+            let Distributions { duration_ms, time_to_first_token_ms, tokens_per_second } =
+                bench.reader.latency(&within, By::Model).expect("answers").overall;
+            let expected = Percentiles {
+                p50_time_to_first_token_ms: time_to_first_token_ms.p50,
+                p95_time_to_first_token_ms: time_to_first_token_ms.p95,
+                p50_duration_ms: duration_ms.p50,
+                p95_duration_ms: duration_ms.p95,
+                p50_tokens_per_second: tokens_per_second.p50,
+                p95_tokens_per_second: tokens_per_second.p95,
+            };
+            assert_eq!(told[at], Point { percentiles: Some(expected), ..point.clone() }, "{about}");
+        }
         assert_eq!(point.groups, by.map(|by| bench.reader.by(by, &within).expect("answers")), "{about}");
     }
     let total: i64 = points.iter().map(|point| point.summary.total_requests).sum();
@@ -495,7 +512,7 @@ fn an_answer_given_before_does_not_hide_rows_that_came_since() {
     let zone = Zone::Fixed(330);
     let asked = Filter { from_ms: Some(hour - DAY_MS), to_ms: Some(hour + DAY_MS), ..Filter::default() };
     let counted = |bench: &Bench| -> Vec<i64> {
-        let points = bench.reader.over_time(&asked, Bucket::Hour, &zone, None, hour).expect("answers").points;
+        let points = bench.reader.over_time(&asked, Bucket::Hour, &zone, None, false, hour).expect("answers").points;
         points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0).collect()
     };
     let write = |bench: &mut Bench, minute: i64| {
@@ -632,7 +649,7 @@ fn totals_of_all_time_and_of_whole_hours_outlive_their_rows() {
     let answers = |bench: &Bench| {
         let answer = |filter: &Filter| {
             let (summary, models) = (bench.reader.summary(filter), bench.reader.by(By::Model, filter));
-            let points = bench.reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, row().start_ms);
+            let points = bench.reader.over_time(filter, Bucket::Day, &Zone::Fixed(120), None, false, row().start_ms);
             let latency = bench.reader.latency(filter, By::Model);
             (summary.expect("answers"), models.expect("answers"), points.expect("answers"), latency.expect("answers"))
         };
@@ -659,7 +676,7 @@ fn an_empty_database_answers_zeros() {
     assert_eq!(json, r#"{"models":[]}"#);
     let json = serde_json::to_string(&reader.recent(&filter, 100).expect("answers")).expect("serialises");
     assert_eq!(json, r#"{"requests":[]}"#);
-    let points = reader.over_time(&filter, Bucket::Day, &Zone::default(), None, 0).expect("answers").points;
+    let points = reader.over_time(&filter, Bucket::Day, &Zone::default(), None, false, 0).expect("answers").points;
     assert_eq!(points, []);
 }
 
@@ -683,7 +700,8 @@ fn answers_have_the_promised_shape() {
     );
     check(by(By::Client), r#"{"clients":[{"client":null,"requests":1,"#);
     check(by(By::Outcome), r#""cost":null,"currency":"EUR"}]}"#);
-    let points = reader.over_time(&filter, Bucket::Month, &Zone::Fixed(120), Some(By::Model), 0).expect("answers");
+    let points =
+        reader.over_time(&filter, Bucket::Month, &Zone::Fixed(120), Some(By::Model), false, 0).expect("answers");
     let points = serde_json::to_string(&points).expect("serialises");
     check(
         points,
@@ -765,7 +783,7 @@ fn too_many_points_are_refused_with_what_to_do() {
     let mut bench = Bench::new();
     bench.write(&[Row { start_ms: 0, ..row() }]);
     let over_time =
-        |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, &Zone::default(), None, row().start_ms);
+        |filter: &Filter, bucket| bench.reader.over_time(filter, bucket, &Zone::default(), None, false, row().start_ms);
     let ask = |bucket| over_time(&Filter { from_ms: Some(0), ..Filter::default() }, bucket);
     let Err(AskError::Refused(error)) = ask(Bucket::Hour) else { panic!("half a million hours") };
     assert!(error.contains("10000 points") && error.contains("later from"), "{error}");
@@ -790,7 +808,7 @@ fn rows_of_a_clock_that_was_wrong_do_not_move_the_points_of_the_others() {
                 bench.pack();
             }
             for zone in [Zone::default(), Zone::Fixed(-300)] {
-                let answer = bench.reader.over_time(&Filter::default(), bucket, &zone, None, now_ms + 1000);
+                let answer = bench.reader.over_time(&Filter::default(), bucket, &zone, None, false, now_ms + 1000);
                 let points = answer.expect("answers").points;
                 let counts = points.iter().map(|point| point.summary.total_requests).filter(|requests| *requests > 0);
                 assert_eq!(counts.collect::<Vec<_>>(), [1, 1], "{bucket:?} {wrong:?}");
@@ -897,7 +915,7 @@ fn an_hour_whose_rows_were_removed_is_told_once_wherever_days_are_parted() {
             let zone = Zone::parse(&Zone::Fixed(minutes).text()).expect("a zone");
             let told = bench
                 .reader
-                .over_time(&Filter::default(), bucket, &zone, Some(By::Model), row().start_ms + 3 * DAY_MS)
+                .over_time(&Filter::default(), bucket, &zone, Some(By::Model), false, row().start_ms + 3 * DAY_MS)
                 .expect("answers");
             let sum = |figure: fn(&Summary) -> i64| told.points.iter().map(|point| figure(&point.summary)).sum::<i64>();
             assert_eq!(sum(|one| one.total_requests), 400, "{minutes} {bucket:?}");

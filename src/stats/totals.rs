@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::answers::{By, Cost, Group, Groups, OverTime, Point, Summary, average, known_mean, speed_mean};
 use super::filter::Filter;
+use super::latency::ERROR_MAX_PERCENT;
 use super::price::Prices;
 use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader, RowRead, bounds};
@@ -16,7 +17,7 @@ use super::tally::{Part, Piece, Tally, Totals};
 use super::zone::Zone;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
-use crate::limits::BUCKETS_MAX;
+use crate::limits::{BUCKETS_MAX, PERCENTILE_POINTS_MAX};
 use crate::packs::visit_sums;
 use crate::record::packing::State;
 use crate::record::table::{ALL_FIGURES, text};
@@ -144,13 +145,14 @@ impl Reader {
 
     /// The summary of each bucket of time from the filter's beginning, else the first request, to its end, else now.
     /// With `by` each bucket's groups, too. What no clock can have meant, and what is more than [`BUCKETS_MAX`] buckets
-    /// ago, is left out unless the filter asks for it.
+    /// ago, is left out unless the filter asks for it. `percentiles`: they are told, too.
     pub fn over_time(
         &self,
         filter: &Filter,
         bucket: Bucket,
         zone: &Zone,
         by: Option<By>,
+        percentiles: bool,
         now_ms: i64,
     ) -> Result<OverTime, AskError> {
         self.at_once(|| {
@@ -164,16 +166,26 @@ impl Reader {
                     (Some(from.max(0)), Some(filter.to_ms.map_or(next, |to| to.min(next))))
                 })
                 .collect();
+            if percentiles && ranges.len() > PERCENTILE_POINTS_MAX {
+                return Err(AskError::Refused(format!(
+                    "Percentiles are told of {PERCENTILE_POINTS_MAX} points at most, and these are {}: give a larger bucket, \
+                     or a later from.",
+                    ranges.len()
+                )));
+            }
+            let told = if percentiles { self.percentiles(filter, &ranges, packed)? } else { Vec::new() };
             let point = |table: &Table, at: usize, start_ms: i64| Point {
                 start: text_in_zone(start_ms, zone),
                 start_ms,
                 summary: self.summary_of(&merged(&table.cells[at])),
                 groups: by.map(|by| self.groups_of(by, table, at)),
+                percentiles: told.get(at).copied(),
             };
             let points = self.tabulate(filter, by, &ranges, packed, |table| {
                 starts.iter().enumerate().map(|(at, start_ms)| point(table, at, *start_ms)).collect()
             })?;
-            Ok(OverTime { bucket: bucket.as_str(), tz: zone.text(), points })
+            let percentile_error_max_percent = percentiles.then_some(ERROR_MAX_PERCENT);
+            Ok(OverTime { bucket: bucket.as_str(), tz: zone.text(), percentile_error_max_percent, points })
         })
     }
 

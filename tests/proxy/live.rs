@@ -221,11 +221,19 @@ fn answers_come_as_tables_for_people_and_compressed_where_asked() {
         (lines.len(), lines[1][0], cells[0], lines[0].len()),
         (2, "m-1", "m-1", group.as_object().expect("one").len())
     );
-    for (query, first, count) in [("", "start,total_requests", 17), ("&by=model", "start,model,requests", 17)] {
+    for (query, first, count) in [
+        ("", "start,total_requests", 17),
+        ("&percentiles", "start,total_requests", 23),
+        ("&by=model", "start,model,requests", 17),
+    ] {
         let points = proxy.ask(get(&format!("/stats/over-time?format=csv&from=-1d{query}")));
         assert!(points.text().starts_with(first), "{}", points.text());
         assert!(points.text().lines().all(|line| line.split(',').count() == count), "{}", points.text());
     }
+    let points = proxy.json("/stats/over-time?bucket=month&percentiles=1");
+    assert_eq!(points["percentile_error_max_percent"], 5);
+    assert!(points["points"][0]["p95_duration_ms"].is_number(), "{points}");
+    assert!(points["points"][0]["p95_time_to_first_token_ms"].is_null(), "{points}");
     let pretty = proxy.ask(get("/stats/requests/1?pretty"));
     assert!(pretty.text().starts_with("{\n  \"id\": 1,\n"), "{}", pretty.text());
     assert_eq!(pretty.json(), proxy.json("/stats/requests/1"));
