@@ -46,10 +46,9 @@ fn obey() -> Result<(), StartError> {
         }
         Flag::Demo => {
             leave_hangup_ignored();
-            // Until they are handled: one that ended the process would leave the demo's folder behind.
-            hold_signals(true);
+            let held = HeldSignals::hold();
             let demo = Demo::prepare()?;
-            run(demo.settings.clone(), NamedFiles::default(), &[], Some(demo))?;
+            run(demo.settings.clone(), NamedFiles::default(), &[], Some((demo, held)))?;
         }
     }
     Ok(())
@@ -97,16 +96,34 @@ fn leave_hangup_ignored() {
 #[cfg(not(target_os = "linux"))]
 fn leave_hangup_ignored() {}
 
-/// Has those signals wait that ask a process to end, or lets them come. Threads that begin meanwhile take none.
-#[cfg(unix)]
-fn hold_signals(hold: bool) {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    // Where that fails, they end the process as before.
-    let _ = if hold { signals.thread_block() } else { signals.thread_unblock() };
+/// Those signals wait that ask a process to end, for as long as this is kept: one that ended it before they are handled
+/// would leave the demo's folder behind. Threads that begin meanwhile take none at all.
+struct HeldSignals {
+    #[cfg(unix)]
+    before: Option<SigSet>,
 }
 
-#[cfg(not(unix))]
-fn hold_signals(_: bool) {}
+impl HeldSignals {
+    #[cfg(unix)]
+    fn hold() -> HeldSignals {
+        let before = SigSet::thread_get_mask().ok();
+        // Where that fails, they end the process as ever.
+        let _ = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]).thread_block();
+        HeldSignals { before }
+    }
+
+    #[cfg(not(unix))]
+    fn hold() -> HeldSignals {
+        HeldSignals {}
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        let _ = self.before.map(|before| before.thread_set_mask());
+    }
+}
 
 /// Shows the settings, and what would be said of them at the start.
 fn check(given: &Given) -> Result<(), StartError> {
@@ -123,7 +140,13 @@ fn with_files(mut read: ReadSettings) -> (ReadSettings, NamedFiles) {
     (read, files)
 }
 
-fn run(settings: Settings, files: NamedFiles, warnings: &[String], demo: Option<Demo>) -> Result<(), StartError> {
+fn run(
+    settings: Settings,
+    files: NamedFiles,
+    warnings: &[String],
+    demo: Option<(Demo, HeldSignals)>,
+) -> Result<(), StartError> {
+    let (demo, held) = demo.unzip();
     let failed = |what: &str, e: &dyn Display| StartError::new(format_args!("{what}: {e}"));
     let look = if settings.log_json { LogLook::Json } else { LogLook::for_people() };
     logging::start(settings.log_level, look).map_err(|e| failed("the system gives no thread for the log", &e))?;
@@ -154,9 +177,7 @@ fn run(settings: Settings, files: NamedFiles, warnings: &[String], demo: Option<
         }
     };
     ctrlc::set_handler(on_signal).map_err(|e| failed("signals cannot be caught", &e))?;
-    if demo.is_some() {
-        hold_signals(false);
-    }
+    drop(held);
     match &demo {
         None => greet(&proxy, settings, files),
         Some(demo) => say(&demo.begin(proxy.address, &pages(proxy.address)[0])),

@@ -274,7 +274,9 @@ fn check_head(proxy: &Proxy, rest: &str, status: u16) {
         let got = String::from_utf8(client.rest()).expect("text");
         let (head, content) = got.split_once("\r\n\r\n").expect("a head");
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {rest:.100}: {head}");
-        (head.to_owned(), content.to_owned())
+        // A second may begin between both.
+        let head: Vec<&str> = head.lines().filter(|line| !line.starts_with("Date: ")).collect();
+        (head.join("\n"), content.to_owned())
     };
     let ((got, content), (head, nothing)) = (answer("GET"), answer("HEAD"));
     assert_ne!(content, "", "{rest:.100}");
