@@ -20,6 +20,7 @@ use super::head_reader::{Aside, HeadReader};
 use super::manners::Manners;
 use super::permits::Permit;
 use super::permits::Permits;
+use super::polled::CALLED_OFF_GAP;
 use super::roots::{Trust, tls_config};
 use super::wire::{Wire, WireState, called_off};
 use crate::calendar::now_ms;
@@ -201,10 +202,6 @@ fn is_connected(stream: &mio::net::TcpStream) -> io::Result<bool> {
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
-
-/// How often a connection that is being made looks whether it is still wanted; upstream shall see within 100 ms that it
-/// is not.
-const CALLED_OFF_GAP: Duration = Duration::from_millis(50);
 
 /// Our TCP connector, with TLS around it where the URL asks for it.
 pub struct Tls(pub Arc<Dial>);

@@ -9,9 +9,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use httparse::EMPTY_HEADER;
-use mio::{Events, Interest, Poll, Token};
 
-use super::polled;
+use super::polled::{self, Watch};
 use crate::http::reply_head::parse_reply_head;
 use crate::limits::FIELDS_MAX;
 
@@ -29,19 +28,22 @@ pub enum Uploaded {
 
 /// Sends all of these bytes, one behind the other, and calls `taken` with what the socket took each time. Of a `large` request in the clear,
 /// waits for as long as upstream neither reads nor replies, but no longer than `idle_time_max`; a small one fits in
-/// what the system buffers. Only Unix can poll a socket that somebody else owns: elsewhere a large request is as a
-/// small one.
+/// what the system buffers, and who waits for it all the same is woken when the exchange is called off, or looks.
 pub fn send(
     socket: &TcpStream,
     bytes: &[&[u8]; PARTS],
     large: bool,
     idle_time_max: Option<Duration>,
+    is_called_off: &dyn Fn() -> bool,
     taken: impl FnMut(usize),
 ) -> io::Result<Uploaded> {
-    if large && polled::IS_POSSIBLE {
-        let mut poll = None;
+    if large || !polled::SHUTDOWN_WAKES {
+        let mut watch = None;
         socket.set_nonblocking(true)?;
-        let sent = send_all(socket, bytes, taken, |_| wait(socket, &mut poll, idle_time_max));
+        let sent = send_all(socket, bytes, taken, |_| {
+            let has_come = wait(socket, &mut watch, idle_time_max, is_called_off)?;
+            Ok((large && has_come && is_refusal(socket)).then_some(Uploaded::CutShort))
+        });
         socket.set_nonblocking(false)?;
         return sent;
     }
@@ -78,29 +80,21 @@ fn send_all(
     Ok(Uploaded::Whole)
 }
 
-/// Waits until upstream takes more, replies or ends its side. `poll` is made at the first wait of a request.
+/// Waits until upstream takes more, or says something or ends its side: whether the latter. `watch` is made at the first
+/// wait of a request.
 // In a frame of its own: usual requests fit, and their workers hold none of it (7 KB).
 #[inline(never)]
-fn wait(socket: &TcpStream, poll: &mut Option<Poll>, idle_time_max: Option<Duration>) -> io::Result<Option<Uploaded>> {
-    let poll = match poll {
-        Some(poll) => poll,
-        None => {
-            let made = Poll::new()?;
-            let both = Interest::READABLE | Interest::WRITABLE;
-            polled::register(made.registry(), socket, Token(0), both)?;
-            poll.insert(made)
-        }
+fn wait(
+    socket: &TcpStream,
+    watch: &mut Option<Watch>,
+    idle_time_max: Option<Duration>,
+    is_called_off: &dyn Fn() -> bool,
+) -> io::Result<bool> {
+    let watch = match watch {
+        Some(watch) => watch,
+        None => watch.insert(Watch::new(socket)?),
     };
-    let mut events = Events::with_capacity(1);
-    match poll.poll(&mut events, idle_time_max) {
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(None),
-        other => other?,
-    }
-    if events.is_empty() && idle_time_max.is_some() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let refused = events.iter().any(|event| event.is_readable()) && is_refusal(socket);
-    Ok(refused.then_some(Uploaded::CutShort))
+    watch.wait(idle_time_max, is_called_off)
 }
 
 /// What is looked at of a reply: an interim one takes some 25 bytes, with fields some hundreds.

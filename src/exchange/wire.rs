@@ -20,6 +20,7 @@ use self::state::Readiness;
 pub use self::state::{Begun, WireState, called_off};
 use super::manners::Manners;
 use super::permits::Permit;
+use super::polled;
 use super::upload::{self, Uploaded};
 use crate::keepalive;
 use crate::limits::SENT_AT_ONCE_BYTES_MAX;
@@ -133,7 +134,7 @@ impl Wire {
         }
         // What TLS sends of its own is no reply.
         let large = large && !self.encrypted;
-        let sent = upload::send(&self.socket, &bytes, large, self.idle_time_max, |n| {
+        let sent = upload::send(&self.socket, &bytes, large, self.idle_time_max, &|| state.is_called_off(), |n| {
             state.sent.fetch_add(n as u64, Ordering::Relaxed);
         });
         drop(body);
@@ -168,6 +169,32 @@ impl Wire {
             SPARE_INPUT.set(std::mem::take(&mut self.input));
             (self.start, self.end) = (0, 0);
         }
+    }
+
+    /// Waits, where a shutdown would not wake who reads, until there is something to read or the exchange is called off,
+    /// which reading tells then. A read that its time-out ends may have lost bytes there (Microsoft of `SO_RCVTIMEO`); a
+    /// look takes none.
+    fn look_out(&self) -> io::Result<()> {
+        let idle_until = self.idle_time_max.map(|max| Instant::now() + max);
+        let until = self.state.deadline().filter(|_| self.encrypted).into_iter().chain(idle_until).min();
+        while !self.state.is_called_off() {
+            let began = Instant::now();
+            let left = until.map(|until| until.saturating_duration_since(began));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let pause = polled::pause(left);
+            self.socket.set_read_timeout(pause)?;
+            match self.socket.peek(&mut [0]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // Upstream that vanished looks the same, but at once and again and again.
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+                        && pause.is_some_and(|pause| began.elapsed() >= pause / 2) => {}
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// Whether upstream has kept the idle connection open, and sent nothing that nobody asked for.
@@ -237,6 +264,9 @@ impl Transport for Wire {
                 return Err(io::Error::from(io::ErrorKind::TimedOut).into());
             }
             socket.set_read_timeout(Some(left))?;
+        }
+        if readiness == Readiness::Blocking && !polled::SHUTDOWN_WAKES {
+            self.look_out()?;
         }
         loop {
             let room = self.input_append_buf();
