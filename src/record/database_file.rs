@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf, Prefix};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -147,7 +147,19 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Some(fs::canonicalize(folder).ok()?.join(path.file_name()?))
     };
-    fs::canonicalize(&path).ok().or_else(of_folder).unwrap_or(path)
+    plain(fs::canonicalize(&path).ok().or_else(of_folder).unwrap_or(path))
+}
+
+/// A path of Windows without the `\\?\` that resolving puts before it: nobody writes it so, and a log that says it so
+/// names a file that not every program opens.
+fn plain(path: PathBuf) -> PathBuf {
+    let Some(Component::Prefix(prefix)) = path.components().next() else { return path };
+    let begin = match prefix.kind() {
+        Prefix::VerbatimDisk(disk) => OsString::from(format!("{}:", char::from(disk))),
+        Prefix::VerbatimUNC(server, share) => [r"\\".as_ref(), server, r"\".as_ref(), share].into_iter().collect(),
+        _ => return path,
+    };
+    PathBuf::from(begin).join(path.components().skip(1).collect::<PathBuf>())
 }
 
 /// The path of a file beside the database: its own, with this end.
@@ -168,4 +180,20 @@ fn with_end(path: PathBuf, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()
+}
+
+#[cfg(all(test, windows))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolved_path_is_as_one_writes_it() {
+        let check = |resolved: &str, expected: &str| assert_eq!(plain(resolved.into()), Path::new(expected));
+        check(r"\\?\C:\Users\a b\metrics.db", r"C:\Users\a b\metrics.db");
+        check(r"\\?\UNC\nas\home\metrics.db", r"\\nas\home\metrics.db");
+        check(r"D:\metrics.db", r"D:\metrics.db");
+        check("metrics.db", "metrics.db");
+        let own = std::env::current_dir().expect("a folder").join("metrics.db");
+        assert!(!resolved(&own).to_str().expect("text").contains('?'));
+    }
 }
