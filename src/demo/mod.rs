@@ -82,6 +82,7 @@ struct DemoFolder(PathBuf);
 impl DemoFolder {
     fn make() -> io::Result<DemoFolder> {
         let path = env::temp_dir().join(format!("{}-demo-{}-{}", env!("CARGO_PKG_NAME"), process::id(), now_ms()));
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -32,10 +32,12 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use mio::Registry;
 use mio::net::TcpListener;
 #[cfg(target_os = "linux")]
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Poll, Token, Waker};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
@@ -108,6 +110,7 @@ pub struct Front {
 /// What the loop offers its connections.
 struct Services {
     /// The loop's poll.
+    #[cfg(target_os = "linux")]
     registry: Registry,
     returns: Arc<Returns>,
     /// When this turn began, on the loop's clock: nothing that a loop waits for needs it more exactly.
@@ -171,7 +174,9 @@ impl Front {
         role: impl FnOnce(Arc<Waker>) -> Role,
         short: Option<ShortExchanges>,
     ) -> io::Result<Front> {
-        let (registry, to_flowing) = (poll.registry().try_clone()?, poll.registry().try_clone()?);
+        let to_flowing = poll.registry().try_clone()?;
+        #[cfg(target_os = "linux")]
+        let registry = poll.registry().try_clone()?;
         let (returns, waker) = returns(&poll)?;
         let flowing = FlowingReplies::new(common.pool.clone(), to_flowing, waker.clone(), FLOWING);
         let role = role(waker);
@@ -185,6 +190,7 @@ impl Front {
             deadlines: Deadlines::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             services: Services {
+                #[cfg(target_os = "linux")]
                 registry,
                 now_ms: returns.now_ms(),
                 returns,

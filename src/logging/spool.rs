@@ -62,6 +62,7 @@ impl Spool {
     }
 
     /// Writes to `direct`, which never waits, as long as it takes what it is given.
+    #[cfg(any(target_os = "linux", test))]
     pub(super) fn write_directly_to(&self, direct: impl Write + Send + 'static) {
         self.state.lock().direct = Some(Box::new(direct));
     }

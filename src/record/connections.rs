@@ -119,9 +119,11 @@ impl<T> ConnectionSlot<(Option<FileId>, T)> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::cell::Cell;
 
     use super::*;
+    #[cfg(unix)]
     use crate::testing::Folder;
 
     #[test]

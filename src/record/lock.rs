@@ -151,8 +151,11 @@ fn warn_of_other_names(database: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use crate::record::store::{DbSync, Store};
-    use crate::testing::{Folder, row};
+    use crate::testing::Folder;
+    #[cfg(unix)]
+    use crate::testing::row;
 
     fn writer(name: &str, shares: bool) -> Holder {
         Holder { name: name.to_owned(), shares }

@@ -137,6 +137,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 

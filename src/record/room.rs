@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::database_file::{beside, for_owner_alone, resolved};
+use super::database_file::{beside, for_owner_alone};
 use crate::limits::{
     LITTLE_ROOM_BYTES, RESERVE_BYTES_MAX, RESERVE_PART, WAL_CHECKPOINT_BYTES, WAL_CHECKPOINT_BYTES_MIN,
 };
@@ -20,7 +20,7 @@ use crate::limits::{
 pub(super) fn free_bytes(database: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
-        let database = resolved(database);
+        let database = super::database_file::resolved(database);
         let room = nix::sys::statvfs::statvfs(database.parent()?).ok()?;
         // The types differ from system to system.
         #[allow(clippy::useless_conversion)]

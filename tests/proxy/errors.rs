@@ -271,6 +271,15 @@ fn no_reply_of_a_local_route_is_lost() {
     }
 }
 
+#[cfg(not(unix))]
+#[test]
+fn no_websocket_is_opened_where_none_can_be_relayed() {
+    let upstream = Upstream::new();
+    let proxy = Proxy::before(&upstream);
+    check_error(&proxy.ask(opening("/llm")), 501, "websocket_unsupported", "WebSockets");
+    assert_eq!(proxy.rows().len(), 0);
+}
+
 #[test]
 fn a_full_queue_is_a_503_and_who_waits_in_it_is_answered() {
     const QUEUE_LENGTH_MAX: usize = lms_metrics_proxy::limits::QUEUE_LENGTH_MAX;

@@ -1,5 +1,6 @@
 //! The line for a status bar, of exchanges that the test holds in its hands.
 
+#[cfg(unix)]
 use std::fs;
 
 use crate::harness::*;

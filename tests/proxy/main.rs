@@ -14,6 +14,7 @@ mod demo;
 mod disk;
 mod errors;
 mod greeting;
+#[cfg_attr(not(unix), allow(dead_code, unused_imports, reason = "some of it is for tests that only Unix has"))]
 mod harness;
 mod hostile;
 mod injection;
@@ -40,4 +41,6 @@ mod truncation;
 mod unannounced;
 mod upstream_faults;
 mod vanished;
+// Elsewhere none is relayed (`errors.rs`).
+#[cfg(unix)]
 mod websocket;

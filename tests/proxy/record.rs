@@ -1,6 +1,8 @@
 //! Every generation leaves one row, and it is there before the client has the whole reply.
 
+#[cfg(unix)]
 use std::collections::HashSet;
+#[cfg(unix)]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

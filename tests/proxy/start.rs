@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
@@ -148,7 +148,8 @@ fn missing_folders_are_made_and_the_first_lines_say_what_runs() {
     let proxy = Proxy::start(&folder, &settings);
     proxy.wait_for_log(env!("CARGO_PKG_VERSION"));
     proxy.wait_for_log("forwarding to http://localhost:4321");
-    assert!(proxy.wait_for_log("recording in").contains("deep/er/usage.db, 0 rows"));
+    let database: PathBuf = ["deep", "er", "usage.db"].iter().collect();
+    assert!(proxy.wait_for_log("recording in").contains(&format!("{}, 0 rows", database.display())));
     // The trailing slash was a slip.
     proxy.wait_for_log("[WARN ]");
     assert!(folder.path().join("deep/er/usage.db").is_file());
