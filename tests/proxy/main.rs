@@ -14,7 +14,10 @@ mod demo;
 mod disk;
 mod errors;
 mod greeting;
-#[cfg_attr(not(unix), allow(dead_code, unused_imports, reason = "some of it is for tests that only Unix has"))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unused_imports, reason = "some of it is for tests of Linux, or Unix")
+)]
 mod harness;
 mod hostile;
 mod injection;
