@@ -14,6 +14,9 @@ RUN target="$(rustc --print host-tuple)" \
     && mkdir -p /tree/app/data
 
 FROM scratch
+LABEL org.opencontainers.image.title="LMS Metrics Proxy" \
+      org.opencontainers.image.description="A transparent proxy in front of LM Studio that records token usage in SQLite." \
+      org.opencontainers.image.licenses="MIT"
 COPY --from=build /lms_metrics_proxy /lms_metrics_proxy
 # The folder exists and belongs to the user, so that a new volume over it does too.
 COPY --from=build --chown=10001:10001 /tree/ /
