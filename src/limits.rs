@@ -389,7 +389,8 @@ pub const READ_WAIT_MAX: Duration = Duration::from_millis(100);
 pub const PRICE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Most points of an answer over time: more than a year of hours.
 pub const BUCKETS_MAX: usize = 10_000;
-/// Most of them whose percentiles are told: each takes its distributions to be added up, which nothing keeps.
+/// Most of them whose percentiles are told: each takes its distributions to be added up, which nothing keeps. 365 days of a
+/// million rows take 7 ms.
 pub const PERCENTILE_POINTS_MAX: usize = 1000;
 /// Figures of packs kept for later questions, in bytes. A year of hours is 1.4 MB; several open pages ask for much the
 /// same.

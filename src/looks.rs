@@ -4,6 +4,10 @@
 /// controls, those of bidirectional text (UAX #9), and most that have nothing to be seen by default (UAX #44); a selector of
 /// variants stays, for emoji have it.
 pub fn is_invisible(c: char) -> bool {
+    // ASCII, which most lines are all of, is looked at once.
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     c.is_control()
         || matches!(
             c,
