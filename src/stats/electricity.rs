@@ -73,6 +73,25 @@ mod tests {
         [one("a", 0), one("b", 0), one("b", 600_000)]
     }
 
+    #[test]
+    fn an_hour_whose_rows_were_removed_counts_where_it_begins() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+        let now_ms = row().start_ms + 2 * HOUR_MS;
+        store.write(&three()).and_then(|_| store.pack_all()).and_then(|()| store.close_hours(now_ms)).expect("counts");
+        rusqlite::Connection::open(&path).and_then(|conn| conn.execute_batch("DELETE FROM requests")).expect("removes");
+        let power = Power::new(Some(300.0), None, None).expect("fits").map(Arc::new);
+        let reader = Reader::open(&path).expect("opens").with_power(power);
+        let half = row().start_ms - row().start_ms % HOUR_MS + HOUR_MS / 2;
+        let energy = |from_ms, to_ms| {
+            let filter = Filter { from_ms, to_ms, ..ALL };
+            let summary = reader.summary_with_power(&filter, now_ms).expect("answers");
+            (summary.total_requests, summary.electricity.and_then(|told| told.energy_wh))
+        };
+        assert_eq!((energy(None, Some(half)), energy(Some(half), None)), ((3, Some(10.0)), (0, Some(0.0))));
+    }
+
     const ALL: Filter =
         Filter { from_ms: None, to_ms: None, names: [const { Vec::new() }; 5], conversations: Vec::new() };
 

@@ -197,7 +197,12 @@ impl Reader {
         key: impl Fn(&Names<&str>) -> String,
         now_ms: i64,
     ) -> Result<Option<BTreeMap<String, i64>>, AskError> {
-        let counted = self.at_once(|| self.counted_times(filter, self.time_range(filter, now_ms)?, &key));
+        let counted = self.at_once(|| {
+            let (from, to) = self.time_range(filter, now_ms)?;
+            // As the costs beside it: of an hour without its rows nothing is lost.
+            let parted = self.parted_at((Some(from), Some(to)))?;
+            self.counted_times(filter, (parted.0.unwrap_or(from), parted.1.unwrap_or(to)), &key)
+        });
         match counted {
             Ok(counted) if counted.uncounted_us == 0 => {
                 Ok(Some(counted.groups.into_iter().map(|(key, sums)| (key, sums.busy_us())).collect()))
