@@ -84,8 +84,8 @@ mod tests {
         let facts = Arc::new(UpstreamFacts::new(&settings, &[]));
         let kept = |is_stream: bool| {
             let idle = IdleConnections::default();
-            for mut upstream in [(); 3].map(|()| UpstreamConnection::new(&facts)) {
-                upstream.carries(is_stream);
+            for upstream in [(); 3].map(|()| UpstreamConnection::new(&facts)) {
+                upstream.wire().carries(is_stream);
                 idle.put(upstream);
             }
             idle.idle().len()

@@ -255,7 +255,7 @@ impl ShortExchanges {
         let (bytes, row) = exchange.end(&self.shared, &whole.0, whole.1);
         let now = Instant::now();
         link.upstream.note_use(now);
-        link.upstream.carries(false);
+        link.upstream.wire().carries(false);
         let Some(ShortExchange { request, .. }) = link.exchange.take() else { return };
         let ForwardedRequest { lend, now: listed, .. } = *request;
         // A client that has its whole reply is answered that it is over.
@@ -320,7 +320,7 @@ impl UpstreamLink {
             return None;
         }
         // Upstream has ended its side, or said what nobody asked for: both may come before the event that tells of it.
-        if !self.upstream.manners().note(is_quiet(&self.socket)) {
+        if !self.upstream.manners().note(self.upstream.wire().carried_stream(), is_quiet(&self.socket)) {
             self.upstream.disconnect();
             return None;
         }

@@ -27,8 +27,6 @@ pub struct UpstreamConnection {
     agent: Agent,
     wire: Arc<WireState>,
     dial: Arc<Dial>,
-    /// Its last reply came without a length.
-    carried_stream: bool,
     /// When it was used last.
     used: Instant,
 }
@@ -45,7 +43,7 @@ impl UpstreamConnection {
         let wire = Arc::new(WireState::default());
         let dial = Arc::new(Dial { wire: wire.clone(), aside: Arc::default(), upstream: upstream.clone() });
         upstream.ways.fetch_add(1, Ordering::Relaxed);
-        UpstreamConnection { agent: agent(&dial), wire, dial, carried_stream: false, used: Instant::now() }
+        UpstreamConnection { agent: agent(&dial), wire, dial, used: Instant::now() }
     }
 
     /// The state of the socket, for calling off and for the relay.
@@ -56,11 +54,6 @@ impl UpstreamConnection {
     /// How upstream treats connections.
     pub fn manners(&self) -> &Manners {
         &self.dial.upstream.manners
-    }
-
-    /// What it carries now. `is_stream`: a reply without a length.
-    pub fn carries(&mut self, is_stream: bool) {
-        self.carried_stream = is_stream;
     }
 
     /// It was used until now.
@@ -75,16 +68,16 @@ impl UpstreamConnection {
 
     /// Whether it can be used again.
     pub fn is_proven(&self, now: Instant) -> bool {
-        self.manners().allow(self.carried_stream, now.saturating_duration_since(self.used))
+        self.manners().allow(self.wire.carried_stream(), now.saturating_duration_since(self.used))
     }
 
-    /// Whether it is worth keeping beside these, which are kept: proven, or one of a few that are not, while there are no
-    /// more ways than are ever in use at once.
+    /// Whether it is worth keeping beside these, which are kept: proven, or soon, or one of a few that are not, while there
+    /// are no more ways than are ever in use at once.
     pub fn is_kept<'u>(&self, now: Instant, others: impl Iterator<Item = &'u UpstreamConnection>) -> bool {
         let waits = |other: &&UpstreamConnection| other.wire.is_connected() && !other.is_proven(now);
         self.is_proven(now)
             || self.dial.upstream.ways.load(Ordering::Relaxed) <= self.dial.upstream.ways_max
-                && others.filter(waits).count() < UPSTREAM_UNPROVEN_MAX
+                && (self.manners().is_trusted() || others.filter(waits).count() < UPSTREAM_UNPROVEN_MAX)
     }
 
     fn is_encrypted(&self) -> bool {

@@ -201,7 +201,7 @@ impl Wire {
     fn is_still_open(&self) -> bool {
         let socket = &*self.socket;
         let is_open = socket.set_nonblocking(true).is_ok() && is_quiet(socket) && socket.set_nonblocking(false).is_ok();
-        self.manners.note(is_open)
+        self.manners.note(self.state.carried_stream(), is_open)
     }
 }
 

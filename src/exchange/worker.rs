@@ -150,12 +150,7 @@ impl Worker {
 
     // Frames of their own for what follows one another: with a thousand workers every page of stack counts.
     #[inline(never)]
-    fn begin(
-        &mut self,
-        mut request: Box<ForwardedRequest>,
-        mut upstream: UpstreamConnection,
-        reply: Box<UpstreamReply>,
-    ) {
+    fn begin(&mut self, mut request: Box<ForwardedRequest>, upstream: UpstreamConnection, reply: Box<UpstreamReply>) {
         let UpstreamReply { head: bytes, framing: body_framing, mut body } = *reply;
         let mut slots = reply_head::slots(&bytes);
         let head = parse_reply_head(&bytes, &mut slots).ok().flatten().expect("a head is read before it is put aside");
@@ -179,7 +174,7 @@ impl Worker {
         }
 
         let closed = body_framing.end == BodyEnd::Close;
-        upstream.carries(closed || body_framing.end == BodyEnd::Chunks);
+        upstream.wire().carries(closed || body_framing.end == BodyEnd::Chunks);
         let mut out = Vec::with_capacity(HEAD_BYTES);
         let persistence = request.lend.persistence();
         let codings = if has_body { body_framing.codings.as_str() } else { "" };

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::{self, Thread};
 use std::time::Instant;
@@ -35,6 +35,8 @@ pub struct WireState {
     readiness: AtomicU8,
     /// The next request was begun already.
     begun: Mutex<Option<Begun>>,
+    /// Its last reply came without a length.
+    carried_stream: AtomicBool,
     /// `None`: the socket is sent on as output comes. Else its output, which whoever has the tunnel sends.
     unsent: Mutex<Option<Vec<u8>>>,
 }
@@ -102,6 +104,16 @@ impl WireState {
     pub fn begin(&self, begun: Option<Begun>) {
         self.link().called_off = false;
         *self.begun() = begun;
+    }
+
+    /// What it carries now. `is_stream`: a reply without a length.
+    pub(in crate::exchange) fn carries(&self, is_stream: bool) {
+        self.carried_stream.store(is_stream, Ordering::Relaxed);
+    }
+
+    /// What its last reply was.
+    pub(in crate::exchange) fn carried_stream(&self) -> bool {
+        self.carried_stream.load(Ordering::Relaxed)
     }
 
     /// The body of the next request.
