@@ -90,6 +90,10 @@ pub struct PlacedElement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
     elements: Vec<Element>,
+    /// So many are tools,
+    tools: usize,
+    /// and so many of the others instructions. Looked for once: each prompt is compared with a hundred.
+    instructions: usize,
 }
 
 /// Elements of one array that are told apart. An agent's conversation has some hundreds; a list of texts to embed may
@@ -263,7 +267,9 @@ impl Outline {
         let mut elements = Vec::from_iter(elements);
         // Stable: within a part, the order of the body counts.
         elements.sort_by_key(|element| element.part);
-        Outline { elements }
+        let tools = elements.partition_point(|element| element.part < ElementPart::System);
+        let instructions = elements[tools..].partition_point(|element| element.part < ElementPart::Message);
+        Outline { elements, tools, instructions }
     }
 
     /// All of them.
@@ -273,9 +279,13 @@ impl Outline {
 
     /// Those of one part.
     pub fn part(&self, part: ElementPart) -> &[Element] {
-        let begin = self.elements.partition_point(|element| element.part < part);
-        let end = self.elements.partition_point(|element| element.part <= part);
-        &self.elements[begin..end]
+        let (tools, others) = self.elements.split_at(self.tools);
+        let (instructions, messages) = others.split_at(self.instructions);
+        match part {
+            ElementPart::Tool => tools,
+            ElementPart::System => instructions,
+            ElementPart::Message => messages,
+        }
     }
 
     /// Bytes of the whole prompt.
