@@ -67,8 +67,6 @@ const OCTETS: &str = "coalesce(octet_length(prompt), 0) + coalesce(octet_length(
 /// Rows and content looked at in one step. Such a limit stands in the text of a query: SQLite prepares a statement anew
 /// for each value that is bound to one.
 const LOOK_ROWS: i64 = 512;
-/// Pages that moving one page for the file's end writes, roughly: its new place, its parent, the map of parents.
-const LOG_PAGES_PER_PAGE: i64 = 3;
 
 /// What the settings keep.
 #[derive(Clone, Copy, Debug, Default)]
@@ -257,7 +255,7 @@ impl Cleaner {
             let all_counted = CountedPieces::count(own, recorder)?;
             return Ok(if all_counted { Phase::Size } else { Phase::Count });
         };
-        recorder.clean(0, |conn| {
+        recorder.clean(|conn| {
             if CountedContent::within(limit, conn)? != counted {
                 return Ok(());
             }
@@ -314,8 +312,7 @@ impl Cleaner {
         if pages <= 0 {
             return Ok(Phase::Resting);
         }
-        let log_bytes = CLEAN_PAGES_MAX * LOG_PAGES_PER_PAGE * page_bytes;
-        let freed = recorder.clean(log_bytes as usize, |conn| {
+        let freed = recorder.clean(|conn| {
             let before = pragma(conn, "freelist_count")?;
             let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({})", pages.min(CLEAN_PAGES_MAX)))?;
             let mut moved = vacuum.query([])?;
@@ -345,7 +342,7 @@ fn age_from_ms(own: &Connection, recorder: &Recorder, now_ms: i64) -> rusqlite::
         before.doubt == seen.doubt && (0..BELIEVED_GAP_MS).contains(&moved_ms)
     });
     if !is_known {
-        recorder.clean(0, |conn| {
+        recorder.clean(|conn| {
             set(conn, BELIEVED, seen.believed_ms)?;
             conn.execute("DELETE FROM meta WHERE name IN (?1, ?2)", [DOUBTED, AGREED])?;
             if let Some(Doubt { last_ms, agreed_ms }) = seen.doubt {
@@ -397,7 +394,7 @@ impl CleanBatch {
         let texts = ["prompt", "output", "reasoning", "tool_calls"].map(|text| format!("length(CAST({text} AS BLOB))"));
         read_ahead(own, &format!("SELECT {} FROM content WHERE id = ?1", texts.join(", ")), &self.ids)?;
         // Freed pages are not written, only the lists that name them.
-        recorder.clean(self.ids.len() * 1024, |conn| remove(conn, what, &self.ids))
+        recorder.clean(|conn| remove(conn, what, &self.ids))
     }
 }
 

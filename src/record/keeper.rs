@@ -287,7 +287,10 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> Option<u64> {
     own.try_with(failed, |connection| {
         let mut left_bytes = left_bytes;
         if left_bytes > WAL_QUIET_BYTES {
-            // What arrived meanwhile is little, and was written a moment ago: its pages are in memory.
+            // What arrives meanwhile takes less time each time. When it is little, nobody commits while it is moved.
+            left_bytes = wal::move_on(connection)?;
+        }
+        if left_bytes > WAL_QUIET_BYTES {
             let _nobody_commits = recorder.writer();
             left_bytes = wal::move_on(connection)?;
             if left_bytes > WAL_BYTES_MAX {

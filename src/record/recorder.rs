@@ -26,7 +26,7 @@ use super::connections::{ConnectionSlot, Connections};
 use super::hours;
 use super::packing;
 use super::row::{Content, Row};
-use super::signals::{COMMIT_LOG_BYTES, CommitFigures, NewRows, Signals};
+use super::signals::{CommitFigures, NewRows, Signals};
 use super::store::Store;
 use super::writer::Writer;
 use crate::bell::lock;
@@ -156,8 +156,7 @@ impl Recorder {
                 self.signals.note_packed(unpacked);
                 return Ok(());
             };
-            let is_packed = self.writer().store.pack(&folded)?;
-            self.signals.note_log_growth(COMMIT_LOG_BYTES);
+            let is_packed = self.writer().beside(|store| store.pack(&folded))?;
             // Where a row was corrected meanwhile, they are folded again.
             if is_packed && !folded.is_full() {
                 // What came meanwhile is little, and the beginning of the next time's.
@@ -171,35 +170,27 @@ impl Recorder {
     /// changed meanwhile.
     pub fn close_hour(&self, reading: &rusqlite::Connection, now_ms: i64) -> rusqlite::Result<bool> {
         let Some(folded) = hours::fold(reading, now_ms)? else { return Ok(false) };
-        let closed = self.writer().store.close_hour(&folded)?;
-        self.signals.note_log_growth(COMMIT_LOG_BYTES);
-        Ok(closed)
+        self.writer().beside(|store| store.close_hour(&folded))
     }
 
-    /// One short transaction of clean-up; commits wait for it. `log_bytes`: what it adds to the write-ahead log beside
-    /// the pages that every commit changes, roughly.
+    /// One short transaction of clean-up; commits wait for it.
     pub(super) fn clean<T>(
         &self,
-        log_bytes: usize,
         step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let done = self.writer().store.transact(|conn, _| step(conn));
-        self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
-        done
+        self.writer().beside(|store| store.transact(|conn, _| step(conn)))
     }
 
     /// The same of one that removes pieces of prompts, and says before which block those were used last.
     pub(super) fn clean_pieces(
         &self,
-        log_bytes: usize,
         step: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<i64>,
     ) -> rusqlite::Result<()> {
-        let mut writer = self.writer();
-        let before = writer.store.transact(|conn, _| step(conn))?;
-        writer.store.pieces.note_removed(before);
-        drop(writer);
-        self.signals.note_log_growth(COMMIT_LOG_BYTES + log_bytes);
-        Ok(())
+        self.writer().beside(|store| {
+            let before = store.transact(|conn, _| step(conn))?;
+            store.pieces.note_removed(before);
+            Ok(())
+        })
     }
 
     /// Where another connection of this process to the database lies.

@@ -8,9 +8,6 @@ use super::database_file::FileId;
 use crate::bell::Bell;
 use crate::limits::WAL_CHECKPOINT_BYTES;
 
-/// Bytes that a commit adds to the write-ahead log beside its rows, roughly: the pages that every commit changes.
-pub(super) const COMMIT_LOG_BYTES: usize = 12 * 1024;
-
 /// Figures of the recorder, for health and metrics.
 #[derive(Debug, Default)]
 pub struct CommitFigures {
@@ -98,7 +95,7 @@ pub(super) struct Signals {
     rows_came: AtomicBool,
     /// Rows that are not packed, of those committed since the start; no fewer.
     unpacked: AtomicU64,
-    /// Bytes that the write-ahead log grew by since the keeper was last told, roughly.
+    /// Bytes that the write-ahead log grew by since the keeper was last told.
     log_growth: AtomicU64,
     /// Growth of it that the keeper is told of; 0 as long as nobody has set it.
     log_growth_max: AtomicU64,
@@ -132,8 +129,8 @@ impl Signals {
     }
 
     /// So much was written to the write-ahead log.
-    pub(super) fn note_log_growth(&self, bytes: usize) {
-        let grown = self.log_growth.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+    pub(super) fn note_log_growth(&self, bytes: u64) {
+        let grown = self.log_growth.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if grown >= self.log_growth_max() {
             self.log_growth.store(0, Ordering::Relaxed);
             self.keeper.ring(|work| work.log_grew = true);

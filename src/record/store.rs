@@ -23,6 +23,7 @@
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
@@ -56,6 +57,8 @@ pub struct Store {
     /// Of the last row that was written.
     pub(super) last_id: Option<i64>,
     pub(super) files: DatabaseFile,
+    /// Bytes of the log when its growth was asked for.
+    pub(super) log_bytes_told: u64,
     pub(super) sync: DbSync,
     /// How long a transaction waits for another process's lock.
     pub(super) lock_wait: Duration,
@@ -101,6 +104,7 @@ impl Store {
             hashes: Arc::new(PieceKey::new(&[])),
             last_id: None,
             files: DatabaseFile::of(path, log_bytes),
+            log_bytes_told: 0,
             sync,
             // As `open` has set it.
             lock_wait: COMMIT_WAIT_MAX,
@@ -248,6 +252,13 @@ impl Store {
         self.conn.query_row("SELECT value FROM meta WHERE name = 'fingerprint_key'", [], |row| row.get(0))
     }
 
+    /// By how much the log has grown since this was asked last. One that began anew has grown by what it has.
+    pub(super) fn take_log_growth(&mut self) -> u64 {
+        let now = self.files.log_bytes.load(Ordering::Relaxed);
+        let before = mem::replace(&mut self.log_bytes_told, now);
+        now.checked_sub(before).unwrap_or(now)
+    }
+
     /// Does the work in one transaction. On an error nothing is changed.
     pub(super) fn transact<T>(
         &mut self,
@@ -326,7 +337,7 @@ pub(super) fn is_failed_locking(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::row::Outcome;
+    use crate::record::row::{Content, Outcome};
     use crate::testing::{Folder, row};
 
     fn store() -> (Store, Folder) {
@@ -336,6 +347,29 @@ mod tests {
 
     fn rows_in(store: &Store, table: &str) -> i64 {
         store.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a query")
+    }
+
+    #[test]
+    fn the_log_grows_by_what_its_file_does_also_where_it_begins_anew() {
+        let (mut store, folder) = store();
+        let length = || std::fs::metadata(folder.join("metrics.db-wal")).expect("a log").len();
+        store.take_log_growth();
+        let said = |times: usize| {
+            let content = Content { prompt: Some("so much ".repeat(times).into()), ..Content::default() };
+            Row { content, ..row() }
+        };
+        let before = length();
+        store.write(&[said(20_000)]).expect("writes");
+        assert_eq!(store.take_log_growth(), length() - before);
+        let before = length();
+        store.write(&[said(20_000)]).and_then(|_| store.write(&[said(2)])).expect("what was said is there");
+        let grown = store.take_log_growth();
+        assert_eq!(grown, length() - before);
+        assert!(grown < 100_000, "{grown}");
+        assert_eq!(store.take_log_growth(), 0);
+        crate::record::wal::empty(&store.conn).expect("moved");
+        store.write(&[said(2)]).expect("writes");
+        assert_eq!(store.take_log_growth(), length(), "it began anew");
     }
 
     #[test]

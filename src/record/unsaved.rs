@@ -278,7 +278,7 @@ impl TakeIn {
         match unsaved.remove() {
             Ok(()) => {
                 log::info!("{rows} rows that an earlier run kept in {file} are in the database");
-                recorder.clean(0, |conn| conn.execute("DELETE FROM meta WHERE name = ?1", [&unsaved.mark]))?;
+                recorder.clean(|conn| conn.execute("DELETE FROM meta WHERE name = ?1", [&unsaved.mark]))?;
             }
             // The next start finds that they are in.
             Err(e) => log::warn!("{rows} rows are in the database, but {file} cannot be removed: {e}"),
@@ -405,7 +405,7 @@ mod tests {
                     // Its name in the database goes only after the file.
                     std::fs::write(&kept.path, &bytes).expect("written");
                     let mark = Unsaved::read(&kept.path).expect("is ours").mark;
-                    first.clean(0, |conn| crate::record::meta::set(conn, &mark, 10)).expect("written");
+                    first.clean(|conn| crate::record::meta::set(conn, &mark, 10)).expect("written");
                 }
                 drop(first);
                 let second = recorder(&path);

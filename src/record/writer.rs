@@ -19,7 +19,7 @@ use rusqlite::ErrorCode;
 use super::database_file::FileState;
 use super::meta;
 use super::row::{Content, Row};
-use super::signals::{COMMIT_LOG_BYTES, CommitFigures, Signals};
+use super::signals::{CommitFigures, Signals};
 use super::store::{Store, Trouble, gone, is_gone};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, WAITING_CONTENT_BYTES_MAX, WAITING_ROWS_BYTES_MAX};
 use crate::outage::Outage;
@@ -143,7 +143,7 @@ impl Writer {
                 written => Some(written),
             };
             match written {
-                Some(Ok(ids)) => return self.wrote(ids, &rows),
+                Some(Ok(ids)) => return self.wrote(ids),
                 Some(Err(e)) => self.fail(&e),
                 None => {}
             }
@@ -161,7 +161,7 @@ impl Writer {
         }
         self.store.set_lock_wait(Duration::ZERO);
         let ids = self.store.write(rows).ok()?;
-        Some(self.wrote(ids, rows))
+        Some(self.wrote(ids))
     }
 
     /// What waits, for who keeps it elsewhere.
@@ -184,17 +184,19 @@ impl Writer {
             store.write_and(rows, |conn| meta::set(conn, mark, done)).map(drop)
         })?;
         self.signals.note_written(dealt.written);
-        let bytes: usize = rows[done..].iter().take(dealt.written).map(|row| row.size() + row.content.size()).sum();
-        let written = bytes.saturating_sub(self.store.pieces.take_found_bytes());
-        self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
+        self.signals.note_log_growth(self.store.take_log_growth());
         Ok(done + dealt.rows)
     }
 
-    fn wrote(&mut self, ids: Vec<i64>, rows: &[Row]) -> Vec<i64> {
-        let bytes: usize = rows.iter().map(|row| row.size() + row.content.size()).sum();
-        // Of a prompt that goes on, only the end is written.
-        let written = bytes.saturating_sub(self.store.pieces.take_found_bytes());
-        self.signals.note_log_growth(COMMIT_LOG_BYTES + written);
+    /// Works with the store beside the rows that come.
+    pub(super) fn beside<T>(&mut self, work: impl FnOnce(&mut Store) -> T) -> T {
+        let done = work(&mut self.store);
+        self.signals.note_log_growth(self.store.take_log_growth());
+        done
+    }
+
+    fn wrote(&mut self, ids: Vec<i64>) -> Vec<i64> {
+        self.signals.note_log_growth(self.store.take_log_growth());
         self.signals.note_written(ids.len());
         self.refused.note_taken();
         (self.disk_full, self.log_cut) = (false, false);
@@ -223,10 +225,10 @@ impl Writer {
             match write_first(rows, (&signals.figures, &self.refused), |rows, _| store.write(rows).map(drop)) {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
-                    let bytes = self.waiting.remove(dealt.rows, &signals.figures);
-                    let bytes = COMMIT_LOG_BYTES + bytes.saturating_sub(self.store.pieces.take_found_bytes());
-                    signals.note_log_growth(bytes);
-                    log_bytes += bytes as u64;
+                    self.waiting.remove(dealt.rows, &signals.figures);
+                    let grown = self.store.take_log_growth();
+                    signals.note_log_growth(grown);
+                    log_bytes += grown;
                 }
                 Err(e) => {
                     self.fail(&e);
@@ -334,16 +336,14 @@ impl WaitingRows {
         }
     }
 
-    /// Returns how many bytes they had.
-    fn remove(&mut self, count: usize, figures: &CommitFigures) -> usize {
-        let before = self.bytes + self.content_bytes;
+    /// The first are dealt with.
+    fn remove(&mut self, count: usize, figures: &CommitFigures) {
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
             self.content_bytes -= row.content.size();
         }
         self.bare = self.bare.saturating_sub(count);
         figures.waiting.store(self.rows.len() as u64, Ordering::Relaxed);
-        before - self.bytes - self.content_bytes
     }
 }
 

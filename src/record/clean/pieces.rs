@@ -51,7 +51,7 @@ impl CountedPieces {
             ))?
             .query_row([counted.until], |row| row.get(0))?;
         let Some(until) = found else { return Ok(true) };
-        recorder.clean(0, |conn| {
+        recorder.clean(|conn| {
             if CountedPieces::of(conn)? != counted {
                 return Ok(());
             }
@@ -78,7 +78,7 @@ pub(super) fn step(own: &Connection, recorder: &Recorder) -> rusqlite::Result<Ph
         ))?
         .query_row([from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     if let (LOOK_ROWS, Some(last), None) = (looked, last, pieced) {
-        recorder.clean(0, |conn| match number(conn, PIECED_FROM)?.unwrap_or(0) {
+        recorder.clean(|conn| match number(conn, PIECED_FROM)?.unwrap_or(0) {
             // Nothing has come with an id that was looked at.
             now if now == from => set(conn, PIECED_FROM, last + 1),
             _ => Ok(()),
@@ -87,7 +87,7 @@ pub(super) fn step(own: &Connection, recorder: &Recorder) -> rusqlite::Result<Ph
     }
     let Some(batch) = PieceBatch::find(own, pieced.map_or(i64::MAX, block_of))? else { return Ok(Phase::Count) };
     read_ahead(own, "SELECT length(CAST(text AS BLOB)) FROM pieces WHERE id = ?1", &batch.ids)?;
-    recorder.clean_pieces(batch.ids.len() * 1024, |conn| batch.remove(conn))?;
+    recorder.clean_pieces(|conn| batch.remove(conn))?;
     Ok(Phase::Pieces)
 }
 

@@ -42,8 +42,6 @@ pub(in crate::record) struct StoredPieces {
     epoch: u64,
     /// Those last used before this block may be gone.
     kept_from: i64,
-    /// Of the prompts stored since somebody asked, what was there already.
-    found_bytes: usize,
 }
 
 impl StoredPieces {
@@ -73,11 +71,6 @@ impl StoredPieces {
         Ok(is_in.then_some(list.ids + "]"))
     }
 
-    /// How many bytes of prompts were there already, of those stored since it was asked last.
-    pub(in crate::record) fn take_found_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.found_bytes)
-    }
-
     /// Pieces last used before this block are removed.
     pub(in crate::record) fn note_removed(&mut self, before: i64) {
         if before == i64::MAX {
@@ -97,8 +90,7 @@ impl StoredPieces {
     fn look(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         let data_version = conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if data_version != self.data_version {
-            let found_bytes = self.found_bytes;
-            *self = StoredPieces { data_version, epoch: next_epoch(), found_bytes, ..StoredPieces::default() };
+            *self = StoredPieces { data_version, epoch: next_epoch(), ..StoredPieces::default() };
         }
         Ok(())
     }
@@ -157,7 +149,6 @@ impl PieceList<'_> {
         };
         let id = match found {
             Some((id, last_block)) => {
-                self.pieces.found_bytes += text.len();
                 if last_block < self.block {
                     self.use_again(id)?;
                 }
