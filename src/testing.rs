@@ -13,10 +13,18 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new() -> Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("lms_metrics_proxy-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the folder for temporary files is writable");
-        Folder(path)
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("lms_metrics_proxy-{}-{count}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                // An earlier process of this number was killed, or could not remove it: Windows keeps what is open.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made.expect("the folder for temporary files is writable");
+                    return Folder(path);
+                }
+            }
+        }
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {

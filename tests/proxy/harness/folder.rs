@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
+use std::{env, fs, io, process};
 
 /// A folder of its own for each test, gone afterwards.
 pub struct Folder(PathBuf);
@@ -8,10 +8,18 @@ pub struct Folder(PathBuf);
 impl Folder {
     pub fn new() -> Folder {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("lms_metrics_proxy-test-{}-{number}", process::id()));
-        fs::create_dir_all(&path).expect("the temporary folder is writable");
-        Folder(path)
+        loop {
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let path = env::temp_dir().join(format!("lms_metrics_proxy-test-{}-{number}", process::id()));
+            match fs::create_dir(&path) {
+                // An earlier process of this number was killed, or could not remove it: Windows keeps what is open.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made.expect("the temporary folder is writable");
+                    return Folder(path);
+                }
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
