@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lms_metrics_proxy::routes::LOCAL;
 
@@ -58,6 +59,18 @@ fn the_readme_is_short_and_its_commands_are_those_that_are_run() {
     let is_a_line = |text: &str, command: &str| text.lines().any(|line| line == command);
     let test = readme.lines().find(|line| line.starts_with("cargo test")).expect("the README tells how to test");
     assert!(is_a_line(&read(".ci/run"), test), "{test:?} is not what .ci/run runs");
+}
+
+#[test]
+fn the_manual_page_tells_every_flag() {
+    let help = Command::new(env!("CARGO_BIN_EXE_lms_metrics_proxy")).arg("--help").output().expect("the binary runs");
+    let page = read("deploy/man/lms_metrics_proxy.1");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let flags: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next()).collect();
+    assert!(flags.len() > 3, "{help}");
+    for flag in flags {
+        assert!(page.contains(&format!("\n.B \\-\\-{flag}\n")), "--{flag} is missing");
+    }
 }
 
 /// The Markdown at the root and in `docs`, by its whole path.

@@ -48,6 +48,9 @@ EOF
 
 install -D -m 644 "$from/README.md" "$from/model-prices.example.json" -t "$documents"
 cp -r "$from/docs" "$from/deploy" "$documents"
+rm -r "$documents/deploy/man"
+mkdir -p "$root/usr/share/man/man1"
+gzip -9nc "$from/deploy/man/lms_metrics_proxy.1" >"$root/usr/share/man/man1/lms_metrics_proxy.1.gz"
 find "$documents" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
 gzip -9nc "$from/CHANGELOG.md" >"$documents/changelog.gz"
 gzip -9nc >"$documents/changelog.Debian.gz" <<EOF
@@ -72,6 +75,7 @@ EOF
 # Static on purpose: it runs on every Debian, old or new, and on what is made of it.
 mkdir -p "$root/usr/share/lintian/overrides"
 cat >"$root/usr/share/lintian/overrides/$name" <<EOF
+$name: shared-library-lacks-prerequisites [usr/bin/lms_metrics_proxy]
 $name: statically-linked-binary [usr/bin/lms_metrics_proxy]
 # STATS_TOKEN may stand in it.
 $name: non-standard-file-perm 0600 != 0644 [etc/lms_metrics_proxy.env]

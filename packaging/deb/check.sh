@@ -28,6 +28,7 @@ healthy() {
 dpkg --install "$package"
 expect lms_metrics_proxy --version
 expect lms_metrics_proxy --check >/dev/null
+expect [ -e /usr/share/man/man1/lms_metrics_proxy.1.gz ]
 expect [ "$(stat -c '%a %U' /etc/lms_metrics_proxy.env)" = "600 root" ]
 expect grep -qx 'ExecStart=/usr/bin/lms_metrics_proxy' /usr/lib/systemd/system/$unit
 if command -v systemd-analyze >/dev/null; then

@@ -29,6 +29,7 @@ class LmsMetricsProxy < Formula
 
   def install
     bin.install "lms_metrics_proxy"
+    man1.install "deploy/man/lms_metrics_proxy.1"
     doc.install "README.md", "CHANGELOG.md", "docs"
     pkgshare.install ".env.example", "model-prices.example.json", "deploy"
     # The service works there: database, settings (.env), log. For the user alone, for a database holds prompts.
