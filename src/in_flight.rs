@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::bell::lock;
 use crate::client::{Client, Returns, Socket};
+use crate::order::sort_by_key;
 use crate::usage::ReplyProgress;
 
 /// Lists with a lock of their own, so that the threads that begin exchanges hardly ever meet.
@@ -187,7 +188,7 @@ impl InFlight {
                 at += PLACES_AT_ONCE;
             }
         }
-        all.sort_unstable_by_key(|entry| entry.id);
+        sort_by_key(&mut all, |entry| entry.id);
         all
     }
 

@@ -115,7 +115,7 @@
 //! - [`bell`]: a state under a lock, and who waits for it to change. [`mailbox`]: how one thread leaves something for
 //!   another that polls. [`slots`]: numbered places for what a loop polls. [`outage`]:
 //!   what goes wrong again and again, said once and counted. [`looks`]: characters that have none. [`nearest`]: names that
-//!   were probably meant. [`keepalive`], [`logging`].
+//!   were probably meant. [`order`]: lists in order. [`keepalive`], [`logging`].
 //! - [`settings`]: environment and flags.
 //! - [`http`]: the grammar of requests, replies and WebSockets (pure).
 //! - [`usage`]: what each dialect says about tokens (pure).
@@ -152,6 +152,7 @@ pub mod looks;
 pub mod mailbox;
 pub mod models;
 pub mod nearest;
+pub mod order;
 pub mod outage;
 pub mod packs;
 pub mod prompts;

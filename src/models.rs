@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::bell::lock;
 use crate::limits::MODELS_LISTED_MAX;
+use crate::order::sort_by;
 use crate::usage::listing::{ModelListing, ModelNews};
 
 /// What is known of the models that were seen loaded.
@@ -79,7 +80,7 @@ impl SeenModels {
     /// All of them by name: those that are loaded first, then those that were, each in the order of their names.
     pub fn all(&self) -> Vec<(String, SeenModel)> {
         let mut all: Vec<_> = self.models().iter().map(|(name, known)| (name.clone(), known.clone())).collect();
-        all.sort_by(|(name, known), (other, of)| (of.is_loaded, name).cmp(&(known.is_loaded, other)));
+        sort_by(&mut all, |(name, known), (other, of)| (of.is_loaded, name).cmp(&(known.is_loaded, other)));
         all
     }
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, from top to bottom: each uses only what stands below it.
-const FLOORS: [&str; 31] = [
+const FLOORS: [&str; 32] = [
     // The program.
     "main",
     "demo",
@@ -45,6 +45,7 @@ const FLOORS: [&str; 31] = [
     "clock",
     "nearest",
     "looks",
+    "order",
     "limits",
     "calendar",
 ];
@@ -55,7 +56,7 @@ const BESIDE: [&str; 2] = ["lib", "testing"];
 /// Folders that turn bytes into values and do nothing else, what else of the source they use, and what they have no use
 /// for: paths, with all that lies below.
 const PURE: [&str; 4] = ["http", "packs", "prompts", "usage"];
-const PURE_USES: [&str; 3] = ["calendar", "limits", "looks"];
+const PURE_USES: [&str; 4] = ["calendar", "limits", "looks", "order"];
 const IMPURE: [&str; 10] = [
     "std::net",
     "std::thread",

@@ -4,6 +4,7 @@
 use super::chance::Chance;
 use super::words::{EMBEDDER, MODELS, QUESTIONS, TOO_LONG, WORDS};
 use crate::calendar::{DAY_MS, HOUR_MS};
+use crate::order::sort_by_key;
 use crate::record::row::{Content, Outcome, Row};
 use crate::record::store::Store;
 
@@ -25,7 +26,7 @@ pub(super) fn write(store: &mut Store, now_ms: i64) -> rusqlite::Result<()> {
             rows.push(row(&mut chance, at, now_ms - at < 14 * DAY_MS));
         }
     }
-    rows.sort_by_key(|row: &Row| row.start_ms);
+    sort_by_key(&mut rows, |row: &Row| row.start_ms);
     store.write(&rows).map(drop)
 }
 

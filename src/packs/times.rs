@@ -5,6 +5,7 @@
 //! once. Where they are too many to be kept in mind, a moment is a cell of ten milliseconds: what of it is busy is shared
 //! in proportion to how long each is under way in it.
 
+use crate::order::sort_by;
 use std::collections::BTreeMap;
 
 use super::varint::{Bytes, push, push_signed};
@@ -226,7 +227,7 @@ pub fn in_microseconds(parts_ms: &[f64], whole_ms: i64) -> Vec<i64> {
     let mut rounded: Vec<i64> = parts_ms.iter().map(|part| (part * 1000.0).floor() as i64).collect();
     let mut order: Vec<usize> = (0..parts_ms.len()).filter(|at| parts_ms[*at] > 0.0).collect();
     let rest = |at: usize| parts_ms[at] * 1000.0 - (parts_ms[at] * 1000.0).floor();
-    order.sort_by(|a, b| rest(*b).total_cmp(&rest(*a)));
+    sort_by(&mut order, |a, b| rest(*b).total_cmp(&rest(*a)));
     let missing = whole_ms * 1000 - rounded.iter().sum::<i64>();
     let count = order.len().max(1) as i64;
     let (each, more) = (missing.div_euclid(count), missing.rem_euclid(count));

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::secrets::secrets_within;
 use super::shown::{Tabs, push_shown};
 use crate::limits::SECRET_BYTES_MAX;
+use crate::order::sort_by_key;
 use crate::usage::text::{lossy, without_partial_character, without_partial_start};
 
 /// Characters that are shown on each side of the break.
@@ -32,7 +33,7 @@ pub fn break_excerpts(before: &[u8], now: &[u8], at: usize) -> [String; 2] {
     let secrets = [0, 1].map(|which: usize| secrets_within(&texts[which], Some(parts[which].clone())));
     // What one text continues to a key is no business of anybody's in the other either.
     let mut of_both: Vec<Range<usize>> = secrets.concat();
-    of_both.sort_by_key(|secret| secret.start);
+    sort_by_key(&mut of_both, |secret| secret.start);
     let is_begun = start > 0 || at > same.len();
     [0, 1].map(|which: usize| {
         let (text, end) = (&texts[which], parts[which].end);

@@ -31,6 +31,7 @@ use super::rendering::{RenderedElement, UnrenderedElement, unrendered};
 use super::secrets::secrets_within;
 use super::shown::{Tabs, push_shown};
 use crate::limits::{DIFF_BYTES_MAX, DIFF_LINES_MAX};
+use crate::order::sort_by_key;
 use crate::usage::text::floor_boundary;
 
 /// Bytes of a line that are shown. One of code has 120 at most, a paragraph some hundreds.
@@ -76,7 +77,7 @@ fn other_members(body: &str) -> RenderedElement {
         // All of it was told.
         members.clear();
     }
-    members.sort_by_key(|(name, _)| *name);
+    sort_by_key(&mut members, |(name, _)| *name);
     let lines: Vec<String> = members.into_iter().map(|(name, value)| format!("{name}: {}", in_lines(value))).collect();
     RenderedElement {
         part: ElementPart::Message,
@@ -179,7 +180,7 @@ fn changes<'a>([old, new]: [&'a [RenderedElement]; 2], blocks: &[DiffBlock]) -> 
             (new[at].part, change)
         });
         let mut block: Vec<_> = removed.chain(others).collect();
-        block.sort_by_key(|(part, _)| *part);
+        sort_by_key(&mut block, |(part, _)| *part);
         changes.extend(block.into_iter().map(|(_, change)| change));
     }
     changes

@@ -39,7 +39,7 @@ pub(super) fn fold(conn: &Connection, now_ms: i64) -> rusqlite::Result<Option<Fo
     let mut series = MetSeries::default();
     let (from, to) = (hour * HOUR_MS, (hour + 1) * HOUR_MS);
     let mut reaching = BTreeSet::new();
-    let (sums, completeness) = times_within(conn, (from, to), (state.until, false), |row| {
+    let (sums, completeness) = times_within(conn, (from, to), (state.until, false), &mut |row| {
         if row.run.start_ms >= from {
             let length_ms = row.run.end_ms() - row.run.start_ms;
             reaching.extend(hours_reached(row.run.start_ms, length_ms).map(|hour| (hour, row.id)));

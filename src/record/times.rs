@@ -178,7 +178,7 @@ fn visit_hour(
     hour: i64,
     until: i64,
     and_unpacked: bool,
-    mut visit: impl FnMut(&TimedRow),
+    visit: &mut dyn FnMut(&TimedRow),
 ) -> rusqlite::Result<Completeness> {
     let (mut range, mut requests) = (None, 0);
     let pack = "SELECT pack FROM packed_sums WHERE id = ?1";
@@ -224,7 +224,7 @@ fn visit_unpacked(
     conn: &Connection,
     until: i64,
     before: &str,
-    mut visit: impl FnMut(&TimedRow),
+    visit: &mut dyn FnMut(&TimedRow),
 ) -> rusqlite::Result<()> {
     let mut rows = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM requests WHERE id > ?1 AND start_time < ?2"))?;
     let mut rows = rows.query(params![until, before])?;
@@ -237,7 +237,7 @@ fn visit_unpacked(
 /// The hours that rows reach into which no pack holds.
 pub(crate) fn unpacked_hours(conn: &Connection, until: i64) -> rusqlite::Result<BTreeSet<i64>> {
     let mut hours = BTreeSet::new();
-    visit_unpacked(conn, until, "~", |row| {
+    visit_unpacked(conn, until, "~", &mut |row| {
         let (start_ms, end_ms) = (row.run.start_ms, row.run.end_ms());
         hours.insert(hour_of_ms(start_ms));
         hours.extend(hours_reached(start_ms, end_ms - start_ms));
@@ -251,7 +251,7 @@ pub(crate) fn times_within(
     conn: &Connection,
     (from_ms, to_ms): (i64, i64),
     (until, and_unpacked): (i64, bool),
-    mut place: impl FnMut(&TimedRow) -> usize,
+    place: &mut dyn FnMut(&TimedRow) -> usize,
 ) -> rusqlite::Result<(Vec<TimeSums>, Completeness)> {
     let hour = hour_of_ms(from_ms);
     let mut presence = Presence::new((from_ms, to_ms), EXACTLY_MAX);
@@ -260,7 +260,7 @@ pub(crate) fn times_within(
         let at = place(row);
         (at, count.max(at + 1))
     };
-    let completeness = visit_hour(conn, hour, until, and_unpacked, |row| {
+    let completeness = visit_hour(conn, hour, until, and_unpacked, &mut |row| {
         let run = row.run;
         let begins = (from_ms..to_ms).contains(&run.start_ms);
         if !begins && (run.end_ms() <= from_ms || run.start_ms >= to_ms) {
@@ -290,7 +290,7 @@ pub(crate) fn times_within(
         runs.iter().for_each(|(at, run)| share(*at, run));
     } else {
         // Too many to be kept in mind are read again.
-        visit_hour(conn, hour, until, and_unpacked, |row| {
+        visit_hour(conn, hour, until, and_unpacked, &mut |row| {
             if row.run.end_ms() > from_ms && row.run.start_ms < to_ms {
                 share(row_at(row, 0).0, &row.run);
             }

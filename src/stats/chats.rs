@@ -15,6 +15,7 @@ use super::condition::Condition;
 use super::filter::Filter;
 use super::reader::Reader;
 use super::turns::{FirstRead, TURNS_AT_ONCE};
+use crate::order::sort_by;
 use crate::prompts::chat_export::{answer_message, chat_messages};
 use crate::prompts::{ElementPart, Outline};
 use crate::record::packing::State;
@@ -73,7 +74,7 @@ impl Chats {
     pub fn open(reader: Reader, filter: &Filter) -> rusqlite::Result<Chats> {
         let within = reader.at_once(|| reader.id_range(filter))?.unwrap_or((0, -1));
         let mut named = filter.conversations.clone();
-        named.sort_unstable();
+        sort_by(&mut named, Ord::cmp);
         named.dedup();
         let next = if named.is_empty() { NextChats::Packed(i64::MIN) } else { NextChats::Named(named.into_iter()) };
         // No state is like this one.

@@ -23,6 +23,7 @@ use super::tally::{Tally, Totals};
 use super::turns::FirstRead;
 use crate::calendar::whole_seconds;
 use crate::limits::{CONVERSATIONS_LOOKED_AT_MAX, TURNS_LOOKED_AT_MAX};
+use crate::order::{sort_by, sort_by_key};
 use crate::packs::visit_sums;
 use crate::record::packing::State;
 use crate::record::table::{ALL_FIGURES, sums_of, text};
@@ -96,7 +97,7 @@ impl Found {
 fn names(counts: BTreeMap<String, i64>) -> Vec<String> {
     let mut counts: Vec<(String, i64)> = counts.into_iter().collect();
     counts.retain(|(name, requests)| *requests > 0 && !name.is_empty());
-    counts.sort_by_key(|(_, requests)| Reverse(*requests));
+    sort_by_key(&mut counts, |(_, requests)| Reverse(*requests));
     counts.into_iter().map(|(name, _)| name).collect()
 }
 
@@ -273,12 +274,12 @@ impl Reader {
         page: &mut ListPage,
     ) -> rusqlite::Result<bool> {
         let mut names = asked.filter.conversations.clone();
-        names.sort_unstable();
+        sort_by(&mut names, Ord::cmp);
         names.dedup();
         let found = names.iter().filter_map(|name| self.find(asked, name, &mut behind).transpose());
         let mut found: Vec<Found> = found.collect::<rusqlite::Result<_>>()?;
         found.retain(|found| found.last_id < before);
-        found.sort_by_key(|found| Reverse(found.last_id));
+        sort_by_key(&mut found, |found| Reverse(found.last_id));
         for found in found {
             if !page.has_room(found.last_id) {
                 return Ok(false);
@@ -298,7 +299,7 @@ impl Reader {
     ) -> rusqlite::Result<bool> {
         // Those that rows behind belong to have the newest requests.
         let mut newest: Vec<(i64, String)> = behind.values().map(|found| (found.last_id, found.name.clone())).collect();
-        newest.sort_unstable_by(|one, other| other.cmp(one));
+        sort_by(&mut newest, |one, other| other.cmp(one));
         for (last_id, name) in newest.iter().filter(|(last_id, _)| *last_id < before) {
             if !page.has_room(*last_id) {
                 return Ok(false);

@@ -12,7 +12,7 @@ impl Reader {
     pub fn summary_with_power(&self, filter: &Filter, now_ms: i64) -> Result<Summary, AskError> {
         let summary = self.summary(filter)?;
         let Some(power) = &self.power else { return Ok(summary) };
-        let busy = self.busy_us(filter, |_| String::new(), now_ms)?;
+        let busy = self.busy_us(filter, None, now_ms)?;
         let all = busy.map(|busy| busy.values().sum());
         Ok(Summary { electricity: Some(power.beside(summary.cost.as_ref(), all)), ..summary })
     }
@@ -21,7 +21,7 @@ impl Reader {
     pub fn groups_with_power(&self, groups: Groups, filter: &Filter, now_ms: i64) -> Result<Groups, AskError> {
         let Some(power) = &self.power else { return Ok(groups) };
         let by = groups.by;
-        let busy = self.busy_us(filter, |names| names[by].to_owned(), now_ms)?;
+        let busy = self.busy_us(filter, Some(by), now_ms)?;
         let with_power = |Group { name, summary }: Group| {
             let of_group = |busy: &BTreeMap<String, i64>| busy.get(name.as_deref().unwrap_or_default()).copied();
             let us = busy.as_ref().map(|busy| of_group(busy).unwrap_or(0));

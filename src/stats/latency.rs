@@ -8,6 +8,7 @@ use super::kept_latencies::{KeptLatencies, Measurements};
 use super::range::{Cut, Packed, cut};
 use super::reader::{AskError, Reader, RowRead};
 use crate::calendar::ms_of_text;
+use crate::order::{sort_by, sort_by_key};
 use crate::packs::histogram::Histogram;
 use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
@@ -52,7 +53,7 @@ impl Reader {
     /// Count, mean, percentiles and maximum, overall and by name.
     pub fn latency(&self, filter: &Filter, by: By) -> Result<Latency, AskError> {
         let mut named = self.measured(filter, by)?;
-        named.sort_by(|(a, one), (b, other)| other.sums.requests.cmp(&one.sums.requests).then_with(|| a.cmp(b)));
+        sort_by(&mut named, |(a, one), (b, other)| other.sums.requests.cmp(&one.sums.requests).then_with(|| a.cmp(b)));
         let mut overall = Measured::default();
         named.iter().for_each(|(_, measured)| overall.add(measured, 1));
         let groups = named
@@ -120,7 +121,7 @@ impl Reader {
         } else {
             self.visit_turns(&within, needs, TIMINGS, take)?;
         }
-        single.sort_by_key(|(at, _)| *at);
+        sort_by_key(&mut single, |(at, _)| *at);
         let mut single = single.iter().peekable();
         let is_of_filter = |series: &Option<Series>| series.as_ref().is_some_and(|series| filter.matches(series));
         let is_wanted: Vec<bool> = self.series()?.iter().map(is_of_filter).collect();

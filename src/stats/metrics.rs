@@ -19,6 +19,7 @@ use super::reader::{AskError, Reader};
 use super::times::TimeParts;
 use crate::calendar::{HOUR_MS, ms_of_text};
 use crate::limits::{METRICS_CLIENTS_MAX, METRICS_ENDPOINTS_MAX, METRICS_MODELS_MAX};
+use crate::order::sort_by;
 use crate::packs::prefixes::PrefixSums;
 use crate::packs::sums::{Figure, Sums};
 use crate::packs::{Measured, SPAN_ALL, pack_id, visit_sums};
@@ -74,7 +75,7 @@ struct MetricNames(HashSet<String>);
 impl MetricNames {
     fn first<'a>(seen: impl Iterator<Item = (i64, &'a str)>, most: usize) -> MetricNames {
         let mut seen: Vec<(i64, &str)> = seen.collect();
-        seen.sort_unstable();
+        sort_by(&mut seen, Ord::cmp);
         let mut names = HashSet::new();
         for (_, name) in seen {
             if names.len() < most && !names.contains(name) {

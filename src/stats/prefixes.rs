@@ -14,6 +14,7 @@ use super::filter::Filter;
 use super::range::{Cut, Pieces, cut};
 use super::reader::{AskError, Reader};
 use crate::calendar::HOUR_MS;
+use crate::order::sort_by_key;
 use crate::packs::prefixes::{PrefixSums, visit_prefixes};
 use crate::packs::{SPAN_ALL, SPAN_HOUR, pack_id};
 use crate::prompts::PrefixBreak;
@@ -111,7 +112,7 @@ impl Reader {
         });
         let mut prefixes: Vec<PrefixGroup> = groups.collect();
         // Stable: what is alike stays in the order of names.
-        prefixes.sort_by_key(|group| (-group.figures.estimated_lost_ms, -group.figures.new_bytes));
+        sort_by_key(&mut prefixes, |group| (-group.figures.estimated_lost_ms, -group.figures.new_bytes));
         Ok(Prefixes { total: PrefixFigures::of(&total), prefixes })
     }
 

@@ -17,10 +17,11 @@ use super::range::{Cut, Packed, Pieces, cut};
 use super::reader::{AskError, Reader};
 use crate::calendar::{HOUR_MS, hour_of_ms, text_of_ms};
 use crate::limits::TIMED_HOURS_READ_MAX;
+use crate::order::sort_by_key;
 use crate::packs::times::{TimeFigure, TimePhase, TimeSums, UNCOUNTED, visit_times};
 use crate::packs::{SPAN_HOUR, pack_id};
 use crate::record::times::{Completeness, times_within, unpacked_hours};
-use crate::routes::{By, Names};
+use crate::routes::By;
 
 /// Few in tests, so that more are met.
 const HOURS_READ_MAX: usize = if cfg!(test) { 80 } else { TIMED_HOURS_READ_MAX };
@@ -130,29 +131,20 @@ impl TimeParts {
 }
 
 /// What is added up of a range.
-struct CountedTime<K> {
-    /// By client and model, or whatever they are asked for by.
-    groups: BTreeMap<K, TimeSums>,
+#[derive(Default)]
+struct CountedTime {
+    /// By those names that they are asked for by.
+    groups: BTreeMap<Vec<String>, TimeSums>,
     others_us: i64,
     uncounted_us: i64,
 }
-
-impl<K> Default for CountedTime<K> {
-    fn default() -> CountedTime<K> {
-        CountedTime { groups: BTreeMap::new(), others_us: 0, uncounted_us: 0 }
-    }
-}
-
-/// What a request's time counts under, by its names.
-type TimeKey<'a, K> = &'a dyn Fn(&Names<&str>) -> K;
 
 impl Reader {
     /// Where the time went in which the filter's requests could be under way, as far as it is over at `now_ms`.
     pub fn times(&self, filter: &Filter, now_ms: i64) -> Result<Times, AskError> {
         let (range, counted) = self.at_once(|| {
             let range = self.time_range(filter, now_ms)?;
-            let key = |names: &Names<&str>| (names[By::Client].to_owned(), names[By::Model].to_owned());
-            Ok::<_, AskError>((range, self.counted_times(filter, range, &key)?))
+            Ok::<_, AskError>((range, self.counted_times(filter, range, &[By::Client, By::Model])?))
         })?;
         let CountedTime { groups, others_us, uncounted_us } = counted;
         let mut total = TimeSums::default();
@@ -161,11 +153,11 @@ impl Reader {
         let nothing = TimeSums::default();
         let mut groups: Vec<_> = groups.into_iter().filter(|(_, sums)| *sums != nothing).collect();
         // Stable: what is alike stays in the order of names.
-        groups.sort_by_key(|(_, sums)| -sums.busy_us());
-        let times = groups.into_iter().map(|((client, model), sums)| TimeGroup {
-            client: (!client.is_empty()).then_some(client),
-            model,
-            parts: TimeParts::of(&sums),
+        sort_by_key(&mut groups, |(_, sums)| -sums.busy_us());
+        let times = groups.iter().map(|(names, sums)| TimeGroup {
+            client: Some(names[0].clone()).filter(|client| !client.is_empty()),
+            model: names[1].clone(),
+            parts: TimeParts::of(sums),
         });
         Ok(Times {
             from: text_of_ms(range.0),
@@ -189,35 +181,32 @@ impl Reader {
         Ok((from.min(to), to))
     }
 
-    /// The microseconds that were had of the time by requests that the filter lets pass, by what `key` makes of their names.
+    /// The microseconds that were had of the time by requests that the filter lets pass, by one of their names, or all
+    /// of it under an empty one.
     /// `None`: a part of the time was not counted, or is too much to be read.
     pub(super) fn busy_us(
         &self,
         filter: &Filter,
-        key: impl Fn(&Names<&str>) -> String,
+        by: Option<By>,
         now_ms: i64,
     ) -> Result<Option<BTreeMap<String, i64>>, AskError> {
         let counted = self.at_once(|| {
             let (from, to) = self.time_range(filter, now_ms)?;
             // As the costs beside it: of an hour without its rows nothing is lost.
             let parted = self.parted_at((Some(from), Some(to)))?;
-            self.counted_times(filter, (parted.0.unwrap_or(from), parted.1.unwrap_or(to)), &key)
+            self.counted_times(filter, (parted.0.unwrap_or(from), parted.1.unwrap_or(to)), by.as_slice())
         });
         match counted {
             Ok(counted) if counted.uncounted_us == 0 => {
-                Ok(Some(counted.groups.into_iter().map(|(key, sums)| (key, sums.busy_us())).collect()))
+                let busy = counted.groups.into_iter().map(|(names, sums)| (names.concat(), sums.busy_us()));
+                Ok(Some(busy.collect()))
             }
             Ok(_) | Err(AskError::Refused(_)) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    fn counted_times<K: Ord + Clone>(
-        &self,
-        filter: &Filter,
-        (from, to): (i64, i64),
-        key: TimeKey<K>,
-    ) -> Result<CountedTime<K>, AskError> {
+    fn counted_times(&self, filter: &Filter, (from, to): (i64, i64), by: &[By]) -> Result<CountedTime, AskError> {
         let mut counted = CountedTime::default();
         let packed = self.timed()?;
         let until = packed.state.until;
@@ -238,22 +227,22 @@ impl Reader {
         }
         let Pieces { packs, rows } = cut(Some(from), Some(to), packed, Cut::Signed);
         for (id, sign) in packs {
-            self.count_pack(&mut counted, filter, key, id, sign)?;
+            self.count_pack(&mut counted, filter, by, id, sign)?;
         }
         for (at, hour) in anew.into_iter().enumerate() {
             let within = (hour * HOUR_MS, (hour + 1) * HOUR_MS);
             if at < skipped {
-                self.count_pack(&mut counted, filter, key, pack_id(SPAN_HOUR, hour), -1)?;
+                self.count_pack(&mut counted, filter, by, pack_id(SPAN_HOUR, hour), -1)?;
                 counted.uncounted_us += HOUR_MS * 1000;
-            } else if let Some(of_rows) = self.count_rows_within(filter, key, within, until)? {
-                self.count_pack(&mut counted, filter, key, pack_id(SPAN_HOUR, hour), -1)?;
+            } else if let Some(of_rows) = self.count_rows_within(filter, by, within, until)? {
+                self.count_pack(&mut counted, filter, by, pack_id(SPAN_HOUR, hour), -1)?;
                 counted.add(of_rows);
             } else if self.is_unknown(hour)? {
                 counted.uncounted_us += HOUR_MS * 1000;
             }
         }
         for within in rows {
-            match self.count_rows_within(filter, key, within, until)? {
+            match self.count_rows_within(filter, by, within, until)? {
                 Some(of_rows) => counted.add(of_rows),
                 None => counted.uncounted_us += (within.1 - within.0) * 1000,
             }
@@ -301,11 +290,11 @@ impl Reader {
         Ok(is_empty)
     }
 
-    fn count_pack<K: Ord + Clone>(
+    fn count_pack(
         &self,
-        counted: &mut CountedTime<K>,
+        counted: &mut CountedTime,
         filter: &Filter,
-        key: TimeKey<K>,
+        by: &[By],
         id: i64,
         sign: i64,
     ) -> rusqlite::Result<()> {
@@ -319,7 +308,7 @@ impl Reader {
                 let known = usize::try_from(at).ok().and_then(|at| series.get(at)?.as_ref());
                 match known.filter(|series| filter.conversations.is_empty() && filter.matches(series)) {
                     Some(series) => {
-                        let key = key(&series.each_ref().map(String::as_str));
+                        let key = by.iter().map(|by| series[*by].clone()).collect();
                         counted.groups.entry(key).or_default().add(sums, sign);
                     }
                     None => counted.others_us += sign * sums.busy_us(),
@@ -329,19 +318,20 @@ impl Reader {
     }
 
     /// What the rows come to that reach into a part of an hour; `None`: some were removed.
-    fn count_rows_within<K: Ord + Clone>(
+    fn count_rows_within(
         &self,
         filter: &Filter,
-        key: TimeKey<K>,
+        by: &[By],
         within: (i64, i64),
         until: i64,
-    ) -> rusqlite::Result<Option<CountedTime<K>>> {
-        let mut keys: Vec<Option<K>> = Vec::new();
-        let mut places: BTreeMap<Option<K>, usize> = BTreeMap::new();
-        let (sums, completeness) = times_within(&self.conn, within, (until, true), |row| {
+    ) -> rusqlite::Result<Option<CountedTime>> {
+        let mut keys: Vec<Option<Vec<String>>> = Vec::new();
+        let mut places: BTreeMap<Option<Vec<String>>, usize> = BTreeMap::new();
+        let (sums, completeness) = times_within(&self.conn, within, (until, true), &mut |row| {
             let names = row.names();
             let is_of_it = filter.matches(&names) && filter.takes_conversation(Some(row.conversation()));
-            *places.entry(is_of_it.then(|| key(&names))).or_insert_with_key(|key| {
+            let key = is_of_it.then(|| by.iter().map(|by| names[*by].to_owned()).collect());
+            *places.entry(key).or_insert_with_key(|key| {
                 keys.push(key.clone());
                 keys.len() - 1
             })
@@ -362,8 +352,8 @@ impl Reader {
 
 const PACK: &str = "SELECT pack FROM packed_times WHERE id = ?1";
 
-impl<K: Ord> CountedTime<K> {
-    fn add(&mut self, other: CountedTime<K>) {
+impl CountedTime {
+    fn add(&mut self, other: CountedTime) {
         for (key, sums) in other.groups {
             self.groups.entry(key).or_default().add(&sums, 1);
         }

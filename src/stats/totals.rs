@@ -18,6 +18,7 @@ use super::zone::Zone;
 use crate::calendar::{DAY_MS, HOUR_MS, MS_MAX, hour_of_ms, ms_of_date, ms_of_text};
 use crate::clock::{EARLIEST_TRUE_MS, latest_true_ms};
 use crate::limits::{BUCKETS_MAX, PERCENTILE_POINTS_MAX};
+use crate::order::{sort_by, sort_by_key};
 use crate::packs::visit_sums;
 use crate::record::packing::State;
 use crate::record::table::{ALL_FIGURES, text};
@@ -260,7 +261,7 @@ impl Reader {
             uses.extend(rows.into_iter().map(|(from_ms, to_ms)| (Piece::Rows(from_ms, to_ms), bucket, 1)));
         }
         // A pack at the edge of two buckets is read once; and all in the order in which they lie in the file.
-        uses.sort_unstable_by_key(|(piece, ..)| *piece);
+        sort_by_key(&mut uses, |(piece, ..)| *piece);
         for same in uses.chunk_by(|(one, ..), (other, ..)| one == other) {
             let figures = self.figures(&mut table.tally, same[0].0, packed)?;
             for (_, bucket, sign) in same {
@@ -403,7 +404,7 @@ impl Reader {
         let cells = table.tally.groups.iter().zip(&table.cells[bucket]).filter(|(_, figures)| figures.requests > 0);
         let mut groups: Vec<Group> =
             cells.map(|(name, figures)| Group { name: by.told(name), summary: self.summary_of(figures) }).collect();
-        groups.sort_by(|a, b| {
+        sort_by(&mut groups, |a, b| {
             let requests = b.summary.total_requests.cmp(&a.summary.total_requests);
             requests.then_with(|| a.name.cmp(&b.name))
         });
