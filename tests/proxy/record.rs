@@ -52,6 +52,7 @@ fn the_row_of_a_stream_is_there_before_its_terminal_event() {
 /// Locks the database, lets a reply through and kills the proxy when the client has seen its end. Regression: of a
 /// reply with a length all bytes were sent before the row was tried. Were it so again, the attempt could not have
 /// failed yet when the proxy is killed.
+#[cfg(target_os = "linux")]
 fn check_last_bytes_wait_for_the_attempt(reply: &[u8], last_bytes: &str) {
     let upstream = Upstream::new();
     let proxy = Proxy::before(&upstream);
@@ -64,6 +65,8 @@ fn check_last_bytes_wait_for_the_attempt(reply: &[u8], last_bytes: &str) {
     drop(lock);
 }
 
+// Elsewhere the log's last lines may end with a process that is killed.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_last_bytes_wait_until_the_row_was_tried() {
     check_last_bytes_wait_for_the_attempt(&chat_reply(), r#""total_tokens":22}}"#);

@@ -262,7 +262,8 @@ fn a_client_may_end_its_side_while_the_end_is_held() {
 }
 
 /// Locks the database, lets the end through and kills the proxy when its client has that: were it not held, the attempt
-/// could not have failed yet.
+/// could not have failed yet. Elsewhere than on Linux the log's last lines may end with a process that is killed.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_end_waits_until_its_row_was_tried() {
     let mut open = Open::welcome(&[]);
