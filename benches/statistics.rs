@@ -4,6 +4,7 @@
 //! cargo bench --bench statistics                               ten thousand rows beside a million
 //! cargo bench --bench statistics -- 10000000 /some/folder      beside ten million, which take minutes to make
 //! cargo bench --bench statistics -- 10000000 /some/folder conversation      only questions that are named so
+//! cargo bench --bench statistics -- content=300000 10000000 /some/folder    the last 300,000 with what was said
 //! ```
 //!
 //! Makes two databases, over the same year and twenty models, through the store that the proxy records with; one that
@@ -12,6 +13,7 @@
 //! questions. At the end it records rows one by one, with and without another thread that asks without pause, at the
 //! pace of the statistics thread. Rows that it records it takes out again.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,9 +21,10 @@ use std::{fmt, mem, thread};
 
 use rusqlite::Connection;
 
-use lms_metrics_proxy::calendar::DAY_MS;
+use lms_metrics_proxy::calendar::{DAY_MS, text_of_ms};
 use lms_metrics_proxy::prompts::{ConversationSource, ToldConversation};
-use lms_metrics_proxy::record::row::{Content, Outcome, Row};
+use lms_metrics_proxy::record::prompts::{PieceKey, PromptMemory};
+use lms_metrics_proxy::record::row::{Content, Outcome, PromptShape, Row};
 use lms_metrics_proxy::record::store::{DbSync, Store};
 use lms_metrics_proxy::stats::exposition::Exposition;
 use lms_metrics_proxy::stats::metrics;
@@ -55,14 +58,16 @@ const UNPACKED_ASKED: [&str; 6] =
 
 fn main() {
     // Cargo's own arguments begin with a dash.
-    let mut arguments = std::env::args().skip(1).filter(|text| !text.starts_with('-'));
+    let mut arguments = std::env::args().skip(1).filter(|text| !text.starts_with('-')).peekable();
+    let said = arguments.next_if(|text| text.starts_with("content="));
+    let said: u64 = said.map_or(0, |text| text["content=".len()..].parse().expect("a number of rows"));
     let rows = arguments.next().unwrap_or_else(|| "1000000".to_owned());
     // Else the name of other benchmarks, which cargo hands to all.
     let Ok(rows) = rows.parse() else { return };
     let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "target/statistics".to_owned()));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     let named = arguments.next().unwrap_or_default();
-    let (small, large) = (make(&folder, SMALL), make(&folder, rows));
+    let (small, large) = (make(&folder, SMALL, said), make(&folder, rows, said));
 
     println!("{:<42} {:>30} {:>30}", "", "asked again", "asked first");
     let columns = format!("{SMALL:>10} {rows:>10} {:>8}", "ratio");
@@ -302,6 +307,10 @@ fn questions() -> Vec<(&'static str, Ask)> {
             }),
         ),
         ("metrics", Box::new(|r| metrics::of_database(r, Exposition::Text, NOW_MS, 0.0).expect("answers").len())),
+        (
+            "search, a word that nobody said",
+            Box::new(|r| json(&r.search(&Filter::default(), "xylophone", None, 100).expect("answers"))),
+        ),
         ("one request", Box::new(|r| json(&r.request(5000).expect("answers")))),
     ]
 }
@@ -339,9 +348,9 @@ fn open(path: &Path) -> Store {
     Store::open(path, DbSync::Normal).expect("opens")
 }
 
-/// A database of so many rows, evenly over the year, all packed.
-fn make(folder: &Path, rows: u64) -> PathBuf {
-    let path = folder.join(format!("{rows}.db"));
+/// A database of so many rows, evenly over the year, all packed; the last `said` with what was said.
+fn make(folder: &Path, rows: u64, said: u64) -> PathBuf {
+    let path = folder.join(if said == 0 { format!("{rows}.db") } else { format!("{rows}-{said}.db") });
     if path.exists() {
         // Should a former version have made it, it becomes one of this.
         drop(open(&path));
@@ -354,12 +363,15 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
     }
     let mut store = open(&unfinished);
     let mut random = Random::new(rows);
+    let mut said_by = Clients::new(&mut store);
     let mut written = 0;
     while written < rows {
         let batch = BATCH.min(rows - written);
         let start = |i: u64| START_MS + ((written + i) as i128 * i128::from(NOW_MS - START_MS) / rows as i128) as i64;
-        let batch: Vec<Row> =
-            (0..batch).map(|i| in_conversation(row(&mut random, start(i)), written + i + 1)).collect();
+        let batch: Vec<Row> = (0..batch)
+            .map(|i| (in_conversation(row(&mut random, start(i)), written + i + 1), written + i + 1))
+            .map(|(row, id)| if id + said > rows { said_by.say(row, id) } else { row })
+            .collect();
         written += store.write(&batch).expect("writes").len() as u64;
     }
     store.pack_all().expect("packs");
@@ -374,12 +386,16 @@ fn make(folder: &Path, rows: u64) -> PathBuf {
 
 /// The name of the conversation that the row of this id belongs to, and a number of its own.
 ///
-/// Of ten rows six are those of three agents at a time, whose conversations have forty turns; two of a chat of five; one
-/// stands alone and one belongs to none. A program that never changes its session has one in 97.
+/// Of ten rows six are those of three agents at a time, whose conversations have forty turns, and now and then four
+/// hundred; two of a chat of five; one stands alone and one belongs to none. A program that never changes its session
+/// has one in 97.
 fn conversation(id: u64) -> Option<(String, u64)> {
     let agent = id / 200 * 3 + id % 3;
     Some(match id % 10 {
         _ if id.is_multiple_of(97) => ("default".to_owned(), 0),
+        0..6 if id.is_multiple_of(3) && id / 2000 % 20 == 19 => {
+            (format!("00000000-0000-4000-8001-{:012}", id / 2000), id / 2000)
+        }
         0..6 => (format!("00000000-0000-4000-8000-{agent:012}"), agent),
         6 | 7 => (format!("chat-{:011}", id / 25), id / 25),
         8 => (format!("{id:016x}"), id),
@@ -456,4 +472,165 @@ fn row(random: &mut Random, start_ms: i64) -> Row {
         context_tokens: None,
         content: Content::default(),
     }
+}
+
+/// Who says what in a database with content: agents that send their system text, their tools and all that was said
+/// before with every turn; people who chat; programs that ask once or embed.
+struct Clients {
+    /// Reads bodies as the proxy does.
+    memory: PromptMemory,
+    random: Random,
+    /// Of each agent, and of the chat, the conversation's name and messages so far.
+    threads: HashMap<u64, (String, String)>,
+    systems: Vec<String>,
+    tools: Vec<String>,
+}
+
+impl Clients {
+    fn new(store: &mut Store) -> Clients {
+        let key = PieceKey::new(&store.fingerprint_key().expect("a key"));
+        let mut random = Random::new(11);
+        let tool = |random: &mut Random, i: usize| {
+            let words = words(random, 1500);
+            format!(
+                r#"{{"type":"function","function":{{"name":"tool_{i}","description":"{words}","parameters":{{"type":"object","properties":{{"path":{{"type":"string"}}}}}}}}}}"#
+            )
+        };
+        let systems = CLIENTS.map(|client| format!("You are {client}. {}", words(&mut random, 12_000))).to_vec();
+        let tools = CLIENTS.map(|_| (0..14).map(|i| tool(&mut random, i)).collect::<Vec<_>>().join(",")).to_vec();
+        Clients { memory: PromptMemory::new(key), random, threads: HashMap::new(), systems, tools }
+    }
+
+    /// The row with what was said, and figures that go with it.
+    fn say(&mut self, row: Row, id: u64) -> Row {
+        let random = &mut self.random;
+        let model = row.model.as_deref().unwrap_or_default();
+        let client = CLIENTS.iter().position(|client| row.client.as_deref() == Some(client)).unwrap_or(0);
+        let question = |random: &mut Random, from: u64, more: u64| {
+            let bytes = skewed(random, from, more);
+            said("user", &format!("About ticket-{id}: {}", words(random, 40 + bytes)))
+        };
+        let place = match id % 10 {
+            _ if id.is_multiple_of(97) => None,
+            0..6 => Some(id % 3),
+            6 | 7 => Some(3),
+            _ => None,
+        };
+        let name = conversation(id).map(|(name, _)| name).unwrap_or_default();
+        let thread = place.map(|place| self.threads.entry(place).or_default());
+        let body = match thread {
+            None if id % 10 == 9 => format!(r#"{{"model":"{model}","input":"{}"}}"#, words(random, 200 + id % 1000)),
+            None => format!(r#"{{"model":"{model}","messages":[{}]}}"#, question(random, 7, 5)),
+            Some((known, messages)) => {
+                let is_agent = place != Some(3);
+                if *known != name {
+                    let system = if is_agent { &self.systems[client] } else { "You are a helpful assistant." };
+                    (*known, *messages) = (name, said("system", system));
+                    *messages += &format!(",{}", question(random, 7, 4));
+                } else if is_agent && !id.is_multiple_of(19) {
+                    let bytes = 100 + skewed(random, 8, 6);
+                    *messages += &format!(
+                        r#",{{"role":"assistant","content":"{}","tool_calls":[{{"id":"call_{id}","type":"function","function":{{"name":"tool_{}","arguments":"{{\"path\":\"src/{}.rs\"}}"}}}}]}},{{"role":"tool","tool_call_id":"call_{id}","content":"{}"}}"#,
+                        words(random, 120),
+                        random.below(14),
+                        random.below(500),
+                        words(random, bytes),
+                    );
+                } else {
+                    *messages += &format!(",{},{}", said("assistant", &words(random, 600)), question(random, 7, 4));
+                }
+                let tools = if is_agent { format!(r#""tools":[{}],"#, self.tools[client]) } else { String::new() };
+                // Who begins with the time has its whole prompt read anew with each turn.
+                let clock = if is_agent && id / 200 % 8 == 3 {
+                    said("system", &format!("It is {}.", text_of_ms(row.start_ms))) + ","
+                } else {
+                    String::new()
+                };
+                format!(r#"{{"model":"{model}","stream":true,{tools}"messages":[{clock}{messages}]}}"#)
+            }
+        };
+        let read = self.memory.read(body.as_bytes(), 16 * 1024 * 1024);
+        let embeds = id % 10 == 9;
+        let known = row.input_tokens.is_some();
+        let input = body.len() as u64 / 4;
+        let content = Content {
+            prompt: read.prompt,
+            output: (known && !embeds).then(|| {
+                let bytes = skewed(random, 7, 5);
+                words(random, 60 + bytes)
+            }),
+            reasoning: (known && client == 1 && !embeds).then(|| words(random, 500)),
+            tool_calls: (known && place.is_some_and(|place| place < 3)).then(|| {
+                let path = random.below(500);
+                format!(r#"[{{"id":"call_{id}","type":"function","function":{{"name":"tool_{}","arguments":"{{\"path\":\"src/{path}.rs\"}}"}}}}]"#, path % 14)
+            }),
+            shape: read.outline.map(|outline| Box::new(PromptShape { outline, unkept: None, replaced: read.replaced })),
+        };
+        let told_conversation = match place {
+            // That of a chat is found by its messages.
+            Some(3) => ToldConversation::Untold,
+            _ => row.told_conversation,
+        };
+        Row {
+            endpoint: if embeds { "/v1/embeddings" } else { "/v1/chat/completions" }.to_owned(),
+            input_tokens: known.then_some(input),
+            output_tokens: row.output_tokens.filter(|_| !embeds),
+            total_tokens: row.output_tokens.map(|output| input + output),
+            cached_tokens: (known && place.is_some()).then_some(input * 9 / 10),
+            told_conversation,
+            content,
+            ..row
+        }
+    }
+}
+
+fn said(role: &str, text: &str) -> String {
+    format!(r#"{{"role":"{role}","content":"{text}"}}"#)
+}
+
+/// Words that make sense to nobody, of so many bytes at least.
+fn words(random: &mut Random, bytes: u64) -> String {
+    const WORDS: [&str; 32] = [
+        "the ",
+        "file ",
+        "returns ",
+        "a ",
+        "value ",
+        "that ",
+        "is ",
+        "not ",
+        "checked; ",
+        "line ",
+        "of ",
+        "function ",
+        "let ",
+        "error\\n",
+        "where ",
+        "it ",
+        "reads ",
+        "index ",
+        "config ",
+        "then ",
+        "tests ",
+        "fail ",
+        "because ",
+        "store ",
+        "and ",
+        "to ",
+        "commit ",
+        "server ",
+        "request ",
+        "in ",
+        "for ",
+        "model\\n",
+    ];
+    let mut text = String::with_capacity(bytes as usize + 16);
+    while (text.len() as u64) < bytes {
+        let mut chosen = random.below(u64::MAX);
+        for _ in 0..12 {
+            text.push_str(WORDS[chosen as usize % WORDS.len()]);
+            chosen >>= 5;
+        }
+    }
+    text
 }
