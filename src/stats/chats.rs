@@ -72,7 +72,7 @@ struct Branch {
 impl Chats {
     /// All that have a turn that the filter lets pass; of these turns one each.
     pub fn open(reader: Reader, filter: &Filter) -> rusqlite::Result<Chats> {
-        let within = reader.at_once(|| reader.id_range(filter))?.unwrap_or((0, -1));
+        let within = reader.at_once(|| with_words(&reader, reader.id_range(filter)?))?.unwrap_or((0, -1));
         let mut named = filter.conversations.clone();
         sort_by(&mut named, Ord::cmp);
         named.dedup();
@@ -118,6 +118,12 @@ impl Chats {
             Ok(true)
         })
     }
+}
+
+/// What of a range of ids can have words: those of the last month, where rows are kept for years.
+fn with_words(reader: &Reader, ids: Option<(i64, i64)>) -> rusqlite::Result<Option<(i64, i64)>> {
+    let oldest: Option<i64> = reader.conn.query_row("SELECT min(id) FROM content", [], |row| row.get(0))?;
+    Ok(ids.zip(oldest).map(|((first, last), oldest)| (first.max(oldest), last)))
 }
 
 /// Ids of rows that are not packed, by conversation.
@@ -325,6 +331,25 @@ mod tests {
         write(&mut store, &path, vec![("one", turn(&["a", "b", "c"], "4")), ("three", turn(&["x"], "5"))]);
         let expected = [line("one", &["a", "b", "c"], "4"), two, line("three", &["x"], "5")];
         assert_eq!(lines(&path, &Filter::default(), || ()), expected);
+    }
+
+    #[test]
+    fn requests_before_the_first_with_words_are_not_looked_through() {
+        let folder = Folder::new();
+        let path = folder.join("metrics.db");
+        let mut store = Store::open(&path, DbSync::Normal).expect("opens");
+        let silent = || Row { content: Content::default(), ..row() };
+        let mut turns: Vec<_> = (0..20 * TURNS_AT_ONCE).map(|i| (["one", "silent"][i % 2], silent())).collect();
+        turns.push(("one", turn(&["a"], "1")));
+        write(&mut store, &path, turns);
+        for _ in 0..2 {
+            let mut parts = 0;
+            assert_eq!(lines(&path, &Filter::default(), || parts += 1), [line("one", &["a"], "1")]);
+            assert!(parts < 3, "{parts}");
+            store.pack_all().expect("packs");
+        }
+        Connection::open(&path).and_then(|conn| conn.execute("DELETE FROM content", [])).expect("removed");
+        assert_eq!(lines(&path, &Filter::default(), || ()), [""; 0]);
     }
 
     #[test]
