@@ -1,6 +1,10 @@
 //! Requests whose stored content holds given words.
 
-use rusqlite::{OptionalExtension, Row, Rows, params_from_iter};
+use std::collections::HashMap;
+
+use memchr::memmem::Finder;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows, params_from_iter};
 
 use super::answers::{Hit, Search};
 use super::condition::Condition;
@@ -14,6 +18,12 @@ use crate::usage::text::floor_boundary;
 
 /// Rows of `content` looked at in one search, however short they are.
 const SEARCH_ROWS_MAX: usize = 20_000;
+/// Reading of so many bytes takes as long as looking a piece up that was read: a tenth of a microsecond.
+const KNOWN_PIECE_BYTES: usize = 128;
+/// What is known of pieces takes some hundred bytes each; then it begins anew.
+const KNOWN_PIECES_MAX: usize = 16 * 1024;
+/// Longer words are looked for in whole prompts: nobody types them.
+const EDGE_BYTES_MAX: usize = 64;
 /// Bytes of an excerpt on either side of the word.
 const EXCERPT_BYTES: usize = 80;
 
@@ -32,17 +42,24 @@ impl Reader {
                 .prepare_cached(&format!("SELECT {REQUEST_COLUMNS} FROM requests WHERE id = ?{}", condition.sql))?;
             let (mut hits, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
             let mut pieces = PieceReader::new(&self.conn);
-            // True once that is enough.
+            let mut sieve = Sieve::of(&self.conn, &words)?;
+            // Its id, once that is enough.
             let mut look_at = |row: &Row| {
                 let id: i64 = row.get(0)?;
-                let prompt = pieces.join(StoredPrompt::read(row, 4)?)?.unwrap_or_default();
-                let mut texts = [prompt.as_str(), "", "", ""];
+                let mut texts = [""; 4];
                 for (column, text) in texts.iter_mut().enumerate().skip(1) {
                     *text = row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from)?.unwrap_or_default();
                 }
+                let is_whole = row.get_ref(4)? != ValueRef::Null;
+                let passes = match row.get_ref(5)?.as_str_or_null().unwrap_or_default() {
+                    Some(list) if !is_whole => sieve.lets_pass(list, &texts, &mut bytes)?,
+                    Some(_) | None => true,
+                };
+                let prompt = if passes { pieces.join(StoredPrompt::read(row, 4)?)? } else { None }.unwrap_or_default();
+                texts[0] = &prompt;
                 bytes += texts.map(str::len).iter().sum::<usize>();
                 looked_at += 1;
-                if let Some((found_in, excerpt)) = find(&words, texts) {
+                if let Some((found_in, excerpt)) = passes.then(|| find(&words, texts)).flatten() {
                     let values = params_from_iter(condition.values(&[id]));
                     let request = one.query_row(values, |row| self.request_of(row)).optional()?;
                     hits.extend(request.map(|request| Hit { request, found_in, excerpt }));
@@ -100,14 +117,101 @@ fn look_through(
     Ok(None)
 }
 
+/// Tells prompts that cannot hold what is looked for from what each of their pieces holds, which is read once however
+/// many prompts say it.
+struct Sieve<'a> {
+    piece: CachedStatement<'a>,
+    words: Vec<Finder<'a>>,
+    plain: bool,
+    /// Words may begin in one piece and end in another: so much of both counts.
+    edge: usize,
+    known: HashMap<i64, KnownPiece>,
+}
+
+/// What is known of a piece.
+struct KnownPiece {
+    /// A bit for each word that it holds.
+    held: u32,
+    begins: Box<[u8]>,
+    ends: Box<[u8]>,
+}
+
+impl<'a> Sieve<'a> {
+    fn of(conn: &'a Connection, words: &'a [String]) -> rusqlite::Result<Sieve<'a>> {
+        Ok(Sieve {
+            piece: conn.prepare_cached("SELECT text FROM pieces WHERE id = ?1")?,
+            words: words.iter().map(|word| Finder::new(word.as_bytes())).collect(),
+            plain: words.iter().all(|word| word.is_ascii()),
+            edge: words.iter().map(|word| word.len() - 1).max().unwrap_or(0),
+            known: HashMap::new(),
+        })
+    }
+
+    /// False: a prompt of these pieces, and the other texts, do not hold all words. Adds to `bytes` what that took.
+    fn lets_pass(&mut self, list: &str, texts: &[&str], bytes: &mut usize) -> rusqlite::Result<bool> {
+        let Some(ids) = serde_json::from_str::<Vec<i64>>(list).ok().filter(|_| self.edge <= EDGE_BYTES_MAX) else {
+            return Ok(true);
+        };
+        let all = u32::MAX >> (u32::BITS as usize - self.words.len());
+        let mut held = texts.iter().fold(0, |held, text| held | self.words_in(lower(text, self.plain).as_bytes()));
+        let mut before: Vec<u8> = Vec::new();
+        for id in ids {
+            if !self.known.contains_key(&id) {
+                let Some(piece) = self.read(id, bytes)? else { return Ok(true) };
+                if self.known.len() == KNOWN_PIECES_MAX {
+                    self.known.clear();
+                }
+                self.known.insert(id, piece);
+            }
+            let piece = &self.known[&id];
+            before.extend_from_slice(&piece.begins);
+            held |= piece.held | self.words_in(&before);
+            if piece.ends.len() == self.edge {
+                before.clear();
+                before.extend_from_slice(&piece.ends);
+            }
+            before.drain(..before.len().saturating_sub(self.edge));
+            *bytes += KNOWN_PIECE_BYTES;
+            if held == all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn read(&mut self, id: i64, bytes: &mut usize) -> rusqlite::Result<Option<KnownPiece>> {
+        let mut found = self.piece.query([id])?;
+        let Some(row) = found.next()? else { return Ok(None) };
+        let text = lower(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, self.plain);
+        let text = text.as_bytes();
+        *bytes += text.len();
+        let held = words_in(&self.words, text);
+        let edge = self.edge.min(text.len());
+        Ok(Some(KnownPiece { held, begins: text[..edge].into(), ends: text[text.len() - edge..].into() }))
+    }
+
+    fn words_in(&self, text: &[u8]) -> u32 {
+        words_in(&self.words, text)
+    }
+}
+
+/// A bit for each word that stands in a text.
+fn words_in(words: &[Finder], text: &[u8]) -> u32 {
+    words.iter().enumerate().fold(0, |held, (at, word)| held | u32::from(word.find(text).is_some()) << at)
+}
+
+/// Lower case changes the length of some letters; only words that need it pay for that.
+fn lower(text: &str, plain: bool) -> String {
+    if plain { text.to_ascii_lowercase() } else { text.to_lowercase() }
+}
+
 /// Where the first word stands, if every word stands somewhere.
 fn find(words: &[String], texts: [&str; 4]) -> Option<(&'static str, String)> {
     const PARTS: [&str; 4] = ["prompt", "output", "reasoning", "tool_calls"];
-    // Lower case changes the length of some letters; only words that need it pay for that.
     let plain = words.iter().all(|word| word.is_ascii());
-    let lower = texts.map(|text| if plain { text.to_ascii_lowercase() } else { text.to_lowercase() });
+    let lower = texts.map(|text| lower(text, plain));
     let place_of = |word: &String| {
-        let finder = memchr::memmem::Finder::new(word.as_bytes());
+        let finder = Finder::new(word.as_bytes());
         lower.iter().enumerate().find_map(|(part, text)| Some((part, finder.find(text.as_bytes())?)))
     };
     let (part, at) = place_of(&words[0])?;

@@ -9,7 +9,7 @@ use super::answers::{average, known_mean, one_decimal, speed_mean};
 use super::export::Pages;
 use super::*;
 use crate::calendar::{DAY_MS, HOUR_MS, text_of_ms};
-use crate::limits::PERCENTILE_POINTS_MAX;
+use crate::limits::{PERCENTILE_POINTS_MAX, SEARCH_BYTES_MAX};
 use crate::packs::sums::Sums;
 use crate::packs::visit_sums;
 use crate::record::row::{Content, Outcome, Row};
@@ -860,6 +860,66 @@ fn words_are_found_without_regard_to_case_wherever_they_are_stored() {
     assert_eq!(search(None, 100), ([(16..=24).rev().collect(), vec![1]].concat(), None));
     assert_eq!(search(None, 2), (vec![24, 23], Some(23)));
     assert_eq!(search(Some(17), 2), (vec![16, 1], Some(1)));
+}
+
+/// An agent's turns, each of which says all that was said before; every message has so many bytes and more.
+fn growing(turns: usize, bytes: usize) -> Vec<Row> {
+    let message = |i: usize| format!(r#"{{"role":"user","content":"{} Größe{i}"}}"#, "filler ".repeat(bytes / 7));
+    let messages: Vec<String> = (0..turns).map(message).collect();
+    let prompt = |until: usize| format!(r#"{{"messages":[{}],"turn":"turn{until}"}}"#, messages[..until].join(","));
+    let said = |until| Content { prompt: Some(prompt(until).into()), output: None, ..row().content };
+    (1..=turns).map(|until| Row { content: said(until), ..row() }).collect()
+}
+
+#[test]
+fn words_of_prompts_in_pieces_are_found_as_in_their_texts() {
+    let mut bench = Bench::new();
+    bench.write(&growing(60, 700));
+    let in_pieces: i64 = bench
+        .plain
+        .query_row("SELECT count(*) FROM content WHERE pieces NOT NULL", [], |row| row.get(0))
+        .expect("a count");
+    assert!(in_pieces > 40, "{in_pieces}");
+    let check = |words: &str| {
+        let texts: Vec<(i64, String)> = {
+            let mut all = bench.plain.prepare("SELECT id, prompt FROM prompts ORDER BY id DESC").expect("a query");
+            let texts = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("reads");
+            texts.collect::<rusqlite::Result<_>>().expect("reads")
+        };
+        let holds =
+            |text: &str| words.split_whitespace().all(|word| text.to_lowercase().contains(&word.to_lowercase()));
+        let expected: Vec<i64> = texts.iter().filter(|(_, text)| holds(text)).map(|(id, _)| *id).collect();
+        let found = bench.reader.search(&Filter::default(), words, None, 100).expect("answers");
+        let ids: Vec<i64> = found.requests.iter().map(|hit| hit.request.id).collect();
+        assert_eq!((ids, found.next_after), (expected, None), "{words}");
+        found.requests.len()
+    };
+    let long = format!("{}\"", "x".repeat(70));
+    for (words, at_least) in [
+        ("größe7", 50),
+        ("FILLER turn30 größe29\"}", 1),
+        ("größe40\"},{\"role\":\"user\",\"content\":\"filler", 10),
+        ("größe40\"},{\"role\":\"user\",\"content\":\"fillet", 0),
+        ("größe59\"}],\"turn\":\"turn60\"}", 1),
+        ("größe3 absent", 0),
+        ("missing]", 0),
+        (&long, 0),
+    ] {
+        assert!(check(words) >= at_least, "{words}");
+    }
+    bench.plain.execute("DELETE FROM pieces WHERE id = 5", []).expect("removed");
+    assert!(check("missing] größe59") > 0);
+}
+
+#[test]
+fn a_search_reads_what_many_prompts_say_once() {
+    let mut bench = Bench::new();
+    let turns = growing(30, SEARCH_BYTES_MAX / 240);
+    let said: usize = turns.iter().filter_map(|row| row.content.prompt.as_ref()).map(|prompt| prompt.bytes()).sum();
+    assert!(said > SEARCH_BYTES_MAX, "{said}");
+    bench.write(&turns);
+    let found = bench.reader.search(&Filter::default(), "absent", None, 1).expect("answers");
+    assert_eq!((found.requests, found.next_after), (vec![], None));
 }
 
 fn of_conversation(name: &str) -> Filter {
