@@ -5,7 +5,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use simplelog::format_description;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, Time};
@@ -60,10 +59,10 @@ pub fn text_of_ms(ms: i64) -> String {
 
 /// A time as HTTP has it (RFC 9110 §5.6.7): `Mon, 19 Jan 2026 10:30:45 GMT`.
 pub fn http_date(ms: i64) -> String {
-    let form =
-        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
     let time = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms.clamp(0, MS_MAX));
-    time.format(form).expect("a time between 1970 and 9999 has a text")
+    let (weekday, (year, month, day), (hour, minute, second)) =
+        (time.weekday(), (time.year(), time.month(), time.day()), time.to_hms());
+    format!("{weekday:.3}, {day:02} {month:.3} {year} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 /// Reads RFC 3339, and what SQLite's `CURRENT_TIMESTAMP` and its like write: a space for the `T`, no zone.

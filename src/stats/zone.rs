@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use simplelog::format_description;
 use time::UtcOffset;
 use tz::TimeZone;
 
@@ -56,9 +55,8 @@ impl Zone {
         }
         // No zone has a space in its name.
         let text = &*text.replace(' ', "+");
-        let form = format_description!("[offset_hour sign:mandatory][optional [:]][offset_minute]");
-        if let Ok(offset) = UtcOffset::parse(text, form) {
-            return (offset.whole_hours().abs() <= 14).then_some(Zone::Fixed(offset.whole_minutes().into()));
+        if let Some(minutes) = fixed_minutes(text) {
+            return Some(Zone::Fixed(minutes));
         }
         is_name(text).then(|| place(text)).flatten().map(|place| Zone::Named(Arc::new(place)))
     }
@@ -111,6 +109,20 @@ impl Zone {
         let (sign, ms) = (if ms < 0 { '-' } else { '+' }, ms.abs());
         format!("{sign}{:02}:{:02}", ms / HOUR_MS, ms % HOUR_MS / 60_000)
     }
+}
+
+/// Minutes east of Greenwich: `+02:00` or `+0200`. No zone is further than 14 hours from it.
+fn fixed_minutes(text: &str) -> Option<i32> {
+    let (sign, digits) = text.split_at_checked(1)?;
+    let sign = match sign {
+        "+" => 1,
+        "-" => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = digits.split_at_checked(2)?;
+    let number = |text: &str| text.parse().ok().filter(|_| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit()));
+    let (hours, minutes): (i32, i32) = (number(hours)?, number(minutes.strip_prefix(':').unwrap_or(minutes))?);
+    (hours <= 14 && minutes < 60).then_some(sign * (60 * hours + minutes))
 }
 
 /// Whether it may be the name of a zone: no way out of the folder, nor to what is no zone.
