@@ -14,7 +14,7 @@ pub fn answers(settings: &Settings, own_roots: &[Certificate<'static>]) -> Resul
     let settings = Settings { upstream_idle_timeout: Some(PROBE_SILENCE_MAX), ..settings.clone() };
     let mut upstream = UpstreamConnection::new(&Arc::new(UpstreamFacts::new(&settings, own_roots)));
     let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-    let fields = [("user-agent", agent.as_bytes()), ("accept", b"*/*")];
-    let asked = upstream.ask("GET", "/v1/models", fields.into_iter(), false);
+    let fields: [(&str, &[u8]); 2] = [("user-agent", agent.as_bytes()), ("accept", b"*/*")];
+    let asked = upstream.ask("GET", "/v1/models", &fields, false);
     asked.map(drop).map_err(|why| why.told(&settings.upstream).2)
 }

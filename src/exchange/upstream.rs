@@ -95,11 +95,11 @@ impl UpstreamConnection {
     ///
     /// A pooled connection that upstream closed meanwhile is replaced by a fresh one, unless a byte of the request may
     /// have been taken; a request without body that may be repeated (RFC 9110 §9.2.2) is, once.
-    pub fn ask<'f>(
+    pub fn ask(
         &mut self,
         method: &str,
         target: &str,
-        fields: impl Iterator<Item = (&'f str, &'f [u8])> + Clone,
+        fields: &[(&str, &[u8])],
         upgrades: bool,
     ) -> Result<Box<UpstreamReply>, NoReply> {
         let wire = self.wire.clone();
@@ -110,7 +110,7 @@ impl UpstreamConnection {
             self.wire.received.store(0, Ordering::Relaxed);
             self.dial.aside.expect(method == "HEAD");
             wire.body().rewind();
-            let request = self.request(method, target, fields.clone())?;
+            let request = self.request(method, target, fields)?;
             let mut body = wire.body_reader(self.is_encrypted());
             // Without a length, ureq would send an empty body in chunks.
             let replied = match request.headers_ref().is_some_and(|h| h.contains_key("content-length")) {
@@ -175,12 +175,7 @@ impl UpstreamConnection {
         Some(bytes)
     }
 
-    fn request<'f>(
-        &self,
-        method: &str,
-        target: &str,
-        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
-    ) -> Result<request::Builder, NoReply> {
+    fn request(&self, method: &str, target: &str, fields: &[(&str, &[u8])]) -> Result<request::Builder, NoReply> {
         let UpstreamUrl { scheme, authority, prefix, .. } = &self.dial.upstream.url;
         let path = if prefix.is_empty() {
             PathAndQuery::try_from(target)
@@ -197,7 +192,7 @@ impl UpstreamConnection {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             head_bytes += name.len() + value.len() + 4;
-            request = request.header(name, value);
+            request = request.header(*name, *value);
         }
         let body_bytes = self.wire.body().body.len();
         if expects_length(method, body_bytes) {

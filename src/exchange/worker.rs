@@ -402,10 +402,11 @@ const CALLED_OFF_MESSAGE: &str = "Whoever runs this proxy has called this reques
 fn ask(upstream: &mut UpstreamConnection, request: &ForwardedRequest) -> Result<Box<UpstreamReply>, NoReply> {
     let head = &request.lend.head;
     if request.forwarding.kind == Kind::Handshake {
-        return upstream.ask(head.method(), head.target(), handshake_fields(head), true);
+        let fields: Vec<_> = handshake_fields(head).collect();
+        return upstream.ask(head.method(), head.target(), &fields, true);
     }
-    let fields = forwarded(head, request.forwarding.recorded);
-    let reply = upstream.ask(head.method(), head.target(), fields, false)?;
+    let fields: Vec<_> = forwarded(head, request.forwarding.recorded).collect();
+    let reply = upstream.ask(head.method(), head.target(), &fields, false)?;
     // RFC 9112 §6.1. We asked for none, and have nothing to take it off with.
     if head.minor_version() == 0 && reply.framing.end != BodyEnd::Nothing && !reply.framing.codings.is_empty() {
         let why = format!("its transfer coding {} is none for an HTTP/1.0 client", reply.framing.codings);
@@ -416,7 +417,7 @@ fn ask(upstream: &mut UpstreamConnection, request: &ForwardedRequest) -> Result<
 
 /// The fields of a request that are sent on: everything end-to-end as it came. Generating routes ask for no encoding,
 /// for an encoded reply cannot be read along.
-pub fn forwarded(head: &RequestHead, recorded: bool) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+pub fn forwarded(head: &RequestHead, recorded: bool) -> impl Iterator<Item = (&str, &[u8])> {
     let own = |name: &str| name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case("content-length");
     let dropped = move |name: &str| {
         own(name)
