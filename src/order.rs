@@ -4,20 +4,31 @@
 use std::cmp::Ordering;
 
 /// Sorts a list by what `key` makes of each of it. What is alike stays in its order.
-pub fn sort_by_key<T, K: Ord>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
+pub fn sort_by_key<T, K: Ord>(list: &mut [T], key: impl Fn(&T) -> K) {
     sort_by(list, |one, other| key(one).cmp(&key(other)));
 }
 
 /// Sorts a list. What is alike stays in its order.
-pub fn sort_by<T>(list: &mut Vec<T>, compare: impl Fn(&T, &T) -> Ordering) {
-    let places = sorted_places(list.len(), &|one, other| compare(&list[one], &list[other]));
-    let mut unsorted: Vec<Option<T>> = list.drain(..).map(Some).collect();
-    list.extend(places.into_iter().filter_map(|place| unsorted[place].take()));
+pub fn sort_by<T>(list: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    let mut places = sorted_places(list.len(), &|one, other| compare(&list[one], &list[other]));
+    for at in 0..list.len() {
+        // Each swap brings one to its place.
+        while places[at] != at {
+            let place = places[at];
+            list.swap(at, place);
+            places.swap(at, place);
+        }
+    }
 }
 
+/// Where each belongs.
 fn sorted_places(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
-    places.sort_by(|one, other| compare(*one, *other));
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|one, other| compare(*one, *other));
+    let mut places = vec![0; count];
+    for (place, at) in order.into_iter().enumerate() {
+        places[at] = place;
+    }
     places
 }
 
@@ -27,8 +38,8 @@ mod tests {
 
     #[test]
     fn what_is_alike_stays_in_its_order() {
-        let mut list = Vec::from(["bb", "a", "cc", "ddd", "b", ""].map(str::to_owned));
-        sort_by_key(&mut list, String::len);
+        let mut list = ["bb", "a", "cc", "ddd", "b", ""];
+        sort_by_key(&mut list, |word| word.len());
         assert_eq!(list, ["", "a", "b", "bb", "cc", "ddd"]);
         sort_by(&mut list, |one, other| other.len().cmp(&one.len()));
         assert_eq!(list, ["ddd", "bb", "cc", "a", "b", ""]);

@@ -321,15 +321,16 @@ fn decode(bytes: &mut Bytes) -> Option<TimeSums> {
     Some(sums)
 }
 
-/// A pack as it is stored: of each series how many figures it has, those at the end left out that are 0, and these.
+/// A pack as it is stored: of each series how many figures it has, those at the end left out that are 0, and these. A series
+/// of which nothing is left is not in it.
 pub fn encode_times(pack: &TimePack) -> Vec<u8> {
     let (mut out, mut before) = (Vec::with_capacity(pack.len() * 32), 0);
     for (series, TimeSums(figures)) in pack {
+        let Some(last) = figures.iter().rposition(|figure| *figure != 0) else { continue };
         push(&mut out, (series - before) as u64);
         before = *series;
-        let count = figures.iter().rposition(|figure| *figure != 0).map_or(0, |last| last + 1);
-        push(&mut out, count as u64);
-        figures[..count].iter().for_each(|figure| push_signed(&mut out, *figure));
+        push(&mut out, last as u64 + 1);
+        figures[..=last].iter().for_each(|figure| push_signed(&mut out, *figure));
     }
     out
 }
@@ -425,7 +426,9 @@ mod tests {
         of.0[5] = -1;
         let mut all = TimeSums([3; TIME_FIGURES]);
         all.0[0] = 1 << 50;
-        let pack: TimePack = [(UNCOUNTED, TimeSums::default()), (1, of), (9, all)].into();
+        let told: TimePack = [(UNCOUNTED, of), (1, of), (9, all)].into();
+        let mut pack = told.clone();
+        pack.insert(5, TimeSums::default());
         let read = |bytes: &[u8]| {
             let mut read = TimePack::new();
             let told = visit_times(bytes, |series, sums| {
@@ -433,7 +436,7 @@ mod tests {
             });
             told.map(|()| read)
         };
-        assert_eq!(read(&encode_times(&pack)), Ok(pack));
+        assert_eq!(read(&encode_times(&pack)), Ok(told), "nothing is told of what came to nothing");
         let more: Vec<u8> = [vec![1, TIME_FIGURES as u8 + 1], vec![2; TIME_FIGURES + 1]].concat();
         assert_eq!(read(&more), Ok([(1, TimeSums([1; TIME_FIGURES]))].into()));
         assert_eq!(read(&more[..5]), Err(DamagedPack));

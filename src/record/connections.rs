@@ -31,11 +31,11 @@ pub struct ConnectionSlot<T> {
     held: Arc<Mutex<Option<T>>>,
 }
 
-trait Close: Send + Sync + std::fmt::Debug {
+trait Close: Send + Sync {
     fn close(&self);
 }
 
-impl<T: Send + std::fmt::Debug> Close for Mutex<Option<T>> {
+impl<T: Send> Close for Mutex<Option<T>> {
     fn close(&self) {
         *lock(self) = None;
     }
@@ -43,7 +43,7 @@ impl<T: Send + std::fmt::Debug> Close for Mutex<Option<T>> {
 
 impl Connections {
     /// A new one, empty.
-    pub fn slot<T: Send + std::fmt::Debug + 'static>(self: &Arc<Connections>) -> ConnectionSlot<T> {
+    pub fn slot<T: Send + 'static>(self: &Arc<Connections>) -> ConnectionSlot<T> {
         let held = Arc::new(Mutex::new(None));
         let mut slots = lock(&self.slots);
         slots.retain(|slot| slot.strong_count() > 0);

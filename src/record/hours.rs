@@ -102,9 +102,7 @@ fn read_pack(conn: &Connection, id: i64) -> rusqlite::Result<TimePack> {
 }
 
 fn write_pack(conn: &Connection, id: i64, pack: &TimePack) -> rusqlite::Result<()> {
-    let nothing = TimeSums::default();
-    let pack = pack.iter().filter(|(_, sums)| **sums != nothing).map(|(series, sums)| (*series, *sums)).collect();
     conn.prepare_cached("INSERT OR REPLACE INTO packed_times VALUES (?1, ?2)")?
-        .execute(params![id, encode_times(&pack)])?;
+        .execute(params![id, encode_times(pack)])?;
     Ok(())
 }

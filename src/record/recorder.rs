@@ -194,7 +194,7 @@ impl Recorder {
     }
 
     /// Where another connection of this process to the database lies.
-    pub fn slot<T: Send + std::fmt::Debug + 'static>(&self) -> ConnectionSlot<T> {
+    pub fn slot<T: Send + 'static>(&self) -> ConnectionSlot<T> {
         self.connections.slot()
     }
 

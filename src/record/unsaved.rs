@@ -14,7 +14,7 @@
 //! `meta`), written in the transaction that wrote the rows. The file is removed when it has them all and they are on the
 //! disk; the name goes when the file's removal is on the disk, too. Killed in between, the next start goes on from there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ use super::recorder::Recorder;
 use super::room;
 use super::row::{Content, Row};
 use crate::limits::UNSAVED_LINE_BYTES_MAX;
+use crate::order::sort_by_key;
 
 const FORMAT: &str = "lms_metrics_proxy unsaved rows";
 const VERSION: u32 = 1;
@@ -123,7 +124,7 @@ fn write_line(file: &mut File, line: &Value) -> io::Result<()> {
 
 /// A name that nobody has. The file is for its owner alone: it holds prompts.
 fn create(database: &Path) -> io::Result<(PathBuf, File)> {
-    let mut number = files(database).last_key_value().map_or(1, |(last, _)| last + 1);
+    let mut number = files(database).last().map_or(1, |(last, _)| last + 1);
     loop {
         let path = beside(database, &format!("{BEGIN}{number}{END}"));
         match for_owner_alone().create_new(true).open(&path) {
@@ -141,17 +142,19 @@ fn new_id() -> io::Result<String> {
 }
 
 /// The files beside a database by their numbers, oldest first.
-fn files(database: &Path) -> BTreeMap<u64, PathBuf> {
+fn files(database: &Path) -> Vec<(u64, PathBuf)> {
     let begin = beside(database, BEGIN);
     let (Some(folder), Some(begin)) = (begin.parent(), begin.file_name().and_then(|name| name.to_str())) else {
-        return BTreeMap::new();
+        return Vec::new();
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let numbered = entries.filter_map(|entry| {
         let name = entry.file_name();
         Some((name.to_str()?.strip_prefix(begin)?.strip_suffix(END)?.parse().ok()?, entry.path()))
     });
-    numbered.collect()
+    let mut files: Vec<_> = numbered.collect();
+    sort_by_key(&mut files, |(number, _)| *number);
+    files
 }
 
 impl Unsaved {
@@ -237,7 +240,7 @@ pub(super) struct TakeIn {
 
 impl TakeIn {
     pub(super) fn find(path: &Path) -> TakeIn {
-        TakeIn { files: files(path).into_values().collect(), open: None }
+        TakeIn { files: files(path).into_iter().map(|(_, file)| file).collect(), open: None }
     }
 
     pub(super) fn waits(&self) -> bool {
@@ -320,7 +323,7 @@ mod tests {
             folder.join("metrics.db-unsaved-2.jsonl")
         );
         let second = folder.join("metrics.db-unsaved-2.jsonl");
-        assert_eq!(files(&database), BTreeMap::from([(1, kept.path.clone()), (2, second)]));
+        assert_eq!(files(&database), [(1, kept.path.clone()), (2, second)]);
         let read = Unsaved::read(&kept.path).expect("it is ours");
         assert_eq!(read.rows, rows);
         #[cfg(unix)]
@@ -414,7 +417,7 @@ mod tests {
                 assert!(!taken.waits());
                 assert_eq!((count(&path, "requests"), count(&path, "content")), (10, 10), "{steps} {file_stays}");
                 assert_eq!(count(&path, "meta WHERE name LIKE 'unsaved:%'"), 0);
-                assert_eq!(files(&path), BTreeMap::new());
+                assert_eq!(files(&path), []);
             }
         }
     }
@@ -435,7 +438,7 @@ mod tests {
         other.execute_batch("ROLLBACK").expect("unlocks");
         taken.step(&recorder, || Ok(0));
         assert!(!taken.waits());
-        assert_eq!((count(&path, "requests"), files(&path)), (3, BTreeMap::from([(1, foreign)])));
+        assert_eq!((count(&path, "requests"), files(&path)), (3, vec![(1, foreign)]));
     }
 
     #[test]
@@ -453,6 +456,6 @@ mod tests {
         write(&path, &[row(), unsaid, refused, row()]).expect("there is room");
         TakeIn::find(&path).step(&recorder, || Ok(0));
         assert_eq!((count(&path, "requests"), count(&path, "content")), (3, 2));
-        assert_eq!(files(&path), BTreeMap::new());
+        assert_eq!(files(&path), []);
     }
 }

@@ -1,7 +1,7 @@
 //! What electricity answers take, by the time in which requests were under way. Where several are, they share, as in
 //! [`times`](super::times).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::answers::{Group, Groups, Summary};
 use super::filter::Filter;
@@ -23,7 +23,7 @@ impl Reader {
         let by = groups.by;
         let busy = self.busy_us(filter, Some(by), now_ms)?;
         let with_power = |Group { name, summary }: Group| {
-            let of_group = |busy: &BTreeMap<String, i64>| busy.get(name.as_deref().unwrap_or_default()).copied();
+            let of_group = |busy: &HashMap<String, i64>| busy.get(name.as_deref().unwrap_or_default()).copied();
             let us = busy.as_ref().map(|busy| of_group(busy).unwrap_or(0));
             Group { summary: Summary { electricity: Some(power.told(us)), ..summary }, name }
         };

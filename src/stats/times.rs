@@ -4,7 +4,7 @@
 //! Its parts are the range itself, to the microsecond: what anybody was at, idle time, and the time of hours that were not
 //! counted yet or whose rows were removed before they were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use rusqlite::params;
@@ -189,7 +189,7 @@ impl Reader {
         filter: &Filter,
         by: Option<By>,
         now_ms: i64,
-    ) -> Result<Option<BTreeMap<String, i64>>, AskError> {
+    ) -> Result<Option<HashMap<String, i64>>, AskError> {
         let counted = self.at_once(|| {
             let (from, to) = self.time_range(filter, now_ms)?;
             // As the costs beside it: of an hour without its rows nothing is lost.
@@ -198,8 +198,8 @@ impl Reader {
         });
         match counted {
             Ok(counted) if counted.uncounted_us == 0 => {
-                let busy = counted.groups.into_iter().map(|(names, sums)| (names.concat(), sums.busy_us()));
-                Ok(Some(busy.collect()))
+                let groups = counted.groups.into_iter();
+                Ok(Some(groups.map(|(names, sums)| (names.concat(), sums.busy_us())).collect()))
             }
             Ok(_) | Err(AskError::Refused(_)) => Ok(None),
             Err(e) => Err(e),
@@ -261,7 +261,12 @@ impl Reader {
 
     fn open_hours(&self, (first, end): (i64, i64)) -> rusqlite::Result<BTreeSet<i64>> {
         let mut hours = self.conn.prepare_cached("SELECT hour FROM open_hours WHERE hour >= ?1 AND hour < ?2")?;
-        hours.query_map([first, end], |row| row.get(0))?.collect()
+        let mut open = BTreeSet::new();
+        let mut rows = hours.query([first, end])?;
+        while let Some(row) = rows.next()? {
+            open.insert(row.get(0)?);
+        }
+        Ok(open)
     }
 
     /// The hours that the filter's conversations reach into.
