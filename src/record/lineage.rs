@@ -43,7 +43,7 @@ pub(super) struct Lineages {
     past_bytes: usize,
     /// Conversations by how their messages ended, by the ids of their replies, and by their own names.
     ends: Recent<u64>,
-    replies: Recent<Box<str>>,
+    replies: Recent<Arc<str>>,
     names: Recent<Arc<str>>,
     models: HashMap<Arc<str>, ModelHabits>,
     /// Who asked last, and what the chains of theirs begin with.
@@ -299,7 +299,7 @@ impl Lineages {
             self.ends.note(end, conversation);
         }
         if let Some(reply) = reply {
-            self.replies.note(Box::from(reply), conversation);
+            self.replies.note(Arc::from(reply), conversation);
         }
     }
 
