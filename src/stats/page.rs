@@ -42,8 +42,8 @@ const PAGE: &str = joined!(PARTS);
 
 /// Nothing may run or load but what this file holds, known by its hash (CSP 3, §2.3.1); and nobody may put the page into
 /// a frame. A test says which hashes are right when the page was changed.
-const POLICY: &str = "default-src 'none'; script-src 'sha256-tzEXPcU+Mw96JTA3IOvcamqSR8Mx0V+4OmoKqmUlTX4='; \
-    style-src 'sha256-anmuoXmcZpmoqq6U+co759R2zW17qmzTT8vT4AU07g0='; connect-src 'self'; img-src data:; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; script-src 'sha256-bBlQaJooF2HkZy1ICHN6s0hhDhYA1/gsZ18YNQ7VLEU='; \
+    style-src 'sha256-+Jsq+r7Of3NiPwxGpMuR5qlRBlnOqZQNd4nddzFspJY='; connect-src 'self'; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
 /// The page. The status tells programs whether a token is missing; people see the same page.
@@ -182,6 +182,16 @@ mod tests {
         };
         check("light");
         check("dark");
+    }
+
+    /// Forced colours take backgrounds away, and put text on one of their own.
+    #[test]
+    fn what_a_background_tells_stays_in_forced_colours() {
+        let kept = between(STYLE_SOURCE, "@media (forced-colors: active) {", "{ forced-color-adjust: none; }");
+        let kept: Vec<&str> = kept.split(',').map(str::trim).collect();
+        for told in [".swatch", ".dot::before", ".heat", "fieldset label:has(:checked)", "mark"] {
+            assert!(kept.contains(&told), "{told} is not among {kept:?}");
+        }
     }
 
     /// Relative luminance (WCAG 2.2) of a colour in three or six hexadecimal digits.

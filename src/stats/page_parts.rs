@@ -24,6 +24,11 @@ impl Language {
             Language::Script => behind != before && (is_sign(behind) || is_sign(before)),
         }
     }
+
+    /// Whether what this byte ends needs no end of line, too.
+    const fn is_over(self, behind: u8) -> bool {
+        matches!(behind, b'{' | b';' | b',' | b'(' | b'\n') || matches!((self, behind), (Language::Css, b'}'))
+    }
 }
 
 const fn is_sign(byte: u8) -> bool {
@@ -74,9 +79,13 @@ pub(super) const fn dense_bytes<const N: usize>(source: &str, language: Language
         begins = byte == b'\n';
         let is_kept = match quote {
             Some(_) => true,
-            None if begins => !matches!(before, b'{' | b';' | b',' | b'(' | b'\n'),
+            None if begins => !language.is_over(before),
             None => !(byte == b' ' && language.is_tight(before, next)),
         };
+        // The last declaration of a rule needs no end.
+        if matches!((language, quote, before, byte), (Language::Css, None, b';', b'}')) {
+            length -= 1;
+        }
         if is_kept {
             out[length] = byte;
             length += 1;
@@ -169,10 +178,10 @@ mod tests {
     #[test]
     fn a_style_keeps_its_selectors() {
         let check = |source, expected| check(Language::Css, source, expected);
-        check("a b, .c > d { e: f g; h: i }\n", "a b,.c > d{e:f g;h:i}\n");
-        check("#a :is(b, c) d:hover { e: 1px }\n", "#a :is(b,c) d:hover{e:1px}\n");
-        check("@media (a: b) {\n  c { d: e(f, 2px + 3px); }\n}\n", "@media (a:b){c{d:e(f,2px + 3px);}\n}\n");
-        check("a::before { content: \" ; \"; }\n", "a::before{content:\" ; \";}\n");
+        check("a b, .c > d { e: f g; h: i }\n", "a b,.c > d{e:f g;h:i}");
+        check("#a :is(b, c) d:hover { e: 1px }\n", "#a :is(b,c) d:hover{e:1px}");
+        check("@media (a: b) {\n  c { d: e(f, 2px + 3px); }\n}\n", "@media (a:b){c{d:e(f,2px + 3px)}}");
+        check("a::before { content: \" ; \"; }\n", "a::before{content:\" ; \"}");
     }
 
     #[test]

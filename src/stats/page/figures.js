@@ -11,29 +11,23 @@ async function loadNow() {
   // The page itself has come as a refusal: then there is no need to collect another.
   if (!shown && token == null && refused()) return showDoor(true);
   try {
-    const timed = filter(true), over = filter(true), report = filter(false), newest = filter(true), talks = filter(true), facet = filter(true);
+    const timed = filter(true), over = filter(true), report = filter(false), newest = filter(true);
     for (const query of [over, report]) query.set("tz", zone());
     over.set("bucket", bucketOf());
     over.set("by", group());
     newest.set("limit", LATEST);
-    talks.set("limit", THREADS);
-    // Beside the names that are chosen stand the others, which could be.
-    facet.delete(tab().by);
-    const by = new URLSearchParams(facet);
-    by.set("by", tab().by);
     const before = rangeBefore(), past = filter(false);
     if (before) ["from", "to"].forEach((name, at) => past.set(name, before[at].toISOString()));
     // Asked alone at first: where a token is missing, one refusal says so.
     const first = ask("stats", report);
     if (!shown) await first;
     markRange();
-    const [totals, sums, sumsBefore, points, latencies, groups, times, recent, threads] = await Promise.all([
-      first, ask("stats/summary", timed), before ? ask("stats/summary", past) : null, overTime(over), ask("stats/latency", by), ask("stats/by-" + tab().by, facet), tab().by === "model" ? ask("stats/time", facet) : null,
-      asked.has("q") ? null : ask("stats/requests", newest), ask("stats/conversations", talks),
+    const [totals, sums, sumsBefore, points, recent] = await Promise.all([
+      first, ask("stats/summary", timed), before ? ask("stats/summary", past) : null, overTime(over), asked.has("q") ? null : ask("stats/requests", newest),
     ]);
     if (mine !== turn) return;
     const isFirst = !shown || shown.turn !== mine;
-    shown = { at: new Date(), turn: mine, totals, sums, sumsBefore, points, latencies, groups, contexts: times && contextsOf(times), recent, threads: joined(threads) };
+    shown = { ...shown, at: new Date(), turn: mine, totals, sums, sumsBefore, points };
     showDoor(false);
     $("notice").hidden = true;
     const nothing = shown.nothing = totals.all_time.total_requests === 0 && !NAMES.some(name => asked.has(name));
@@ -42,9 +36,22 @@ async function loadNow() {
     $("main").classList.remove("loading");
     draw(showFigures);
     if (isFirst && asked.has("q")) seek(true); else if (recent) takeRecent(recent, isFirst);
-    askAside(isFirst);
     listen();
     if (isFirst) openAsked();
+    // What stands further down is asked for behind that: answers come one by one, slowly while many requests do.
+    const talks = filter(true), facet = filter(true);
+    talks.set("limit", THREADS);
+    // Beside the names that are chosen stand the others, which could be.
+    facet.delete(tab().by);
+    const by = new URLSearchParams(facet);
+    by.set("by", tab().by);
+    const [latencies, groups, times, threads] = await Promise.all([
+      ask("stats/latency", by), ask("stats/by-" + tab().by, facet), tab().by === "model" ? ask("stats/time", facet) : null, ask("stats/conversations", talks),
+    ]);
+    if (mine !== turn) return;
+    Object.assign(shown, { latencies, groups, contexts: times && contextsOf(times), threads: joined(threads) });
+    draw(showNames);
+    askAside();
   } catch (error) {
     if (mine === turn) failing(notice)(error);
   }
@@ -70,7 +77,7 @@ async function overTime(query) {
 function notice(text) {
   $("notice").firstElementChild.textContent = text + (shown ? " The figures below are those of " + clock(shown.at) + "." : "");
   $("notice").hidden = false;
-  if (!shown) document.querySelectorAll(".wait").forEach(element => { element.textContent = "Not loaded"; });
+  document.querySelectorAll(".wait").forEach(element => { element.textContent = "Not loaded"; });
 }
 function showDoor(needed) {
   $("door").hidden = !needed;
@@ -130,8 +137,11 @@ function markRange() {
   if (asked.has("q")) chips.push(chip("words ", "“" + asked.get("q") + "”", () => asked.delete("q")));
   if (asked.has("as")) chips.push(chip("cost as ", asked.get("as"), () => asked.delete("as")));
   if (chips.length > 1) chips.push(h("button.link", { onclick: () => change(() => [...NAMES, "from", "to", "q", "as"].forEach(name => asked.delete(name))) }, "Show all"));
+  // Who took one off by a key goes on at the next, or at the search behind the last.
+  const held = [...$("chips").children].indexOf(document.activeElement);
   $("chips").hidden = !chips.length;
   $("chips").replaceChildren(...chips);
+  if (held >= 0) (chips[Math.min(held, chips.length - 1)] || $("words")).focus({ preventScroll: true });
   $("words").value = asked.get("q") || "";
   const query = name => { const all = filter(true); all.set("format", name); return asking("stats/export", all); };
   $("export").replaceChildren("Export ", ...[["csv", "CSV"], ["jsonl", "JSON lines"], ["chat", "chats"]].flatMap(([format, text]) => [h("a", { href: query(format), download: true }, text), " "]));
@@ -149,6 +159,8 @@ function showFigures() {
   showAs();
   showTiles();
   showPlot();
+}
+function showNames() {
   showTabs();
   showGroups();
   showLatency("first", "time_to_first_token_ms", seconds, "No streamed requests in this range. Only those tell when their first token came.");
@@ -220,8 +232,8 @@ function chooseTab(name) {
 }
 function showGroups() {
   if (tab().name === "failures") return;
-  const { by } = tab(), rows = shown.groups[by + "s"];
-  // Asked for by another name still.
+  const { by } = tab(), rows = shown.groups && shown.groups[by + "s"];
+  // Not there yet, or asked for by another name still.
   if (!rows) return;
   if (!rows.length) return $("groups").replaceChildren(empty("No requests in this range."));
   const latency = new Map(shown.latencies[by + "s"].map(each => [each[by], each]));

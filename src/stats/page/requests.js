@@ -82,7 +82,7 @@ async function seek(isFirst) {
   const mine = turn;
   if (searching === mine + 1) return;
   searching = mine + 1;
-  if (isFirst) { rows = []; more = null; $("latest").replaceChildren(); }
+  if (isFirst) { rows = []; more = null; fresh = []; freshCount = 0; $("latest").replaceChildren(); }
   const had = rows.length;
   draw(showRows);
   try {

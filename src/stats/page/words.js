@@ -57,7 +57,7 @@ const named = name => told("model", name);
 function nameView(by, name) {
   const text = told(by, name), [, maker, model] = text.match(/^([\w.-]+\/)?(.*)$/s);
   // Other scripts are not cut in halves: what they look like is not the sum of their parts.
-  if (!/^[\x21-\x7e]{16,}$/.test(model)) return h("span.cut", h("span.front", { dir: "auto" }, text));
+  if (!/^[\x21-\x7e]{10,}$/.test(model)) return h("span.cut", h("span.front", { dir: "auto" }, text));
   return h("span.cut", maker ? h("span.wide", maker) : null, h("span.front", model.slice(0, -7)), h("span", model.slice(-7)));
 }
 // What filters by a name when it is clicked. In long lists only by the mouse: the tabs do the same.
