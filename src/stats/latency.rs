@@ -1,6 +1,8 @@
 //! Distributions of durations and speeds: from packs, and from rows only where these are not packed yet, or a range
 //! begins or ends in the middle of an hour.
 
+use std::collections::BTreeMap;
+
 use super::answers::{By, Distribution, Distributions, Latency, LatencyGroup, LatencyGroups, Percentiles};
 use super::answers::{hundredths, known_mean, one_decimal, speed_mean};
 use super::filter::Filter;
@@ -8,9 +10,9 @@ use super::kept_latencies::{KeptLatencies, Measurements};
 use super::range::{Cut, Packed, cut};
 use super::reader::{AskError, Reader, RowRead};
 use crate::calendar::ms_of_text;
-use crate::order::{sort_by, sort_by_key};
+use crate::order::sort_by;
 use crate::packs::histogram::Histogram;
-use crate::packs::sums::{Figure, Sums};
+use crate::packs::sums::Figure;
 use crate::packs::{Latencies, Measured, visit_latencies, visit_sums};
 use crate::record::packing::State;
 use crate::record::series::Series;
@@ -105,12 +107,13 @@ impl Reader {
         let needs = filter.names.each_ref().map(|wanted| !wanted.is_empty());
         let within = Filter { from_ms: *from, to_ms: *to, ..filter.clone() };
         let is_packed = filter.conversations.is_empty();
-        // Rows that no pack holds, each with its range.
-        let mut single: Vec<(usize, Sums)> = Vec::new();
+        // What rows that no pack holds come to in each range.
+        let mut single: BTreeMap<usize, Measured> = BTreeMap::new();
         let mut take = |row: &RowRead| {
             if filter.matches(&row.names()) {
                 let ms = ms_of_text(row.start_time());
-                single.push((ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1), row.sums()));
+                let at = ranges.partition_point(|(from, _)| *from <= ms).saturating_sub(1);
+                single.entry(at).or_default().count(&row.sums());
             }
         };
         if is_packed {
@@ -121,13 +124,11 @@ impl Reader {
         } else {
             self.visit_turns(&within, needs, TIMINGS, take)?;
         }
-        sort_by_key(&mut single, |(at, _)| *at);
-        let mut single = single.iter().peekable();
         let is_of_filter = |series: &Option<Series>| series.as_ref().is_some_and(|series| filter.matches(series));
         let is_wanted: Vec<bool> = self.series()?.iter().map(is_of_filter).collect();
         let mut all = Vec::with_capacity(ranges.len());
         for (at, range) in ranges.iter().enumerate() {
-            let mut measured = Measured::default();
+            let mut measured = single.remove(&at).unwrap_or_default();
             if is_packed {
                 let (from, to) = self.parted_at(*range)?;
                 let pieces = cut(from, to, packed, Cut::Additive);
@@ -149,9 +150,6 @@ impl Reader {
                         Ok(())
                     })?;
                 }
-            }
-            while let Some((_, sums)) = single.next_if(|(of, _)| *of == at) {
-                measured.count(sums);
             }
             let told = distributions(&measured);
             all.push(Percentiles {
