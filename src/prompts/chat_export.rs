@@ -47,7 +47,8 @@ pub fn chat_messages(body: &str) -> Option<ChatMessages> {
         }
     }
     let messages = thread.finish();
-    (!messages.is_empty()).then(|| ChatMessages { messages, tools, left_out: marks(body) })
+    let kept: usize = messages.iter().map(|message| marks(message)).sum();
+    (!messages.is_empty()).then(|| ChatMessages { messages, tools, left_out: marks(body).saturating_sub(kept) })
 }
 
 /// The answer of a row as the message that follows them. `tool_calls`: as the row has them, a list of objects with
@@ -82,6 +83,11 @@ fn marks(json: &str) -> usize {
         kind.and_then(|kind| kind.rsplit_once('"')).is_some_and(|(_, kind)| kind.starts_with('['))
     };
     json.match_indices(" bytes]\"").filter(|(at, _)| is_mark(*at)).count()
+}
+
+/// Whether a text is nothing else.
+fn is_mark(text: &str) -> bool {
+    text.starts_with('[') && !text.contains('"') && marks(&quoted(text)) == 1
 }
 
 /// JSON in one line, without what only marks a part of a prompt.
@@ -163,6 +169,7 @@ impl ContentList {
             _ => None,
         };
         match said.unwrap_or(value).string() {
+            Some(words) if is_mark(&words) => {}
             Some(words) => self.parts.push(ContentPart::Text(words.into_owned())),
             None if marks(value.as_str()) > 0 => {}
             None => self.parts.push(ContentPart::Other(payload(value))),
@@ -491,6 +498,12 @@ mod tests {
         let file = r#"{"type":"file","file":{"filename":"a.pdf","file_data":"[application/pdf, 9 bytes]"}}"#;
         check(&format!("[{text},{image},{audio},{file}]"), r#""See.""#, 3);
         check(&format!("[{image}]"), r#""""#, 1);
+        check(r#""[image/png, 5 bytes]""#, r#""""#, 1);
+        check(&format!(r#"[{text},{{"type":"text","text":"[image/png, 5 bytes]"}}]"#), r#""See.""#, 1);
+        // What stays is not counted.
+        let nested = r#"{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
+        let said = format!(r#"{{"messages":[{nested},{{"role":"tool","content":"[image/png, 5 bytes]"}}]}}"#);
+        assert_eq!(chat_messages(&said).expect("a chat").left_out, 1);
         // Words may say so, and an address may look like it.
         check(r#""a mark is [image/png, 5 bytes]""#, r#""a mark is [image/png, 5 bytes]""#, 0);
         let address = r#"{"type":"image_url","image_url":{"url":"http://a/[1, 5 bytes]"}}"#;
