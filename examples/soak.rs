@@ -174,7 +174,7 @@ impl Proxy {
             .env("LM_STUDIO_URL", format!("http://{upstream}"))
             .env("RUST_LOG", "info")
             // With an arena for each thread, glibc's own habits hide whether the proxy leaks.
-            .env("MALLOC_ARENA_MAX", "1")
+            .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=32")
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
