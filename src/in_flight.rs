@@ -125,6 +125,17 @@ pub struct ListedExchange {
     place: usize,
 }
 
+/// What became of calling one off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallOff {
+    /// There is none of this id.
+    Unknown,
+    /// It has ended by itself, or is about to.
+    HasEnded,
+    /// These end: of a WebSocket, all generations that go on.
+    Ends(Vec<u64>),
+}
+
 impl InFlight {
     /// An exchange begins on the connection of this client.
     pub fn begin<S: Socket>(self: &Arc<InFlight>, client: &Client<S>, beginning: NewEntry) -> ListedExchange {
@@ -192,18 +203,21 @@ impl InFlight {
         all
     }
 
-    /// Calls off the one of this id. Which end with it, where it goes on: all generations of a WebSocket do; none where
-    /// its end is about to be told.
-    pub fn call_off(&self, id: u64) -> Option<Vec<u64>> {
+    /// Calls off the one of this id.
+    pub fn call_off(&self, id: u64) -> CallOff {
         let all = self.all();
-        let found = all.iter().find(|entry| entry.id == id)?;
+        let Some(found) = all.iter().find(|entry| entry.id == id) else { return CallOff::Unknown };
         if !found.end_as(CALLED_OFF) {
-            return Some(Vec::new());
+            return CallOff::HasEnded;
         }
-        let with_it = |entry: &&Arc<UnderWay>| entry.exchange == found.exchange && entry.end_as(CALLED_OFF);
-        let ids = all.iter().filter(with_it).map(|entry| entry.id).collect();
+        let mut ids = Vec::new();
+        for entry in all.iter().filter(|entry| entry.exchange == found.exchange) {
+            if entry.end_as(CALLED_OFF) {
+                ids.push(entry.id);
+            }
+        }
         found.loop_of_client.call_off(found.token, found.exchange);
-        Some(ids)
+        CallOff::Ends(ids)
     }
 }
 
@@ -385,25 +399,25 @@ mod tests {
         let handshake = all.begin(&socket, entry(ExchangePhase::Waiting));
         drop(handshake);
         let on_socket = [(); 2].map(|()| all.begin_on_socket(&socket, entry(ExchangePhase::Waiting)));
-        let check = |id, together: Option<Vec<u64>>, returns: &Returns, expected: Option<(usize, u64)>| {
+        let check = |id, together: CallOff, returns: &Returns, expected: Option<(usize, u64)>| {
             assert_eq!(all.call_off(id), together);
             let told: Vec<_> = returns.mailbox.take().into_iter().map(|Return { token, fate }| (token, fate)).collect();
             let expected: Vec<_> = expected.into_iter().map(|(token, it)| (token, Fate::CalledOff(it))).collect();
             assert_eq!(told, expected);
         };
-        check(1, Some(vec![1]), &one_s, Some((1, 1)));
-        check(4, Some(vec![3, 4]), &socket_s, Some((2, 2)));
-        check(2, None, &socket_s, None);
+        check(1, CallOff::Ends(vec![1]), &one_s, Some((1, 1)));
+        check(4, CallOff::Ends(vec![3, 4]), &socket_s, Some((2, 2)));
+        check(2, CallOff::Unknown, &socket_s, None);
         // Who has it in hand learns of it, and told is the same again.
         assert!(!first.decide() && on_socket.iter().all(|listed| !listed.decide()));
-        check(1, Some(vec![1]), &one_s, Some((1, 1)));
+        check(1, CallOff::Ends(vec![1]), &one_s, Some((1, 1)));
         drop((first, on_socket));
-        check(1, None, &one_s, None);
+        check(1, CallOff::Unknown, &one_s, None);
         // What has ended by itself is not among those that end with another.
         let on_socket = [(); 2].map(|()| all.begin_on_socket(&socket, entry(ExchangePhase::Waiting)));
         assert!(on_socket[0].decide() && on_socket[0].decide());
-        check(5, Some(vec![]), &socket_s, None);
-        check(6, Some(vec![6]), &socket_s, Some((2, 2)));
+        check(5, CallOff::HasEnded, &socket_s, None);
+        check(6, CallOff::Ends(vec![6]), &socket_s, Some((2, 2)));
     }
 
     #[test]

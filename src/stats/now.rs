@@ -10,7 +10,7 @@ use super::columns::{WIDTH, cell, figure, write_title};
 use super::sources::Sources;
 use crate::calendar::text_of_ms;
 use crate::http::reply::Reply;
-use crate::in_flight::{AskedNow, ExchangePhase, UnderWay};
+use crate::in_flight::{AskedNow, CallOff, ExchangePhase, UnderWay};
 use crate::limits::NOW_SHOWN_MAX;
 
 /// What goes on.
@@ -228,13 +228,13 @@ impl ExchangeNow {
 /// Calls the one of this id off.
 pub fn call_off(sources: &Sources, id: u64) -> Reply {
     match sources.in_flight.call_off(id) {
-        Some(ids) if ids.is_empty() => {
+        CallOff::HasEnded => {
             let message =
                 format!("The id {id} is in flight no more: it has ended by itself, or is about to. Its row tells how.");
             Reply::error(409, &message, "has_ended")
         }
-        Some(ids) => Reply::json(202, format!("{}\n", json!({ "called_off": ids })).into_bytes()),
-        None => Reply::error(404, &format!("Nothing of the id {id} is in flight."), "not_found"),
+        CallOff::Ends(ids) => Reply::json(202, format!("{}\n", json!({ "called_off": ids })).into_bytes()),
+        CallOff::Unknown => Reply::error(404, &format!("Nothing of the id {id} is in flight."), "not_found"),
     }
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::bell::lock;
 use crate::client::{AfterReply, Client, Fate, Returns};
 use crate::exchange::credential::FingerprintKey;
+use crate::in_flight::CallOff;
 use crate::usage::socket::{GenerationEnd, generations};
 
 /// Both sides and the reader, as a test sets them and finds them.
@@ -268,7 +269,7 @@ fn the_end_of_one_that_was_called_off_does_not_reach_its_client() {
         tunnel.listed.insert(number, listed);
     }
     // The loop has not learned of it when upstream's end of both comes.
-    assert_eq!(in_flight.call_off(1), Some(vec![1, 2]));
+    assert_eq!(in_flight.call_off(1), CallOff::Ends(vec![1, 2]));
     stage.set().ended = 2;
     stage.set().free = Some(3);
     stage.set().upstream_says = vec![Ok((b"success", false))];
