@@ -144,7 +144,7 @@ pub const UPSTREAM_QUIET_TIME_MIN: Duration = Duration::from_millis(10);
 /// The same where so many of them in a row have stayed open: [`UPSTREAM_STREAM_PROOFS`]. Eight agents whose requests come
 /// without a pause had nine of ten connections made anew with 10 ms: 2080 requests a second, and 2490 with none anew.
 pub const UPSTREAM_TRUSTED_TIME_MIN: Duration = Duration::from_millis(1);
-/// Of servers that close one connection of twenty behind a stream, one in 200,000 would pass.
+/// Of servers that close one connection of twenty behind a stream, one in 500,000 would pass.
 pub const UPSTREAM_STREAM_PROOFS: u32 = 256;
 /// The same behind any reply of an upstream that has closed one unannounced: its closes may come late, when its machine
 /// is busy, and 10 ms were too few for one of 500 then.

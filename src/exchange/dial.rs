@@ -102,6 +102,9 @@ impl Dial {
         let is_out_of_descriptors = matches!(&made, Err(ureq::Error::Io(e)) if is_out_of_descriptors(e));
         if made.is_ok() || !self.wire.is_called_off() && !is_out_of_descriptors {
             self.upstream.reach.note(made.is_ok(), now_ms());
+            if made.is_err() {
+                self.upstream.manners.note_unreachable();
+            }
         }
         made
     }

@@ -34,6 +34,11 @@ impl Manners {
         self.stream_doubts.store(UPSTREAM_STREAM_PROOFS, Ordering::Relaxed);
     }
 
+    /// None could be made: what answers there from now on may be another server.
+    pub fn note_unreachable(&self) {
+        self.stream_doubts.store(UPSTREAM_STREAM_PROOFS, Ordering::Relaxed);
+    }
+
     /// Whether one that is to be used again is open, behind a stream or not.
     pub fn note(&self, carried_stream: bool, is_open: bool) -> bool {
         if is_open {
@@ -105,8 +110,9 @@ mod tests {
         }
         assert!(!manners.allow(STREAM, just_before(UPSTREAM_TRUSTED_TIME_MIN)), "however many were open");
         assert!(manners.is_trusted() && manners.allow(STREAM, UPSTREAM_TRUSTED_TIME_MIN));
+        manners.note_unreachable();
+        assert!(!manners.is_trusted() && manners.allow(NO_STREAM, AT_ONCE));
         manners.note(STREAM, false);
-        assert!(!manners.is_trusted());
         assert!(!manners.allow(STREAM, just_before(UPSTREAM_DOUBTED_TIME_MIN)), "one was not");
     }
 
