@@ -6,8 +6,8 @@
 #
 # FOLDER holds lms_metrics_proxy, LICENSE, README.md, CHANGELOG.md, .env.example, model-prices.example.json, docs and
 # deploy; ARCHITECTURE is Debian's name of what the program is for: amd64 or arm64. Prints the name of the package, which
-# it writes to the working folder. MAINTAINER is who it names. The same input makes the same bytes, with SOURCE_DATE_EPOCH
-# or the date of the changelog.
+# it writes to the working folder. MAINTAINER is who it names. The same input makes the same bytes, where SOURCE_DATE_EPOCH
+# is set; else the time of the file CHANGELOG.md is in them.
 set -euo pipefail
 
 [ $# -eq 2 ] || [ $# -eq 3 ] || { echo "usage: packaging/deb/build.sh FOLDER ARCHITECTURE [OWNER/REPOSITORY]" >&2; exit 2; }
