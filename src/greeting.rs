@@ -1,9 +1,11 @@
 //! The first lines of the log: what runs, where its page is, where it records, and whether LM Studio answers.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::absolute;
 use std::thread;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::exchange::probe;
 use crate::limits::{UPSTREAM_CHECK_REST, WORKER_STACK_BYTES};
@@ -70,8 +72,15 @@ pub fn pages(listening: SocketAddr) -> Vec<String> {
 }
 
 /// Whether somebody listens there: `localhost` stands for the addresses of both kinds, and leads to whom it likes.
+/// Nobody can connect to what is only bound.
 fn is_taken(address: impl Into<SocketAddr>) -> bool {
-    TcpListener::bind(address.into()).is_err_and(|e| e.kind() == ErrorKind::AddrInUse)
+    let address = address.into();
+    let bound = Socket::new(Domain::for_address(address), Type::STREAM, None).and_then(|socket| {
+        // As a listener of the standard library: one that has ended is none.
+        socket.set_reuse_address(cfg!(unix))?;
+        socket.bind(&address.into())
+    });
+    bound.is_err_and(|e| e.kind() == ErrorKind::AddrInUse)
 }
 
 /// The address that this machine has for others. No packet is sent: a UDP socket only looks for its way to `far`, an
@@ -84,6 +93,8 @@ fn own_address<A: Into<SocketAddr>>(near: A, far: A) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

@@ -84,7 +84,7 @@
 //!   the end to the next start in a file beside it, and is taken in once.
 //! - Packs hold every row up to `packed_until` once and none behind it; both change in one transaction.
 //! - What others see of an exchange while it goes on ([`in_flight`]) decides nothing but whether it ends by itself or is
-//!   called off: once, before its row is written. What was called off its loop calls off, as where a client leaves.
+//!   called off: once, before its row is written. Its loop ends what was called off, as where a client leaves.
 //! - Imports run downwards, without circles, and `http`, `usage`, `packs` and `prompts` are pure: no socket, clock,
 //!   thread, database or logger. `tests/tidy.rs` holds the source to it.
 //!

@@ -1,5 +1,5 @@
 //! Lists in order, whatever they are of. Behind these functions is one sort of places in a list: the standard library's
-//! own takes six kilobytes for each type and order. It stays where the lists of requests are sorted.
+//! own takes six kilobytes for each type and order, and is quicker: requests on their way go on using that.
 
 use std::cmp::Ordering;
 

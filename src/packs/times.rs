@@ -5,11 +5,11 @@
 //! once. Where they are too many to be kept in mind, a moment is a cell of ten milliseconds: what of it is busy is shared
 //! in proportion to how long each is under way in it.
 
-use crate::order::sort_by;
 use std::collections::BTreeMap;
 
 use super::varint::{Bytes, push, push_signed};
 use super::{DamagedPack, visit_entries};
+use crate::order::sort_by;
 
 /// What an exchange is at, in this order. Of [`TimePhase::Undivided`] is not known where reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

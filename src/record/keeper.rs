@@ -287,7 +287,7 @@ fn checkpoint(own: &Own, recorder: &Recorder) -> Option<u64> {
     own.try_with(failed, |connection| {
         let mut left_bytes = left_bytes;
         if left_bytes > WAL_QUIET_BYTES {
-            // What arrives meanwhile takes less time each time. When it is little, nobody commits while it is moved.
+            // What came meanwhile is less, and what comes during this is little: that is moved while nobody commits.
             left_bytes = wal::move_on(connection)?;
         }
         if left_bytes > WAL_QUIET_BYTES {
