@@ -349,7 +349,7 @@ fn it_begins_anew_once_to_have_its_own_heap() {
         let environment = String::from_utf8_lossy(&environment).into_owned();
         // glibc takes it apart where it stands.
         let tunables =
-            ["GLIBC_TUNABLES=glibc.malloc.arena_max=2", "tcache_count=32", "trim_threshold=", "mmap_threshold="];
+            ["GLIBC_TUNABLES=glibc.malloc.arena_max=1", "tcache_count=32", "trim_threshold=", "mmap_threshold="];
         let told = tunables.iter().all(|tunable| environment.contains(tunable));
         assert_eq!(told, expected, "{settings:?}");
     };
