@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 pub const IS_POSSIBLE: bool = cfg!(unix);
 
 /// Whether a shutdown of the socket wakes a thread that waits for it. On Windows it sleeps on until its peer does
-/// something (https://github.com/rust-lang/rust/issues/121594), so there it has to look whether it is still wanted.
+/// something (<https://github.com/rust-lang/rust/issues/121594>), so there it has to look whether it is still wanted.
 pub const SHUTDOWN_WAKES: bool = cfg!(unix);
 
 /// How often who is not woken looks whether the exchange is still wanted; upstream shall see within 100 ms that it is
