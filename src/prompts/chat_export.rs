@@ -47,8 +47,10 @@ pub fn chat_messages(body: &str) -> Option<ChatMessages> {
         }
     }
     let messages = thread.finish();
-    let kept: usize = messages.iter().map(|message| marks(message)).sum();
-    (!messages.is_empty()).then(|| ChatMessages { messages, tools, left_out: marks(body).saturating_sub(kept) })
+    // Arguments of calls are JSON within a string.
+    let all_marks = |json: &str| marks(&json.replace("\\\"", "\""));
+    let kept: usize = messages.iter().map(|message| all_marks(message)).sum();
+    (!messages.is_empty()).then(|| ChatMessages { messages, tools, left_out: all_marks(body).saturating_sub(kept) })
 }
 
 /// The answer of a row as the message that follows them. `tool_calls`: as the row has them, a list of objects with
@@ -77,12 +79,12 @@ fn is_cut(text: &str) -> bool {
 
 /// How many strings of some JSON are nothing but the mark of a payload that was not stored: `[image/png, 2345678 bytes]`.
 fn marks(json: &str) -> usize {
-    let is_mark = |at: usize| {
+    let ends_one = |at: usize| {
         let before = json[..at].trim_end_matches(|c: char| c.is_ascii_digit());
         let kind = before.strip_suffix(", ").filter(|_| before.len() < at);
         kind.and_then(|kind| kind.rsplit_once('"')).is_some_and(|(_, kind)| kind.starts_with('['))
     };
-    json.match_indices(" bytes]\"").filter(|(at, _)| is_mark(*at)).count()
+    json.match_indices(" bytes]\"").filter(|(at, _)| ends_one(*at)).count()
 }
 
 /// Whether a text is nothing else.
@@ -500,9 +502,9 @@ mod tests {
         check(&format!("[{image}]"), r#""""#, 1);
         check(r#""[image/png, 5 bytes]""#, r#""""#, 1);
         check(&format!(r#"[{text},{{"type":"text","text":"[image/png, 5 bytes]"}}]"#), r#""See.""#, 1);
-        // What stays is not counted.
-        let nested = r#"{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
-        let said = format!(r#"{{"messages":[{nested},{{"role":"tool","content":"[image/png, 5 bytes]"}}]}}"#);
+        // What stays in a call is not counted; what a tool answered is left out.
+        let calls = r#"{"role":"assistant","content":[{"type":"tool_use","id":"1","name":"f","input":{"a":"[image/png, 5 bytes]"}}]}"#;
+        let said = format!(r#"{{"messages":[{calls},{{"role":"tool","content":"[image/png, 5 bytes]"}}]}}"#);
         assert_eq!(chat_messages(&said).expect("a chat").left_out, 1);
         // Words may say so, and an address may look like it.
         check(r#""a mark is [image/png, 5 bytes]""#, r#""a mark is [image/png, 5 bytes]""#, 0);
