@@ -184,19 +184,26 @@ impl Writer {
             store.write_and(rows, |conn| meta::set(conn, mark, done)).map(drop)
         })?;
         self.signals.note_written(dealt.written);
-        self.signals.note_log_growth(self.store.take_log_growth());
+        self.note_log_growth();
         Ok(done + dealt.rows)
     }
 
     /// Works with the store beside the rows that come.
     pub(super) fn beside<T>(&mut self, work: impl FnOnce(&mut Store) -> T) -> T {
         let done = work(&mut self.store);
-        self.signals.note_log_growth(self.store.take_log_growth());
+        self.note_log_growth();
         done
     }
 
+    /// Tells the keeper by how much the log has grown, and returns it.
+    fn note_log_growth(&mut self) -> u64 {
+        let grown = self.store.take_log_growth();
+        self.signals.note_log_growth(grown);
+        grown
+    }
+
     fn wrote(&mut self, ids: Vec<i64>) -> Vec<i64> {
-        self.signals.note_log_growth(self.store.take_log_growth());
+        self.note_log_growth();
         self.signals.note_written(ids.len());
         self.refused.note_taken();
         (self.disk_full, self.log_cut) = (false, false);
@@ -226,9 +233,7 @@ impl Writer {
                 Ok(dealt) => {
                     signals.note_written(dealt.written);
                     self.waiting.remove(dealt.rows, &signals.figures);
-                    let grown = self.store.take_log_growth();
-                    signals.note_log_growth(grown);
-                    log_bytes += grown;
+                    log_bytes += self.note_log_growth();
                 }
                 Err(e) => {
                     self.fail(&e);
