@@ -84,8 +84,8 @@ fn begin_with_own_heap() {
 /// - Each thread keeps up to 32 free pieces of a size at hand, instead of 7: so many rows are given back together. 64
 ///   clients' requests took 23.3 us of processor time, and take 21.7.
 /// - A few free megabytes stay, for the next body: eight agents' requests, of 200 KB, had the system give them and take
-///   them back for each, 20 us of 390. With this, what is as large as glibc allows is taken from the heap: of bodies of 3 MB,
-///   each page came anew from the system else.
+///   them back for each, 20 us of 390. Setting that takes from glibc its own rule for what is kept apart from the heap, so
+///   the bound is the largest that it has: with 2 MB each page of a body of 3 MB came anew from the system.
 ///
 /// musl, of which released programs for Linux are made, takes nothing of this.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -19,15 +19,14 @@ fn distance(a: &str, b: &str) -> usize {
         return FAR;
     }
     // Rows of the table: two before, one before, this one.
-    let (mut before, mut last) = (Vec::new(), (0..=b.len()).collect::<Vec<usize>>());
+    let (mut before, mut last) = (Vec::<usize>::new(), Vec::from_iter(0..=b.len()));
     for i in 1..=a.len() {
         let mut row = vec![i];
         for j in 1..=b.len() {
             let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
             let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                let swapped: &Vec<usize> = &before;
-                least = least.min(swapped[j - 2] + 1);
+                least = least.min(before[j - 2] + 1);
             }
             row.push(least);
         }

@@ -329,8 +329,8 @@ fn suggestion(path: &str) -> Option<String> {
     let first = |rest: &str| rest.split('/').next().unwrap_or_default().to_owned();
     // Of a path with more parts or fewer, what follows a slash would be the slip.
     let parts = |path: &str| path.split('/').count();
-    let alike = LOCAL.iter().map(|line| line.path).filter(|path| *path != "/" && parts(path) == parts(trimmed));
-    if let Some(path) = nearest(trimmed, &mut { alike }) {
+    let mut alike = LOCAL.iter().map(|line| line.path).filter(|path| *path != "/" && parts(path) == parts(trimmed));
+    if let Some(path) = nearest(trimmed, &mut alike) {
         return Some(path.to_owned());
     }
     if matches!(trimmed, "/v1" | "/api/v0" | "/api/v1") {

@@ -71,8 +71,8 @@ impl UpstreamConnection {
         self.manners().allow(self.wire.carried_stream(), now.saturating_duration_since(self.used))
     }
 
-    /// Whether it is worth keeping beside these, which are kept: proven, or of a trusted upstream, or one of a few that are not, while there
-    /// are no more ways than are ever in use at once.
+    /// Whether it is worth keeping beside these, which are kept: proven, or of a trusted upstream, or one of a few that are
+    /// neither, while there are no more ways than are ever in use at once.
     pub fn is_kept<'u>(&self, now: Instant, others: impl Iterator<Item = &'u UpstreamConnection>) -> bool {
         let waits = |other: &&UpstreamConnection| other.wire.is_connected() && !other.is_proven(now);
         self.is_proven(now)

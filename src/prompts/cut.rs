@@ -133,8 +133,8 @@ fn bound(bucket: usize) -> f64 {
     BUCKET_GROWTH.powi(bucket as i32 + 1)
 }
 
-/// A prompt of so many tokens for each of its words, as [`has_few_words`] counts them, is not cut. Tokenizers make more than one of
-/// most, and whoever cuts leaves less than that.
+/// A prompt of so many tokens for each of its words, as [`has_few_words`] counts them, is not cut. Tokenizers make more
+/// than one of most, and whoever cuts leaves less than that.
 const EXPLAINED_PART: f64 = 0.75;
 /// Of a long text so many pieces of so many bytes are looked at.
 const PIECES: usize = 16;

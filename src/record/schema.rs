@@ -123,7 +123,7 @@ INSERT INTO meta VALUES ('fingerprint_key', randomblob(32)), ('packed_until', 0)
 /// What prompts in pieces take beside the column `content.pieces`, a JSON array of ids, in whose place `prompt` is NULL.
 const PIECES: &str = "
 -- hash: 16 bytes of HMAC-SHA256. last_block: the newest content with this piece has an id of last_block * 64 or up to 63
--- more. It stands before the text, which is then not read, nor written, to change it.
+-- more. To change it SQLite reads the text, too, and writes its pages again where the number takes more bytes.
 CREATE TABLE pieces (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     hash BLOB NOT NULL UNIQUE,
